@@ -1,0 +1,72 @@
+"""zoo: compare long-context sequence architectures under one interface and one protocol.
+
+Public names are handed out lazily, so that `import zoo` imports neither torch nor lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_PUBLIC = {
+    "Architecture": "zoo.interface.architecture",
+    "Backbone": "zoo.interface.backbone",
+    "Capabilities": "zoo.interface.architecture",
+    "ConfigError": "zoo.interface.errors",
+    "Cost": "zoo.interface.architecture",
+    "DataError": "zoo.interface.errors",
+    "Output": "zoo.interface.backbone",
+    "Paper": "zoo.interface.architecture",
+    "Preset": "zoo.interface.architecture",
+    "Reference": "zoo.interface.architecture",
+    "Reported": "zoo.interface.architecture",
+    "Shape": "zoo.interface.architecture",
+    "Source": "zoo.interface.task",
+    "State": "zoo.interface.backbone",
+    "Task": "zoo.interface.task",
+    "UserError": "zoo.interface.errors",
+    "ZooError": "zoo.interface.errors",
+    "bench": "zoo.experiment.sweep",
+    "hookimpl": "zoo.interface.hookspecs",
+    "registry": "zoo.interface.registry",
+}
+
+if TYPE_CHECKING:
+    from zoo.experiment.sweep import bench as bench
+    from zoo.interface.architecture import Architecture as Architecture
+    from zoo.interface.architecture import Capabilities as Capabilities
+    from zoo.interface.architecture import Cost as Cost
+    from zoo.interface.architecture import Paper as Paper
+    from zoo.interface.architecture import Preset as Preset
+    from zoo.interface.architecture import Reference as Reference
+    from zoo.interface.architecture import Reported as Reported
+    from zoo.interface.architecture import Shape as Shape
+    from zoo.interface.backbone import Backbone as Backbone
+    from zoo.interface.backbone import Output as Output
+    from zoo.interface.backbone import State as State
+    from zoo.interface.errors import ConfigError as ConfigError
+    from zoo.interface.errors import DataError as DataError
+    from zoo.interface.errors import UserError as UserError
+    from zoo.interface.errors import ZooError as ZooError
+    from zoo.interface.hookspecs import hookimpl as hookimpl
+    from zoo.interface.registry import registry as registry
+    from zoo.interface.task import Source as Source
+    from zoo.interface.task import Task as Task
+
+__all__ = sorted(_PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from zoo.interface.registry import own_version
+
+        return own_version()
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

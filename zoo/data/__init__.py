@@ -1,0 +1,1 @@
+"""What tasks build from: cache directories, atomic and resumable generation, batches, export."""

@@ -1,0 +1,161 @@
+"""What the runner asks of a task's data. B batch, L seq_len."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+Example = tuple[np.ndarray, int]
+"""(ids or values of one sequence, label); for matching the first has shape (2, L) and pads as id 0."""
+
+
+class Batch(NamedTuple):
+    """What the model is given.
+
+    inputs  (B, L) int64 ids or float32 values; (B, 2, L) for matching
+    mask    same shape, bool, True = real token; None when every token of every row is real
+    labels  (B,) int64
+    """
+
+    inputs: Tensor
+    mask: Tensor | None
+    labels: Tensor
+
+
+class TaskData(LightningDataModule):
+    """Examples of one task under its options. A task supplies `prepare`, `dataset`, `provenance` and `verify`.
+
+    options  the task's options dataclass
+    root     the data directory (`ZOO_DATA_DIR`, else the platform's cache directory)
+    """
+
+    def __init__(self, options: Any, root: Path) -> None:
+        super().__init__()
+        self.options = options
+        self.root = root
+        self.batch_size = 32
+        self.eval_batch_size = 32
+        self.seed = 0
+        self.train_samples = 0
+        self.start_sample = 0
+        self.val_limit: int | None = None
+
+    # -- what a task supplies ------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Generate, or convert the user's files, into the cache. Idempotent, resumable, atomic, safe against a
+        second process doing the same. Raises DataError that names the file at fault."""
+        raise NotImplementedError
+
+    def dataset(self, split: Split) -> Dataset[Example]:
+        """One split: `len()` and `[i]`, memory bounded whatever its size. Only after `prepare`."""
+        raise NotImplementedError
+
+    def provenance(self) -> dict[str, Any]:
+        """For the record: {"kind": "regenerated" | "published", "version", "seed" or "files": {name: sha256},
+        "counts": {split: n}}."""
+        raise NotImplementedError
+
+    def verify(self) -> list[str]:
+        """Everything that is wrong with the cached data, one line each that names the file; empty when sound."""
+        raise NotImplementedError
+
+    # -- what the runner uses ------------------------------------------------------------------------------------
+
+    def configure(
+        self,
+        *,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+        train_samples: int,
+        start_sample: int = 0,
+        val_limit: int | None = None,
+    ) -> None:
+        """Set what the run decides: (micro) batch sizes, order seed, budget, where a resumed run goes on."""
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.train_samples, self.start_sample, self.val_limit = train_samples, start_sample, val_limit
+
+    def train_dataloader(self) -> DataLoader:
+        data = self.dataset("train")
+        order = StreamOrder(len(data), self.seed, self.train_samples, self.start_sample)  # type: ignore[arg-type]
+        return DataLoader(data, batch_size=self.batch_size, sampler=order, collate_fn=collate, drop_last=False)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._eval_loader("val", self.val_limit)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._eval_loader("test", None)
+
+    def _eval_loader(self, split: Split, limit: int | None) -> DataLoader:
+        data = self.dataset(split)
+        n = len(data) if limit is None else min(limit, len(data))  # type: ignore[arg-type]
+        return DataLoader(data, batch_size=self.eval_batch_size, sampler=range(n), collate_fn=collate)
+
+    def majority(self) -> float:
+        """Accuracy on test of always answering train's most frequent label: the line that learning must pass."""
+        train, test = self.labels("train"), self.labels("test")
+        label = np.bincount(train).argmax()
+        return float((test == label).mean())
+
+    def labels(self, split: Split) -> np.ndarray:
+        """All labels of a split; tasks with cheaper access than example by example override this."""
+        data = self.dataset(split)
+        return np.array([data[i][1] for i in range(len(data))])  # type: ignore[arg-type]
+
+
+class StreamOrder(Sampler[int]):
+    """Indices of `samples` training samples: permutation after permutation of the data, fixed by the seed.
+
+    A run that resumes after k samples builds it with `start=k` and sees exactly what the unbroken run would have.
+    """
+
+    def __init__(self, size: int, seed: int, samples: int, start: int = 0) -> None:
+        if size < 1:
+            raise ValueError("an empty training split")
+        self.size, self.seed, self.samples, self.start = size, seed, samples, start
+
+    def __len__(self) -> int:
+        return max(self.samples - self.start, 0)
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = -1
+        order: np.ndarray = np.empty(0, dtype=np.int64)
+        for k in range(self.start, self.samples):
+            if k // self.size != epoch:
+                epoch = k // self.size
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+            yield int(order[k % self.size])
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Right-pad with 0 to the longest of the batch."""
+    arrays = [np.asarray(inputs) for inputs, _ in examples]
+    labels = torch.tensor([label for _, label in examples], dtype=torch.int64)
+    lengths = [a.shape[-1] for a in arrays]
+    longest = max(lengths)
+    real = np.issubdtype(arrays[0].dtype, np.floating)
+    inputs = np.zeros((len(arrays), *arrays[0].shape[:-1], longest), dtype=np.float32 if real else np.int64)
+    for row, array in zip(inputs, arrays, strict=True):
+        row[..., : array.shape[-1]] = array
+    tensor = torch.from_numpy(inputs)
+    if arrays[0].ndim == 2:
+        return Batch(tensor, tensor != 0, labels)
+    if min(lengths) == longest:
+        return Batch(tensor, None, labels)
+    mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    return Batch(tensor, mask, labels)
+
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while data are prepared."""

@@ -1,0 +1,70 @@
+"""The contract that every architecture keeps. B batch, L seq_len, D d_model."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from zoo.interface.architecture import Shape
+
+State: TypeAlias = Any
+"""A pytree of tensors (dict, list, tuple), every leaf batch-first; None = nothing carried / fresh."""
+
+
+class Output(NamedTuple):
+    """What a backbone returns.
+
+    hidden  (B, out_len, D). Causal: hidden[:, i] stands for position seq_len - out_len + i.
+            Latent models return their latents.
+    state   what the next call needs, or None
+    aux     auxiliary losses by name, each a scalar
+    """
+
+    hidden: Tensor
+    state: State = None
+    aux: dict[str, Tensor] = {}  # noqa: RUF012  (never mutated: a NamedTuple default)
+
+
+class Backbone(nn.Module):
+    """A sequence-to-sequence map on vectors: no embeddings, heads, pooling or losses.
+
+    Subclasses are built from `(config, shape)` and call `super().__init__(config, shape)` first. `forward` is a pure
+    function of (parameters, x, mask, state): buffers never carry state from call to call.
+    """
+
+    def __init__(self, config: Any, shape: Shape) -> None:
+        super().__init__()
+        self.config = config
+        self.shape = shape
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        """Map a sequence, or its next chunk (for "memory" architectures: its next segment).
+
+        x      (B, L, D)
+        mask   (B, L) bool, True = real token; None = all real
+        state  what an earlier call returned, or `init_state`; None = fresh
+
+        An architecture whose capabilities declare a state returns it from every causal call; a bidirectional call of
+        a "recurrent" architecture neither takes nor returns one.
+        """
+        raise NotImplementedError
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        """The state before the first token; the same as passing None to `forward`."""
+        return None
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token: x_t (B, D), state -> y_t (B, D), state. Only if `capabilities.step`."""
+        raise TypeError(f"{type(self).__name__} has no step form")
+
+    def decode(
+        self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None
+    ) -> Output:
+        """The decoder over an encoded source: y (B, T, D), memory (B, L, D). Only for mode "seq2seq"."""
+        raise TypeError(f"{type(self).__name__} has no decoder")
+
+    def state_size(self, seq_len: int) -> int:
+        """Elements carried per sample after `seq_len` tokens (complex numbers count twice)."""
+        return 0

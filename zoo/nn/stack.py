@@ -1,0 +1,134 @@
+"""The residual stack that most architectures share: norm, mixer, norm, channel MLP; a final norm.
+
+B batch, L seq_len, D d_model. An architecture that lives in it supplies only its mixer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.interface.backbone import Output, State
+
+
+class Mixer(nn.Module):
+    """What a plugin supplies: mixes along the sequence. Stateless mixers ignore `state` and return None."""
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
+        """x (B, L, D), mask (B, L) -> y (B, L, D), state after the last token."""
+        raise NotImplementedError
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return None
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token: x_t (B, D), state -> y_t (B, D), state."""
+        raise TypeError(f"{type(self).__name__} has no step form")
+
+    def state_size(self, seq_len: int) -> int:
+        return 0
+
+
+ACTIVATIONS: dict[str, Any] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+class MLP(nn.Module):
+    """The channel MLP W2 act(W1 x + b1) + b2 on every token. `activation`: relu, gelu (erf), gelu_tanh, silu."""
+
+    def __init__(self, d_model: int, d_ff: int, *, activation: str = "gelu", dropout: float = 0.0) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r}: expected one of {sorted(ACTIVATIONS)}")
+        self.linear1 = nn.Linear(d_model, d_ff)
+        self.linear2 = nn.Linear(d_ff, d_model)
+        self.activation = activation
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear2(self.dropout(ACTIVATIONS[self.activation](self.linear1(x))))
+
+
+class Block(nn.Module):
+    """One residual block. Pre-norm: x + mixer(norm1 x), then x + mlp(norm2 x). Post-norm: norm1(x + mixer x), …"""
+
+    def __init__(
+        self,
+        mixer: nn.Module,
+        norm1: nn.Module,
+        *,
+        mlp: nn.Module | None = None,
+        norm2: nn.Module | None = None,
+        prenorm: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if (mlp is None) != (norm2 is None):
+            raise ValueError("a block has both an MLP and its norm, or neither")
+        self.mixer, self.norm1, self.mlp, self.norm2 = mixer, norm1, mlp, norm2
+        self.prenorm = prenorm
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
+        y, state = self.mixer(self.norm1(x, mask) if self.prenorm else x, mask=mask, state=state)
+        return self._channels(self._join(x, y, self.norm1, mask), mask), state
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        y_t, state = self.mixer.step(self.norm1(x_t, None) if self.prenorm else x_t, state)
+        return self._channels(self._join(x_t, y_t, self.norm1, None), None), state
+
+    def _join(self, x: Tensor, y: Tensor, norm: nn.Module, mask: Tensor | None) -> Tensor:
+        x = x + self.dropout(y)
+        return x if self.prenorm else norm(x, mask)
+
+    def _channels(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.mlp is None or self.norm2 is None:
+            return x
+        y = self.mlp(self.norm2(x, mask) if self.prenorm else x)
+        return self._join(x, y, self.norm2, mask)
+
+
+class ResidualStack(nn.Module):
+    """Blocks in order and a final norm; carries one state per block, as a list.
+
+    `forward`, `step`, `init_state` and `state_size` are those of the Backbone contract, so that a backbone whose
+    whole body is a stack only delegates.
+    """
+
+    def __init__(self, blocks: Iterable[Block], final_norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.final_norm = final_norm
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        states: list[State] = []
+        for i, block in enumerate(self.blocks):
+            x, block_state = block(x, mask=mask, state=None if state is None else state[i])
+            states.append(block_state)
+        if self.final_norm is not None:
+            x = self.final_norm(x, mask)
+        return Output(x, None if all(s is None for s in states) else states, {})
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        states: list[State] = []
+        for block, block_state in zip(self.blocks, state, strict=True):
+            x_t, block_state = block.step(x_t, block_state)
+            states.append(block_state)
+        if self.final_norm is not None:
+            x_t = self.final_norm(x_t, None)
+        return x_t, states
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        states = [block.mixer.init_state(batch, device=device, dtype=dtype) for block in self.blocks]
+        return None if all(s is None for s in states) else states
+
+    def state_size(self, seq_len: int) -> int:
+        return sum(block.mixer.state_size(seq_len) for block in self.blocks)

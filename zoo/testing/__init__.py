@@ -1,0 +1,1 @@
+"""The conformance suite that `zoo check` runs and plugin authors subclass."""
