@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.interface.backbone import Output, State
+from zoo.interface.state import check_batch
 
 
 class Mixer(nn.Module):
@@ -100,7 +101,8 @@ class ResidualStack(nn.Module):
     """Blocks in order and a final norm; carries one state per block, as a list.
 
     `forward`, `step`, `init_state` and `state_size` are those of the Backbone contract, so that a backbone whose
-    whole body is a stack only delegates.
+    whole body is a stack only delegates. A state of another batch size, or one given to stateless mixers, is a
+    ValueError.
     """
 
     def __init__(self, blocks: Iterable[Block], final_norm: nn.Module | None = None) -> None:
@@ -109,15 +111,20 @@ class ResidualStack(nn.Module):
         self.final_norm = final_norm
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        check_batch(state, x.shape[0])
         states: list[State] = []
         for i, block in enumerate(self.blocks):
             x, block_state = block(x, mask=mask, state=None if state is None else state[i])
             states.append(block_state)
+        stateless = all(s is None for s in states)
+        if stateless and state is not None:
+            raise ValueError("a state was given to a backbone that carries none in this mode")
         if self.final_norm is not None:
             x = self.final_norm(x, mask)
-        return Output(x, None if all(s is None for s in states) else states, {})
+        return Output(x, None if stateless else states, {})
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        check_batch(state, x_t.shape[0])
         states: list[State] = []
         for block, block_state in zip(self.blocks, state, strict=True):
             x_t, block_state = block.step(x_t, block_state)
