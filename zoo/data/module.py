@@ -43,12 +43,7 @@ class TaskData(LightningDataModule):
         super().__init__()
         self.options = options
         self.root = root
-        self.batch_size = 32
-        self.eval_batch_size = 32
-        self.seed = 0
-        self.train_samples = 0
-        self.start_sample = 0
-        self.val_limit: int | None = None
+        self.configure(batch_size=32, eval_batch_size=32, seed=0, round_of=lambda: (0, 0))
 
     # -- what a task supplies ------------------------------------------------------------------------------------
 
@@ -78,18 +73,24 @@ class TaskData(LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         seed: int,
-        train_samples: int,
-        start_sample: int = 0,
+        round_of: Callable[[], tuple[int, int]],
         val_limit: int | None = None,
+        num_workers: int = 0,
     ) -> None:
-        """Set what the run decides: (micro) batch sizes, order seed, budget, where a resumed run goes on."""
+        """Set what the run decides.
+
+        batch_size  examples that one device holds at once
+        round_of    called when a training loader is made; the samples [start, stop) of the run's stream that it
+                    is to deliver, so that a resumed run goes on exactly where it was
+        val_limit   look at this many examples of the validation split; None = all
+        """
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
-        self.train_samples, self.start_sample, self.val_limit = train_samples, start_sample, val_limit
+        self.round_of, self.val_limit, self.num_workers = round_of, val_limit, num_workers
 
     def train_dataloader(self) -> DataLoader:
         data = self.dataset("train")
-        order = StreamOrder(len(data), self.seed, self.train_samples, self.start_sample)  # type: ignore[arg-type]
-        return DataLoader(data, batch_size=self.batch_size, sampler=order, collate_fn=collate, drop_last=False)
+        start, stop = self.round_of()
+        return self._loader(data, StreamOrder(len(data), self.seed, stop, start), self.batch_size)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader:
         return self._eval_loader("val", self.val_limit)
@@ -100,7 +101,19 @@ class TaskData(LightningDataModule):
     def _eval_loader(self, split: Split, limit: int | None) -> DataLoader:
         data = self.dataset(split)
         n = len(data) if limit is None else min(limit, len(data))  # type: ignore[arg-type]
-        return DataLoader(data, batch_size=self.eval_batch_size, sampler=range(n), collate_fn=collate)
+        return self._loader(data, range(n), self.eval_batch_size)
+
+    def _loader(self, data: Dataset[Example], order: Any, batch_size: int) -> DataLoader:
+        # a generator of its own: making an iterator must not draw from the random state of the model
+        generator = torch.Generator().manual_seed(self.seed)
+        return DataLoader(
+            data,
+            batch_size=batch_size,
+            sampler=order,
+            collate_fn=collate,
+            generator=generator,
+            num_workers=self.num_workers,
+        )
 
     def majority(self) -> float:
         """Accuracy on test of always answering train's most frequent label: the line that learning must pass."""
@@ -115,23 +128,24 @@ class TaskData(LightningDataModule):
 
 
 class StreamOrder(Sampler[int]):
-    """Indices of `samples` training samples: permutation after permutation of the data, fixed by the seed.
+    """Indices of training samples: permutation after permutation of the data, fixed by the seed.
 
-    A run that resumes after k samples builds it with `start=k` and sees exactly what the unbroken run would have.
+    Delivers the samples [start, stop) of that endless stream: a run that resumes after k samples builds it with
+    `start=k` and sees exactly what the unbroken run would have.
     """
 
-    def __init__(self, size: int, seed: int, samples: int, start: int = 0) -> None:
+    def __init__(self, size: int, seed: int, stop: int, start: int = 0) -> None:
         if size < 1:
             raise ValueError("an empty training split")
-        self.size, self.seed, self.samples, self.start = size, seed, samples, start
+        self.size, self.seed, self.stop, self.start = size, seed, stop, start
 
     def __len__(self) -> int:
-        return max(self.samples - self.start, 0)
+        return max(self.stop - self.start, 0)
 
     def __iter__(self) -> Iterator[int]:
         epoch = -1
         order: np.ndarray = np.empty(0, dtype=np.int64)
-        for k in range(self.start, self.samples):
+        for k in range(self.start, self.stop):
             if k // self.size != epoch:
                 epoch = k // self.size
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.size)

@@ -7,10 +7,15 @@ Every op has a readable "reference" form that is its definition; some have faste
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import pkgutil
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 
+import torch
+
+import zoo.ops
 from zoo.interface.errors import ConfigError
 
 BACKENDS = ("auto", "reference", "torch", "triton")
@@ -47,3 +52,21 @@ def forms_that_ran(*, reset: bool = False) -> dict[str, str]:
     if reset:
         _ran.clear()
     return ran
+
+
+def survey() -> list[dict[str, object]]:
+    """Every op of `zoo.ops` with more than one form: its forms on each kind of device here, and the one that runs.
+
+    A module of `zoo.ops` tells by `FORMS = {op: f}`, where f(device type) gives the forms there, best first.
+    """
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    rows: list[dict[str, object]] = []
+    for module in pkgutil.iter_modules(zoo.ops.__path__):
+        found = getattr(importlib.import_module(f"zoo.ops.{module.name}"), "FORMS", {})
+        for op, forms_on in sorted(found.items()):
+            for device in devices:
+                forms = list(forms_on(device))
+                wanted = os.environ.get("ZOO_BACKEND") or "auto"
+                runs = forms[0] if wanted == "auto" else wanted if wanted in forms else "refuses " + wanted
+                rows.append({"op": op, "device": device, "forms": forms, "runs": runs})
+    return rows

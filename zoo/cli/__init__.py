@@ -1,0 +1,82 @@
+"""`zoo`: one file per verb. Parses, calls, prints; no logic. Nothing here imports torch before it must."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from zoo.cli import bench, check, data, doctor, leaderboard, listing
+from zoo.interface.errors import ZooError
+
+app = typer.Typer(
+    name="zoo",
+    help="Compare long-context sequence architectures under one interface and one protocol.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import zoo
+
+        print(zoo.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Compare long-context sequence architectures under one interface and one protocol.
+
+    --debug anywhere shows tracebacks.
+    """
+
+
+app.command("bench")(bench.bench)
+app.command("list")(listing.list_)
+app.command("show")(listing.show)
+app.command("check")(check.check)
+app.command("doctor")(doctor.doctor)
+app.add_typer(data.app, name="data")
+app.add_typer(leaderboard.app, name="leaderboard")
+
+
+def main() -> None:
+    """Console entry: one line for a mistake and exit code 2, exit code 1 for our own failures."""
+    debug = "--debug" in sys.argv
+    sys.argv = [arg for arg in sys.argv if arg != "--debug"]
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except ZooError as error:
+        if debug:
+            raise
+        print(f"zoo: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("zoo: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader of our output went away (`zoo list | head`); nothing more can be said to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"zoo: {type(error).__name__}: {error} (ours; --debug shows where)", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,84 @@
+"""`zoo bench`: train, evaluate, record, refresh the board."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXIT = {"ok": 0, "timeout": 0, "interrupted": 130}
+
+
+def bench(
+    arch: Annotated[str, typer.Option(help="Architectures, comma-separated, or all.")],
+    task: Annotated[str, typer.Option(help="Tasks or suites, comma-separated, or all.")],
+    protocol: Annotated[str, typer.Option(help="smoke | quick | paper.")] = "quick",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="One certain seed instead.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Where records go [leaderboard/results].")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Where checkpoints and logs go [runs].")] = None,
+    max_time: Annotated[float | None, typer.Option(min=0, help="Seconds a run may take; resumable.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run again, from the beginning.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,
+) -> None:
+    """Train, evaluate, record, refresh the leaderboard.
+
+    A run that was killed goes on from its last checkpoint by the same command.
+    """
+    from zoo.experiment.sweep import bench as run_all
+    from zoo.experiment.sweep import results_dir
+
+    def tell(record: dict[str, Any]) -> None:
+        if not json_:
+            print(_line(record))
+
+    records = run_all(
+        arch,
+        task,
+        protocol=protocol,
+        seeds=seeds if seed is None else [seed],
+        overrides=set_ or [],
+        config=config,
+        results=results,
+        runs=runs,
+        max_time=max_time,
+        force=force,
+        on_record=tell,
+    )
+    if json_:
+        print(json.dumps(records, indent=2))
+    else:
+        _board(results_dir(results), protocol, {r["task"]["name"] for r in records})
+    raise typer.Exit(max((EXIT.get(r["outcome"], 1) for r in records), default=0))
+
+
+def _line(record: dict[str, Any]) -> str:
+    what = f"{record['architecture']['name']} on {record['task']['name']} ({record['protocol']}, seed {record['seed']})"
+    if record["outcome"] != "ok":
+        return f"{what}: {record['outcome']}: {record['detail']}\n  record: {record['path']}"
+    test = record["metrics"]["test"]
+    base = record["baselines"]
+    took = sum(record["seconds"].values())
+    return (
+        f"{what}: test accuracy {100 * test['accuracy']:.2f} % of {test['n']} "
+        f"(majority class {100 * base['majority']:.2f} %, chance {100 * base['chance']:.2f} %), {took:.0f} s\n"
+        f"  record: {record['path']}"
+    )
+
+
+def _board(results: Path, protocol: str, tasks: set[str]) -> None:
+    from zoo.board.build import board_paths
+    from zoo.board.tables import print_board
+    from zoo.interface.record import read_all
+
+    if protocol == "smoke":
+        print("smoke runs prove that the pieces fit; they are on no board")
+        return
+    records, problems = read_all(results)
+    print_board(records, problems, protocol=protocol, tasks=tasks)
+    for path in board_paths(results):
+        print(f"board: {path}")

@@ -1,0 +1,38 @@
+"""`zoo check`: prove that an architecture keeps the interface's promises."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Architectures.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every architecture.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="A list of objects.")] = False,
+) -> None:
+    """Run the conformance suite; exit 1 when a check fails."""
+    from zoo.experiment.sweep import arch_names
+    from zoo.interface.errors import UserError
+    from zoo.interface.registry import registry
+
+    if bool(names) == all_:
+        raise UserError("zoo check takes names of architectures, or --all")
+    chosen = arch_names("all" if all_ else names or [], registry())
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from zoo.testing import run_checks
+
+    reports = []
+    for name in track(chosen, "checking", console=Console(stderr=True), disable=json_, transient=True):
+        report = run_checks(name)
+        reports.append(report)
+        if not json_:
+            print(report.text())
+    if json_:
+        print(json.dumps([report.to_json() for report in reports], indent=2))
+    raise typer.Exit(1 if any(report.failed for report in reports) else 0)

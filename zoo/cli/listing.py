@@ -1,0 +1,111 @@
+"""`zoo list` and `zoo show`: what there is, and exactly what a run would use."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+
+def list_(
+    json_: Annotated[bool, typer.Option("--json", help="An object with architectures and tasks.")] = False,
+) -> None:
+    """What there is: architectures, tasks, where each comes from."""
+    from zoo.interface.registry import registry
+
+    known = registry()
+    architectures = [_architecture(name, entry) for name, entry in known.architectures.items()]
+    tasks = [_task(name, entry) for name, entry in known.tasks.items()]
+    if json_:
+        print(json.dumps({"architectures": architectures, "tasks": tasks}, indent=2))
+        return
+    from tabulate import tabulate
+
+    columns = ("name", "family", "year", "modes", "state", "time", "memory", "from")
+    print(tabulate([[a[c] for c in columns] for a in architectures], headers=columns))
+    print()
+    columns = ("name", "suite", "kind", "length", "classes", "metric", "protocols", "from")
+    print(tabulate([[t[c] for c in columns] for t in tasks], headers=columns))
+
+
+def _architecture(name: str, entry: Any) -> dict[str, Any]:
+    record = entry.record
+    return {
+        "name": name,
+        "title": record.title,
+        "family": record.family,
+        "year": record.paper.year,
+        "arxiv": record.paper.arxiv,
+        "modes": ", ".join(sorted(record.capabilities.modes)),
+        "state": record.capabilities.state,
+        "step": record.capabilities.step,
+        "length": record.capabilities.length,
+        "time": record.cost.time,
+        "memory": record.cost.memory,
+        "from": _origin(entry),
+    }
+
+
+def _task(name: str, entry: Any) -> dict[str, Any]:
+    record = entry.record
+    return {
+        "name": name,
+        "title": record.title,
+        "suite": record.suite,
+        "version": record.version,
+        "kind": record.kind,
+        "length": record.length,
+        "classes": record.classes,
+        "metric": record.metrics[0],
+        "chance": record.chance,
+        "protocols": ", ".join(record.protocols),
+        "licence": record.licence,
+        "from": _origin(entry),
+    }
+
+
+def _origin(entry: Any) -> str:
+    return f"{entry.provenance.distribution} {entry.provenance.version}"
+
+
+def show(
+    arch: Annotated[str, typer.Argument(help="An architecture.")],
+    task: Annotated[str, typer.Option(help="Resolve the configuration of a run on this task.")] = "",
+    protocol: Annotated[str, typer.Option(help="smoke | quick | paper.")] = "quick",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Card of an architecture and, with --task, the exact configuration a run would use, each value with its origin."""
+    from zoo.experiment.config import documentation
+    from zoo.experiment.sweep import resolve
+    from zoo.interface.card import card, facts
+    from zoo.interface.registry import registry
+
+    entry = registry().architecture(arch)
+    told: dict[str, Any] = {**_architecture(arch, entry), **facts(entry.record)}
+    rows: list[dict[str, Any]] = []
+    if task:
+        experiment = resolve(arch, task, protocol=protocol, overrides=set_ or [])[0]
+        help_texts = documentation(experiment)
+        from zoo.experiment.config import flatten
+
+        rows = [
+            {"key": key, "value": value, "origin": experiment.origins[key], "help": help_texts.get(key, "")}
+            for key, value in flatten(experiment.values).items()
+        ]
+        told |= {"task": task, "protocol": protocol, "config_hash": experiment.hash, "configuration": rows}
+    if json_:
+        print(json.dumps(told, indent=2))
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console()
+    text = card(entry.record)
+    console.print(Markdown(text) if console.is_terminal else text, soft_wrap=not console.is_terminal, highlight=False)
+    if task:
+        from tabulate import tabulate
+
+        print(f"\n{arch} on {task}, protocol {protocol}, configuration {told['config_hash']}\n")
+        print(tabulate([[r["key"], r["value"], r["origin"]] for r in rows], headers=("key", "value", "origin")))

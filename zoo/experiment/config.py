@@ -1,0 +1,302 @@
+"""What an experiment is, and how presets and overrides compose into one configuration tree. No torch here.
+
+Later wins: the frame's defaults < the protocol's settings of the task < the architecture's preset for (task,
+protocol) < the user's file < `--set`. The tree is structured: an unknown key or a wrong type is an error that names
+the key, the nearest valid ones and where it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from zoo.experiment.settings import (
+    CHOICES,
+    FRACTIONS,
+    NOT_IDENTITY,
+    NOT_NEGATIVE,
+    POSITIVE,
+    ModelSettings,
+    OptimSettings,
+    SegmentSettings,
+    TrainSettings,
+)
+from zoo.interface.architecture import Architecture, Mode, Shape
+from zoo.interface.errors import ConfigError, UserError, did_you_mean
+from zoo.interface.registry import Entry
+from zoo.interface.task import PROTOCOLS, Task
+
+SECTIONS: dict[str, type] = {
+    "model": ModelSettings,
+    "segments": SegmentSettings,
+    "optim": OptimSettings,
+    "train": TrainSettings,
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One (architecture, task, protocol, configuration, seed): everything a run needs and a record repeats."""
+
+    architecture: Entry[Architecture]
+    task: Entry[Task]
+    protocol: str
+    seed: int
+    tree: DictConfig
+    origins: Mapping[str, str]
+    overrides: Mapping[str, Any]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The resolved tree as plain containers."""
+        return OmegaConf.to_container(self.tree, resolve=True)  # type: ignore[return-value]
+
+    @property
+    def hash(self) -> str:
+        """Identity of the configuration (12 hex digits); the seed is apart."""
+        identity = flatten(self.values)
+        for key in NOT_IDENTITY:
+            identity.pop(key, None)
+        what = {
+            "architecture": f"{self.architecture.provenance.distribution}:{self.architecture.record.name}",
+            "task": f"{self.task.provenance.distribution}:{self.task.record.name}",
+            "task_version": self.task.record.version,
+            "protocol": self.protocol,
+            "config": identity,
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def mode(self) -> Mode:
+        """The mode that the run uses, `auto` resolved."""
+        wanted = self.tree.model.mode
+        if wanted != "auto":
+            return wanted
+        modes = self.architecture.record.capabilities.modes
+        return "bidirectional" if "bidirectional" in modes else "causal" if "causal" in modes else "seq2seq"
+
+    @property
+    def arch_config(self) -> Any:
+        """An instance of the plugin's configuration dataclass."""
+        return self.architecture.record.load_config()(**OmegaConf.to_container(self.tree.arch, resolve=True))
+
+    @property
+    def task_options(self) -> Any:
+        """An instance of the task's options dataclass."""
+        return self.task.record.load_options()(**OmegaConf.to_container(self.tree.task, resolve=True))
+
+    @property
+    def seq_len(self) -> int:
+        """The longest example of the run: the task's option `seq_len` if it has one, else the task's length."""
+        return int(self.tree.task.get("seq_len", 0) or self.task.record.length)
+
+    @property
+    def shape(self) -> Shape:
+        """What the run decides about the backbone."""
+        cls_token = self.tree.model.pool == "cls"
+        longest = self.seq_len + cls_token
+        if self.architecture.record.capabilities.segment:
+            longest = min(longest, self.tree.segments.length)
+        return Shape(
+            d_model=self.tree.model.d_model, n_layers=self.tree.model.n_layers, mode=self.mode, max_len=longest
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return math.ceil(self.tree.train.samples / self.tree.train.batch_size)
+
+    @property
+    def name(self) -> str:
+        """How the run is called in messages."""
+        return f"{self.architecture.record.name} on {self.task.record.name} ({self.protocol}, seed {self.seed})"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> {dotted key: value}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        full = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, full + "."))
+        else:
+            flat[full] = value
+    return flat
+
+
+def compose(
+    architecture: Entry[Architecture],
+    task: Entry[Task],
+    *,
+    protocol: str = "quick",
+    seed: int = 0,
+    file: Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Experiment:
+    """Compose and check one experiment.
+
+    overrides  `key=value` strings as after `--set`, or a mapping of dotted keys
+    Raises ConfigError (unknown key, wrong type, impossible combination) or UserError.
+    """
+    arch, duty = architecture.record, task.record
+    if protocol not in PROTOCOLS:
+        raise UserError(f"unknown protocol {protocol!r}{did_you_mean(protocol, PROTOCOLS)}")
+    if protocol not in duty.protocols:
+        raise UserError(f"{duty.name} has no protocol {protocol!r}{did_you_mean(protocol, duty.protocols)}")
+    tree = OmegaConf.create(
+        {name: OmegaConf.structured(cls) for name, cls in SECTIONS.items()}
+        | {"arch": OmegaConf.structured(arch.load_config()), "task": OmegaConf.structured(duty.load_options())}
+    )
+    OmegaConf.set_struct(tree, True)
+    composer = _Composer(tree)
+    composer.apply(duty.protocols[protocol], f"protocol {protocol} of {duty.name}")
+    preset = arch.load_presets().get((duty.name, protocol))
+    if preset is not None:
+        for key, value in preset.values.items():
+            composer.apply({key: value}, f"preset ({duty.name}, {protocol}) of {arch.name}: {preset.source(key)}")
+    before = flatten(OmegaConf.to_container(tree, resolve=True))  # type: ignore[arg-type]
+    if file is not None:
+        composer.apply(read_file(file), f"file {file}")
+    composer.apply(parse_overrides(overrides), "--set")
+    after = flatten(OmegaConf.to_container(tree, resolve=True))  # type: ignore[arg-type]
+    experiment = Experiment(
+        architecture=architecture,
+        task=task,
+        protocol=protocol,
+        seed=seed,
+        tree=tree,
+        origins={key: composer.origins.get(key, "default") for key in after},
+        overrides={k: v for k, v in after.items() if v != before[k] and k not in NOT_IDENTITY},
+    )
+    OmegaConf.set_readonly(tree, True)
+    try:
+        check(experiment)
+    except ConfigError as error:
+        raise ConfigError(error.key, error.message, origin=experiment.origins.get(error.key)) from error
+    return experiment
+
+
+class _Composer:
+    """Applies layers of dotted keys to a structured tree and remembers where each value came from."""
+
+    def __init__(self, tree: DictConfig) -> None:
+        self.tree = tree
+        self.origins: dict[str, str] = {}
+
+    def apply(self, layer: Mapping[str, Any], origin: str) -> None:
+        known = flatten(OmegaConf.to_container(self.tree, resolve=True))  # type: ignore[arg-type]
+        for key, value in flatten(layer).items():
+            if key not in known:
+                raise ConfigError(key, f"unknown key{did_you_mean(key, known)}", origin=origin)
+            try:
+                OmegaConf.update(self.tree, key, value)
+            except (ValidationError, ConfigKeyError) as error:
+                kind = type(known[key]).__name__ if known[key] is not None else "another type"
+                raise ConfigError(key, f"{value!r} does not fit, expected {kind}", origin=origin) from error
+            except OmegaConfBaseException as error:
+                raise ConfigError(key, " ".join(str(error).split()), origin=origin) from error
+            self.origins[key] = origin
+
+
+def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """`["model.d_model=64"]` -> {"model.d_model": 64}; mappings (nested or dotted) pass through."""
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    parsed: dict[str, Any] = {}
+    for item in overrides:
+        key, equals, _ = item.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {item!r}: expected key=value, such as model.d_model=128")
+        try:
+            parsed.update(flatten(OmegaConf.to_container(OmegaConf.from_dotlist([item.strip()]))))  # type: ignore[arg-type]
+        except Exception as error:
+            raise UserError(f"--set {item!r}: {' '.join(str(error).split())}") from error
+    return parsed
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """A YAML file of nested or dotted keys."""
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise UserError(f"--config {path}: no such file") from None
+    except Exception as error:
+        raise UserError(f"--config {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise UserError(f"--config {path}: expected a mapping of configuration keys")
+    return {str(k): v for k, v in loaded.items()}
+
+
+def check(experiment: Experiment) -> None:
+    """Everything that can be known to be impossible before data are prepared. Raises ConfigError."""
+    flat = flatten(experiment.values)
+    for key, allowed in CHOICES.items():
+        if flat[key] not in allowed:
+            raise ConfigError(key, f"{flat[key]!r}{did_you_mean(str(flat[key]), allowed)}")
+    for key in POSITIVE:
+        if flat[key] <= 0:
+            raise ConfigError(key, f"expected a positive number, got {flat[key]}")
+    for key in NOT_NEGATIVE:
+        if flat[key] < 0:
+            raise ConfigError(key, f"expected zero or more, got {flat[key]}")
+    for key in FRACTIONS:
+        if not 0 <= flat[key] <= 1:
+            raise ConfigError(key, f"expected a fraction between 0 and 1, got {flat[key]}")
+    _check_train(flat)
+    arch = experiment.architecture.record
+    capable = arch.capabilities
+    if experiment.mode == "seq2seq" or experiment.mode not in get_args(Mode):
+        raise ConfigError("model.mode", f"{arch.name} has no causal or bidirectional form for a classification task")
+    if flat["model.pool"] == "cls" and experiment.mode == "causal":
+        raise ConfigError("model.pool", "cls needs a bidirectional mode: a causal first token sees only itself")
+    if flat["segments.replay"] != "none" and not capable.segment:
+        raise ConfigError("segments.replay", f"{arch.name} is not fed by segments; only 'none' applies")
+    if flat["segments.bptt"] and not capable.state_grad:
+        raise ConfigError("segments.bptt", f"no gradient flows through the state of {arch.name}; only 0 applies")
+    options = experiment.task_options
+    checker = getattr(options, "check", None)
+    if checker is not None:
+        try:
+            checker()
+        except ConfigError as error:
+            key = error.key if error.key.startswith("task.") else f"task.{error.key}"
+            raise ConfigError(key, error.message) from error
+    arch.check(experiment.arch_config, experiment.shape)
+
+
+def _check_train(flat: Mapping[str, Any]) -> None:
+    batch, micro = flat["train.batch_size"], flat["train.micro_batch_size"]
+    world = flat["train.devices"] * flat["train.num_nodes"]
+    if batch % ((micro or 1) * world):
+        per = f"{micro} on each of {world} devices" if world > 1 else str(micro)
+        raise ConfigError("train.micro_batch_size", f"{per} does not divide train.batch_size {batch}")
+    if len(flat["optim.betas"]) != 2 or not all(0 <= b < 1 for b in flat["optim.betas"]):
+        raise ConfigError("optim.betas", f"expected two numbers in [0, 1), got {flat['optim.betas']}")
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """Field -> the docstring under it: help text, documentation and comment from one source."""
+    import docstring_parser
+
+    parsed = docstring_parser.parse_from_object(cls)
+    docs = {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
+    return {f.name: docs.get(f.name, "") for f in dataclasses.fields(cls)}
+
+
+def documentation(experiment: Experiment) -> dict[str, str]:
+    """Dotted key -> help text, for the whole tree."""
+    nodes: Iterable[tuple[str, type]] = [
+        *SECTIONS.items(),
+        ("arch", experiment.architecture.record.load_config()),
+        ("task", experiment.task.record.load_options()),
+    ]
+    return {f"{node}.{name}": text for node, cls in nodes for name, text in field_docs(cls).items()}

@@ -1,0 +1,193 @@
+"""Many experiments: names to experiments, then one after the other. No torch here.
+
+A single experiment runs in this process. Several run each in a process of its own: peak memory is then the run's
+own, and a run that the system kills for memory is a record, not the end of the sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.experiment.config import Experiment, compose
+from zoo.interface.errors import UserError
+from zoo.interface.registry import Registry, registry
+
+Names = str | Sequence[str]
+
+
+def bench(
+    arch: Names,
+    task: Names,
+    *,
+    protocol: str = "quick",
+    seeds: int | Sequence[int] = 1,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    config: str | Path | None = None,
+    results: str | Path | None = None,
+    runs: str | Path | None = None,
+    max_time: float | None = None,
+    force: bool = False,
+    on_record: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train, test and record; `zoo bench` from Python.
+
+    arch, task  names, comma-separated strings, "all", or (task) the name of a suite
+    seeds       how many, from 0, or which
+    overrides   dotted configuration keys, as a mapping or as "key=value" strings
+    max_time    seconds that one run may take; it is then recorded as "timeout" and goes on with the next call
+    force       run again even where a record of the same experiment by the same code exists, from the beginning
+    Returns the records, one per experiment. Raises UserError for mistakes, before anything is prepared.
+    """
+    experiments = resolve(arch, task, protocol=protocol, seeds=seeds, overrides=overrides, config=config)
+    places = {"results": str(results_dir(results)), "runs": str(runs_dir(runs))}
+    alone = len(experiments) == 1
+    done: list[dict[str, Any]] = []
+    for experiment in experiments:
+        record = (
+            _here(experiment, places, max_time, force)
+            if alone
+            else _apart(experiment, places, max_time, force, overrides, config)
+        )
+        done.append(record)
+        if on_record is not None:
+            on_record(record)
+        if record["outcome"] == "interrupted":
+            break
+    return done
+
+
+def resolve(
+    arch: Names,
+    task: Names,
+    *,
+    protocol: str = "quick",
+    seeds: int | Sequence[int] = 1,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    config: str | Path | None = None,
+) -> list[Experiment]:
+    """Every experiment of the product, composed and checked. Tasks vary slowest, seeds fastest."""
+    known = registry()
+    chosen = range(seeds) if isinstance(seeds, int) else seeds
+    if not list(chosen):
+        raise UserError("no seeds: --seeds takes a number above 0")
+    file = Path(config) if config else None
+    return [
+        compose(known.architecture(a), known.task(t), protocol=protocol, seed=seed, file=file, overrides=overrides)
+        for t in task_names(task, known)
+        for a in arch_names(arch, known)
+        for seed in chosen
+    ]
+
+
+def _split(names: Names) -> list[str]:
+    items = names.split(",") if isinstance(names, str) else list(names)
+    found = [item.strip() for item in items if item.strip()]
+    if not found:
+        raise UserError("no name given; `zoo list` shows what there is")
+    return found
+
+
+def arch_names(names: Names, known: Registry) -> list[str]:
+    """Architectures named, in the order given; "all" is every one."""
+    found: dict[str, None] = {}
+    for name in _split(names):
+        found.update(dict.fromkeys(known.architectures if name == "all" else [name]))
+        if name != "all":
+            known.architecture(name)
+    return list(found)
+
+
+def task_names(names: Names, known: Registry) -> list[str]:
+    """Tasks named, in the order given; "all" is every one, a suite's name its tasks."""
+    found: dict[str, None] = {}
+    for name in _split(names):
+        suite = known.suite(name)
+        found.update(dict.fromkeys(known.tasks if name == "all" else suite or [name]))
+        if name != "all" and not suite:
+            known.task(name)
+    return list(found)
+
+
+def results_dir(given: str | Path | None) -> Path:
+    """Where records go."""
+    from zoo.interface.record import default_results_dir
+
+    return Path(given) if given else default_results_dir()
+
+
+def runs_dir(given: str | Path | None) -> Path:
+    """Where checkpoints and logs go: `ZOO_RUNS_DIR`, else ./runs."""
+    return Path(given or os.environ.get("ZOO_RUNS_DIR") or "runs")
+
+
+def _here(experiment: Experiment, places: dict[str, str], max_time: float | None, force: bool) -> dict[str, Any]:
+    from zoo.experiment.runner import Places, finished, run
+
+    where = Places(Path(places["results"]), Path(places["runs"]))
+    if not force:
+        record = finished(experiment, where)
+        if record is not None:
+            print(f"zoo: {experiment.name} is done already ({record['path']}); --force runs it again", file=sys.stderr)
+            return record
+    return run(experiment, where, max_time=max_time, force=force)
+
+
+def _apart(
+    experiment: Experiment,
+    places: dict[str, str],
+    max_time: float | None,
+    force: bool,
+    overrides: Sequence[str] | Mapping[str, Any],
+    config: str | Path | None,
+) -> dict[str, Any]:
+    spec = {
+        "arch": _name_in(registry().architectures, experiment.architecture),
+        "task": _name_in(registry().tasks, experiment.task),
+        "protocol": experiment.protocol,
+        "seed": experiment.seed,
+        "overrides": dict(overrides) if isinstance(overrides, Mapping) else list(overrides),
+        "config": str(config) if config else None,
+        "max_time": max_time,
+        "force": force,
+        "command": sys.argv[1:],
+        **places,
+    }
+    with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
+        answer = Path(folder) / "answer.json"
+        spec["answer"] = str(answer)
+        process = subprocess.Popen([sys.executable, "-m", "zoo.experiment.worker", json.dumps(spec)], stdout=sys.stderr)
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            # the child had the same signal and is writing its record
+            code = process.wait()
+        if answer.exists():
+            reply = json.loads(answer.read_text())
+            if "error" in reply:
+                raise UserError(reply["error"])
+            return reply["record"]
+        return _lost(experiment, places, code)
+
+
+def _lost(experiment: Experiment, places: dict[str, str], code: int) -> dict[str, Any]:
+    """The record of a run whose process vanished without one."""
+    from zoo.experiment.runner import Places, record_lost
+
+    if code == -signal.SIGKILL:
+        outcome, detail = "out-of-memory", "the process was killed (SIGKILL); the system does so when memory runs out"
+    else:
+        outcome, detail = "failed", f"the process ended with status {code} and wrote no record"
+    return record_lost(experiment, Places(Path(places["results"]), Path(places["runs"])), outcome, detail)
+
+
+def _name_in(table: Mapping[str, Any], entry: Any) -> str:
+    """The name (perhaps `distribution:name`) that reaches this entry."""
+    return next(name for name, other in table.items() if other is entry)

@@ -1,0 +1,290 @@
+"""The LightningModule, and the callbacks that make a run resumable, bounded and visible.
+
+A Lightning epoch is one *round*: the steps between two validations. Checkpoints are written after each round, and
+the random state is a function of (seed, step), so a run that is killed anywhere goes on from its last round and
+gives the numbers of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from zoo.data.module import Batch
+from zoo.experiment.config import Experiment
+from zoo.experiment.models import SequenceModel
+from zoo.experiment.optim import build_optimizer
+
+
+class Diverged(Exception):
+    """The loss is no longer a finite number."""
+
+
+class TimeLimit(Exception):
+    """`--max-time` is over; the last finished round can be resumed."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Steps and rounds of a run."""
+
+    steps: int
+    steps_per_round: int
+    batch_size: int
+    accumulate: int
+    micro_batch: int
+    eval_batch: int
+
+    @property
+    def rounds(self) -> int:
+        return math.ceil(self.steps / self.steps_per_round)
+
+    def round_samples(self, step: int) -> tuple[int, int]:
+        """[start, stop) of the training stream for the round that begins at `step`."""
+        stop = min((step // self.steps_per_round + 1) * self.steps_per_round, self.steps)
+        return step * self.batch_size, stop * self.batch_size
+
+
+def budget_of(experiment: Experiment) -> Budget:
+    """The budget that the configuration asks for."""
+    train = experiment.tree.train
+    world = train.devices * train.num_nodes
+    micro = train.micro_batch_size or train.batch_size // world
+    every = train.eval_every or math.ceil(experiment.steps / 10) * train.batch_size
+    return Budget(
+        steps=experiment.steps,
+        steps_per_round=min(math.ceil(every / train.batch_size), experiment.steps),
+        batch_size=train.batch_size,
+        accumulate=train.batch_size // (micro * world),
+        micro_batch=micro,
+        eval_batch=train.eval_batch_size or micro,
+    )
+
+
+class Training(pl.LightningModule):
+    """One experiment's model, loss, metrics and learning curves."""
+
+    def __init__(self, experiment: Experiment, model: SequenceModel, budget: Budget) -> None:
+        super().__init__()
+        self.model = model
+        self.experiment = experiment
+        self.budget = budget
+        classes = experiment.task.record.classes
+        self.accuracy = torch.nn.ModuleDict(
+            {split: MulticlassAccuracy(classes, average="micro") for split in ("train_", "val_", "test_")}
+        )
+        self.mean_loss = torch.nn.ModuleDict({split: MeanMetric() for split in ("train_", "val_", "test_")})
+        self.counts = {"train": 0, "val": 0, "test": 0}
+        self.curves: list[dict[str, Any]] = []
+        self.tokens = 0
+        self.seconds = {"train": 0.0, "eval": 0.0}
+        self._since = time.monotonic()
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits, aux = self.model(batch)
+        loss = F.cross_entropy(logits, batch.labels)
+        total = loss + sum(aux.values()) if aux else loss
+        if not torch.isfinite(total):
+            raise Diverged(f"the loss became {total.item()} at step {self.global_step}")
+        self._count("train", batch, logits, loss)
+        self.tokens += int(batch.inputs.numel() if batch.mask is None else batch.mask.sum())
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, split: str, batch: Batch) -> None:
+        logits, _ = self.model(batch)
+        self._count(split, batch, logits, F.cross_entropy(logits, batch.labels))
+
+    def _count(self, split: str, batch: Batch, logits: Tensor, loss: Tensor) -> None:
+        n = batch.labels.shape[0]
+        self.accuracy[split + "_"].update(logits.detach(), batch.labels)
+        self.mean_loss[split + "_"].update(loss.detach(), n)
+        self.counts[split] += n
+
+    def scores(self, split: str) -> dict[str, float | int]:
+        """Mean loss and accuracy of the split since the last call, over all processes; and their n."""
+        found: dict[str, float | int] = {
+            "accuracy": float(self.accuracy[split + "_"].compute()),
+            "loss": float(self.mean_loss[split + "_"].compute()),
+            "n": self.counts[split] * self.trainer.world_size,
+        }
+        self.accuracy[split + "_"].reset()
+        self.mean_loss[split + "_"].reset()
+        self.counts[split] = 0
+        return found
+
+    # -- rounds ----------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        seed = torch.tensor([self.experiment.seed, self.global_step], dtype=torch.int64)
+        pl.seed_everything(int((seed[0] * 1_000_003 + seed[1]) % 2**32), verbose=False)
+        self._since = time.monotonic()
+
+    def on_validation_epoch_start(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._note("train", self.scores("train"))
+
+    def on_validation_epoch_end(self) -> None:
+        found = self.scores("val")
+        self._note("val", found)
+        self.log_dict({"val/accuracy": found["accuracy"], "val/loss": found["loss"]})
+
+    def _note(self, split: str, found: dict[str, float | int]) -> None:
+        now = time.monotonic()
+        self.seconds["train" if split == "train" else "eval"] += now - self._since
+        self._since = now
+        self.curves.append(
+            {
+                "step": self.global_step,
+                "samples": self.global_step * self.budget.batch_size,
+                "seconds": round(sum(self.seconds.values()), 3),
+                "split": split,
+                "loss": found["loss"],
+                "metric": found["accuracy"],
+            }
+        )
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best point of the validation curve, the earliest of equals."""
+        points = [point for point in self.curves if point["split"] == "val"]
+        return max(points, key=lambda point: point["metric"]) if points else None
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["zoo"] = {"curves": self.curves, "tokens": self.tokens, "seconds": self.seconds}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["zoo"]
+        self.curves, self.tokens, self.seconds = state["curves"], state["tokens"], state["seconds"]
+
+    def configure_optimizers(self) -> Any:
+        optimizer, scheduler = build_optimizer(self.model, self.experiment.tree.optim, self.budget.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Checkpoints(pl.Callback):
+    """After each round: `best.ckpt` when validation improved, then `last.ckpt`; each appears whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.last = folder / "last.ckpt"
+        self.best = folder / "best.ckpt"
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Training)
+        best = pl_module.best
+        if best is not None and best["step"] == pl_module.global_step:
+            self._save(trainer, self.best)
+        self._save(trainer, self.last)
+
+    def _save(self, trainer: pl.Trainer, path: Path) -> None:
+        partial = path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            with partial.open("rb") as f:
+                os.fsync(f.fileno())
+            partial.replace(path)
+        trainer.strategy.barrier("checkpoint")
+
+
+class Deadline(pl.Callback):
+    """Stops a run cleanly when its time is over; what it had finished can be resumed."""
+
+    def __init__(self, seconds: float, started: float) -> None:
+        self.ends = started + seconds
+        self.seconds = seconds
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._look()
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._look()
+
+    def on_test_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if time.monotonic() > self.ends:
+            raise TimeLimit(f"stopped after {self.seconds:g} s (--max-time); the same command goes on from there")
+
+
+class Bar(pl.Callback):
+    """One bar for the whole run, on stderr: samples, samples/s, loss, validation score, time left.
+
+    Where stderr is no terminal, one line per round instead.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.console = Console(stderr=True)
+        self.title = title
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.0f}/s loss {task.fields[loss]:.3f} val {task.fields[val]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.task: Any = None
+        self.started = 0.0
+        self.first = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Training)
+        budget = pl_module.budget
+        self.started, self.first = time.monotonic(), trainer.global_step * budget.batch_size
+        self.task = self.progress.add_task(
+            self.title, total=budget.steps * budget.batch_size, completed=self.first, rate=0.0, loss=0.0, val="-"
+        )
+        if self.console.is_terminal:
+            self.progress.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Training)
+        done = trainer.global_step * pl_module.budget.batch_size
+        rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
+        self.progress.update(self.task, completed=done, rate=rate, loss=float(outputs["loss"]))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Training)
+        point = pl_module.curves[-1]
+        self.progress.update(self.task, val=f"{100 * point['metric']:.1f} %")
+        if not self.console.is_terminal:
+            self.console.print(
+                f"{self.title}: {point['samples']} samples, {point['seconds']:.0f} s, "
+                f"val loss {point['loss']:.4f}, val accuracy {100 * point['metric']:.2f} %",
+                soft_wrap=True,
+                highlight=False,
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.progress.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.progress.stop()
