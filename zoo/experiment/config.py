@@ -258,6 +258,8 @@ def check(experiment: Experiment) -> None:
         raise ConfigError("model.mode", f"{arch.name} has no causal or bidirectional form for a classification task")
     if flat["model.pool"] == "cls" and experiment.mode == "causal":
         raise ConfigError("model.pool", "cls needs a bidirectional mode: a causal first token sees only itself")
+    if flat["model.pool"] == "cls" and capable.segment:
+        raise ConfigError("model.pool", f"{arch.name} reads by segments: a cls token would see the first one only")
     if flat["segments.replay"] != "none" and not capable.segment:
         raise ConfigError("segments.replay", f"{arch.name} is not fed by segments; only 'none' applies")
     if flat["segments.bptt"] and not capable.state_grad:

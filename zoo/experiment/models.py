@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.data.module import Batch
 from zoo.experiment.config import Experiment
 from zoo.experiment.segments import SegmentPlan, drive
-from zoo.interface.errors import UserError
+from zoo.interface.errors import ConfigError, UserError
 from zoo.nn import at_least_float32, mark
 
 
@@ -128,6 +128,9 @@ class Encoder(nn.Module):
         segments = 0
         for segment in drive(self.backbone, x, mask, None, self.plan):
             segments += 1
+            latent = self.plan.length is None and not self.causal and segment.hidden.shape[1] != x.shape[1]
+            if latent and self.pool != "mean":
+                raise ConfigError("model.pool", f"{self.pool} has no meaning for latents; use mean")
             pool.update(segment.hidden, segment.mask)
             for name, loss in segment.aux.items():
                 aux[name] = aux[name] + loss if name in aux else loss
@@ -146,7 +149,7 @@ class SequenceModel(nn.Module):
         task, tree = experiment.task.record, experiment.tree
         if task.kind not in ("classification", "matching"):
             raise UserError(
-                f"{task.name} is a task of kind {task.kind!r}; this version trains classification, matching"
+                f"{task.name} is of kind {task.kind!r}; this version trains classification and matching"
             )
         self.encoder = Encoder(experiment)
         self.matching = task.kind == "matching"

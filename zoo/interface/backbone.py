@@ -59,9 +59,7 @@ class Backbone(nn.Module):
         """One token: x_t (B, D), state -> y_t (B, D), state. Only if `capabilities.step`."""
         raise TypeError(f"{type(self).__name__} has no step form")
 
-    def decode(
-        self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None
-    ) -> Output:
+    def decode(self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None) -> Output:
         """The decoder over an encoded source: y (B, T, D), memory (B, L, D). Only for mode "seq2seq"."""
         raise TypeError(f"{type(self).__name__} has no decoder")
 

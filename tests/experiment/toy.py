@@ -1,0 +1,78 @@
+"""A tiny architecture and a tiny task, as a third party would register them (ZOO_PLUGINS=tests.experiment.toy)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from zoo import Architecture, Capabilities, ConfigError, Cost, Paper, Shape, Source, Task, hookimpl
+
+
+
+@dataclass
+class ToyConfig:
+    dropout: float = 0.1
+    """Dropout after the recurrence."""
+    fault: str = ""
+    """nan | oom | raise | slow: what goes wrong, and when it does."""
+    fault_at: int = 3
+    """The call at which it goes wrong."""
+
+    def check(self, shape: Shape) -> None:
+        if shape.d_model % 4:
+            raise ConfigError("d_model", f"{shape.d_model} is not a multiple of 4")
+        if self.fault not in ("", "nan", "oom", "raise", "slow"):
+            raise ConfigError("fault", f"{self.fault!r} is unknown")
+
+
+@dataclass
+class ToyOptions:
+    train_size: int = 96
+    """Training examples."""
+    seq_len: int = 12
+    """Longest sequence."""
+    input: str = "tokens"
+    """tokens | values"""
+
+
+@hookimpl
+def zoo_architectures() -> Iterator[Architecture]:
+    yield Architecture(
+        name="toy",
+        title="Toy",
+        family="test",
+        paper=Paper(title="None", authors="Nobody", venue="nowhere", year=2026),
+        reference=None,
+        backbone="tests.experiment.toy_torch:ToyBackbone",
+        config="tests.experiment.toy:ToyConfig",
+        capabilities=Capabilities(modes=frozenset({"causal"})),
+        cost=Cost(time="L", memory="L", time_exponent=1.0, memory_exponent=1.0),
+    )
+
+
+@hookimpl
+def zoo_tasks() -> Iterator[Task]:
+    common: dict[str, Any] = {"model.d_model": 16, "model.n_layers": 1, "train.batch_size": 8}
+    yield Task(
+        name="toytask",
+        suite="toys",
+        title="Toy task",
+        version="1",
+        kind="classification",
+        vocab_size=5,
+        classes=2,
+        length=12,
+        metrics=("accuracy",),
+        chance=0.5,
+        licence="none",
+        source=Source(),
+        data="tests.experiment.toy_torch:ToyData",
+        options="tests.experiment.toy:ToyOptions",
+        protocols={
+            "smoke": common | {"train.samples": 32, "train.eval_every": 16},
+            "quick": common | {"train.samples": 256, "train.eval_every": 64, "optim.lr": 0.01},
+        },
+    )
+
+
