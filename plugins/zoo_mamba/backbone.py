@@ -1,0 +1,184 @@
+"""Mamba (Gu & Dao 2023, arXiv 2312.00752, section 3.4 and algorithm 2).
+
+    [x, z] = W_in h                                    x_t <- SiLU(conv_t(x))
+    [r_t, B_t, C_t] = W_x x_t                          delta_t = softplus(W_dt r_t + b_dt),   A = -exp(A_log)
+    s_t = exp(delta_t A) s_{t-1} + delta_t B_t x_t     y_t = (C_t s_t + D x_t) SiLU(z_t)
+    out = W_out y
+
+B batch, L seq_len, D d_model, E = expand * D inner channels, N d_state, K d_conv, R dt_rank.
+State of a layer: {"conv": (B, E, K) the last K inputs of the convolution, newest last, "ssm": (B, E, N)}.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo import Backbone, Output, Shape, State
+from zoo.nn import Block, Mixer, ResidualStack, at_least_float32, make_norm, mark
+from zoo.ops.conv import causal_conv1d, causal_conv1d_step
+from zoo.ops.selective_scan import selective_scan, selective_scan_step
+from zoo_mamba.config import MambaConfig
+
+
+def dt_bias(uniform: Tensor, dt_min: float, dt_max: float, floor: float) -> Tensor:
+    """b_dt such that softplus(b_dt) is log-uniform in [dt_min, dt_max], no less than floor; uniform (E,) in [0, 1)."""
+    log_min, log_max = math.log(dt_min), math.log(dt_max)
+    dt = torch.exp(log_min + uniform * (log_max - log_min)).clamp(min=floor)
+    return dt + torch.log(-torch.expm1(-dt))  # inverse of softplus, exact for small dt too
+
+
+def a_log(d_inner: int, d_state: int) -> Tensor:
+    """A_log (E, N) with A[e, n] = -(n + 1): the real S4D initialisation."""
+    return torch.log(torch.arange(1, d_state + 1, dtype=torch.float32)).repeat(d_inner, 1)
+
+
+class DepthwiseConv(nn.Module):
+    """Weight (E, K) and bias (E,) of the short convolution, initialised as `nn.Conv1d` does."""
+
+    def __init__(self, channels: int, taps: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, taps).uniform_(-(taps**-0.5), taps**-0.5))
+        self.bias = nn.Parameter(torch.empty(channels).uniform_(-(taps**-0.5), taps**-0.5)) if bias else None
+
+
+class MambaMixer(Mixer):
+    """One selective state space layer, without norm and residual. Pads stand at the end of a row."""
+
+    A_log: nn.Parameter
+    D: nn.Parameter
+
+    def __init__(self, config: MambaConfig, d_model: int, n_layers: int) -> None:
+        super().__init__()
+        self.d_inner = E = config.expand * d_model
+        self.d_state, self.d_conv = config.d_state, config.d_conv
+        self.dt_rank = config.resolved_dt_rank(d_model)
+        self.in_proj = nn.Linear(d_model, 2 * E, bias=config.bias)
+        self.conv = DepthwiseConv(E, config.d_conv, config.conv_bias)
+        self.x_proj = nn.Linear(E, self.dt_rank + 2 * config.d_state, bias=False)
+        self.dt_proj = nn.Linear(self.dt_rank, E)
+        self.A_log = nn.Parameter(a_log(E, config.d_state))
+        self.D = nn.Parameter(torch.ones(E))
+        self.out_proj = nn.Linear(E, d_model, bias=config.bias)
+        mark(self, "A_log", "D", weight_decay=0.0)
+        self._init(config, n_layers)
+
+    @torch.no_grad()
+    def _init(self, config: MambaConfig, n_layers: int) -> None:
+        bound = config.dt_scale * self.dt_rank**-0.5
+        if config.dt_init == "constant":
+            self.dt_proj.weight.fill_(bound)
+        else:
+            self.dt_proj.weight.uniform_(-bound, bound)
+        uniform = torch.rand(self.d_inner)
+        self.dt_proj.bias.copy_(dt_bias(uniform, config.dt_min, config.dt_max, config.dt_init_floor))
+        self.out_proj.weight /= math.sqrt(n_layers)  # one residual addition per layer
+        for linear in (self.in_proj, self.out_proj):
+            if linear.bias is not None:
+                linear.bias.zero_()
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
+        lengths = None if mask is None else mask.sum(1)
+        x, z = self.in_proj(x).chunk(2, -1)  # (B, L, E) each
+        x, conv = causal_conv1d(
+            x, self.conv.weight, self.conv.bias, state=None if state is None else state["conv"], lengths=lengths
+        )
+        x = F.silu(x)
+        delta, B, C = self._select(x)
+        y, ssm = selective_scan(
+            x,
+            delta,
+            self._A(),
+            B,
+            C,
+            D=self.D,
+            z=z,
+            delta_bias=self.dt_proj.bias,
+            delta_softplus=True,
+            h0=None if state is None else state["ssm"],
+            mask=mask,
+        )
+        return self.out_proj(y), {"conv": conv, "ssm": ssm}
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        x, z = self.in_proj(x_t).chunk(2, -1)  # (B, E) each
+        x, conv = causal_conv1d_step(x, self.conv.weight, self.conv.bias, state["conv"])
+        x = F.silu(x)
+        delta, B, C = self._select(x)
+        y, ssm = selective_scan_step(
+            x,
+            delta,
+            self._A(),
+            B,
+            C,
+            state["ssm"],
+            D=self.D,
+            z=z,
+            delta_bias=self.dt_proj.bias,
+            delta_softplus=True,
+        )
+        return self.out_proj(y), {"conv": conv, "ssm": ssm}
+
+    def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """delta before bias and softplus (.., E), B and C (.., N) from the token. The bias waits for float32."""
+        r, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
+        return F.linear(r, self.dt_proj.weight), B, C
+
+    def _A(self) -> Tensor:
+        return -torch.exp(at_least_float32(self.A_log))
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        wide = torch.promote_types(dtype, torch.float32)
+        return {
+            "conv": torch.zeros(batch, self.d_inner, self.d_conv, device=device, dtype=dtype),
+            "ssm": torch.zeros(batch, self.d_inner, self.d_state, device=device, dtype=wide),
+        }
+
+    def state_size(self, seq_len: int) -> int:
+        return self.d_inner * (self.d_conv + self.d_state)
+
+
+class MambaBackbone(Backbone):
+    """n_layers of h + Mixer(norm(h)) and a final norm. No channel MLP: the gate inside the mixer stands for it."""
+
+    config: MambaConfig
+
+    def __init__(self, config: MambaConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        config.check(shape)
+        D = shape.d_model
+
+        def norm() -> nn.Module:
+            return make_norm("layer" if config.norm == "layer" else "rms", D, eps=config.norm_eps)
+
+        depth = range(shape.n_layers)
+        blocks = [Block(MambaMixer(config, D, shape.n_layers), norm(), dropout=config.dropout) for _ in depth]
+        self.stack = ResidualStack(blocks, norm())
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        if mask is None:
+            return self.stack(x, state=state)
+        if not (mask[:, 1:] & ~mask[:, :-1]).any():
+            return self.stack(x, mask=mask, state=state)
+        # A pad is a token that is not there, wherever it stands: real tokens move to the front of their row in order,
+        # so that the convolution sees what it would see without pads, and the results move back.
+        order = torch.argsort(~mask, dim=1, stable=True)  # (B, L)
+        out = self.stack(_reorder(x, order), mask=mask.gather(1, order), state=state)
+        return Output(_reorder(out.hidden, torch.argsort(order, dim=1)), out.state, out.aux)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return self.stack.init_state(batch, device=device, dtype=dtype)
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.stack.step(x_t, state)
+
+    def state_size(self, seq_len: int) -> int:
+        return self.stack.state_size(seq_len)
+
+
+def _reorder(x: Tensor, index: Tensor) -> Tensor:
+    """x (B, L, D), index (B, L) -> x[b, index[b, l]]."""
+    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
