@@ -1,0 +1,55 @@
+"""Configuration of Transformer-XL. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from zoo import ConfigError, Shape
+
+
+@dataclass
+class TransformerXLConfig:
+    """Hyperparameters of the architecture; the defaults are the paper's form."""
+
+    n_heads: int = 4
+    """Attention heads."""
+    d_head: Optional[int] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    """Width of a head; null = d_model / n_heads."""
+    d_ff: Optional[int] = None  # noqa: UP045
+    """Width of the ReLU feed-forward layer; null = 4 * d_model."""
+    mem_len: Optional[int] = None  # noqa: UP045
+    """Rows of memory per layer; null = as many as a segment has tokens, as in the paper's training; 0 = no memory."""
+    pre_lnorm: bool = False
+    """Normalise before each sub-layer instead of after it; as in the reference there is then no final norm."""
+    same_length: bool = False
+    """Every token sees exactly mem_len keys, itself included; the result then does not depend on how the sequence is
+    cut into segments. The published scores are evaluated so, and trained without."""
+    clamp_len: Optional[int] = None  # noqa: UP045
+    """Distances beyond this share one position vector; null = never."""
+    dropout: float = 0.0
+    """On the position vectors, after attention, twice in the feed-forward layer, and on the output."""
+    attn_dropout: float = 0.0
+    """On the attention weights."""
+
+    def check(self, shape: Shape) -> None:
+        """Raise ConfigError when the backbone cannot be built for `shape`."""
+        if self.n_heads < 1:
+            raise ConfigError("n_heads", f"expected a positive number, got {self.n_heads}")
+        if self.d_head is None and shape.d_model % self.n_heads:
+            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}; or set d_head")
+        if shape.d_model % 2:
+            raise ConfigError("d_model", f"{shape.d_model} is odd; positions need as many sines as cosines")
+        for name in ("d_head", "d_ff", "clamp_len"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(name, f"expected a positive number or null, got {value}")
+        if self.mem_len is not None and self.mem_len < 0:
+            raise ConfigError("mem_len", f"expected zero or more rows, or null, got {self.mem_len}")
+        if self.same_length and self.mem_len == 0:
+            raise ConfigError("same_length", "a window of mem_len = 0 keys shows a token nothing, not even itself")
+        if self.same_length and shape.mode != "causal":
+            raise ConfigError("same_length", f"a window over the past; it has no meaning in the {shape.mode} mode")
+        for name in ("dropout", "attn_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(name, f"expected a fraction in [0, 1), got {getattr(self, name)}")

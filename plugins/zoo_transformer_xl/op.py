@@ -1,0 +1,85 @@
+"""Relative attention over [memory; segment] (Dai et al. 2019, §3.3), and what a segment leaves in the memory.
+
+Shapes: B batch, H heads, T tokens of the segment, M rows of memory, K = M + T keys, D d_model, E width of a head,
+P position rows. Query i of the segment stands at key index M + i, so its distance to key j is M + i - j.
+Position rows are ordered by falling distance: from K-1 to 0 when only the past is seen, to -(T-1) when both sides are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.nn import at_least_float32
+
+
+def distances(n_queries: int, n_keys: int, *, two_sided: bool, device: torch.device) -> Tensor:
+    """Distances i - j of all position rows: (K,) from K-1 down to 0, or (K+T-1,) down to -(T-1)."""
+    lowest = 1 - n_queries if two_sided else 0
+    return torch.arange(n_keys - 1, lowest - 1, -1, device=device)
+
+
+def sinusoids(distance: Tensor, d_model: int, clamp_len: int | None = None) -> Tensor:
+    """R: the position vectors [sin(t f) | cos(t f)], f_n = 10000^(-2n/D), of distances t. (P,) -> (P, D) float64."""
+    t = distance.to(torch.float64)
+    if clamp_len is not None:
+        t = t.clamp(-clamp_len, clamp_len)
+    f = 10000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64, device=t.device) / d_model)
+    angle = t[:, None] * f  # (P, D/2)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def rel_shift(x: Tensor, n_keys: int) -> Tensor:
+    """Bring scores by distance to scores by key: x (B, H, T, P) -> y (B, H, T, K) with y[i, j] = x[i, T-1-i+j].
+
+    Row i is read T-1-i columns further right. Padding one column makes that a reshape: in the flat array every row
+    then starts one element later than the last. With P = K (past only) the entries j > K-T+i are values of the next
+    row: the attention must mask them.
+    """
+    B, H, T, P = x.shape
+    return F.pad(x, (1, 0)).view(B, H, P + 1, T)[:, :, 1:].reshape(B, H, T, P)[..., :n_keys]
+
+
+def visible_keys(
+    n_queries: int, n_keys: int, *, two_sided: bool = False, window: int | None = None, device: torch.device
+) -> Tensor:
+    """Which key each query sees, (T, K) bool: the past and itself (all keys if two-sided), within `window` keys."""
+    i = torch.arange(n_keys - n_queries, n_keys, device=device)[:, None]
+    distance = i - torch.arange(n_keys, device=device)
+    seen = torch.ones_like(distance, dtype=torch.bool) if two_sided else distance >= 0
+    return seen if window is None else seen & (distance < window)
+
+
+def relative_attention(
+    q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Tensor, visible: Tensor, dropout: float = 0.0
+) -> Tensor:
+    """softmax(A^rel) V, with the four terms of A^rel paired as (a)+(c) and (b)+(d).
+
+    q        (B, T, H, E) queries of the segment
+    k, v     (B, K, H, E) keys (W_{k,E} of the hidden states) and values of [memory; segment]
+    r        (P, H, E) position keys W_{k,R} R_{i-j}, by falling distance; P = K or K+T-1
+    u, w     (H, E) the paper's u (content bias) and v (position bias)
+    visible  bool, broadcastable to (B, H, T, K); every query must see a key
+    Returns (B, T, H, E).
+    """
+    scale = q.shape[-1] ** -0.5
+    content = torch.einsum("bthe,bkhe->bhtk", q + u, k)  # (a) + (c)
+    position = rel_shift(torch.einsum("bthe,phe->bhtp", q + w, r), k.shape[1])  # (b) + (d)
+    with torch.autocast(q.device.type, enabled=False):
+        score = (at_least_float32(content) + at_least_float32(position)) * scale
+        weight = score.masked_fill(~visible, -torch.inf).softmax(dim=-1)
+    weight = F.dropout(weight, dropout, training=dropout > 0.0).to(v.dtype)
+    return torch.einsum("bhtk,bkhe->bthe", weight, v)
+
+
+def kept_rows(valid: Tensor, n_new: Tensor, n_old: int, mem_len: int) -> tuple[Tensor, Tensor]:
+    """Which rows of [memory; segment] are the next memory: the last `mem_len` real ones, the newest at the end.
+
+    valid  (B, K) bool: real rows of the memory, which stand at its end, then of the segment, at its beginning
+    n_new  (B,) real tokens of the segment
+    Returns row indices (B, mem_len) and whether each is real (B, mem_len).
+    """
+    index = (n_old + n_new)[:, None] - mem_len + torch.arange(mem_len, device=valid.device)
+    row = index.clamp_min(0)
+    return row, valid.gather(1, row) & (index >= 0)
