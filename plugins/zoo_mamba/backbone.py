@@ -161,6 +161,7 @@ class MambaBackbone(Backbone):
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         if mask is None:
             return self.stack(x, state=state)
+        x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
         if not (mask[:, 1:] & ~mask[:, :-1]).any():
             return self.stack(x, mask=mask, state=state)
         # A pad is a token that is not there, wherever it stands: real tokens move to the front of their row in order,
