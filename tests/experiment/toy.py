@@ -15,14 +15,14 @@ class ToyConfig:
     dropout: float = 0.1
     """Dropout after the recurrence."""
     fault: str = ""
-    """nan | oom | raise | slow: what goes wrong, and when it does."""
+    """nan | oom | raise: what goes wrong, and when it does."""
     fault_at: int = 3
     """The call at which it goes wrong."""
 
     def check(self, shape: Shape) -> None:
         if shape.d_model % 4:
             raise ConfigError("d_model", f"{shape.d_model} is not a multiple of 4")
-        if self.fault not in ("", "nan", "oom", "raise", "slow"):
+        if self.fault not in ("", "nan", "oom", "raise"):
             raise ConfigError("fault", f"{self.fault!r} is unknown")
 
 

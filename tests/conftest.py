@@ -1,0 +1,35 @@
+"""Shared by all tests: one thread per worker, and a private place for data, records and runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# before torch is imported anywhere: workers share the machine's cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def private_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's data, records or runs."""
+    monkeypatch.setenv("ZOO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("ZOO_RESULTS_DIR", str(tmp_path / "results"))
+    monkeypatch.setenv("ZOO_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.delenv("ZOO_BACKEND", raising=False)
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The registry with the toy architecture and the toy task, here and in subprocesses."""
+    from zoo.interface.registry import registry
+
+    monkeypatch.setenv("ZOO_PLUGINS", "tests.experiment.toy")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    registry.cache_clear()
+    yield
+    registry.cache_clear()

@@ -1,0 +1,167 @@
+"""A run from configuration to record: every ending, exact resumption, honest numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from zoo.experiment.sweep import bench
+from zoo.interface.record import comparable, validate
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+
+def one(tmp_path: Path, **kwargs: Any) -> dict[str, Any]:
+    places = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    return bench("toy", "toytask", **(places | kwargs))[0]
+
+
+def test_a_run_ends_in_a_valid_record(tmp_path: Path) -> None:
+    record = one(tmp_path)
+    path = Path(record.pop("path"))
+    assert json.loads(path.read_text()) == record
+    assert validate(record) == []
+    assert record["outcome"] == "ok"
+    assert record["samples"] == 256
+    assert record["metrics"]["test"]["n"] == 40
+    assert [p["samples"] for p in record["curves"] if p["split"] == "val"] == [64, 128, 192, 256]
+    best = max(p["metric"] for p in record["curves"] if p["split"] == "val")
+    assert record["metrics"]["val"]["accuracy"] == best
+    assert 0 < record["baselines"]["majority"] < 1
+    assert record["tokens"] > record["samples"] * 3
+    assert record["flops"] > 0
+
+
+def test_two_runs_of_one_command_give_the_same_numbers(tmp_path: Path) -> None:
+    first = one(tmp_path / "a")
+    second = one(tmp_path / "b")
+    assert comparable(first) == comparable(second)
+    third = one(tmp_path / "c", seeds=[1])
+    assert third["curves"][0]["loss"] != first["curves"][0]["loss"]
+
+
+def test_a_finished_run_is_not_repeated_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = one(tmp_path, protocol="smoke")
+    again = one(tmp_path, protocol="smoke")
+    assert again["path"] == first["path"]
+    assert "done already" in capsys.readouterr().err
+    forced = one(tmp_path, protocol="smoke", force=True)
+    assert forced["path"] != first["path"]
+    assert comparable(forced) == comparable(first)
+    assert Path(first["path"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "says"),
+    [
+        ("nan", "diverged", "nan"),
+        ("oom", "out-of-memory", "can't allocate memory"),
+        ("raise", "failed", "planted fault"),
+    ],
+)
+def test_bad_endings_are_records_too(tmp_path: Path, fault: str, outcome: str, says: str) -> None:
+    record = one(tmp_path, protocol="smoke", overrides={"arch.fault": fault})
+    assert record["outcome"] == outcome
+    assert says in record["detail"]
+    assert record["metrics"] is None
+    assert record["overrides"] == {"arch.fault": fault}
+    assert validate({k: v for k, v in record.items() if k != "path"}) == []
+
+
+def test_time_limit_is_a_record_and_the_run_goes_on_from_there(tmp_path: Path) -> None:
+    whole = one(tmp_path / "whole")
+    stopped = one(tmp_path / "cut", max_time=0.0)
+    assert stopped["outcome"] == "timeout"
+    assert stopped["metrics"] is None
+    resumed = one(tmp_path / "cut")
+    assert comparable(resumed) == comparable(whole)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    whole = one(tmp_path / "a", protocol="smoke", overrides={"arch.dropout": 0.0, "train.precision": "64-true"})
+    parts = one(
+        tmp_path / "b",
+        protocol="smoke",
+        overrides={"arch.dropout": 0.0, "train.precision": "64-true", "train.micro_batch_size": 2},
+    )
+    losses = [[p["loss"] for p in r["curves"] if p["split"] == "val"] for r in (whole, parts)]
+    # a mean over padded micro-batches is the same mean: the loss is per example, not per token
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_impossible_configurations_touch_no_data_and_leave_no_record(tmp_path: Path) -> None:
+    from zoo.interface.errors import ConfigError
+
+    with pytest.raises(ConfigError):
+        one(tmp_path, overrides=["model.d_model=7"])
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "data").exists()
+
+
+COMMAND = "from zoo.cli import main; main()"
+
+
+def start(tmp_path: Path, slow: float = 0.0) -> subprocess.Popen[str]:
+    args = ["bench", "--arch", "toy", "--task", "toytask", "--results", str(tmp_path / "results"), "--json"]
+    args += ["--runs", str(tmp_path / "runs")]
+    environment = os.environ | {"ZOO_DATA_DIR": str(tmp_path / "data"), "TOY_SLOW": str(slow)}
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *args], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not list(path.rglob("last.ckpt")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_kill_in_the_middle_then_the_same_command_gives_the_unbroken_record(tmp_path: Path) -> None:
+    unbroken, _ = start(tmp_path / "unbroken").communicate()
+    process = start(tmp_path, slow=0.3)
+    wait_for(tmp_path / "runs", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list((tmp_path / "results").rglob("*.json")) == []
+    process = start(tmp_path)
+    again, _ = process.communicate()
+    assert process.returncode == 0
+    assert comparable(json.loads(again)[0]) == comparable(json.loads(unbroken)[0])
+    notes = list((tmp_path / "runs").rglob("run.json"))
+    assert [json.loads(note.read_text())["attempt"] for note in notes] == [2]
+
+
+def test_interrupt_is_a_record(tmp_path: Path) -> None:
+    process = start(tmp_path, slow=0.3)
+    wait_for(tmp_path / "runs", process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(out)[0]["outcome"] == "interrupted"
+
+
+def test_several_runs_each_have_a_process_and_all_are_recorded(tmp_path: Path) -> None:
+    places = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    records = bench("toy", "toytask", protocol="smoke", seeds=2, **places)
+    assert [r["seed"] for r in records] == [0, 1]
+    alone = bench("toy", "toytask", protocol="smoke", seeds=[1], results=tmp_path / "r2", runs=tmp_path / "u2")[0]
+    assert comparable(alone) == comparable(records[1])
+
+
+def test_checkpoints_load_without_pickle(tmp_path: Path) -> None:
+    record = one(tmp_path, protocol="smoke")
+    best = next((tmp_path / "runs").rglob("best.ckpt"))
+    state = torch.load(best, weights_only=True)["state_dict"]
+    assert sum(v.numel() for k, v in state.items() if k.startswith("model.")) == record["parameters"]

@@ -1,0 +1,115 @@
+"""The command line: fast, quiet under --json, one line and exit code 2 for a mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+ZOO = [sys.executable, "-c", "from zoo.cli import main; main()"]
+
+
+def zoo(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*ZOO, *args], cwd=ROOT, env=os.environ | env, capture_output=True, text=True)
+
+
+def test_listing_imports_neither_torch_nor_lightning() -> None:
+    code = (
+        "import sys; from zoo.cli import app; import zoo; from typer.testing import CliRunner; "
+        "done = CliRunner().invoke(app, ['list', '--json']); assert done.exit_code == 0, done.output; "
+        "print([m for m in ('torch', 'lightning', 'numpy', 'numba', 'omegaconf') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_importing_zoo_imports_no_torch() -> None:
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", "import zoo"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "torch" not in done.stderr
+
+
+def test_list_json_is_one_object_and_nothing_else() -> None:
+    done = zoo("list", "--json")
+    told = json.loads(done.stdout)
+    assert set(told) == {"architectures", "tasks"}
+    names = {row["name"] for row in told["architectures"]}
+    assert {"transformer", "transformer_xl", "linformer", "perceiver", "s4", "mamba"} <= names
+    assert {"listops", "pathfinder", "pathx"} <= {row["name"] for row in told["tasks"]}
+    assert done.stderr == ""
+
+
+def test_list_reads_well_and_survives_a_closed_pipe() -> None:
+    done = zoo("list")
+    assert "mamba" in done.stdout
+    piped = subprocess.run(
+        f"{sys.executable} -c 'from zoo.cli import main; main()' list | head -1",
+        shell=True, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "Traceback" not in piped.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("bench", "--arch", "mamaba", "--task", "listops"), "did you mean 'mamba'"),
+        (("bench", "--arch", "mamba", "--task", "listop"), "did you mean 'listops'"),
+        (("bench", "--arch", "mamba", "--task", "listops", "--protocol", "papper"), "did you mean 'paper'"),
+        (("bench", "--arch", "mamba", "--task", "listops", "--set", "optim.lrr=1"), "did you mean 'optim.lr'"),
+        (("bench", "--arch", "mamba", "--task", "listops", "--set", "optim.lr=x"), "optim.lr: 'x' does not fit"),
+        (("bench", "--arch", "mamba", "--task", "listops", "--set", "model.mode=bidirectional"), "model.mode"),
+        (
+            ("bench", "--arch", "transformer", "--task", "listops", "--set", "model.d_model=30"),
+            "model.d_model",
+        ),
+        (("show", "mmba"), "did you mean 'mamba'"),
+        (("check",), "names of architectures, or --all"),
+        (("check", "perciever"), "did you mean 'perceiver'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path, args: tuple[str, ...], says: str) -> None:
+    done = zoo(*args, ZOO_DATA_DIR=str(tmp_path / "data"))
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert not (tmp_path / "data").exists()
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = zoo("--debug", "show", "mmba")
+    assert "Traceback" in done.stderr
+
+
+def test_usage_errors_exit_with_2() -> None:
+    assert zoo("bench").returncode == 2
+    assert zoo("bnech").returncode == 2
+
+
+def test_show_tells_each_value_with_its_origin() -> None:
+    done = zoo("show", "mamba", "--task", "listops", "--json")
+    told = json.loads(done.stdout)
+    rows = {row["key"]: row for row in told["configuration"]}
+    assert rows["train.samples"]["origin"].startswith("protocol quick of listops")
+    assert all(row["help"] for row in rows.values())
+    assert told["paper"]["arxiv"] == "2312.00752"
+    text = zoo("show", "mamba", "--task", "listops").stdout
+    assert "arch.d_state" in text
+
+
+def test_doctor_names_broken_plugins(tmp_path: Path) -> None:
+    (tmp_path / "broken_plugin.py").write_text("import nothing_of_the_kind\n")
+    done = zoo("doctor", "--json", ZOO_PLUGINS="broken_plugin", PYTHONPATH=str(tmp_path))
+    told = json.loads(done.stdout)
+    row = next(p for p in told["plugins"] if p["name"] == "broken_plugin")
+    assert row["state"] == "error"
+    assert "nothing_of_the_kind" in row["detail"]
+    assert len([line for line in done.stderr.splitlines() if "broken_plugin" in line]) == 1
+    assert {p["state"] for p in told["plugins"] if p["builtin"]} == {"ok"}
+    assert told["ops"]
