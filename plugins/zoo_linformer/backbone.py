@@ -1,0 +1,98 @@
+"""The Linformer.
+
+B batch, L seq_len, n the longest length, D d_model, H heads, d = d_qkv / H, k compressed length.
+
+    a = LN(x),  Q, K, V = a W_q, a W_k, a W_v                        (B, H, L, d)
+    head_h = softmax(Q_h (E K_h)ᵀ/√d) (F V_h),   E, F (k, n)         Wang et al. 2020, eq. 7
+    h = x + concat_h(head_h) W_o
+    y = h + W_2 act(W_1 LN(h) + b_1) + b_2
+
+Sharing (§4 of the paper): E and F for all heads ("headwise": per_head=False, share_kv=False), E = F ("key-value":
+share_kv=True), one matrix for all layers (share_layers=True). compress="before" is fairseq's form, E a in place of
+E K, which projects k rows instead of L.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zoo import Backbone, Output, Shape, State
+from zoo.nn import MLP, Block, LayerNorm, Mixer, ResidualStack
+from zoo.ops.attention import attention
+from zoo_linformer.config import LinformerConfig
+from zoo_linformer.op import compress, linformer_attention
+
+
+def projection(config: LinformerConfig, max_len: int) -> nn.Parameter:
+    """E: (k, n) or, per head, (H, k, n); Xavier-uniform over (k, n), as in Long Range Arena."""
+    lead = (config.n_heads,) if config.per_head else ()
+    E = torch.empty(*lead, config.k, max_len)
+    for matrix in E if config.per_head else (E,):
+        nn.init.xavier_uniform_(matrix)
+    return nn.Parameter(E)
+
+
+class LinformerAttention(Mixer):
+    """Multi-head attention over k mixtures of the n positions."""
+
+    def __init__(self, config: LinformerConfig, d_model: int, max_len: int, *, E: nn.Parameter | None = None) -> None:
+        """E is given when all layers share one."""
+        super().__init__()
+        self.config = config
+        d_qkv = config.d_qkv or d_model
+        self.q = nn.Linear(d_model, d_qkv, bias=config.bias)
+        self.k = nn.Linear(d_model, d_qkv, bias=config.bias)
+        self.v = nn.Linear(d_model, d_qkv, bias=config.bias)
+        self.out = nn.Linear(d_qkv, d_model, bias=config.bias)
+        for linear in (self.q, self.k, self.v, self.out):
+            nn.init.xavier_uniform_(linear.weight)
+            if config.bias:
+                nn.init.zeros_(linear.bias)
+        self.E = projection(config, max_len) if E is None else E
+        self.F = None if config.share_kv else projection(config, max_len)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
+        E, F = self.E, self.E if self.F is None else self.F
+        dropout = self.config.attn_dropout if self.training else 0.0
+        q = self.heads(self.q(x))
+        if self.config.compress == "before":
+            k = self.heads(self.k(compress(E, x, mask)))  # (B, H, k, d)
+            v = self.heads(self.v(compress(F, x, mask)))
+            y = attention(q, k, v, dropout=dropout)
+        else:
+            y = linformer_attention(q, self.heads(self.k(x)), self.heads(self.v(x)), E, F, mask=mask, dropout=dropout)
+        return self.out(y.transpose(1, 2).flatten(2)), None  # (B, L, H d) -> (B, L, D)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(B, L, H d) -> (B, H, L, d)"""
+        return x.unflatten(-1, (self.config.n_heads, -1)).transpose(1, 2)
+
+
+def linformer_block(config: LinformerConfig, d_model: int, max_len: int, *, E: nn.Parameter | None = None) -> Block:
+    """h = x + MHA(LN x), y = h + MLP(LN h)."""
+    mlp = MLP(d_model, config.d_ff or 4 * d_model, activation=config.activation, dropout=config.dropout)
+    for linear in (mlp.linear1, mlp.linear2):
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+    return Block(
+        LinformerAttention(config, d_model, max_len, E=E),
+        LayerNorm(d_model, eps=config.norm_eps),
+        mlp=mlp,
+        norm2=LayerNorm(d_model, eps=config.norm_eps),
+        dropout=config.dropout,
+    )
+
+
+class LinformerBackbone(Backbone):
+    """Pre-norm blocks and a final layer norm; sequences up to `shape.max_len`."""
+
+    def __init__(self, config: LinformerConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        E = projection(config, shape.max_len) if config.share_layers else None
+        blocks = [linformer_block(config, shape.d_model, shape.max_len, E=E) for _ in range(shape.n_layers)]
+        self.stack = ResidualStack(blocks, LayerNorm(shape.d_model, eps=config.norm_eps))
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        """x (B, L, D), mask (B, L) -> hidden (B, L, D). ValueError when L > max_len."""
+        return self.stack(x, mask=mask)

@@ -1,0 +1,71 @@
+"""What a user may choose about the Linformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo import ConfigError, Shape
+
+COMPRESS = ("after", "before")
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+
+
+@dataclass
+class LinformerConfig:
+    """The pre-norm block h = x + MHA(LN x), y = h + MLP(LN h) with compressed keys and values."""
+
+    n_heads: int = 4
+    """Attention heads; must divide d_qkv."""
+    k: int = 32
+    """Compressed length: how many mixtures of positions each query attends to."""
+    d_qkv: int = 0
+    """Width of all heads together; 0 = d_model."""
+    d_ff: int = 0
+    """Width of the channel MLP; 0 = 4 * d_model."""
+    share_kv: bool = True
+    """One matrix for keys and values (E = F), the paper's key-value sharing, instead of E and F."""
+    share_layers: bool = False
+    """One matrix for all layers too, the paper's layerwise sharing; needs share_kv."""
+    per_head: bool = False
+    """A matrix for each head instead of one for all; needs compress=after."""
+    compress: str = "after"
+    """after | before: E acts on the projected keys and values, or on the block's input (then biases stay whole)."""
+    activation: str = "gelu"
+    """gelu (exact) | gelu_tanh | relu | silu: in the channel MLP."""
+    bias: bool = True
+    """Biases in the attention's projections (the MLP always has them)."""
+    norm_eps: float = 1e-5
+    """Epsilon of the layer norms."""
+    dropout: float = 0.0
+    """Dropout on what each sublayer adds, and inside the MLP."""
+    attn_dropout: float = 0.0
+    """Dropout on the attention weights."""
+
+    def check(self, shape: Shape) -> None:
+        """Raise ConfigError for what cannot be built."""
+        if self.n_heads < 1:
+            raise ConfigError("n_heads", f"expected a positive number, got {self.n_heads}")
+        for name in ("d_qkv", "d_ff"):
+            if getattr(self, name) < 0:
+                raise ConfigError(name, f"expected a positive number, or 0 for the default, got {getattr(self, name)}")
+        d_qkv = self.d_qkv or shape.d_model
+        if d_qkv % self.n_heads:
+            width = f"d_qkv {d_qkv}" if self.d_qkv else f"d_model {d_qkv}"
+            raise ConfigError("n_heads", f"{self.n_heads} does not divide {width}")
+        if not 1 <= self.k <= shape.max_len:
+            raise ConfigError("k", f"expected 1 to max_len {shape.max_len} compressed positions, got {self.k}")
+        if self.compress not in COMPRESS:
+            raise ConfigError("compress", f"{self.compress!r}: expected one of {', '.join(COMPRESS)}")
+        if self.per_head and self.compress == "before":
+            raise ConfigError(
+                "per_head", "compress=before acts on the input, which has no heads yet; use compress=after"
+            )
+        if self.share_layers and not self.share_kv:
+            raise ConfigError("share_layers", "one matrix for all layers is also one for keys and values; set share_kv")
+        if self.activation not in ACTIVATIONS:
+            raise ConfigError("activation", f"{self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+        if self.norm_eps <= 0:
+            raise ConfigError("norm_eps", f"expected a positive number, got {self.norm_eps}")
+        for name in ("dropout", "attn_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(name, f"expected a number in [0, 1), got {getattr(self, name)}")

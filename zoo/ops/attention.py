@@ -1,0 +1,185 @@
+"""Exact softmax attention, and SelfExtend over it.
+
+B batch, H heads, Lq queries, Lk keys, d head dimension, dv of the values.
+Memory grows with L, not with L²: every form goes to PyTorch's fused kernel, which is given neither an (L, L) mask nor
+an (L, L) bias.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.interface.errors import ConfigError
+from zoo.ops.positions import alibi_lags, alibi_symmetric, rope, rope_tables, rotate
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    key_bias: Tensor | None = None,
+    symmetric_slopes: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """softmax(q kᵀ/√d + bias) v over the visible keys; q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv).
+
+    mask              (B, Lk) bool, True = real key. A row of the batch without any real key sees all of them:
+                      its outputs mean nothing, but are finite
+    causal            query i sees keys 0 .. i; needs Lq = Lk. A query whose visible keys are all pads (left padding)
+                      gets a finite mean of values
+    key_bias          (1 or B, H, 1, Lk) added to the scores of a key whatever the query (causal ALiBi)
+    symmetric_slopes  (H,) adds -slope_h |i - j| (bidirectional ALiBi); needs Lq = Lk
+    dropout           on the attention weights
+    """
+    if (causal or symmetric_slopes is not None) and q.shape[-2] != k.shape[-2]:
+        raise ValueError(f"{q.shape[-2]} queries and {k.shape[-2]} keys: causal and symmetric forms need as many")
+    if mask is not None:
+        mask = mask | ~mask.any(-1, keepdim=True)  # (B, Lk)
+    if not (causal or key_bias is not None or symmetric_slopes is not None):
+        visible = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, Lk), broadcast inside the kernel
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)
+    scale = 1 / math.sqrt(q.shape[-1])
+    dv = v.shape[-1]
+    if mask is not None or key_bias is not None:
+        q, k = _with_key_terms(q, k, mask, key_bias, scale)
+        v = F.pad(v, (0, max(q.shape[-1] - dv, 0)))  # fused kernels want one head dimension
+    if symmetric_slopes is None:
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout, scale=scale)
+        return y[..., :dv]
+    if causal:
+        raise ValueError("symmetric ALiBi is the bidirectional form; causal ALiBi is key_bias")
+    # CPU kernels take a float32 bias beside half-precision queries, GPU kernels only one of the queries' dtype
+    half_on_cpu = q.device.type == "cpu" and q.dtype != torch.float64
+    bias = alibi_symmetric(symmetric_slopes.to(torch.float32 if half_on_cpu else q.dtype), q.shape[-2])
+    y = F.scaled_dot_product_attention(q, k.flip(-2), v.flip(-2), attn_mask=bias, dropout_p=dropout, scale=scale)
+    return y[..., :dv]
+
+
+def _with_key_terms(
+    q: Tensor, k: Tensor, mask: Tensor | None, key_bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Write what depends on the key alone into extra channels: q gets a constant, k the term.
+
+    The fused kernel does not take a mask together with `is_causal`, and (B, H, 1, L) would have to be spread to
+    (L, L); as channels the terms cost O(L). A pad's key is zero but for the mask's channel, so its score is far below
+    any real one, and its weight exactly zero.
+    """
+    batch, heads, length, _ = k.shape
+    # a power of two: multiplying by it is exact, and it keeps the key's half within the range of float16
+    constant = 16.0
+    channels: list[Tensor] = []
+    if key_bias is not None:
+        term = (key_bias / (scale * constant)).transpose(-1, -2).expand(batch, heads, length, 1)
+        channels += _exact_parts(term, k.dtype)
+    if mask is not None:
+        pad = ~mask[:, None, :, None]
+        k = k.masked_fill(pad, 0)
+        channels = [c.masked_fill(pad, 0) for c in channels]
+        # far below every score that is not already broken, and far from overflow after the multiplication
+        lowest = -torch.finfo(k.dtype).max if k.dtype == torch.float16 else -1e30
+        far = k.new_zeros(batch, 1, length, 1).masked_fill(pad, lowest)
+        channels.append(far.expand(batch, heads, length, 1))
+    ones = q.new_full((*q.shape[:-1], len(channels)), constant)
+    return torch.cat([q, ones], dim=-1), torch.cat([k, *channels], dim=-1)
+
+
+def _exact_parts(term: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """Numbers of `dtype` that sum to `term` up to float32 precision (three for bfloat16, two for float16)."""
+    if dtype in (torch.float32, torch.float64):
+        return [term.to(dtype)]
+    parts = []
+    for _ in range(3 if dtype == torch.bfloat16 else 2):
+        parts.append(term.to(dtype))
+        term = term - parts[-1].to(term.dtype)
+    return parts
+
+
+def reference_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    visible: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """The definition, with every (Lq, Lk) score in memory: for tests, and for masks that are not one per key.
+
+    visible  bool, bias any float, both broadcastable to (B, H, Lq, Lk). A query that sees nothing gets zero.
+    """
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    if bias is not None:
+        scores = scores + bias
+    if visible is None:
+        return torch.softmax(scores, dim=-1) @ v
+    seen = visible.any(-1, keepdim=True)
+    scores = scores.masked_fill(~visible & seen, -torch.inf)
+    return torch.softmax(scores, dim=-1).masked_fill(~seen, 0) @ v
+
+
+def symmetric_alibi_bias(slopes: Tensor, seq_len: int) -> Tensor:
+    """-slope_h |i - j| written out, keys in their order: slopes (H,) -> (1, H, L, L)."""
+    i = torch.arange(seq_len, device=slopes.device)
+    return alibi_lags(slopes, seq_len)[:, i[:, None] - i + seq_len - 1][None]
+
+
+# -- SelfExtend ----------------------------------------------------------------------------------------------------
+
+
+def self_extend_weights(
+    q: Tensor,
+    k: Tensor,
+    *,
+    group_size: int,
+    window: int,
+    theta: float = 10000.0,
+    rows: slice = slice(None),
+) -> Tensor:
+    """Attention weights of SelfExtend (Jin et al. 2024, §3.2) for some queries: (B, H, L, d) -> (B, H, rows, L).
+
+    Keys nearer than `window` W are seen at their own distance, farther ones at distances of floor(position / G), so
+    that a model trained on L0 positions reads (L0 - W) G + W. q and k come before rotation; causal; inference only.
+
+    q, k  (B, H, L, d), unrotated
+    rows  the queries to compute
+    Raises ConfigError when G does not divide W: the shift W - W/G of grouped queries must be whole.
+    """
+    if group_size < 1 or window < 1 or window % group_size:
+        raise ConfigError("window", f"must be a positive multiple of group_size {group_size}, got {window}")
+    length = k.shape[-2]
+    j = torch.arange(length, device=k.device)
+    i = j[rows]
+    speeds = rope(k.shape[-1], theta=theta, device=k.device)
+    shift = window - window // group_size
+    q = q[..., rows, :] / math.sqrt(q.shape[-1])
+    near = rotate(q, *rope_tables(i, speeds)) @ rotate(k, *rope_tables(j, speeds)).transpose(-1, -2)
+    far_q = rotate(q, *rope_tables(i // group_size + shift, speeds))
+    far = far_q @ rotate(k, *rope_tables(j // group_size, speeds)).transpose(-1, -2)
+    lag = i[:, None] - j
+    scores = torch.where(lag < window, near, far).masked_fill(lag < 0, -torch.inf)
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    return torch.softmax(scores, dim=-1, dtype=wide).to(scores.dtype)
+
+
+def self_extend_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    group_size: int,
+    window: int,
+    theta: float = 10000.0,
+    block: int = 256,
+) -> Tensor:
+    """SelfExtend: q, k (B, H, L, d) before rotation, v (B, H, L, dv) -> (B, H, L, dv), `block` queries at a time."""
+    outs = [
+        self_extend_weights(q, k, group_size=group_size, window=window, theta=theta, rows=slice(s, s + block)) @ v
+        for s in range(0, q.shape[-2], block)
+    ]
+    return torch.cat(outs, dim=-2)
