@@ -36,6 +36,7 @@ class Mixer(nn.Module):
 
 ACTIVATIONS: dict[str, Any] = {
     "relu": F.relu,
+    "squared_relu": lambda x: F.relu(x).square(),
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,
@@ -43,7 +44,7 @@ ACTIVATIONS: dict[str, Any] = {
 
 
 class MLP(nn.Module):
-    """The channel MLP W2 act(W1 x + b1) + b2 on every token. `activation`: relu, gelu (erf), gelu_tanh, silu."""
+    """The channel MLP W2 act(W1 x + b1) + b2 on every token. `activation`: one of ACTIVATIONS; gelu is the erf form."""
 
     def __init__(self, d_model: int, d_ff: int, *, activation: str = "gelu", dropout: float = 0.0) -> None:
         super().__init__()

@@ -1,0 +1,213 @@
+"""Perceiver IO's encoder (Jaegle et al. 2022, arXiv 2107.14795) and Perceiver AR (Hawthorne et al. 2022, 2202.07765).
+
+Shapes: B batch, L seq_len, N latents, D width of the latents, C width of the input (d_model both, in the backbone).
+One layer, for latents z and an input x (x = z in self-attention, and then with one norm):
+
+    z <- z + W_o Attention(W_q LN(z), W_k LN(x), W_v LN(x))
+    z <- z + MLP(LN(z))
+
+Bidirectional: learned latents read the whole input once, then self-attention among them.
+Causal: the latents are the last N inputs; the one at position p reads inputs up to p, then latents up to p.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from zoo import Backbone, Output, Shape, State
+from zoo.nn import MLP, LayerNorm
+from zoo_perceiver.config import PerceiverConfig
+from zoo_perceiver.op import attend, roll_rows, trailing_pads
+
+
+class Attention(nn.Module):
+    """Norms, projections and attention, without the output map. `d_input` None: self-attention, one norm."""
+
+    def __init__(
+        self,
+        d_latents: int,
+        d_input: int | None = None,
+        *,
+        n_heads: int,
+        qk_channels: int | None = None,
+        v_channels: int | None = None,
+        rotary_dim: int = 0,
+        latent_keys: bool = False,
+    ) -> None:
+        super().__init__()
+        d_kv = d_latents if d_input is None else d_input
+        qk_channels = d_kv if qk_channels is None else qk_channels
+        v_channels = qk_channels if v_channels is None else v_channels
+        self.n_heads, self.rotary_dim, self.latent_keys = n_heads, rotary_dim, latent_keys
+        self.norm_q = LayerNorm(d_latents)
+        self.norm_kv = None if d_input is None else LayerNorm(d_input)
+        self.W_q = nn.Linear(d_latents, qk_channels)
+        self.W_k = nn.Linear(d_kv, qk_channels)
+        self.W_v = nn.Linear(d_kv, v_channels)
+
+    def forward(self, z: Tensor, x: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+        """z (B, N, D), x (B, K, C), visible broadcastable to (B, H, N, K) -> (B, N, v_channels).
+
+        With `latent_keys`, x is what comes before the latents, and they are keys of their own.
+        """
+        q = self.norm_q(z)
+        kv = q if x is None or self.norm_kv is None else self.norm_kv(x)
+        if self.latent_keys:
+            kv = torch.cat([kv, q], dim=1)
+        return attend(self.W_q(q), self.W_k(kv), self.W_v(kv), self.n_heads, visible, self.rotary_dim)
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each with its residual."""
+
+    def __init__(
+        self,
+        attention: Attention,
+        d_latents: int,
+        *,
+        widening: int = 1,
+        activation: str = "gelu",
+        query_residual: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.W_o = nn.Linear(attention.W_v.out_features, d_latents)
+        self.norm_mlp = LayerNorm(d_latents)
+        self.mlp = MLP(d_latents, widening * d_latents, activation=activation)
+        self.query_residual = query_residual
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, z: Tensor, x: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+        """z (B, N, D), x (B, K, C) -> (B, N, D)."""
+        read = self.dropout(self.W_o(self.attention(z, x, visible)))
+        z = z + read if self.query_residual else read
+        return z + self.dropout(self.mlp(self.norm_mlp(z)))
+
+
+class PerceiverEncoder(nn.Module):
+    """Learned latents read x once; then `n_blocks` times the same self-attention layers. No final norm."""
+
+    def __init__(self, n_latents: int, d_latents: int, cross: Layer, layers: list[Layer], n_blocks: int = 1) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.empty(n_latents, d_latents))
+        self.cross = cross
+        self.layers = nn.ModuleList(layers)
+        self.n_blocks = n_blocks
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, L, C), mask (B, L) -> latents (B, N, D). Pads are no keys; latents need no mask."""
+        visible = None
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0.0)
+            visible = mask[:, None, None, :]
+        z = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
+        z = self.cross(z, x, visible)
+        for _ in range(self.n_blocks):
+            for layer in self.layers:
+                z = layer(z)
+        return z
+
+
+class PerceiverAR(nn.Module):
+    """The last min(N, L) inputs become latents, read the input causally, then each other. No final norm."""
+
+    def __init__(self, n_latents: int, d_input: int, d_latents: int, cross: Layer, layers: list[Layer]) -> None:
+        super().__init__()
+        self.n_latents = n_latents
+        self.to_latents = nn.Linear(d_input, d_latents)
+        self.cross = cross
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, L, C), mask (B, L), no row of which ends in pads -> latents (B, min(N, L), D) of the last positions."""
+        L = x.shape[1]
+        N = min(self.n_latents, L)
+        position = torch.arange(L, device=x.device)
+        visible = position <= position[L - N :, None]  # (N, L): latent u stands at L - N + u
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0.0)
+            itself = position == position[L - N :, None]  # a pad's latent is never used, but must be finite
+            visible = (visible & mask[:, None, :] | itself)[:, None]  # (B, 1, N, L)
+        z = self.to_latents(x[:, L - N :])
+        z = self.cross(z, x[:, : L - N] if self.cross.attention.latent_keys else x, visible)
+        for layer in self.layers:
+            z = layer(z, None, visible[..., L - N :])
+        return z
+
+
+class PerceiverBackbone(Backbone):
+    """Bidirectional: hidden are the latents (B, n_latents, D). Causal: hidden[:, i] stands for position L - N + i."""
+
+    def __init__(self, config: PerceiverConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        config.check(shape)
+        D, causal = shape.d_model, shape.mode == "causal"
+        activation = config.activation or ("squared_relu" if causal else "gelu")
+        cross = Layer(
+            Attention(D, D, n_heads=config.n_cross_heads, rotary_dim=config.rotary_dim, latent_keys=config.latent_keys),
+            D,
+            widening=config.cross_widening,
+            activation=activation,
+            query_residual=config.query_residual,
+            dropout=config.dropout,
+        )
+        layers = [
+            Layer(
+                Attention(D, n_heads=config.n_heads, rotary_dim=config.rotary_dim),
+                D,
+                widening=config.widening,
+                activation=activation,
+                dropout=config.dropout,
+            )
+            for _ in range(shape.n_layers)
+        ]
+        self.core: PerceiverEncoder | PerceiverAR
+        if causal:
+            self.core = PerceiverAR(config.n_latents, D, D, cross, layers)
+        else:
+            self.core = PerceiverEncoder(config.n_latents, D, cross, layers, config.n_blocks)
+        self.final_norm = LayerNorm(D)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As DeepMind's code: weights truncated normal of variance 1 / fan-in, latents of deviation 0.02, biases 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                # a normal cut at two deviations has 0.8796 of its deviation left
+                std = 1 / math.sqrt(module.in_features) / 0.87962566103423978
+                nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, PerceiverEncoder):
+                nn.init.trunc_normal_(module.latents, std=0.02, a=-0.04, b=0.04)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        if state is not None:
+            raise ValueError("the Perceiver carries no state; expected state=None")
+        if mask is None or isinstance(self.core, PerceiverEncoder):
+            return Output(self.final_norm(self.core(x, mask)))
+        shift = trailing_pads(mask)
+        latents = self.final_norm(self.core(roll_rows(x, shift), roll_rows(mask, shift)))
+        return Output(self._at_positions(latents, shift, x.shape[1]))
+
+    def _at_positions(self, latents: Tensor, shift: Tensor, seq_len: int) -> Tensor:
+        """Put each row's latents, which stand for its last real positions, where the contract wants those positions.
+
+        `hidden[:, i]` is position seq_len - N + i, but a row with `shift` trailing pads has latents for the positions
+        from seq_len - N - shift on: they move left, the first `shift` of them have no place, pads become zero.
+        """
+        N = latents.shape[1]
+        if seq_len > N:
+            lost = (shift >= N) & (shift < seq_len)
+            if bool(lost.any()):
+                pads = int(shift[lost][0])
+                raise ValueError(
+                    f"a row ends in {pads} pads, but a causal Perceiver with {N} latents has outputs for the last {N} "
+                    f"of {seq_len} positions only: put the pads first, or raise n_latents above {pads}"
+                )
+        place = torch.arange(N, device=latents.device) + shift[:, None]  # (B, N)
+        moved = latents.gather(1, place.clamp_max(N - 1)[..., None].expand_as(latents))
+        return moved.masked_fill((place >= N)[..., None], 0.0)

@@ -1,0 +1,235 @@
+"""The Perceiver: symmetry of the latents' reading, causality of Perceiver AR, and the frame's contract."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo import Backbone, ConfigError, Shape
+from zoo_perceiver import zoo_architectures
+from zoo_perceiver.config import PerceiverConfig
+from zoo_perceiver.op import attend, roll_rows, trailing_pads
+
+B, D = 3, 8
+SAME = {"rtol": 1e-10, "atol": 1e-12}
+AR_FORMS = [{}, {"latent_keys": True}, {"rotary_dim": 2}, {"latent_keys": True, "rotary_dim": 4, "activation": "gelu"}]
+
+
+def build(mode: str, n_latents: int, n_layers: int = 2, **config: Any) -> Backbone:
+    torch.manual_seed(0)
+    (arch,) = zoo_architectures()
+    shape = Shape(d_model=D, n_layers=n_layers, mode=mode, max_len=32)  # type: ignore[arg-type]
+    backbone = arch.build(PerceiverConfig(n_latents=n_latents, n_heads=2, n_cross_heads=2, **config), shape)
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.5)
+    return backbone.double().eval()
+
+
+def tokens(length: int, batch: int = B, seed: int = 1) -> Tensor:
+    return torch.randn(batch, length, D, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def scatter(x: Tensor, mask: Tensor) -> Tensor:
+    """Rows of real tokens, laid out where the mask is True; what lies in between must not matter."""
+    padded = torch.full((*mask.shape, x.shape[-1]), float("nan"), dtype=x.dtype)
+    padded[mask] = x.flatten(0, 1)
+    return padded
+
+
+def layout(kind: str, real: int, length: int) -> Tensor:
+    mask = torch.zeros(B, length, dtype=torch.bool)
+    free = length - real
+    starts = {"right": [0] * B, "left": [free] * B, "ragged": [0, free, free // 2]}[kind]
+    for b, start in enumerate(starts):
+        mask[b, start : start + real] = True
+    return mask
+
+
+def test_attention_against_loops() -> None:
+    torch.manual_seed(0)
+    N, K, H = 3, 5, 2
+    q, k = torch.randn(B, N, 4, dtype=torch.float64), torch.randn(B, K, 4, dtype=torch.float64)
+    v = torch.randn(B, K, 6, dtype=torch.float64)
+    visible = torch.rand(B, 1, N, K) < 0.5
+    visible[1, 0, 2] = False
+    expected = torch.zeros(B, N, 6, dtype=torch.float64)
+    for b, n, h in itertools.product(range(B), range(N), range(H)):
+        seen = visible[b, 0, n].nonzero()[:, 0]
+        if len(seen):
+            weight = (k[b, seen, 2 * h : 2 * h + 2] @ q[b, n, 2 * h : 2 * h + 2] / 2**0.5).softmax(0)
+            expected[b, n, 3 * h : 3 * h + 3] = weight @ v[b, seen, 3 * h : 3 * h + 3]
+    q.requires_grad_()
+    z = attend(q, k, v, H, visible)
+    torch.testing.assert_close(z, expected, rtol=1e-12, atol=1e-12)
+    z.sum().backward()
+    assert q.grad is not None
+    assert q.grad.isfinite().all()
+
+
+def test_permuting_inputs_with_their_positions_changes_nothing() -> None:
+    backbone = build("bidirectional", 4)
+    x, order = tokens(11), torch.randperm(11, generator=torch.Generator().manual_seed(5))
+    hidden = backbone(x).hidden
+    torch.testing.assert_close(backbone(x[:, order]).hidden, hidden, **SAME)
+    # positions are the frame's: moved without its position, an input is another input
+    position = tokens(11, batch=1, seed=7)
+    assert (backbone(x[:, order] + position).hidden - backbone(x + position).hidden).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("length", [1, 3, 20])
+def test_bidirectional_returns_its_latents(length: int) -> None:
+    assert build("bidirectional", 5)(tokens(length)).hidden.shape == (B, 5, D)
+
+
+@pytest.mark.parametrize("kind", ["right", "left", "ragged"])
+def test_bidirectional_padding(kind: str) -> None:
+    backbone = build("bidirectional", 5)
+    x, mask = tokens(6), layout(kind, 6, 10)
+    torch.testing.assert_close(backbone(scatter(x, mask), mask=mask).hidden, backbone(x).hidden, **SAME)
+
+
+@pytest.mark.parametrize("mode", ["bidirectional", "causal"])
+def test_a_row_of_pads_is_finite_whatever_it_holds(mode: str) -> None:
+    backbone = build(mode, 5)
+    x, mask = tokens(8), torch.ones(B, 8, dtype=torch.bool)
+    mask[1] = False
+    x[1] = float("nan")
+    hidden = backbone(x, mask=mask).hidden
+    assert hidden.isfinite().all()
+    x[1] = 3.0
+    assert torch.equal(backbone(x, mask=mask).hidden, hidden)
+    torch.testing.assert_close(hidden[0], backbone(x).hidden[0], **SAME)
+
+
+def test_blocks_share_their_weights() -> None:
+    once, twice = build("bidirectional", 4), build("bidirectional", 4, n_blocks=2)
+    assert sum(p.numel() for p in once.parameters()) == sum(p.numel() for p in twice.parameters())
+    twice.load_state_dict(once.state_dict())
+    x = tokens(7)
+    z = once.core(x)
+    for layer in once.core.layers:  # type: ignore[union-attr]
+        z = layer(z)
+    torch.testing.assert_close(twice.core(x), z, **SAME)
+
+
+@pytest.mark.parametrize("form", AR_FORMS)
+@pytest.mark.parametrize("n_latents", [1, 4, 9, 20])
+def test_ar_never_sees_the_future_and_sees_all_of_the_past(form: dict[str, Any], n_latents: int) -> None:
+    backbone = build("causal", n_latents, **form)
+    x = tokens(9).requires_grad_()
+    hidden = backbone(x).hidden
+    out_len = min(n_latents, 9)
+    assert hidden.shape == (B, out_len, D)
+    for i in range(out_len):
+        position = 9 - out_len + i
+        (gradient,) = torch.autograd.grad(hidden[:, i].square().sum(), [x], retain_graph=True)
+        assert gradient[:, position + 1 :].abs().sum() == 0
+        assert gradient[:, : position + 1].abs().amax((0, 2)).min() > 0
+
+
+@pytest.mark.parametrize("form", AR_FORMS)
+def test_ar_with_latents_for_all_positions_does_not_depend_on_what_follows(form: dict[str, Any]) -> None:
+    backbone = build("causal", 12, **form)
+    x = tokens(12)
+    torch.testing.assert_close(backbone(x[:, :5]).hidden, backbone(x).hidden[:, :5], **SAME)
+
+
+@pytest.mark.parametrize("form", AR_FORMS)
+@pytest.mark.parametrize("kind", ["right", "left", "ragged"])
+@pytest.mark.parametrize("n_latents", [5, 8, 10, 16])
+def test_ar_padding(form: dict[str, Any], kind: str, n_latents: int) -> None:
+    """hidden[:, i] stands for position L - out_len + i, with or without pads; compared wherever both have an output."""
+    backbone = build("causal", n_latents, **form)
+    real, length = 7, 10
+    x, mask = tokens(real), layout(kind, real, length)
+    bare, padded = backbone(x).hidden, backbone(scatter(x, mask), mask=mask).hidden
+    N_bare, N = bare.shape[1], padded.shape[1]
+    assert padded.isfinite().all()
+    compared = 0
+    for b, position in mask.nonzero().tolist():
+        own = position - int(mask[b].nonzero()[0])  # its place in the unpadded row
+        if position >= length - N and own >= real - N_bare:
+            torch.testing.assert_close(padded[b, position - length + N], bare[b, own - real + N_bare], **SAME)
+            compared += 1
+    last = mask.nonzero()[:, 0].bincount()  # every row's last token is among them
+    assert compared >= len(last) * min(N, 2)
+
+
+def test_ar_says_which_row_it_has_no_output_for() -> None:
+    backbone = build("causal", 4)
+    mask = torch.ones(B, 10, dtype=torch.bool)
+    mask[2, 5:] = False
+    with pytest.raises(ValueError, match=r"ends in 5 pads.* 4 latents .* last 4 of 10 positions"):
+        backbone(tokens(10), mask=mask)
+    # with its pads in front the same row has all its outputs
+    shift = trailing_pads(mask)
+    aligned = backbone(roll_rows(tokens(10), shift), mask=roll_rows(mask, shift)).hidden
+    torch.testing.assert_close(aligned[2], backbone(tokens(10)[2:, :5]).hidden[0], **SAME)
+
+
+@pytest.mark.parametrize("mode", ["bidirectional", "causal"])
+def test_rows_do_not_mix(mode: str) -> None:
+    backbone = build(mode, 8)
+    x, mask = tokens(9), torch.ones(B, 9, dtype=torch.bool)
+    mask[0, 6:] = False
+    together = backbone(x, mask=mask).hidden
+    for b in range(B):
+        torch.testing.assert_close(backbone(x[b : b + 1], mask=mask[b : b + 1]).hidden[0], together[b], **SAME)
+
+
+@pytest.mark.parametrize("mode", ["bidirectional", "causal"])
+def test_autocast_dropout_and_gradients(mode: str) -> None:
+    backbone = build(mode, 4, dropout=0.3).float()
+    x = tokens(9).float()
+    mask = torch.ones(B, 9, dtype=torch.bool)
+    mask[0, 6:] = False
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert backbone(x, mask=mask).hidden.isfinite().all()
+    backbone.train()
+    assert not torch.equal(backbone(x).hidden, backbone(x).hidden)
+    # of the last layer too, and of the unnormalised sum (a norm's outputs sum to a constant)
+    (backbone(x).hidden * tokens(backbone(x).hidden.shape[1], seed=2).float()).sum().backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_initialisation_is_deepminds() -> None:
+    torch.manual_seed(0)
+    (arch,) = zoo_architectures()
+    backbone = arch.build(d_model=128, n_layers=1, mode="bidirectional", max_len=8)
+    p = dict(backbone.named_parameters())
+    assert p["core.layers.0.attention.W_q.weight"].std().item() == pytest.approx(128**-0.5, rel=0.05)
+    assert p["core.layers.0.mlp.linear1.bias"].abs().max() == 0
+    assert p["core.latents"].abs().max() <= 0.04
+    assert p["core.latents"].std().item() == pytest.approx(0.02 * 0.88, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("config", "mode", "key"),
+    [
+        ({"n_heads": 3}, "causal", "arch.n_heads"),
+        ({"n_cross_heads": 3}, "causal", "arch.n_cross_heads"),
+        ({"n_latents": 0}, "causal", "arch.n_latents"),
+        ({"activation": "gelo"}, "causal", "arch.activation"),
+        ({"n_blocks": 2}, "causal", "arch.n_blocks"),
+        ({"rotary_dim": 3}, "causal", "arch.rotary_dim"),
+        ({"rotary_dim": 4}, "causal", "arch.rotary_dim"),
+        ({"rotary_dim": 2}, "bidirectional", "arch.rotary_dim"),
+        ({"latent_keys": True}, "bidirectional", "arch.latent_keys"),
+        ({"dropout": -0.1}, "causal", "arch.dropout"),
+    ],
+)
+def test_impossible_configurations_are_named(config: dict[str, Any], mode: str, key: str) -> None:
+    (arch,) = zoo_architectures()
+    with pytest.raises(ConfigError) as error:
+        arch.build(PerceiverConfig(**config), Shape(d_model=8, n_layers=1, mode=mode, max_len=8))  # type: ignore[arg-type]
+    assert error.value.key == key
+
+
+def test_a_state_is_refused() -> None:
+    with pytest.raises(ValueError, match="no state"):
+        build("causal", 4)(tokens(4), state=[tokens(4)])
