@@ -125,8 +125,10 @@ def run_layer(case: Case) -> Result:
 def run_encoder(case: Case) -> Result:
     i, p, c = case.inputs, case.params, case.config
     n_layers = c["num_self_attends_per_block"]
+    n_latents, d_latents = p["embeddings.latents"].shape
     encoder = PerceiverEncoder(
-        *p["embeddings.latents"].shape,
+        n_latents,
+        d_latents,
         hf_layer(p, "encoder.cross_attention.", c["num_cross_attention_heads"], c.get("use_query_residual", True)),
         [hf_layer(p, f"encoder.self_attends.{n}.", c["num_self_attention_heads"]) for n in range(n_layers)],
         c["num_blocks"],
@@ -181,7 +183,7 @@ def run_ar_google(case: Case) -> Result:
     p, c, tokens = case.params, case.config, case.inputs["tokens"]
     if not c["positions"].startswith("absolute"):
         raise Unmapped(f"positions {c['positions']!r}")
-    B, L = tokens.shape
+    L = tokens.shape[1]
     N = min(c["num_latents"], L)
     names = ["self_attention" + (f"_{n}" if n else "") for n in range(c["num_latent_layers"])]
     d_input, d_latents = p["linear.w"].shape
