@@ -28,11 +28,6 @@ def make(
     fields: dict[str, Any] = {
         "architecture": {"name": arch, "title": arch.title(), "family": "attention"},
         "plugin": plugin,
-            "distribution": "seqzoo",
-            "version": "0.1.0",
-            "entry_point": f"zoo_{arch}",
-            "source_hash": "ab" * 32,
-        },
         "task": {"name": task, "version": "1", "suite": "lra"},
         "data": {"kind": "regenerated", "version": "1", "seed": 0, "counts": {"train": 96, "val": 20, "test": n}},
         "protocol": protocol,
