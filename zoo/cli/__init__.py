@@ -6,7 +6,6 @@ import os
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from zoo.cli import bench, check, data, doctor, leaderboard, listing
@@ -54,14 +53,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [arg for arg in sys.argv if arg != "--debug"]
     try:
-        code = app(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        app()
     except ZooError as error:
         if debug:
             raise
@@ -79,4 +71,3 @@ def main() -> None:
             raise
         print(f"zoo: {type(error).__name__}: {error} (ours; --debug shows where)", file=sys.stderr)
         sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)

@@ -32,7 +32,7 @@ def check(
         report = run_checks(name)
         reports.append(report)
         if not json_:
-            print(report.text())
+            print(f"{report.name}: {report.to_text()}")
     if json_:
         print(json.dumps([report.to_json() for report in reports], indent=2))
-    raise typer.Exit(1 if any(report.failed for report in reports) else 0)
+    raise typer.Exit(0 if all(report.ok for report in reports) else 1)

@@ -23,7 +23,8 @@ def list_(
     from tabulate import tabulate
 
     columns = ("name", "family", "year", "modes", "state", "time", "memory", "from")
-    print(tabulate([[a[c] for c in columns] for a in architectures], headers=columns))
+    widths = [None, None, None, None, None, 34, 34, None]
+    print(tabulate([[a[c] for c in columns] for a in architectures], headers=columns, maxcolwidths=widths))
     print()
     columns = ("name", "suite", "kind", "length", "classes", "metric", "protocols", "from")
     print(tabulate([[t[c] for c in columns] for t in tasks], headers=columns))
