@@ -16,7 +16,9 @@ innermost, so that every broadcast runs along full vectors. Everything is real, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -29,8 +31,8 @@ from zoo.ops.backend import choose
 
 STEP_ELEMENTS = 8192
 """About as many state elements are advanced by one call; fewer, and the call itself costs more than its work."""
-SLAB_ELEMENTS = 131072
-"""Size of a slab at which the four of them still fit into a core's second-level cache."""
+SLAB_ELEMENTS = 262144
+"""Size of a slab; measured flat around it. Larger slabs leave the caches, smaller ones mean more calls."""
 
 
 def selective_scan(
@@ -119,8 +121,13 @@ def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor) 
 
 
 def _forms(u: Tensor) -> tuple[str, ...]:
-    """Forms that can run here, best first."""
-    return ("torch", "reference")
+    """Forms that can run here, best first. On a CPU Triton only interprets: right, and thousands of times slower."""
+    if find_spec("triton") is None:
+        return ("torch", "reference")
+    if u.is_cuda:
+        return ("triton", "torch", "reference")
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1" and u.device.type == "cpu"
+    return ("torch", "reference", "triton") if interpreted else ("torch", "reference")
 
 
 def advance(h: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
