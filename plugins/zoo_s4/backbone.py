@@ -1,0 +1,138 @@
+"""S4: y = GLU(W GELU(K * x + D x)) in a residual stack, every channel with its own state space model.
+
+B batch, L seq_len, H d_model, N = 2n d_state. The same layer in three forms that agree: one long convolution
+(training), convolution pieces that carry a state, and a recurrence token by token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo import Backbone, Output, Shape, State
+from zoo.nn import Block, Mixer, ResidualStack, at_least_float32, make_norm, mark
+from zoo.ops.fftconv import fft_conv
+from zoo_s4.config import S4Config
+from zoo_s4.kernel import S4Kernel
+
+
+class S4Mixer(Mixer):
+    """mask -> K * x + D x -> GELU -> dropout -> Linear(H, 2H) -> GLU (-> dropout of the residual branch).
+
+    State: the SSM's, (B, H, n) complex, after each row's last real token.
+    """
+
+    def __init__(self, config: S4Config, d_model: int, *, bidirectional: bool) -> None:
+        super().__init__()
+        self.bidirectional = bidirectional
+        self.kernel = S4Kernel(config, d_model, n_kernels=2 if bidirectional else 1)
+        self.D = nn.Parameter(torch.randn(d_model))
+        mark(self, "D")  # decays like a weight, although it has one dimension
+        self.conv_dropout = nn.Dropout(config.dropout)
+        self.dropout = TiedDropout(config.dropout) if config.tie_dropout else nn.Dropout(config.dropout)
+        self.output_linear = nn.Linear(d_model, 2 * d_model)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
+        """x (B, L, H), mask (B, L) -> y (B, L, H), state (causal) or None (bidirectional)."""
+        u, state = self.convolve(x, mask=mask, state=state)
+        return self.activate(u), state
+
+    def convolve(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
+        """K * x + D x (B, L, H), and the state after it. K is causal, or two-sided with k1 from the next token on."""
+        lengths = None
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0.0)
+            lengths = last_real(mask)
+        with torch.autocast(x.device.type, enabled=False):
+            u = at_least_float32(x).transpose(1, 2)  # (B, H, L)
+            L = u.shape[-1]
+            ssm = self.kernel.discretize()
+            K = ssm.kernel(L, u.dtype)
+            if self.bidirectional:
+                if state is not None:
+                    raise ValueError("a bidirectional S4 sees the whole sequence at once: it takes no state")
+                y, after = fft_conv(u, K[0], K[1]), None
+            else:
+                y = fft_conv(u, K[0])
+                if state is not None:
+                    y = y + ssm.response(state, L)
+                after = ssm.final_state(u, lengths, state)
+            y = y + self.D.to(u.dtype)[:, None] * u
+            return y.transpose(1, 2).to(x.dtype), after
+
+    def activate(self, u: Tensor) -> Tensor:
+        """GELU, dropout, output projection and gate: (B, L, H) or (B, H) -> the same shape."""
+        v = self.output_linear(self.dropout(self.conv_dropout(F.gelu(u))))
+        return self.dropout(F.glu(v, dim=-1))
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        H, n = self.kernel.C.shape[1:3]
+        wide = torch.complex128 if dtype == torch.float64 else torch.complex64
+        return None if self.bidirectional else torch.zeros(batch, H, n, device=device, dtype=wide)
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token by the recurrence: x_t (B, H), state (B, H, n) -> y_t (B, H), state."""
+        if self.bidirectional:
+            raise TypeError("a bidirectional S4 has no step form")
+        with torch.autocast(x_t.device.type, enabled=False):
+            u_t = at_least_float32(x_t)
+            y_t, state = self.kernel.discretize().step(u_t, state)
+            y_t = (y_t + self.D.to(u_t.dtype) * u_t).to(x_t.dtype)
+        return self.activate(y_t), state
+
+    def state_size(self, seq_len: int) -> int:
+        H, n = self.kernel.C.shape[1:3]
+        return 0 if self.bidirectional else 2 * H * n
+
+
+class S4Backbone(Backbone):
+    """n_layers S4 blocks. Pre-norm: x + f(norm x), then a final norm. Post-norm: norm(x + f(x))."""
+
+    def __init__(self, config: S4Config, shape: Shape) -> None:
+        super().__init__(config, shape)
+        D = shape.d_model
+        self.stack = ResidualStack(
+            [
+                Block(
+                    S4Mixer(config, D, bidirectional=shape.mode == "bidirectional"),
+                    make_norm(config.norm, D),
+                    prenorm=config.prenorm,
+                )
+                for _ in range(shape.n_layers)
+            ],
+            final_norm=make_norm(config.norm, D) if config.prenorm else None,
+        )
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        return self.stack(x, mask=mask, state=state)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return self.stack.init_state(batch, device=device, dtype=dtype)
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.stack.step(x_t, state)
+
+    def state_size(self, seq_len: int) -> int:
+        return self.stack.state_size(seq_len)
+
+
+class TiedDropout(nn.Module):
+    """Dropout whose mask is one for all tokens of a sequence: (B, 1, H)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0.0:
+            return x
+        # a single token (B, H) has no sequence to tie
+        shape = x.shape if x.ndim == 2 else (x.shape[0], 1, x.shape[2])
+        return x * F.dropout(x.new_ones(shape), self.p)
+
+
+def last_real(mask: Tensor) -> Tensor:
+    """(B, L) bool -> (B,) number of tokens up to and including the last real one; 0 where there is none."""
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return (mask * places).amax(1)
