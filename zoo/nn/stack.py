@@ -24,6 +24,7 @@ class Mixer(nn.Module):
         raise NotImplementedError
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        """The state before the first token; None = this mixer carries none in its mode, and is given none."""
         return None
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
@@ -102,8 +103,8 @@ class ResidualStack(nn.Module):
     """Blocks in order and a final norm; carries one state per block, as a list.
 
     `forward`, `step`, `init_state` and `state_size` are those of the Backbone contract, so that a backbone whose
-    whole body is a stack only delegates. A state of another batch size, or one given to stateless mixers, is a
-    ValueError.
+    whole body is a stack only delegates. A state of another batch size, or one given to mixers whose
+    `init_state` is None, is a ValueError.
     """
 
     def __init__(self, blocks: Iterable[Block], final_norm: nn.Module | None = None) -> None:
@@ -112,17 +113,16 @@ class ResidualStack(nn.Module):
         self.final_norm = final_norm
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        if state is not None and self.init_state(1, device=x.device, dtype=x.dtype) is None:
+            raise ValueError("a state was given to a backbone that carries none in this mode")
         check_batch(state, x.shape[0])
         states: list[State] = []
         for i, block in enumerate(self.blocks):
             x, block_state = block(x, mask=mask, state=None if state is None else state[i])
             states.append(block_state)
-        stateless = all(s is None for s in states)
-        if stateless and state is not None:
-            raise ValueError("a state was given to a backbone that carries none in this mode")
         if self.final_norm is not None:
             x = self.final_norm(x, mask)
-        return Output(x, None if stateless else states, {})
+        return Output(x, None if all(s is None for s in states) else states, {})
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         check_batch(state, x_t.shape[0])

@@ -1,0 +1,166 @@
+"""The suite passes what is sound and catches each planted fault by the check that is meant for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.testing.toys import EMA, MEMORY, declaring
+from zoo import Architecture
+from zoo.testing import CHECKS, ArchitectureSuite, Subject, run_checks
+from zoo.testing.report import run_check
+
+BY_NAME = {c.name: c for c in CHECKS}
+
+
+@pytest.mark.parametrize("architecture", [EMA, MEMORY], ids=lambda a: a.name)
+def test_sound_architectures_pass(architecture: Architecture) -> None:
+    report = run_checks(architecture)
+    assert report.ok, report.to_text()
+    assert report.count("passed") + report.count("not_declared") == len(CHECKS) >= 34
+    not_declared = {r.check for r in report.results if r.outcome == "not_declared"}
+    assert all(r.reason for r in report.results if r.outcome == "not_declared")
+    if architecture is EMA:
+        assert not_declared == {"left_padding_changes_nothing", "replay_equals_plain"}
+
+
+FAULTS = [
+    (EMA, "a leak from the future", ["causal", "causal_with_state"]),
+    (EMA, "rows mix", ["rows_do_not_mix"]),
+    (EMA, "rows of the state mix", ["rows_of_the_state_do_not_mix"]),
+    (EMA, "pads enter the state", ["pads_do_not_enter_the_state", "fully_masked_row_keeps_its_state"]),
+    (EMA, "another step", ["step_equals_forward"]),
+    (EMA, "unused parameter", ["every_parameter_gets_a_gradient", "trains_under_ddp"]),
+    (EMA, "detached state", ["state_gradient_contract", "pieces_equal_the_whole"]),
+    (EMA, "forgets its state", ["pieces_equal_the_whole", "state_changes_outputs"]),
+    (EMA, "miscounts its state", ["state_size_is_true"]),
+    (EMA, "float32 inside", ["float64_stays_float64"]),
+    (EMA, "wrong gradient", ["gradients_match_differences"]),
+    (EMA, "random", ["deterministic", "pure_function"]),
+    (EMA, "state in a buffer", ["pure_function"]),
+    (EMA, "in place", ["pure_function"]),
+    (EMA, "undeclared auxiliary loss", ["aux_is_declared"]),
+    (EMA, "quadratic", ["memory_grows_as_declared"]),
+    (MEMORY, "pads are keys", ["left_padding_changes_nothing"]),
+    (MEMORY, "masked rows are NaN", ["fully_masked_row_is_finite"]),
+    (MEMORY, "pads push rows out", ["pads_do_not_enter_the_state", "fully_masked_row_keeps_its_state"]),
+    (MEMORY, "attached memory", ["state_gradient_contract"]),
+    (MEMORY, "batch second", ["state_is_batch_first"]),
+    (MEMORY, "any length", ["length_contract"]),
+    (MEMORY, "any batch", ["state_of_another_batch_is_refused"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fault", "check"),
+    [(a, f, c) for a, f, checks in FAULTS for c in checks],
+    ids=lambda v: v if isinstance(v, str) else v.name,
+)
+def test_planted_faults_are_caught(architecture: Architecture, fault: str, check: str) -> None:
+    result = run_check(BY_NAME[check], Subject(architecture, overrides={"fault": fault}))
+    assert result.outcome == "failed"
+    assert result.reason
+
+
+@pytest.mark.parametrize(
+    ("architecture", "check"),
+    [
+        (
+            declaring(EMA, state="none", chunk_exact=False, state_grad=False, step=False),
+            "stateless_modes_refuse_a_state",
+        ),
+        (declaring(EMA, state_grad=False), "state_gradient_contract"),
+        (declaring(MEMORY, state_grad=True), "state_gradient_contract"),
+        (declaring(MEMORY, step=True), "step_equals_forward"),
+        (declaring(MEMORY, chunk_exact=True), "pieces_equal_the_whole"),
+        (declaring(MEMORY, length="any"), "length_contract"),
+        (declaring(EMA, cost={"time_exponent": 0.5}), "time_grows_as_declared"),
+        (declaring(EMA, cost={"memory_exponent": 0.5}), "memory_grows_as_declared"),
+        (replace(MEMORY, config="tests.testing.toys.backbone:ToyConfig"), "spec_without_torch"),
+        (replace(EMA, presets="tests.testing.toys.config:BAD_PRESETS"), "presets_name_real_keys"),
+        (replace(EMA, backbone="tests.testing.toys.backbone:Missing"), "builds_from_defaults"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else v.name,
+)
+def test_false_declarations_are_caught(architecture: Architecture, check: str) -> None:
+    result = run_check(BY_NAME[check], Subject(architecture))
+    assert result.outcome == "failed", result
+    assert result.reason
+
+
+def test_report_counts_and_tells_why() -> None:
+    report = run_checks(declaring(EMA, aux=("x",)), overrides={"fault": "miscounts its state"})
+    text = report.to_text().splitlines()
+    assert text[0] == f"{len(CHECKS)} checks: {len(CHECKS) - 3} passed, 2 not declared, 1 failed"
+    assert text[1].startswith("  state_size_is_true: causal: state_size(1) says 18, carried are 16 per sample")
+    data = report.to_json()
+    assert (data["name"], data["passed"], data["not_declared"], data["failed"]) == ("toy_ema", len(CHECKS) - 3, 2, 1)
+    assert {d["check"] for d in data["details"]} == set(BY_NAME)
+    assert not report.ok
+
+
+def test_refused_widths_are_replaced_and_noted() -> None:
+    result = run_check(BY_NAME["builds_from_defaults"], Subject(EMA, overrides={"heads": 3}))
+    assert result.outcome == "passed"
+    assert "d_model 9, max_len 64 in place of 8, 64" in result.reason
+
+
+def test_only_seq2seq_is_said_not_passed() -> None:
+    result = run_check(BY_NAME["causal"], Subject(declaring(MEMORY, modes=frozenset({"seq2seq"}))))
+    assert result.outcome == "not_declared"
+    result = run_check(BY_NAME["shapes"], Subject(declaring(MEMORY, modes=frozenset({"seq2seq"}))))
+    assert (result.outcome, result.reason) == ("not_declared", "neither causal nor bidirectional")
+
+
+def test_check_names_are_unique() -> None:
+    assert len(BY_NAME) == len(CHECKS)
+
+
+SUITE = """
+import pytest
+from tests.testing.toys import EMA
+from zoo.testing import ArchitectureSuite, Subject
+
+class ToySuite(ArchitectureSuite):
+    def subject(self):
+        return Subject(EMA, overrides=self.overrides)
+
+class TestAsExpected(ToySuite):
+    overrides = {"fault": "miscounts its state"}
+    expected_failures = {"state_size_is_true": "a toy"}
+
+class TestUnexpectedPass(ToySuite):
+    expected_failures = {"state_size_is_true": "a toy"}
+
+class TestUnknownCheck(ToySuite):
+    expected_failures = {"no_such_check": "a toy"}
+"""
+
+
+def test_expected_failures_are_strict(tmp_path: Path) -> None:
+    (tmp_path / "test_toy.py").write_text(SUITE)
+    root = Path(__file__).parents[2]
+    only = "state_size_is_true or expected_failures or left_padding"
+    command = [sys.executable, "-m", "pytest", "-n0", "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-rA"]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "-k", only, str(tmp_path)], capture_output=True, text=True, cwd=root
+    )
+    lines = {line.split(" - ")[0] for line in done.stdout.splitlines()}
+    name = "test_conformance[state_size_is_true]"
+    assert any(line.startswith("XFAIL") and f"TestAsExpected::{name}" in line for line in lines), done.stdout
+    assert any(line.startswith("FAILED") and f"TestUnexpectedPass::{name}" in line for line in lines), done.stdout
+    assert any(line.startswith("PASSED") and f"TestUnknownCheck::{name}" in line for line in lines), done.stdout
+    named = "TestUnknownCheck::test_expected_failures_name_checks"
+    assert any(line.startswith("FAILED") and named in line for line in lines), done.stdout
+    assert "not declared: not fed by segments" in done.stdout
+
+
+class TestSuiteBySubclass(ArchitectureSuite):
+    """What a plugin author writes, for an architecture that is not installed."""
+
+    def subject(self) -> Subject:
+        return Subject(MEMORY)

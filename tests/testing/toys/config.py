@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo import ConfigError, Preset, Reported, Shape
+
+
+@dataclass
+class ToyConfig:
+    fault: str = ""
+    """The planted fault, by name."""
+    heads: int = 2
+    """Divides d_model."""
+
+    def check(self, shape: Shape) -> None:
+        if shape.d_model % self.heads:
+            raise ConfigError("d_model", f"{shape.d_model} is not divisible by heads = {self.heads}")
+
+
+PRESETS = {("listops", "quick"): Preset(values={"arch.heads": 2, "optim.lr": 1e-3}, sources={"*": "ours, a toy"})}
+REPORTED = (Reported(task="listops", metric="accuracy", value=0.5, source="nowhere"),)
+BAD_PRESETS = {("listops", "quick"): Preset(values={"arch.head": 2}, sources={"*": "ours, a toy"})}
