@@ -183,6 +183,9 @@ class Registry:
             theirs = f"{other.provenance.distribution}:{record.name}"
             table[theirs] = other
             self._clash(candidate, f"{record.name!r} is claimed twice; reachable as {full!r} and {theirs!r}")
+        else:
+            others = " and ".join(repr(name) for name in clashing)
+            self._clash(candidate, f"{record.name!r} is claimed by others too; reachable as {full!r}, beside {others}")
         return ""
 
     def _clash(self, candidate: Candidate, why: str) -> None:
