@@ -191,23 +191,16 @@ class PerceiverBackbone(Backbone):
             return Output(self.final_norm(self.core(x, mask)))
         shift = trailing_pads(mask)
         latents = self.final_norm(self.core(roll_rows(x, shift), roll_rows(mask, shift)))
-        return Output(self._at_positions(latents, shift, x.shape[1]))
+        return Output(at_positions(latents, shift))
 
-    def _at_positions(self, latents: Tensor, shift: Tensor, seq_len: int) -> Tensor:
-        """Put each row's latents, which stand for its last real positions, where the contract wants those positions.
 
-        `hidden[:, i]` is position seq_len - N + i, but a row with `shift` trailing pads has latents for the positions
-        from seq_len - N - shift on: they move left, the first `shift` of them have no place, pads become zero.
-        """
-        N = latents.shape[1]
-        if seq_len > N:
-            lost = (shift >= N) & (shift < seq_len)
-            if bool(lost.any()):
-                pads = int(shift[lost][0])
-                raise ValueError(
-                    f"a row ends in {pads} pads, but a causal Perceiver with {N} latents has outputs for the last {N} "
-                    f"of {seq_len} positions only: put the pads first, or raise n_latents above {pads}"
-                )
-        place = torch.arange(N, device=latents.device) + shift[:, None]  # (B, N)
-        moved = latents.gather(1, place.clamp_max(N - 1)[..., None].expand_as(latents))
-        return moved.masked_fill((place >= N)[..., None], 0.0)
+def at_positions(latents: Tensor, shift: Tensor) -> Tensor:
+    """Put each row's latents, which stand for its last real positions, where the contract wants those positions.
+
+    `hidden[:, i]` is position L - N + i, but a row with `shift` trailing pads has latents for the positions from
+    L - N - shift on: they move left, the first `shift` of them find no place, and what stands for a pad is zero.
+    """
+    N = latents.shape[1]
+    place = torch.arange(N, device=latents.device) + shift[:, None]  # (B, N)
+    moved = latents.gather(1, place.clamp_max(N - 1)[..., None].expand_as(latents))
+    return moved.masked_fill((place >= N)[..., None], 0.0)

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from zoo import Backbone, ConfigError, Shape
+from zoo.experiment.config import compose
+from zoo.experiment.models import Encoder
+from zoo.interface.registry import registry
 from zoo_perceiver import zoo_architectures
 from zoo_perceiver.config import PerceiverConfig
 from zoo_perceiver.op import attend, roll_rows, trailing_pads
@@ -158,16 +161,36 @@ def test_ar_padding(form: dict[str, Any], kind: str, n_latents: int) -> None:
     assert compared >= 2 * B
 
 
-def test_ar_says_which_row_it_has_no_output_for() -> None:
+def test_ar_with_pads_in_front_loses_no_output() -> None:
     backbone = build("causal", 4)
-    mask = torch.ones(B, 10, dtype=torch.bool)
+    x, mask = tokens(10), torch.ones(B, 10, dtype=torch.bool)
     mask[2, 5:] = False
-    with pytest.raises(ValueError, match=r"ends in 5 pads.* 4 latents .* last 4 of 10 positions"):
-        backbone(tokens(10), mask=mask)
-    # with its pads in front the same row has all its outputs
+    alone = backbone(x[2:, :5]).hidden[0]
+    assert backbone(x, mask=mask).hidden[2].abs().max() == 0  # positions 6 to 9 are pads
     shift = trailing_pads(mask)
-    aligned = backbone(roll_rows(tokens(10), shift), mask=roll_rows(mask, shift)).hidden
-    torch.testing.assert_close(aligned[2], backbone(tokens(10)[2:, :5]).hidden[0], **SAME)
+    aligned = backbone(roll_rows(x, shift), mask=roll_rows(mask, shift)).hidden
+    torch.testing.assert_close(aligned[2], alone, **SAME)
+
+
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize(
+    ("pool", "length", "fine"), [("mean", 12, True), ("mean", 11, False), ("last", 9, True), ("last", 8, False)]
+)
+def test_the_frame_refuses_to_pool_what_pads_decide(pool: str, length: int, fine: bool) -> None:
+    known = registry()
+    experiment = compose(
+        known.architecture("perceiver"),
+        known.task("toytask"),
+        overrides={"model.mode": "causal", "model.pool": pool, "arch.n_latents": 4},
+    )
+    encoder = Encoder(experiment)
+    ids, mask = torch.ones(2, 12, dtype=torch.int64), torch.ones(2, 12, dtype=torch.bool)
+    mask[1, length:] = False
+    if fine:
+        assert encoder(ids, mask)[0].isfinite().all()
+    else:
+        with pytest.raises(ConfigError, match="last 4 of 12 positions"):
+            encoder(ids, mask)
 
 
 @pytest.mark.parametrize("mode", ["bidirectional", "causal"])

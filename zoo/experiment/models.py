@@ -131,10 +131,28 @@ class Encoder(nn.Module):
             latent = self.plan.length is None and not self.causal and segment.hidden.shape[1] != x.shape[1]
             if latent and self.pool != "mean":
                 raise ConfigError("model.pool", f"{self.pool} has no meaning for latents; use mean")
+            if self.causal and self.plan.length is None:
+                self._refuse_lost_outputs(mask, segment.mask)
             pool.update(segment.hidden, segment.mask)
             for name, loss in segment.aux.items():
                 aux[name] = aux[name] + loss if name in aux else loss
         return pool.result(), {name: loss / segments for name, loss in aux.items()}
+
+    def _refuse_lost_outputs(self, mask: Tensor | None, kept: Tensor | None) -> None:
+        """Raise where pads would decide what is pooled: mask (B, L) of the input, kept (B, out_len) of the outputs.
+
+        A causal backbone with outputs for the last positions only (Perceiver AR) has fewer of them, or none, for a
+        row that ends in pads; how many depends on what else is in the batch.
+        """
+        if mask is None or kept is None or kept.shape == mask.shape:
+            return
+        whole = kept[:, -1] if self.pool == "mean" else kept.any(1)
+        if bool((mask.any(1) & ~whole).any()):
+            raise ConfigError(
+                "model.mode",
+                f"causal, this architecture has outputs for the last {kept.shape[1]} of {mask.shape[1]} positions, "
+                "and a shorter example of the batch would lose some to its pads; use bidirectional",
+            )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -148,9 +166,7 @@ class SequenceModel(nn.Module):
         super().__init__()
         task, tree = experiment.task.record, experiment.tree
         if task.kind not in ("classification", "matching"):
-            raise UserError(
-                f"{task.name} is of kind {task.kind!r}; this version trains classification and matching"
-            )
+            raise UserError(f"{task.name} is of kind {task.kind!r}; this version trains classification and matching")
         self.encoder = Encoder(experiment)
         self.matching = task.kind == "matching"
         d_in = tree.model.d_model * (4 if self.matching else 1)
