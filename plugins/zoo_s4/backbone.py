@@ -56,6 +56,8 @@ class S4Mixer(Mixer):
             else:
                 y = fft_conv(u, K[0])
                 if state is not None:
+                    if state.shape[0] != u.shape[0]:
+                        raise ValueError(f"the carried state is of {state.shape[0]} rows, the input of {u.shape[0]}")
                     y = y + ssm.response(state, L)
                 after = ssm.final_state(u, lengths, state)
             y = y + self.D.to(u.dtype)[:, None] * u

@@ -54,9 +54,7 @@ class S4Config:
         if self.d_state < 2 or self.d_state % 2:
             raise ConfigError("d_state", f"conjugate pairs need an even number of at least 2, got {self.d_state}")
         if self.n_ssm is not None and (self.n_ssm < 1 or shape.d_model % self.n_ssm):
-            raise ConfigError(
-                "n_ssm", f"{self.n_ssm} copies cannot be shared evenly by d_model={shape.d_model} channels"
-            )
+            raise ConfigError("n_ssm", f"{self.n_ssm} copies cannot be shared evenly by d_model={shape.d_model}")
         if self.kernel == "dplr" and self.init != "legs":
             raise ConfigError("init", f"kernel=dplr starts from legs, not {self.init!r}; use kernel=diag")
         if self.kernel == "dplr" and self.disc == "zoh":
@@ -70,6 +68,4 @@ class S4Config:
             if rate is not None and rate < 0:
                 raise ConfigError(name, f"expected a learning rate >= 0 or null, got {rate}")
         if self.norm == "batch" and shape.mode == "causal":
-            raise ConfigError(
-                "norm", "batch norm averages over time, so a causal model would see the future; use layer"
-            )
+            raise ConfigError("norm", "batch norm averages over time: a causal model would see the future; use layer")

@@ -79,7 +79,7 @@ class DiagonalSSM:
         state    (B, H, n) before the first token; None = zero
         """
         with torch.autocast(x.device.type, enabled=False):
-            B, H, L = x.shape
+            L = x.shape[-1]
             blocks = in_blocks(x, lengths, min(STATE_BLOCK, 1 << (L - 1).bit_length()))  # (B, H, Q, T)
             Q, T = blocks.shape[2:]
             within = self.b[..., None] * geometric(self.a, T).flip(-1)  # (H, n, T): block token j has T-1-j to go
