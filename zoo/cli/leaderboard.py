@@ -1,0 +1,137 @@
+"""`zoo leaderboard`: the board in the terminal; `build` writes it, `validate` checks the records."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The leaderboard: show it, build it, check the records.", rich_markup_mode=None)
+
+Results = Annotated[
+    Path | None, typer.Option(help="Where the records are [ZOO_RESULTS_DIR, else leaderboard/results].")
+]
+
+
+def _results(given: Path | None) -> Path:
+    from zoo.interface.errors import UserError
+    from zoo.interface.record import default_results_dir
+
+    if given is not None and not given.is_dir():
+        raise UserError(f"--results {given}: no such directory")
+    return given or default_results_dir()
+
+
+@app.callback(invoke_without_command=True)
+def show(
+    context: typer.Context,
+    protocol: Annotated[str | None, typer.Option(help="One protocol only.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only these tasks or suites, comma-separated.")] = None,
+    arch: Annotated[str | None, typer.Option(help="Compare only these architectures, comma-separated.")] = None,
+    results: Results = None,
+    json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Show the leaderboard. Protocols are never mixed; smoke runs are on no board."""
+    if context.invoked_subcommand is not None:
+        context.obj = results
+        return
+    from zoo.board.export import to_json
+    from zoo.board.model import boards, load_reported
+    from zoo.board.tables import print_board
+    from zoo.interface.record import read_all
+
+    records, problems = read_all(_results(results))
+    _known("protocol", protocol, {r["protocol"] for r in records} | set(_protocols()))
+    suites = {r["task"]["suite"] for r in records}
+    tasks = _chosen("task", task, {r["task"]["name"] for r in records} | _tasks() | suites)
+    if tasks is not None:
+        tasks |= {r["task"]["name"] for r in records if r["task"]["suite"] in tasks}
+    archs = _chosen("architecture", arch, {r["architecture"]["name"] for r in records} | _architectures())
+    if not json_:
+        print_board(records, problems, protocol=protocol, tasks=tasks, architectures=archs)
+        return
+    reported, faults = load_reported(records)
+    for fault in faults:
+        print(f"zoo: {fault}", file=sys.stderr)
+    found = boards(records, reported, protocol=protocol, tasks=tasks, architectures=archs)
+    print(json.dumps(to_json(found, problems), indent=2))
+
+
+def _chosen(kind: str, names: str | None, known: set[str]) -> set[str] | None:
+    """The names in a comma-separated option; None for all."""
+    if names is None or names == "all":
+        return None
+    chosen = {name.strip() for name in names.split(",") if name.strip()}
+    for name in sorted(chosen):
+        _known(kind, name, known)
+    return chosen
+
+
+def _known(kind: str, name: str | None, known: set[str]) -> None:
+    from zoo.interface.errors import UnknownName
+
+    if name is not None and name not in known:
+        raise UnknownName(kind, name, sorted(known))
+
+
+def _protocols() -> tuple[str, ...]:
+    from zoo.interface.task import PROTOCOLS
+
+    return PROTOCOLS
+
+
+def _tasks() -> set[str]:
+    from zoo.interface.registry import registry
+
+    return set(registry().tasks) | {entry.record.suite for entry in registry().tasks.values()}
+
+
+def _architectures() -> set[str]:
+    from zoo.interface.registry import registry
+
+    return set(registry().architectures)
+
+
+@app.command()
+def build(
+    context: typer.Context,
+    results: Results = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that zoo did not generate.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Write README.md, results.csv and board.svg from the records."""
+    from zoo.board import build as board
+    from zoo.board.tables import problem_lines
+
+    written, problems, faults = board.build(_results(results or context.obj), force=force)
+    if json_:
+        told = {"written": [str(p) for p in written], "skipped": [p._asdict() for p in problems], "faults": faults}
+        print(json.dumps(told, indent=2))
+        return
+    for path in written:
+        print(path)
+    for line in [*problem_lines(problems), *faults]:
+        print(line, file=sys.stderr)
+
+
+@app.command()
+def validate(
+    context: typer.Context,
+    results: Results = None,
+    json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Check every record against the schema and recompute what follows from its fields; exit 2 on problems."""
+    from zoo.board.build import check
+
+    sound, problems = check(_results(results or context.obj))
+    if json_:
+        print(json.dumps({"sound": sound, "problems": [p._asdict() for p in problems]}, indent=2))
+    else:
+        for problem in problems:
+            print(f"{problem.file}: {problem.reason}")
+        bad = len({problem.file for problem in problems})
+        print(f"{sound + bad} files: {sound} sound, {bad} with problems")
+    raise typer.Exit(2 if problems else 0)
