@@ -35,9 +35,9 @@ def _inside(y, x, n):  # type: ignore[no-untyped-def]
 @_compiled
 def _collides(M, t, k, patch, y, x):  # type: ignore[no-untyped-def]
     """Whether the mask of a dash plus M reaches 1.8 anywhere."""
-    n, half, reach = t.resolution, t.masks.shape[2] // 2, t.reach[k]
-    for py in range(max(-reach, -y), min(reach, n - 1 - y) + 1):
-        for px in range(max(-reach, -x), min(reach, n - 1 - x) + 1):
+    n, half, extent = t.resolution, t.masks.shape[2] // 2, t.extent[k, patch]
+    for py in range(max(extent[0], -y), min(extent[1], n - 1 - y) + 1):
+        for px in range(max(extent[2], -x), min(extent[3], n - 1 - x) + 1):
             if M[y + py, x + px] >= t.clash[t.masks[k, patch, half + py, half + px]]:
                 return True
     return False
@@ -46,9 +46,9 @@ def _collides(M, t, k, patch, y, x):  # type: ignore[no-untyped-def]
 @_compiled
 def _merge(M, t, k, patch, y, x):  # type: ignore[no-untyped-def]
     """M = max(M, mask of a dash)."""
-    n, half, reach = t.resolution, t.masks.shape[2] // 2, t.reach[k]
-    for py in range(max(-reach, -y), min(reach, n - 1 - y) + 1):
-        for px in range(max(-reach, -x), min(reach, n - 1 - x) + 1):
+    n, half, extent = t.resolution, t.masks.shape[2] // 2, t.extent[k, patch]
+    for py in range(max(extent[0], -y), min(extent[1], n - 1 - y) + 1):
+        for px in range(max(extent[2], -x), min(extent[3], n - 1 - x) + 1):
             M[y + py, x + px] = max(M[y + py, x + px], t.masks[k, patch, half + py, half + px])
 
 

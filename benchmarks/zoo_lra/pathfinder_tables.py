@@ -53,6 +53,7 @@ class Tables(NamedTuple):
 
     lines        (K, P, S, S) float32   brightness of a dash around its start, unclipped (about -0.2 … 1.2)
     masks        (K, P, S, S) uint8     the dash dilated by the margin, in 255ths
+    extent       (K, P, 4)              first and last dy, first and last dx where the mask is not 0
     reach        (K,)                   S = 2 * reach + 1 of this margin; patches of smaller margins are padded
     seed_patch   (K, 360)               patch of a seed of -180 … 179 degrees
     seed_head    (360, 2) float64       its head relative to its tail, before rounding up
@@ -74,6 +75,7 @@ class Tables(NamedTuple):
 
     lines: np.ndarray
     masks: np.ndarray
+    extent: np.ndarray
     reach: np.ndarray
     seed_patch: np.ndarray
     seed_head: np.ndarray
@@ -251,6 +253,7 @@ def tables(resolution: int) -> Tables:
     out = Tables(
         lines=lines,
         masks=masks,
+        extent=np.zeros((K, len(ends), 4), np.int64),
         reach=reach,
         seed_patch=np.array([[number[end] for end in group] for group in seed_ends]),
         seed_head=np.array([away(t, L) for t in degrees]),
@@ -281,6 +284,8 @@ def tables(resolution: int) -> Tables:
         side = slice(S // 2 - reach[k], S // 2 + reach[k] + 1)
         for i, end in enumerate(ends):
             lines[k, i, side, side], masks[k, i, side, side] = patch(level, m, end)
+            there = np.argwhere(masks[k, i]) - S // 2
+            out.extent[k, i] = *there[:, 0][[0, -1]], there[:, 1].min(), there[:, 1].max()
         n = len(turns[k])
         out.turns[k, :n] = turns[k]
         out.turn_patch[k, :n] = [number[end] for end in turn_ends[k]]
