@@ -33,12 +33,17 @@ def sinusoids(distance: Tensor, d_model: int, clamp_len: int | None = None) -> T
 def rel_shift(x: Tensor, n_keys: int) -> Tensor:
     """Bring scores by distance to scores by key: x (B, H, T, P) -> y (B, H, T, K) with y[i, j] = x[i, T-1-i+j].
 
-    Row i is read T-1-i columns further right. Padding one column makes that a reshape: in the flat array every row
-    then starts one element later than the last. With P = K (past only) the entries j > K-T+i are values of the next
-    row: the attention must mask them.
+    Row i is read T-1-i columns further right. With one column more in front that is a view: in the flat array every
+    row then starts one element later than the last. With P = K (past only) the entries j > K-T+i are values of the
+    next row: the attention must mask them.
     """
-    B, H, T, P = x.shape
-    return F.pad(x, (1, 0)).view(B, H, P + 1, T)[:, :, 1:].reshape(B, H, T, P)[..., :n_keys]
+    return _shift_padded(F.pad(x, (1, 0)), n_keys)
+
+
+def _shift_padded(x: Tensor, n_keys: int) -> Tensor:
+    """The view of `rel_shift`: x (B, H, T, 1+P), whose first column is never read."""
+    B, H, T, columns = x.shape
+    return x.view(B, H, columns, T)[:, :, 1:].view(B, H, T, columns - 1)[..., :n_keys]
 
 
 def visible_keys(
@@ -64,13 +69,18 @@ def relative_attention(
     Returns (B, T, H, E).
     """
     scale = q.shape[-1] ** -0.5
-    content = torch.einsum("bthe,bkhe->bhtk", q + u, k)  # (a) + (c)
-    position = rel_shift(torch.einsum("bthe,phe->bhtp", q + w, r), k.shape[1])  # (b) + (d)
+    q, k, v = (x.transpose(1, 2) for x in (q * scale, k, v))  # (B, H, T or K, E)
+    u, w = u[:, None] * scale, w[:, None] * scale  # (H, 1, E)
+    r = F.pad(r, (0, 0, 0, 0, 1, 0)).permute(1, 2, 0)  # (H, E, 1+P): the column that the shift wants, for free
+    content = (q + u) @ k.transpose(-1, -2)  # (a) + (c)
+    position = _shift_padded((q + w) @ r, k.shape[-2])  # (b) + (d)
     with torch.autocast(q.device.type, enabled=False):
-        score = (at_least_float32(content) + at_least_float32(position)) * scale
-        weight = score.masked_fill(~visible, -torch.inf).softmax(dim=-1)
+        # in place, and the mask as a summand: passes over the (T, K) scores are what costs time beside the products
+        score = at_least_float32(content).add_(position)
+        hidden = torch.zeros_like(visible, dtype=score.dtype).masked_fill(~visible, -torch.inf)
+        weight = score.add_(hidden).softmax(dim=-1)
     weight = F.dropout(weight, dropout, training=dropout > 0.0).to(v.dtype)
-    return torch.einsum("bhtk,bkhe->bthe", weight, v)
+    return (weight @ v).transpose(1, 2)
 
 
 def kept_rows(valid: Tensor, n_new: Tensor, n_old: int, mem_len: int) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("image", "paper"): _lra(256, _QUARTERS),
     ("pathfinder", "quick"): _lra(256, _QUARTERS),
     ("pathfinder", "paper"): _lra(256, _QUARTERS),
-    ("pathx", "quick"): _lra(512, _LONG),
+    ("pathx", "quick"): _lra(256, "a token costs T + M, and the quick protocol has minutes on a CPU"),
     ("pathx", "paper"): _lra(512, _LONG),
 }
 
