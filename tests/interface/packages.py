@@ -31,8 +31,12 @@ TASK = """
 @hookimpl
 def zoo_tasks():
     yield Task(name="good_task", suite="third", title="t", version="1", kind="classification", vocab_size=4, classes=2,
-        length=8, metrics=("accuracy",), chance=0.5, licence="CC0", source=Source(), data="m:D", options="m:O", protocols={})
+        length=8, metrics=("accuracy",), chance=0.5, licence="CC0", source=Source(), data="m:D", options="m:O",
+        protocols={})
 """
+
+
+DEF = RECORD + "@hookimpl\ndef zoo_architectures():\n"
 
 
 def hook(name: str) -> str:
@@ -50,13 +54,13 @@ PACKAGES: dict[str, str] = {
     + "@hookimpl\ndef zoo_architectures():\n    raise RuntimeError('the hook broke')\n    yield\n",
     "half-raising": hook("half_arch") + "@hookimpl\ndef zoo_tasks():\n    raise KeyError('no tasks today')\n",
     "exiting-hook": RECORD + "import sys\n@hookimpl\ndef zoo_architectures():\n    sys.exit('bye')\n",
-    "newer-api": RECORD + "@hookimpl\ndef zoo_architectures():\n    yield arch('newer_arch', api=99)\n",
-    "older-api": RECORD + "@hookimpl\ndef zoo_architectures():\n    yield arch('older_arch', api=0)\n",
-    "wrong-type": RECORD + "@hookimpl\ndef zoo_architectures():\n    yield {'name': 'wrong_arch'}\n",
-    "not-iterable": RECORD + "@hookimpl\ndef zoo_architectures():\n    return 7\n",
+    "newer-api": DEF + "    yield arch('newer_arch', api=99)\n",
+    "older-api": DEF + "    yield arch('older_arch', api=0)\n",
+    "wrong-type": DEF + "    yield {'name': 'wrong_arch'}\n",
+    "not-iterable": DEF + "    return 7\n",
     "unknown-argument": RECORD + "@hookimpl\ndef zoo_architectures(config):\n    yield arch('argument_arch')\n",
-    "bad-name": RECORD + "@hookimpl\ndef zoo_architectures():\n    yield arch('Bad Name')\n",
-    "bad-mode": RECORD + "@hookimpl\ndef zoo_architectures():\n    yield Capabilities(modes={'sideways'})\n",
+    "bad-name": DEF + "    yield arch('Bad Name')\n",
+    "bad-mode": DEF + "    yield Capabilities(modes={'sideways'})\n",
     "no-hooks": "answer = 42\n",
     "twice": RECORD
     + "@hookimpl\ndef zoo_architectures():\n    yield arch('twice_arch')\n    yield arch('twice_arch')\n",

@@ -1,4 +1,4 @@
-"""Plugins from real distributions: good ones load, each broken one is a row with its cause and nobody else's problem."""
+"""Plugins from real distributions: good ones load, each broken one is a row with its cause."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ except Exception as error:
         ("Mamba", "did you mean 'mamba'"),
         (
             "clashing",
-            "is claimed by several plugins; say zoo-third-clash-one:clashing or zoo-third-clash-three:clashing",
+            "claimed by several plugins; say zoo-third-clash-one:clashing or zoo-third-clash-three:clashing",
         ),
         ("import-error", "No module named 'a_module_that_nobody_has'"),
         ("zoo-third-clash-two:clashing", "clashing"),

@@ -44,6 +44,7 @@ FAULTS = [
     (EMA, "state in a buffer", ["pure_function"]),
     (EMA, "in place", ["pure_function"]),
     (EMA, "undeclared auxiliary loss", ["aux_is_declared"]),
+    (EMA, "tensors on another device", ["follows_the_device_of_its_input"]),
     (EMA, "quadratic", ["memory_grows_as_declared"]),
     (MEMORY, "pads are keys", ["left_padding_changes_nothing"]),
     (MEMORY, "masked rows are NaN", ["fully_masked_row_is_finite"]),
@@ -144,7 +145,7 @@ class TestUnknownCheck(ToySuite):
 def test_expected_failures_are_strict(tmp_path: Path) -> None:
     (tmp_path / "test_toy.py").write_text(SUITE)
     root = Path(__file__).parents[2]
-    only = "state_size_is_true or expected_failures or left_padding"
+    only = "state_size_is_true or name_checks or left_padding"
     command = [sys.executable, "-m", "pytest", "-n0", "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-rA"]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", "-k", only, str(tmp_path)], capture_output=True, text=True, cwd=root

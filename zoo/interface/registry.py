@@ -152,7 +152,8 @@ class Registry:
 
     def _file(self, candidate: Candidate, record: Any, expected: type, hook: str) -> str:
         """Put one record under its name. Returns what is wrong with it, or nothing."""
-        if not isinstance(record, expected):
+        of_its_kind = isinstance(record, expected)
+        if not of_its_kind:
             return f"{hook}: yielded {type(record).__name__}, expected {expected.__name__}"
         if record.api != API:
             newer = "upgrade seqzoo" if record.api > API else f"upgrade {candidate.distribution}"

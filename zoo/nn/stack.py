@@ -6,7 +6,7 @@ B batch, L seq_len, D d_model. An architecture that lives in it supplies only it
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        mixer: nn.Module,
+        mixer: Mixer,
         norm1: nn.Module,
         *,
         mlp: nn.Module | None = None,
@@ -127,7 +127,7 @@ class ResidualStack(nn.Module):
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         check_batch(state, x_t.shape[0])
         states: list[State] = []
-        for block, block_state in zip(self.blocks, state, strict=True):
+        for block, block_state in zip(self._each(), state, strict=True):
             x_t, block_state = block.step(x_t, block_state)
             states.append(block_state)
         if self.final_norm is not None:
@@ -135,8 +135,11 @@ class ResidualStack(nn.Module):
         return x_t, states
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        states = [block.mixer.init_state(batch, device=device, dtype=dtype) for block in self.blocks]
+        states = [block.mixer.init_state(batch, device=device, dtype=dtype) for block in self._each()]
         return None if all(s is None for s in states) else states
 
     def state_size(self, seq_len: int) -> int:
-        return sum(block.mixer.state_size(seq_len) for block in self.blocks)
+        return sum(block.mixer.state_size(seq_len) for block in self._each())
+
+    def _each(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))

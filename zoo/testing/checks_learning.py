@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from zoo.experiment.segments import SegmentPlan, drive
 from zoo.interface.backbone import Backbone
-from zoo.testing.check import Check, check
-from zoo.testing.subject import Subject
+from zoo.testing.check import Check, check, require_same
+from zoo.testing.subject import Subject, ragged
 
 LENGTH, EXAMPLES, STEPS = 16, 8, 300
 D_MODEL = 32
@@ -124,4 +124,47 @@ def trains_under_ddp(subject: Subject) -> None:
         distributed.destroy_process_group()
 
 
-CHECKS: tuple[Check, ...] = (learns_and_comes_back, trains_under_ddp)
+@check()
+def follows_the_device_of_its_input(subject: Subject) -> None:
+    """Every tensor that a call makes is made on the input's device.
+
+    Found without an accelerator: while the default device is "meta", a tensor made without `device=` cannot be mixed
+    with the input. (A table that belongs on the host says device="cpu".) Where there is a GPU it is tried too.
+    """
+    for mode in subject.modes:
+        backbone = subject.build(mode)
+        x, mask = subject.input(backbone, 33), ragged(33, (33, 20))
+        uncalled = subject.copy(backbone)
+        expected = use_all(subject, backbone, x, mask)
+        try:
+            with torch.device("meta"):
+                found = use_all(subject, uncalled, x, mask)
+        except Exception as error:
+            why = " ".join(str(error).split())[:200]
+            raise AssertionError(
+                f"{mode}: a tensor is made without device= (device=x.device, or device='cpu' for a table of the host): "
+                f"{type(error).__name__}: {why}"
+            ) from error
+        assert found.device == x.device, f"{mode}: {x.device} in, {found.device} out"
+        require_same(found, expected, 0.0, f"{mode}: results with another default device")
+        if torch.cuda.is_available():
+            there = use_all(subject, subject.copy(backbone).cuda(), x.cuda(), mask.cuda())
+            assert there.is_cuda, f"{mode}: cuda in, {there.device} out"
+            require_same(there.cpu(), expected, 1e-3, f"{mode}: on the GPU and on the CPU")
+
+
+def use_all(subject: Subject, backbone: Backbone, x: Tensor, mask: Tensor) -> Tensor:
+    """Every form that the backbone has: masked and plain calls, carried state, steps; hidden vectors side by side."""
+    first = backbone(x, mask=mask)
+    hidden = [first.hidden[0], backbone(x).hidden[0]]
+    if backbone.shape.mode in subject.state_modes:
+        hidden.append(backbone(x, mask=mask, state=first.state).hidden[0])
+        fresh = backbone.init_state(2, device=x.device, dtype=x.dtype)
+        hidden.append(backbone(x, state=fresh).hidden[0])
+        if subject.capabilities.step:
+            y_t, _ = backbone.step(x[:, 0], fresh)
+            hidden.append(y_t)
+    return torch.cat(hidden).detach()
+
+
+CHECKS: tuple[Check, ...] = (learns_and_comes_back, trains_under_ddp, follows_the_device_of_its_input)

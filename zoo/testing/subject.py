@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -112,6 +111,12 @@ class Subject:
                     real += 0.05 * torch.randn(real.shape, generator=generator)
         return cast(backbone, dtype).eval()
 
+    def copy(self, backbone: Backbone) -> Backbone:
+        """The same weights in a backbone that has not been called yet, so that no table is left from another call."""
+        fresh = self.architecture.build(self.config(), backbone.shape)
+        fresh.load_state_dict(backbone.state_dict())
+        return cast(fresh, real_dtype(backbone)).eval()
+
     def probe(self, mode: Mode, **options: Any) -> Backbone:
         """A float64 backbone with noise on its parameters: what the exact checks look at."""
         return self.build(mode, dtype=torch.float64, jitter=True, **options)
@@ -149,10 +154,6 @@ class Subject:
         record = self.architecture
         named = [self.entry_point, record.config, record.presets, record.reported]
         return sorted({target.partition(":")[0] for target in named if target})
-
-    def package(self) -> Any:
-        """The plugin's own package."""
-        return importlib.import_module(self.architecture.backbone.partition(":")[0].rpartition(".")[0])
 
 
 def cast(backbone: Backbone, dtype: torch.dtype) -> Backbone:

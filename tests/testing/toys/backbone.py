@@ -67,6 +67,8 @@ class EMAMixer(Mixer):
         if self.fault == "forgets its state" and last is not None:
             last = torch.zeros_like(last)
         y = self.out(every * functional.silu(self.gate(x)))
+        if self.fault == "tensors on another device":
+            every = every * torch.ones(len(self.rate))
         if self.fault == "wrong gradient":
             y = y + 0.1 * (y - y.detach())
         return y, last
@@ -131,7 +133,7 @@ class Memory(Backbone):
         heads = self.config.heads
         q = self.q(self.norm(x)).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, L, E)
         k, v = self.kv(self.norm(rows)).unflatten(-1, (2 * heads, -1)).transpose(1, 2).chunk(2, dim=1)  # (B, H, K, E)
-        seen = torch.ones(L, K, dtype=torch.bool).tril(K - L) & rows_valid[:, None, None, :]
+        seen = torch.ones(L, K, dtype=torch.bool, device=x.device).tril(K - L) & rows_valid[:, None, None, :]
         if fault != "masked rows are NaN":
             seen = seen | ~seen.any(dim=-1, keepdim=True)  # a query that sees nothing: any finite answer will do
         scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(~seen, float("-inf"))

@@ -1,0 +1,21 @@
+"""The conformance suite over everything that is built in: one class per architecture, one test per check."""
+
+from __future__ import annotations
+
+from zoo.interface.registry import BUILTINS, registry
+from zoo.testing import ArchitectureSuite
+
+BUILT_IN = sorted(name for name, entry in registry().architectures.items() if entry.provenance.builtin)
+
+for _name in BUILT_IN:
+    _class = "Test" + "".join(part.capitalize() for part in _name.split("_"))
+    globals()[_class] = type(_class, (ArchitectureSuite,), {"architecture": _name, "__module__": __name__})
+
+
+def test_every_built_in_plugin_is_covered() -> None:
+    broken = [f"{p.name}: {p.detail}" for p in registry().plugins if p.builtin and p.state != "ok"]
+    assert not broken
+    modules = {entry.provenance.entry_point for entry in registry().architectures.values()}
+    tasks = {entry.provenance.entry_point for entry in registry().tasks.values()}
+    assert modules | tasks >= set(BUILTINS)
+    assert set(BUILT_IN) >= {"transformer", "transformer_xl", "linformer", "perceiver", "s4", "mamba"}
