@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.nn import at_least_float32
+from zoo.ops.positions import wide_dtype
 
 
 def distances(n_queries: int, n_keys: int, *, two_sided: bool, device: torch.device) -> Tensor:
@@ -21,11 +22,11 @@ def distances(n_queries: int, n_keys: int, *, two_sided: bool, device: torch.dev
 
 
 def sinusoids(distance: Tensor, d_model: int, clamp_len: int | None = None) -> Tensor:
-    """R: the position vectors [sin(t f) | cos(t f)], f_n = 10000^(-2n/D), of distances t. (P,) -> (P, D) float64."""
-    t = distance.to(torch.float64)
+    """R: the position vectors [sin(t f) | cos(t f)], f_n = 10000^(-2n/D), of distances t. (P,) -> (P, D), as wide as can be."""
+    t = distance.to(wide_dtype(distance.device))
     if clamp_len is not None:
         t = t.clamp(-clamp_len, clamp_len)
-    f = 10000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64, device=t.device) / d_model)
+    f = 10000.0 ** (-torch.arange(0, d_model, 2, dtype=t.dtype, device=t.device) / d_model)
     angle = t[:, None] * f  # (P, D/2)
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
