@@ -22,7 +22,7 @@ def distances(n_queries: int, n_keys: int, *, two_sided: bool, device: torch.dev
 
 
 def sinusoids(distance: Tensor, d_model: int, clamp_len: int | None = None) -> Tensor:
-    """R: the position vectors [sin(t f) | cos(t f)], f_n = 10000^(-2n/D), of distances t. (P,) -> (P, D), as wide as can be."""
+    """R(t) = [sin(t f) | cos(t f)], f_n = 10000^(-2n/D): distances (P,) -> (P, D) in the device's widest dtype."""
     t = distance.to(wide_dtype(distance.device))
     if clamp_len is not None:
         t = t.clamp(-clamp_len, clamp_len)
