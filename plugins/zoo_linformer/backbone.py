@@ -95,4 +95,6 @@ class LinformerBackbone(Backbone):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """x (B, L, D), mask (B, L) -> hidden (B, L, D). ValueError when L > max_len."""
+        if state is not None:
+            raise ValueError("a Linformer carries no state; it was given one")
         return self.stack(x, mask=mask)

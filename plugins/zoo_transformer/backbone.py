@@ -111,6 +111,8 @@ class TransformerBackbone(Backbone):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """x (B, L, D), mask (B, L) -> hidden (B, L, D). ValueError when learned positions run out."""
+        if state is not None:
+            raise ValueError("a Transformer carries no state; it was given one")
         return self.stack(self.place(x), mask=mask)
 
     def place(self, x: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """Exact softmax attention, and SelfExtend over it.
 
 B batch, H heads, Lq queries, Lk keys, d head dimension, dv of the values.
-Memory grows with L, not with L²: every form goes to PyTorch's fused kernel, which is given neither an (L, L) mask nor
-an (L, L) bias.
+The form that runs by default goes to PyTorch's fused kernels without an (L, L) mask or bias, so memory grows with L.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.interface.errors import ConfigError
+from zoo.ops.backend import choose
 from zoo.ops.positions import alibi_lags, alibi_symmetric, rope, rope_tables, rotate
 
 
@@ -30,35 +30,61 @@ def attention(
 ) -> Tensor:
     """softmax(q kᵀ/√d + bias) v over the visible keys; q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv).
 
-    mask              (B, Lk) bool, True = real key. A row of the batch without any real key sees all of them:
-                      its outputs mean nothing, but are finite
-    causal            query i sees keys 0 .. i; needs Lq = Lk. A query whose visible keys are all pads (left padding)
-                      gets a finite mean of values
+    mask              (B, Lk) bool, True = real key
+    causal            query i sees keys 0 .. i; needs Lq = Lk
     key_bias          (1 or B, H, 1, Lk) added to the scores of a key whatever the query (causal ALiBi)
-    symmetric_slopes  (H,) adds -slope_h |i - j| (bidirectional ALiBi); needs Lq = Lk
-    dropout           on the attention weights
+    symmetric_slopes  (H,) adds -slope_h |i - j| (bidirectional ALiBi); needs Lq = Lk, not with causal
+    dropout           on the attention weights; on a CPU the fused kernel has none, and (Lq, Lk) is stored
+
+    A query that sees no real key gets zero. Forms: "torch" (the fused kernels), "reference".
     """
-    if (causal or symmetric_slopes is not None) and q.shape[-2] != k.shape[-2]:
-        raise ValueError(f"{q.shape[-2]} queries and {k.shape[-2]} keys: causal and symmetric forms need as many")
+    lq, lk = q.shape[-2], k.shape[-2]
+    if (causal or symmetric_slopes is not None) and lq != lk:
+        raise ValueError(f"{lq} queries and {lk} keys: the causal and the symmetric form need as many of both")
+    if causal and symmetric_slopes is not None:
+        raise ValueError("symmetric ALiBi is the bidirectional form; the causal one is key_bias")
+    if choose("attention", ("torch", "reference")) == "torch":
+        y = _fused(q, k, v, mask, causal, key_bias, symmetric_slopes, dropout)
+    else:
+        visible = None if mask is None else mask[:, None, None, :]
+        if causal:
+            earlier = torch.ones(lq, lk, dtype=torch.bool, device=q.device).tril()
+            visible = earlier if visible is None else earlier & visible
+        bias = key_bias if symmetric_slopes is None else symmetric_alibi_bias(symmetric_slopes, lk)
+        y = reference_attention(q, k, v, visible=visible, bias=bias, dropout=dropout)
+    if mask is None:
+        return y
+    blind = mask.cumsum(-1) == 0 if causal else ~mask.any(-1, keepdim=True)  # (B, Lq) or (B, 1)
+    return y.masked_fill(blind[:, None, :, None], 0)
+
+
+def _fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    key_bias: Tensor | None,
+    symmetric_slopes: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    """PyTorch's fused kernels, never given an (L, L) tensor; queries that see nothing come out finite."""
     if mask is not None:
-        mask = mask | ~mask.any(-1, keepdim=True)  # (B, Lk)
+        mask = mask | ~mask.any(-1, keepdim=True)  # (B, Lk); a softmax over no key at all would be NaN
     if not (causal or key_bias is not None or symmetric_slopes is not None):
         visible = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, Lk), broadcast inside the kernel
         return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)
-    scale = 1 / math.sqrt(q.shape[-1])
-    dv = v.shape[-1]
+    scale, dv = 1 / math.sqrt(q.shape[-1]), v.shape[-1]
     if mask is not None or key_bias is not None:
         q, k = _with_key_terms(q, k, mask, key_bias, scale)
         v = F.pad(v, (0, max(q.shape[-1] - dv, 0)))  # fused kernels want one head dimension
-    if symmetric_slopes is None:
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout, scale=scale)
-        return y[..., :dv]
-    if causal:
-        raise ValueError("symmetric ALiBi is the bidirectional form; causal ALiBi is key_bias")
-    # CPU kernels take a float32 bias beside half-precision queries, GPU kernels only one of the queries' dtype
-    half_on_cpu = q.device.type == "cpu" and q.dtype != torch.float64
-    bias = alibi_symmetric(symmetric_slopes.to(torch.float32 if half_on_cpu else q.dtype), q.shape[-2])
-    y = F.scaled_dot_product_attention(q, k.flip(-2), v.flip(-2), attn_mask=bias, dropout_p=dropout, scale=scale)
+    bias = None
+    if symmetric_slopes is not None:
+        # CPU kernels take a float32 bias beside half-precision queries, GPU kernels only one of the queries' dtype
+        half_on_cpu = q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16)
+        bias = alibi_symmetric(symmetric_slopes.to(torch.float32 if half_on_cpu else q.dtype), q.shape[-2])
+        k, v = k.flip(-2), v.flip(-2)  # the bias is made for keys in reverse
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal, dropout_p=dropout, scale=scale)
     return y[..., :dv]
 
 
@@ -108,19 +134,22 @@ def reference_attention(
     *,
     visible: Tensor | None = None,
     bias: Tensor | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """The definition, with every (Lq, Lk) score in memory: for tests, and for masks that are not one per key.
+    """The definition, with every score in memory.
 
-    visible  bool, bias any float, both broadcastable to (B, H, Lq, Lk). A query that sees nothing gets zero.
+    visible (bool) and bias are broadcastable to (B, H, Lq, Lk). A query that sees nothing gets zero.
     """
-    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    scores = (q @ k.transpose(-1, -2)).to(wide) / math.sqrt(q.shape[-1])
     if bias is not None:
-        scores = scores + bias
+        scores = scores + bias.to(wide)
     if visible is None:
-        return torch.softmax(scores, dim=-1) @ v
-    seen = visible.any(-1, keepdim=True)
-    scores = scores.masked_fill(~visible & seen, -torch.inf)
-    return torch.softmax(scores, dim=-1).masked_fill(~seen, 0) @ v
+        weights = torch.softmax(scores, dim=-1)
+    else:
+        sees = visible.any(-1, keepdim=True)
+        weights = torch.softmax(scores.masked_fill(~visible & sees, -torch.inf), dim=-1).masked_fill(~sees, 0)
+    return F.dropout(weights, dropout).to(v.dtype) @ v
 
 
 def symmetric_alibi_bias(slopes: Tensor, seq_len: int) -> Tensor:
