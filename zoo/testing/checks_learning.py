@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 
 import torch
 from torch import Tensor, distributed, nn
@@ -105,6 +106,7 @@ def trains_under_ddp(subject: Subject) -> None:
     """DistributedDataParallel (one process, gloo) finds no parameter that the loss does not use."""
     assert not distributed.is_initialized(), "a process group exists already; run this check in a process of its own"
     ids, labels = examples()
+    hook = sys.excepthook  # init_process_group sets one that marks every later traceback with a rank
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         for mode in subject.modes:
@@ -122,6 +124,7 @@ def trains_under_ddp(subject: Subject) -> None:
                     assert same, f"{mode}, step {step}: the gradient of {name} differs under DDP"
     finally:
         distributed.destroy_process_group()
+        sys.excepthook = hook
 
 
 @check()
