@@ -29,6 +29,7 @@ class S4Mixer(Mixer):
         self.kernel = S4Kernel(config, d_model, n_kernels=2 if bidirectional else 1)
         self.D = nn.Parameter(torch.randn(d_model))
         mark(self, "D")  # decays like a weight, although it has one dimension
+        # the reference drops in the convolution layer and again in the block around it; only the second may be tied
         self.conv_dropout = nn.Dropout(config.dropout)
         self.dropout = TiedDropout(config.dropout) if config.tie_dropout else nn.Dropout(config.dropout)
         self.output_linear = nn.Linear(d_model, 2 * d_model)
@@ -49,19 +50,16 @@ class S4Mixer(Mixer):
             L = u.shape[-1]
             ssm = self.kernel.discretize()
             K = ssm.kernel(L, u.dtype)
+            # D x is the kernel's lag 0: one pass over (B, H, L) less
+            k0 = K[0] + F.pad(self.D.to(u.dtype)[:, None], (0, L - 1))
             if self.bidirectional:
-                if state is not None:
-                    raise ValueError("a bidirectional S4 sees the whole sequence at once: it takes no state")
-                y, after = fft_conv(u, K[0], K[1]), None
+                y, after = fft_conv(u, k0, K[1]), None
             else:
-                y = fft_conv(u, K[0])
+                y = fft_conv(u, k0)
                 if state is not None:
-                    if state.shape[0] != u.shape[0]:
-                        raise ValueError(f"the carried state is of {state.shape[0]} rows, the input of {u.shape[0]}")
                     y = y + ssm.response(state, L)
                 after = ssm.final_state(u, lengths, state)
-            y = y + self.D.to(u.dtype)[:, None] * u
-            return y.transpose(1, 2).to(x.dtype), after
+            return y.transpose(1, 2).to(x.dtype).contiguous(), after
 
     def activate(self, u: Tensor) -> Tensor:
         """GELU, dropout, output projection and gate: (B, L, H) or (B, H) -> the same shape."""

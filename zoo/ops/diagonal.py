@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo.ops.backend import choose
 
@@ -147,7 +148,7 @@ def in_blocks(x: Tensor, lengths: Tensor | None, T: int) -> Tensor:
         moved = x.gather(2, source.clamp(min=0)[:, None].expand(B, H, L))
         x = moved.masked_fill((source < 0)[:, None], 0.0)
     Q = -(-L // T)
-    return torch.nn.functional.pad(x, (Q * T - L, 0)).view(B, H, Q, T)
+    return (x if Q * T == L else F.pad(x, (Q * T - L, 0))).reshape(B, H, Q, T)
 
 
 def complex_einsum(equation: str, x: Tensor, weight: Tensor) -> Tensor:

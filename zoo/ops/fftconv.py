@@ -77,9 +77,11 @@ class _RingConv(torch.autograd.Function):
         dy_f = torch.fft.rfft(dy, n=ctx.size)
         dx = dring = None
         if ctx.needs_input_grad[0]:
-            dx = torch.fft.irfft(dy_f * ring_f.conj(), n=ctx.size)[..., : ctx.L]
+            dx = torch.fft.irfft(dy_f * ring_f.conj().resolve_conj(), n=ctx.size)[..., : ctx.L]
         if ctx.needs_input_grad[1]:
-            dring = torch.fft.irfft((dy_f * x_f.conj()).sum(0), n=ctx.size)
+            # sum over the batch of dy_f conj(x_f), in place: at this size every further array costs a pass of memory
+            product = dy_f.conj_physical_().mul_(x_f)
+            dring = torch.fft.irfft(product.sum(0).conj().resolve_conj(), n=ctx.size)
         return dx, dring
 
 
