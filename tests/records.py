@@ -20,6 +20,7 @@ def make(
     ended: str = "2026-01-02T03:04:05+00:00",
     chance: float = 0.1,
     majority: float | None = 0.175,
+    version: str = "1",
     **changes: Any,
 ) -> dict[str, Any]:
     """One record; `changes` replace whole fields. `accuracy` is the test score of an "ok" record."""
@@ -28,7 +29,7 @@ def make(
     fields: dict[str, Any] = {
         "architecture": {"name": arch, "title": arch.title(), "family": "attention"},
         "plugin": plugin,
-        "task": {"name": task, "version": "1", "suite": "lra"},
+        "task": {"name": task, "version": version, "suite": "lra"},
         "data": {"kind": "regenerated", "version": "1", "seed": 0, "counts": {"train": 96, "val": 20, "test": n}},
         "protocol": protocol,
         "overrides": {},

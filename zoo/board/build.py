@@ -6,6 +6,7 @@ Each carries a line by which it is known as ours; a file without that line is so
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import re
 import sys
@@ -109,14 +110,14 @@ def derived_faults(record: Mapping[str, Any]) -> list[str]:
         faults.append(f"path: its fields say {name}.json")
     if not record["data"]["counts"].get("test", math.inf) >= _test_n(record):
         faults.append(f"metrics.test.n: {_test_n(record)}, but the test split has {record['data']['counts']['test']}")
-    if record["ended"].rstrip("Z") < record["started"].rstrip("Z"):
+    if dt.datetime.fromisoformat(record["ended"]) < dt.datetime.fromisoformat(record["started"]):
         faults.append(f"ended: {record['ended']}, before it started ({record['started']})")
     for split, scores in (record["metrics"] or {}).items():
         hits = scores["accuracy"] * scores["n"]
         # accuracies are computed in single precision
         if abs(hits - round(hits)) > 1e-3 + 1e-6 * scores["n"]:
             faults.append(f"metrics.{split}.accuracy: {scores['accuracy']} is no share of {scores['n']} examples")
-    return [*faults, *_curve_faults(record), *_speed_faults(record)]
+    return [*faults, *_curve_faults(record), *_speed_faults(record), *_hash_faults(record)]
 
 
 def _test_n(record: Mapping[str, Any]) -> int:
@@ -145,4 +146,26 @@ def _speed_faults(record: Mapping[str, Any]) -> list[str]:
     low, high = record["tokens"] / (seconds + 5e-4), record["tokens"] / max(seconds - 5e-4, 1e-9)
     if not low - 0.1 <= told <= high + 0.1:
         return [f"tokens_per_second: {told}, but {record['tokens']} tokens took {seconds} s"]
+    return []
+
+
+def _hash_faults(record: Mapping[str, Any]) -> list[str]:
+    """Whether the configuration is the one that was hashed, for tasks that are installed here."""
+    from zoo.experiment.config import config_hash
+    from zoo.interface.registry import registry
+
+    task = record["task"]["name"]
+    offered = [e.provenance.distribution for e in registry().tasks.values() if e.record.name == task]
+    expected = [
+        config_hash(
+            architecture=f"{record['plugin']['distribution']}:{record['architecture']['name']}",
+            task=f"{distribution}:{task}",
+            task_version=record["task"]["version"],
+            protocol=record["protocol"],
+            values=record["config"],
+        )
+        for distribution in sorted(set(offered))
+    ]
+    if expected and record["config_hash"] not in expected:
+        return [f"config_hash: {record['config_hash']}, its configuration gives {' or '.join(expected)}"]
     return []

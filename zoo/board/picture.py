@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from zoo.board.model import Board, Row, Section
 from zoo.board.tables import baselines, section_title
 
-LEFT, PLOT, RIGHT = 170, 560, 30
+LEFT, PLOT, RIGHT = 220, 560, 30
 """Widths of the names, of the axis from 0 to 100 %, and of the margin, in pixels."""
 ROW, TITLE, AXIS, GAP, TOP = 22, 30, 26, 18, 12
 """Heights of a row, of a panel's title and axis, and of the spaces."""
@@ -17,8 +17,9 @@ WIDTH = LEFT + PLOT + RIGHT
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:13px}.axis{fill:#59636e}"
     ".grid{stroke:#e6e8eb}.chance{stroke:#8c959f;stroke-dasharray:2 3}.majority{stroke:#bc4c00;stroke-dasharray:5 3}"
-    ".interval{stroke:#0969da;stroke-width:2}.mean{fill:#0969da}.seed{fill:#0969da;fill-opacity:.35}"
-    ".aside .interval{stroke:#8c959f}.aside .mean,.aside .seed{fill:#8c959f}.word{fill:#cf222e;font-style:italic}"
+    ".interval{stroke:#0969da;stroke-width:2}.mean{fill:#0969da}.seed{fill:#ffffff;stroke:#0969da}"
+    ".aside .interval{stroke:#8c959f}.aside .mean{fill:#8c959f}.aside .seed{stroke:#8c959f}"
+    ".word{fill:#cf222e;font-style:italic}"
 )
 
 
@@ -71,17 +72,20 @@ def _panel(board: Board, section: Section, top: int) -> tuple[list[str], int]:
 
 
 def _row(row: Row, y: int) -> list[str]:
-    name = row.name if len(row.name) <= 24 else row.name[:23] + "…"
+    name = " ".join([row.name, *(f"({note.partition(':')[0]})" for note in row.notes)])
+    name = name if len(name) <= 30 else name[:29] + "…"
     place = f"{row.rank.place}{'=' if row.rank.tied else ''}  " if row.rank else ""
     told = [f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{_text(place + name)}</text>']
     if row.estimate is None:
         return [*told, f'<text class="word" x="{LEFT + 8}" y="{y + 4}">{_text(row.failures)}</text>']
     found = row.estimate.interval
-    marks = [f'<line class="interval" x1="{_x(found.low)}" x2="{_x(found.high)}" y1="{y}" y2="{y}"/>']
+    marks = [
+        f'<line class="interval" x1="{_x(found.low)}" x2="{_x(found.high)}" y1="{y}" y2="{y}"/>',
+        f'<circle class="mean" cx="{_x(row.estimate.mean)}" cy="{y}" r="4.5"/>',
+    ]
     if len(row.seeds) > 1:
         scores = [seed.score for seed in row.seeds if seed.score is not None]
-        marks += [f'<circle class="seed" cx="{_x(score)}" cy="{y}" r="3"/>' for score in scores]
-    marks.append(f'<circle class="mean" cx="{_x(row.estimate.mean)}" cy="{y}" r="4.5"/>')
+        marks += [f'<circle class="seed" cx="{_x(score)}" cy="{y}" r="2.5"/>' for score in scores]
     about = "; ".join([f"{row.name}: {100 * row.estimate.mean:.1f} %", *row.notes, row.failures]).rstrip("; ")
     kind = "row" if row.rank else "aside"
     return [*told, f'<g class="{kind}"><title>{_text(about)}</title>', *marks, "</g>"]

@@ -86,22 +86,13 @@ class Rank:
 
 
 def ranks(estimates: Sequence[Estimate]) -> list[Rank]:
-    """The place of each estimate, in the order given.
+    """The place of each estimate, in the order given: 1 + the number of estimates whose interval lies wholly above.
 
-    From the best mean down, a row shares the place of the row that opened the current place when their intervals
-    overlap, and opens the next place when they do not. Places are counted as in sport: 1, 1, 3. So nobody stands
-    above another on a difference that the intervals do not support against the best of that place.
+    So nobody stands above another unless their intervals are apart, and those that nothing tells apart from the
+    best share the first place.
     """
-    order = sorted(range(len(estimates)), key=lambda i: (-estimates[i].mean, i))
-    place_of: dict[int, int] = {}
-    leader: Estimate | None = None
-    place = 0
-    for position, i in enumerate(order, start=1):
-        if leader is None or not leader.interval.overlaps(estimates[i].interval):
-            leader, place = estimates[i], position
-        place_of[i] = place
-    places = list(place_of.values())
-    return [Rank(place_of[i], places.count(place_of[i]) > 1) for i in range(len(estimates))]
+    places = [1 + sum(other.interval.low > own.interval.high for other in estimates) for own in estimates]
+    return [Rank(place, places.count(place) > 1) for place in places]
 
 
 def common(rows: Iterable[Iterable[str]]) -> list[str]:

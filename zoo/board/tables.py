@@ -19,8 +19,8 @@ NONE = "–"
 INTERVALS = (
     "Scores are test accuracies of the weights that were best on validation. Several seeds: mean and 95 % t-interval "
     "over seeds. A single run (binomial): the 95 % Wilson interval of its test set, which says nothing about other "
-    "seeds. Rows whose interval overlaps that of the best row of a place share the place (=). "
-    "Seeds k/n: k of n ended well and above both baselines."
+    "seeds. A row's rank is 1 + the number of rows whose interval lies wholly above its own; = marks shared ranks. "
+    "Seeds k/n: k of n seeds ended well and above both baselines. A failure is a word and in no average."
 )
 
 
@@ -40,9 +40,21 @@ def memory(count: int) -> str:
 
 
 def baselines(section: Section) -> str:
-    """The line that every score of a section is to be read against."""
+    """The lines that every score of a section is to be read against."""
     line = f"chance {percent(section.chance)}"
     return line if section.majority is None else f"{line}, majority class {percent(section.majority)}"
+
+
+def tested_on(section: Section) -> str:
+    """How many test examples, of which kind of data; empty when nothing was tested."""
+    counts = sorted({seed.n for row in section.rows for seed in row.seeds if seed.n})
+    kinds = " and ".join(sorted({row.data for row in section.rows if row.estimate}))
+    return f"{' or '.join(f'{n:,}' for n in counts)} test examples, {kinds} data" if counts else ""
+
+
+def heading(section: Section) -> str:
+    """Baselines and test set in one line."""
+    return "; ".join(filter(None, (baselines(section), tested_on(section))))
 
 
 # -- cells ---------------------------------------------------------------------------------------------------------
@@ -62,8 +74,10 @@ def grid(section: Section) -> Grid:
     sources: list[str] = []
 
     def reported(row: Row) -> str:
-        return ", ".join(f"{percent(told.value)} [{_number(sources, told)}]" for told in row.reported)
+        # with the digits that the paper gives
+        return ", ".join(f"{round(100 * told.value, 4):g} % [{_number(sources, told)}]" for told in row.reported)
 
+    kinds = {row.data for row in section.rows}
     columns = {
         "rank": [f"{row.rank.place}{'=' if row.rank.tied else ''}" if row.rank else NONE for row in section.rows],
         "architecture": [row.name for row in section.rows],
@@ -77,7 +91,7 @@ def grid(section: Section) -> Grid:
         "Δ": [f"{100 * row.delta:+.1f}" if row.delta is not None else "" for row in section.rows],
         "tokens/s": [f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "" for row in section.rows],
         "peak memory": [memory(row.peak_memory_bytes) if row.peak_memory_bytes else "" for row in section.rows],
-        "data": [row.data for row in section.rows],
+        "data": [row.data if len(kinds) > 1 else "" for row in section.rows],
         "notes": ["; ".join(row.notes) for row in section.rows],
     }
     kept = {name: cells for name, cells in columns.items() if any(cells)}
@@ -98,8 +112,7 @@ def _mode(row: Row) -> str:
 def _interval(found: Estimate | None) -> str:
     if found is None:
         return ""
-    about = f"t, {found.n} seeds" if found.interval.kind == "t" else f"binomial, n = {found.n}"
-    return f"{interval(found.interval)} {about}"
+    return f"{interval(found.interval)} {found.interval.kind}"
 
 
 def _each(row: Row) -> str:
@@ -177,7 +190,7 @@ def markdown(found: Sequence[Board], problems: Sequence[Problem] = (), *, pictur
             lines += ["### Overall", "", _overall_line(board.overall), "", *_pipes(overall_grid(board.overall)), ""]
         for section in board.sections:
             table = grid(section)
-            lines += [f"### {section_title(section)}", "", f"Baselines: {baselines(section)}.", "", *_pipes(table), ""]
+            lines += [f"### {section_title(section)}", "", f"{heading(section).capitalize()}.", "", *_pipes(table), ""]
             lines += [f"{remark}\n" for remark in remarks(board, section)]
             lines += [f"[{k}] {_escaped(source)}\n" for k, source in enumerate(table.notes, start=1)]
     if problems:
@@ -240,22 +253,49 @@ def print_board(
 
 def _print_section(console: Console, board: Board, section: Section) -> None:
     table = grid(section)
-    _print_grid(console, f"{board.protocol}: {section_title(section)} ({baselines(section)})", table)
-    notes = [f"[{k}] {source}" for k, source in enumerate(table.notes, start=1)]
-    for line in [*remarks(board, section), *notes]:
+    hidden = _print_grid(console, f"{board.protocol}: {section_title(section)} ({heading(section)})", table)
+    lines = [f"no room for: {', '.join(hidden)} (--json has them)"] if hidden else []
+    lines += [remark for remark in remarks(board, section) if hidden == [] or not remark.startswith("Tokens/s")]
+    if "reported" not in hidden:
+        lines += [f"[{k}] {source}" for k, source in enumerate(table.notes, start=1)]
+    for line in lines:
         console.print(_one_line(line), style="dim", highlight=False, markup=False)
     console.print()
 
 
-def _print_grid(console: Console, title: str, table: Grid) -> None:
+SPARED = (
+    *("tokens/s", "peak memory", "each seed", "data", "mode", "Δ", "reported", "parameters", "seeds"),
+    "95 % interval",
+)
+"""What a narrow terminal does without, in this order."""
+
+NOTES = 14
+"""How narrow the column of notes may become."""
+
+
+def _print_grid(console: Console, title: str, table: Grid) -> list[str]:
+    """Print the columns that there is room for. Returns the names of the others."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in table.headers:
-        # names are what is typed next: they are the last to be broken
-        shown.add_column(Text(header), no_wrap=header in ("rank", "architecture", "accuracy"), overflow="fold")
+    widths = {header: max(len(header), *(len(row[k]) for row in table.rows)) for k, header in enumerate(table.headers)}
+    # notes say why a row is not ranked: they are always there, and are what is broken over lines
+    widths["notes"] = min(widths.get("notes", 0), NOTES)
+    hidden: list[str] = []
+    for header in SPARED:
+        shown = [name for name in table.headers if name not in hidden]
+        if sum(widths[name] + 3 for name in shown) <= console.width:
+            break
+        if header in shown:
+            hidden.append(header)
+    console.print(title, style="bold", highlight=False, markup=False)
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = [(k, header) for k, header in enumerate(table.headers) if header not in hidden]
+    for _, header in columns:
+        notes = header == "notes"
+        out.add_column(Text(header), overflow="fold", no_wrap=not notes, min_width=NOTES if notes else None)
     for row in table.rows:
-        shown.add_row(*(Text(_one_line(cell)) for cell in row))
-    console.print(shown)
+        out.add_row(*(Text(_one_line(row[k])) for k, _ in columns))
+    console.print(out)
+    return hidden

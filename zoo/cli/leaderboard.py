@@ -105,8 +105,12 @@ def build(
     """Write README.md, results.csv and board.svg from the records."""
     from zoo.board import build as board
     from zoo.board.tables import problem_lines
+    from zoo.interface.errors import UserError
 
-    written, problems, faults = board.build(_results(results or context.obj), force=force)
+    where = _results(results or context.obj)
+    if not where.is_dir():
+        raise UserError(f"no records at {where}: `zoo bench` makes them, --results says where they are")
+    written, problems, faults = board.build(where, force=force)
     if json_:
         told = {"written": [str(p) for p in written], "skipped": [p._asdict() for p in problems], "faults": faults}
         print(json.dumps(told, indent=2))

@@ -63,17 +63,13 @@ class Experiment:
     @property
     def hash(self) -> str:
         """Identity of the configuration (12 hex digits); the seed is apart."""
-        identity = flatten(self.values)
-        for key in NOT_IDENTITY:
-            identity.pop(key, None)
-        what = {
-            "architecture": f"{self.architecture.provenance.distribution}:{self.architecture.record.name}",
-            "task": f"{self.task.provenance.distribution}:{self.task.record.name}",
-            "task_version": self.task.record.version,
-            "protocol": self.protocol,
-            "config": identity,
-        }
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+        return config_hash(
+            architecture=f"{self.architecture.provenance.distribution}:{self.architecture.record.name}",
+            task=f"{self.task.provenance.distribution}:{self.task.record.name}",
+            task_version=self.task.record.version,
+            protocol=self.protocol,
+            values=self.values,
+        )
 
     @property
     def mode(self) -> Mode:
@@ -119,6 +115,19 @@ class Experiment:
     def name(self) -> str:
         """How the run is called in messages."""
         return f"{self.architecture.record.name} on {self.task.record.name} ({self.protocol}, seed {self.seed})"
+
+
+def config_hash(*, architecture: str, task: str, task_version: str, protocol: str, values: Mapping[str, Any]) -> str:
+    """Identity of a configuration (12 hex digits). `architecture` and `task` are "distribution:name"; `values` is
+    the resolved tree."""
+    what = {
+        "architecture": architecture,
+        "task": task,
+        "task_version": task_version,
+        "protocol": protocol,
+        "config": {key: value for key, value in flatten(values).items() if key not in NOT_IDENTITY},
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""Intervals, convergence and ranks against numbers worked out elsewhere."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from zoo.board.statistics import Estimate, Interval, common, converged, estimate, ranks, t_interval, wilson
+
+fractions = st.floats(0, 1)
+
+
+def test_t_interval_by_hand() -> None:
+    # mean 0.4, deviation 0.1, t(2) = 4.302653 from the usual table: half-width 4.302653 * 0.1 / sqrt(3) = 0.248414
+    found = t_interval([0.3, 0.4, 0.5])
+    assert (found.low, found.high) == pytest.approx((0.151586, 0.648414), abs=1e-6)
+    assert found.kind == "t"
+
+
+def test_wilson_by_hand() -> None:
+    # 10 of 20, z = 1.959964: centre 0.5, half-width z / (1 + z²/20) * sqrt(0.0125 + z²/1600) = 0.2007021
+    found = wilson(0.5, 20)
+    assert (found.low, found.high) == pytest.approx((0.2992980, 0.7007020), abs=1e-6)
+    # 0 of 10: from 0 to z²/(10 + z²)
+    assert wilson(0.0, 10).low == 0.0
+    assert wilson(0.0, 10).high == pytest.approx(0.2775328, abs=1e-6)
+    assert wilson(1.0, 10).high == 1.0
+
+
+@given(st.integers(1, 50_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_that_of_scipy(case: tuple[int, int]) -> None:
+    k, n = case
+    expected = stats.binomtest(k, n).proportion_ci(method="wilson")
+    found = wilson(k / n, n)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert found.low <= k / n <= found.high
+
+
+@given(st.lists(fractions, min_size=2, max_size=10))
+def test_t_interval_is_that_of_scipy_within_the_unit_interval(scores: list[float]) -> None:
+    found = t_interval(scores)
+    mean, error = sum(scores) / len(scores), stats.sem(scores)
+    low, high = stats.t.interval(0.95, len(scores) - 1, mean, error) if error > 0 else (mean, mean)
+    assert found.low == pytest.approx(max(low, 0), abs=1e-9)
+    assert found.high == pytest.approx(min(high, 1), abs=1e-9)
+
+
+def test_one_score_has_no_t_interval() -> None:
+    with pytest.raises(ValueError, match="two scores"):
+        t_interval([0.5])
+    with pytest.raises(ValueError, match="proportion"):
+        wilson(1.5, 10)
+    with pytest.raises(ValueError, match="proportion"):
+        wilson(0.5, 0)
+
+
+def test_a_single_run_is_labelled_as_such_and_none_is_not_zero() -> None:
+    assert estimate([]) is None
+    single = estimate([(0.5, 20)])
+    assert single is not None
+    assert (single.mean, single.interval.kind, single.n) == (0.5, "binomial", 20)
+    several = estimate([(0.3, 20), (0.4, 20), (0.5, 20)])
+    assert several is not None
+    assert (several.mean, several.interval.kind, several.n) == (pytest.approx(0.4), "t", 3)
+
+
+def test_converged_means_above_both_baselines_beyond_doubt() -> None:
+    # 22 % of 1000: the interval begins at 19.6 %
+    assert converged(0.22, 1000, chance=0.1, majority=0.175)
+    assert not converged(0.19, 1000, chance=0.1, majority=0.175)
+    assert converged(0.19, 1000, chance=0.1, majority=None)
+    assert not converged(0.22, 100, chance=0.1, majority=0.175)
+    assert not converged(0.52, 1000, chance=0.5, majority=0.4)
+
+
+def row(low: float, mean: float, high: float) -> Estimate:
+    return Estimate(mean, Interval(low, high, "t"), 3)
+
+
+def test_rows_that_overlap_share_a_rank() -> None:
+    best, second, between, worst = row(0.8, 0.85, 0.9), row(0.6, 0.65, 0.7), row(0.65, 0.75, 0.82), row(0.1, 0.2, 0.3)
+    found = ranks([worst, best, second, between])
+    assert [(r.place, r.tied) for r in found] == [(4, False), (1, True), (2, False), (1, True)]
+
+
+def test_intervals_that_touch_overlap() -> None:
+    assert [r.place for r in ranks([row(0.2, 0.3, 0.4), row(0.4, 0.5, 0.6)])] == [1, 1]
+
+
+@st.composite
+def estimates(draw: st.DrawFn) -> Estimate:
+    low, mean, high = sorted(draw(st.tuples(fractions, fractions, fractions)))
+    return row(low, mean, high)
+
+
+@given(st.lists(estimates(), max_size=12))
+def test_ranks_in_general(rows: list[Estimate]) -> None:
+    found = ranks(rows)
+    places = [r.place for r in found]
+    assert not rows or min(places) == 1
+    assert all(1 <= place <= len(rows) for place in places)
+    assert all(r.tied == (places.count(r.place) > 1) for r in found)
+    for a, rank_a in zip(rows, places, strict=True):
+        for b, rank_b in zip(rows, places, strict=True):
+            if a.interval.low > b.interval.high:
+                assert rank_a < rank_b
+    # with intervals of one width the order of the means is never turned round
+    same = [row(e.mean - 0.05, e.mean, e.mean + 0.05) for e in rows]
+    order = sorted(zip(same, ranks(same), strict=True), key=lambda pair: -pair[0].mean)
+    assert all(a.place <= b.place for (_, a), (_, b) in pairwise(order))
+
+
+def test_common() -> None:
+    assert common([["b", "a"], ["a", "b", "c"]]) == ["a", "b"]
+    assert common([["a"], ["b"]]) == []
+    assert common([]) == []
+
+
+def test_means_do_not_depend_on_the_order() -> None:
+    scores = [0.1, 0.7, 0.3, 0.2]
+    forth = estimate([(s, 10) for s in scores])
+    back = estimate([(s, 10) for s in reversed(scores)])
+    assert forth == back
+    assert forth is not None
+    assert math.isclose(forth.mean, 0.325)
