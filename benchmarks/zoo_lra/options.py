@@ -1,0 +1,117 @@
+"""The named settings (`task.*`) of the tasks. No torch or NumPy here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo import ConfigError
+
+SOURCES = ("auto", "published", "regenerated")
+RESOLUTIONS = {1024: 32, 4096: 64, 16384: 128}
+
+
+def choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise ConfigError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ConfigError(key, f"{value!r}; valid: {', '.join(allowed)}")
+
+
+def sizes(options: ListOpsOptions | PathfinderOptions) -> None:
+    """Raise ConfigError for an empty split or a seed that is none."""
+    for key in ("train_size", "val_size", "test_size"):
+        if getattr(options, key) < 1:
+            raise ConfigError(key, f"expected at least 1 example, got {getattr(options, key)}")
+    if options.data_seed < 0:
+        raise ConfigError("data_seed", f"expected zero or more, got {options.data_seed}")
+
+
+@dataclass
+class ListOpsOptions:
+    """What a ListOps data set is."""
+
+    source: str = "auto"
+    """auto | published | regenerated. auto: the files under `path` if that is set; else, when the published law and
+    sizes are asked for and lra_release/listops-1000 lies in the data directory, those; else regenerated."""
+    path: str = ""
+    """Folder with the published basic_{train,val,test}.tsv (or one above it)."""
+    data_seed: int = 0
+    """Seed of the regenerated examples."""
+    train_size: int = 96_000
+    """Training examples; of published files at most so many, the first ones."""
+    val_size: int = 2_000
+    """Validation examples."""
+    test_size: int = 2_000
+    """Test examples. They do not change with the other sizes."""
+    min_len: int = 500
+    """Regenerated expressions have more tokens than this (parentheses are not tokens)."""
+    max_len: int = 2_000
+    """Regenerated expressions have fewer tokens than this."""
+    max_depth: int = 10
+    """Depth of the deepest digits; operators end one above."""
+    max_args: int = 10
+    """Most operands of an operator; the least is 2."""
+    seq_len: int = 2_000
+    """Longest sequence the model is given; longer ones (published files only) lose their end."""
+    eos: bool = False
+    """Append an end-of-sequence token, as the S4 code does; Long Range Arena does not."""
+
+    def check(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        choice("source", self.source, SOURCES)
+        sizes(self)
+        if self.min_len < 0 or self.max_len < self.min_len + 2:
+            raise ConfigError("max_len", f"no length lies between min_len {self.min_len} and max_len {self.max_len}")
+        if self.max_depth < 1 or self.max_depth > 100:
+            raise ConfigError("max_depth", f"expected 1 to 100, got {self.max_depth}")
+        if self.max_args < 2 or self.max_args > 100:
+            raise ConfigError("max_args", f"expected 2 to 100, got {self.max_args}")
+        if self.seq_len < 2:
+            raise ConfigError("seq_len", f"expected at least 2, got {self.seq_len}")
+        longest = self.max_len - 1 + self.eos
+        if longest > self.seq_len and not self.path and self.source != "published":
+            raise ConfigError(
+                "seq_len", f"{self.seq_len} would cut expressions of {longest} tokens; lower task.max_len or raise it"
+            )
+
+    @property
+    def as_published(self) -> bool:
+        """Whether the published data set itself is asked for."""
+        law = (self.min_len, self.max_len, self.max_depth, self.max_args) == (500, 2_000, 10, 10)
+        return law and (self.train_size, self.val_size, self.test_size) == (96_000, 2_000, 2_000)
+
+
+@dataclass
+class PathfinderOptions:
+    """What a Pathfinder data set is."""
+
+    source: str = "auto"
+    """auto | published | regenerated. auto: the files under `path` if that is set; else, when the published sizes are
+    asked for and lra_release/pathfinder{R}/curv_contour_length_14 lies in the data directory, those; else
+    regenerated."""
+    path: str = ""
+    """Folder curv_contour_length_14 of the published pictures, with imgs/ and metadata/ (or one above it)."""
+    data_seed: int = 0
+    """Seed of the regenerated pictures. The split of published ones is fixed."""
+    train_size: int = 160_000
+    """Training pictures; of published files at most so many."""
+    val_size: int = 20_000
+    """Validation pictures."""
+    test_size: int = 20_000
+    """Test pictures. Regenerated ones do not change with the other sizes."""
+    seq_len: int = 0
+    """Pixels: 1024 (32x32), 4096 (64x64) or 16384 (128x128); 0 = the task's own."""
+    input: str = "tokens"
+    """tokens | values: pixels as ids 0 … 255 (0 is black, not padding), or as numbers in [0, 1]."""
+
+    def check(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        choice("source", self.source, SOURCES)
+        choice("input", self.input, ("tokens", "values"))
+        sizes(self)
+        if self.seq_len and self.seq_len not in RESOLUTIONS:
+            raise ConfigError("seq_len", f"{self.seq_len} pixels; valid: {', '.join(map(str, RESOLUTIONS))}")
+
+    @property
+    def as_published(self) -> bool:
+        """Whether the published data set itself is asked for."""
+        return (self.train_size, self.val_size, self.test_size) == (160_000, 20_000, 20_000)

@@ -1,0 +1,112 @@
+"""The base of tasks whose examples are prepared once and kept in a folder (see cache.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from zoo.data.cache import Recipe, Stored, build, faults, manifest
+from zoo.data.module import Example, Split, TaskData
+from zoo.data.progress import notice, progress
+from zoo.interface.errors import DataError
+
+
+def slug(prefix: str, what: Mapping[str, Any]) -> str:
+    """A folder name: readable, and different whenever anything in `what` differs."""
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
+    return f"{prefix}-{digest}"
+
+
+class Examples(Dataset[Example]):
+    """One split as the task decodes it."""
+
+    def __init__(self, stored: Stored, owner: CachedData) -> None:
+        self.stored, self.decode = stored, owner.decoder()
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, i: int) -> Example:
+        return self.decode(self.stored.row(i)), int(self.stored.labels[i])
+
+
+class CachedData(TaskData):
+    """A task supplies `name`, `recipe`, `folder` and `decoder`; one with a published layout also `write_published`."""
+
+    name: str
+    suite: str
+
+    def recipe(self) -> Recipe:
+        """What the folder is made from. Asked for only when it must be made."""
+        raise NotImplementedError
+
+    def folder_name(self) -> str:
+        """Different whenever the options or the user's files would give other examples. Cheap."""
+        raise NotImplementedError
+
+    def decoder(self) -> Any:
+        """A picklable function from an example's bytes, (n,) uint8, to its ids or values, (L,)."""
+        raise NotImplementedError
+
+    def write_published(self, folder: Path, counts: Mapping[Split, int]) -> list[str]:
+        """Write the first examples of each split in the published layout into an empty folder; the top-level names."""
+        raise NotImplementedError
+
+    @property
+    def folder(self) -> Path:
+        """Where the prepared data are, or will be."""
+        return self.root / self.suite / self.name / self.folder_name()
+
+    def prepared(self) -> bool:
+        """Whether `prepare` has nothing to make."""
+        return self.folder.exists()
+
+    def prepare(self) -> None:
+        fresh = not self.prepared()
+        if fresh:
+            with progress(f"preparing {self.name}") as update:
+                build(self.folder, self.recipe(), update)
+        else:
+            self._refuse(faults(self.folder, thorough=True))
+        for note in self.provenance().get("notes", ()):
+            notice(f"{self.name}: {note}")
+
+    def _refuse(self, wrong: list[str]) -> None:
+        if wrong:
+            raise DataError(f"{'; '.join(wrong)}. To make it anew: zoo data prepare {self.name} --force")
+
+    def discard(self) -> None:
+        """Delete what is prepared or half prepared under these options."""
+        for path in (self.folder, self.folder.with_name(self.folder.name + ".partial")):
+            if path.exists():
+                shutil.rmtree(path)
+
+    def stored(self, split: Split) -> Stored:
+        """One split's bytes. Raises DataError when it is not prepared or a file has a wrong size."""
+        if not self.prepared():
+            raise DataError(f"{self.folder}: not prepared; run zoo data prepare {self.name}")
+        self._refuse(faults(self.folder, thorough=False))
+        return Stored(self.folder, split)
+
+    def dataset(self, split: Split) -> Dataset[Example]:
+        return Examples(self.stored(split), self)
+
+    def labels(self, split: Split) -> np.ndarray:
+        return np.asarray(self.stored(split).labels)
+
+    def provenance(self) -> dict[str, Any]:
+        found = manifest(self.folder)
+        contents = {name: entry["sha256"] for name, entry in found["files"].items() if entry["bytes"]}
+        return {**found["provenance"], "counts": dict(found["counts"]), "contents": contents}
+
+    def verify(self) -> list[str]:
+        if not self.prepared():
+            return [f"{self.folder}: not prepared"]
+        return faults(self.folder, thorough=True)

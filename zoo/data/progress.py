@@ -1,0 +1,62 @@
+"""A progress bar on stderr for what takes longer than two seconds; silent where nobody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from zoo.data.module import Progress
+
+PATIENCE = 2.0
+"""Seconds before a bar appears."""
+
+_quiet: ContextVar[bool] = ContextVar("zoo_quiet", default=False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No bars and no notices within (`--json`)."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def notice(text: str) -> None:
+    """One line on stderr, unless quiet."""
+    if not _quiet.get():
+        print(f"zoo: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Progress]:
+    """Yields `update(done, total)`."""
+    if _quiet.get() or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    began = time.monotonic()
+    first: list[int] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with contextlib.ExitStack() as stack:
+        bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        shown = []
+
+        def update(done: int, total: int) -> None:
+            if not first:
+                first.append(done)
+            if not shown:
+                if time.monotonic() - began < PATIENCE or done >= total:
+                    return
+                stack.enter_context(bar)
+                shown.append(bar.add_task(title, total=total))
+            bar.update(shown[0], completed=done, total=total)
+
+        yield update
