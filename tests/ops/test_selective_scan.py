@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from zoo import ConfigError
 from zoo.ops import selective_scan as module
-from zoo.ops.backend import forms_that_ran, use_backend
+from zoo.ops.backend import forms_that_ran, survey, use_backend
 from zoo.ops.selective_scan import ChunkedScan, scan_reference, selective_scan, selective_scan_step
 
 Scan = Callable[..., tuple[Tensor, Tensor]]
@@ -247,6 +248,12 @@ def test_the_choice_is_visible_and_never_falls_back() -> None:
         patch.delenv("TRITON_INTERPRET", raising=False)
         with pytest.raises(ConfigError, match="triton"):
             selective_scan(**x)
+
+
+def test_the_survey_knows_the_forms() -> None:
+    rows = [row for row in survey() if row["op"] == "selective_scan" and row["device"] == "cpu"]
+    assert [row["forms"][:2] for row in rows] == [["torch", "reference"]]
+    assert module.forms_on("cuda")[0] == ("triton" if find_spec("triton") else "torch")
 
 
 @pytest.mark.parametrize("name", ["delta", "B", "C", "D", "z", "delta_bias", "h0"])

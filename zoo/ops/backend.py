@@ -62,6 +62,8 @@ def survey() -> list[dict[str, object]]:
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     rows: list[dict[str, object]] = []
     for module in pkgutil.iter_modules(zoo.ops.__path__):
+        if module.name.endswith("_triton"):
+            continue  # kernels that the module of their op names; importable only where triton is installed
         found = getattr(importlib.import_module(f"zoo.ops.{module.name}"), "FORMS", {})
         for op, forms_on in sorted(found.items()):
             for device in devices:

@@ -109,7 +109,7 @@ def finish(y: Tensor, u: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
 
 def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
     """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t and y_t = C_t h_t in the form that suits the device."""
-    form = choose("selective_scan", _forms(u))
+    form = choose("selective_scan", forms_on(u.device.type))
     if form == "triton":
         from zoo.ops.selective_scan_triton import scan_triton
 
@@ -120,14 +120,17 @@ def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor) 
     return scan_reference(u, delta, A, B, C, h0)
 
 
-def _forms(u: Tensor) -> tuple[str, ...]:
-    """Forms that can run here, best first. On a CPU Triton only interprets: right, and thousands of times slower."""
+def forms_on(device: str) -> tuple[str, ...]:
+    """Forms that can run on a type of device, best first. On a CPU Triton only interprets: right, but very slow."""
     if find_spec("triton") is None:
         return ("torch", "reference")
-    if u.is_cuda:
+    if device == "cuda":
         return ("triton", "torch", "reference")
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1" and u.device.type == "cpu"
+    interpreted = device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
     return ("torch", "reference", "triton") if interpreted else ("torch", "reference")
+
+
+FORMS = {"selective_scan": forms_on}
 
 
 def advance(h: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
