@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def test_json_is_all_there_is_on_stdout(
     assert [p["file"] for p in told["skipped"]] == ["cut.json"]
     best = told["boards"][0]["rows"][0]
     assert (best["task"], best["rank"], best["chance"], best["majority"]) == ("listops", 1, 0.1, 0.175)
+    assert all((results / name).is_file() for name in best["records"])
+    assert len(best["records"]) == best["seeds"] == 3
 
 
 @pytest.mark.parametrize(
@@ -89,6 +92,23 @@ def test_build(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "results.csv" in capsys.readouterr().err
     assert zoo(monkeypatch, "build", "--force", "--json") == 0
     assert json.loads(capsys.readouterr().out)["skipped"][0]["file"] == "cut.json"
+
+
+def test_no_torch_is_needed(results: Path) -> None:
+    code = """
+import sys
+from zoo.cli import leaderboard
+from zoo.board.build import build, check
+for verb in (["--json"], ["build"], ["validate"]):
+    try:
+        leaderboard.app([*verb, "--results", sys.argv[1]])
+    except SystemExit:
+        pass
+sys.exit(", ".join({"torch", "lightning"} & set(sys.modules)) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(results)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (results.parent / "README.md").exists()
 
 
 def test_build_without_records_writes_nothing(

@@ -44,6 +44,7 @@ COLUMNS = (
     "hardware",
     "superseded",
     "notes",
+    "records",
 )
 
 
@@ -88,6 +89,7 @@ def _flat(board: Board, section: Section, row: Row) -> dict[str, Any]:
         "hardware": list(row.hardware),
         "superseded": row.superseded,
         "notes": list(row.notes),
+        "records": [seed.path for seed in row.seeds if seed.path],
     }
 
 

@@ -271,7 +271,8 @@ def _machine(hardware: Mapping[str, Any]) -> str:
     gpus = Counter(hardware.get("gpus") or ())
     if gpus:
         return ", ".join(f"{count} × {name}" for name, count in sorted(gpus.items()))
-    return f"{hardware.get('cpu') or 'unknown CPU'}, {hardware.get('threads') or hardware.get('cores') or '?'} threads"
+    threads = hardware.get("threads") or hardware.get("cores") or "?"
+    return f"{hardware.get('cpu') or 'unknown CPU'}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _latest(rows: Sequence[Row]) -> dict[str, str]:
