@@ -86,5 +86,6 @@ def diagonal_init(kind: str, N: int, *, dtype: torch.dtype = torch.float64) -> t
     if N < 2 or N % 2:
         raise ValueError(f"conjugate pairs need an even state size of at least 2, got {N}")
     n = torch.arange(N // 2, dtype=dtype)
-    imaginary = math.pi * n if kind == "lin" else (N / math.pi) * (N / (2 * n + 1) - 1)
+    pi = torch.tensor(math.pi, dtype=dtype)
+    imaginary = pi * n if kind == "lin" else 1 / pi * N * (N / (2 * n + 1) - 1)
     return torch.complex(torch.full_like(n, -0.5), -imaginary), torch.ones_like(n).to(dtype.to_complex())
