@@ -114,7 +114,13 @@ def zoo_tasks() -> Iterable[Task]:
         description="Evaluate a nested expression of MIN, MAX, MED and SM over digits.",
     )
     for name, title, length, budget, protocols in (
-        ("pathfinder", "Pathfinder", 1_024, "32x32", pictures(quick_train=10_000, quick_samples=20_000, quick_batch=32)),
+        (
+            "pathfinder",
+            "Pathfinder",
+            1_024,
+            "32x32",
+            pictures(quick_train=10_000, quick_samples=20_000, quick_batch=32),
+        ),
         ("pathx", "Path-X", 16_384, "128x128", pictures(quick_train=1_000, quick_samples=1_000, quick_batch=4)),
     ):
         yield Task(

@@ -82,9 +82,7 @@ def _trees(family, first, skip, min_len, max_len, max_depth, max_args, blob, len
         left = skip + 1
         rejected = 0
         while left:
-            n, value = _tree(
-                stream, blob[total:], max_len, max_depth, max_args, values, arity, filled, operator
-            )
+            n, value = _tree(stream, blob[total:], max_len, max_depth, max_args, values, arity, filled, operator)
             if min_len < n < max_len:
                 left -= 1
                 rejected = 0
@@ -98,7 +96,15 @@ def _trees(family, first, skip, min_len, max_len, max_depth, max_args, blob, len
 
 
 def trees(
-    family: np.uint64, first: int, count: int, *, min_len: int, max_len: int, max_depth: int, max_args: int, skip: int = 0
+    family: np.uint64,
+    first: int,
+    count: int,
+    *,
+    min_len: int,
+    max_len: int,
+    max_depth: int,
+    max_args: int,
+    skip: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Examples first … first + count - 1 of a family of streams (`zoo.data.rng.key`).
 

@@ -30,11 +30,13 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Generate data, or convert your published files (--set task.path=DIR), into the cache."""
+    from zoo.data.cached import CachedData
+
     with _speaking(as_json):
         rows = []
         for task in _tasks(tasks):
             data = _open(task, protocol, set_)
-            if force:
+            if force and isinstance(data, CachedData):
                 data.discard()
             data.prepare()
             rows.append(_row(task, protocol, data))
@@ -112,7 +114,7 @@ def sample(
         data.prepare()
         examples = data.dataset(split)  # type: ignore[arg-type]
         if not 0 <= index < len(examples):  # type: ignore[arg-type]
-            raise UserError(f"--index {index}: {split} has the examples 0 to {len(examples) - 1}")  # type: ignore[arg-type]
+            raise UserError(f"--index {index}: {split} has the examples 0 to {len(examples) - 1}")
         inputs, label = examples[index]
     row = {"task": task, "split": split, "index": index, "label": label, "length": inputs.shape[-1]}
     _show([row | {"inputs": inputs.tolist()}], as_json, (*row, "inputs"))

@@ -31,7 +31,12 @@ from zoo.data.progress import notice
 from zoo.interface.errors import DataError
 
 FORMAT = 1
-KINDS = {"data": np.dtype("u1"), "ends": np.dtype("<i8"), "labels": np.dtype("u1"), "notes": np.dtype("u1")}
+KINDS: dict[str, np.dtype[Any]] = {
+    "data": np.dtype("u1"),
+    "ends": np.dtype("<i8"),
+    "labels": np.dtype("u1"),
+    "notes": np.dtype("u1"),
+}
 MANIFEST, JOURNAL = "manifest.json", "journal.json"
 CHECKPOINT_SECONDS = 2.0
 
@@ -170,9 +175,7 @@ class _Build:
         for name, descriptor in self.files.items():
             os.fsync(descriptor)
             sizes[name] = os.lseek(descriptor, 0, os.SEEK_CUR)
-        write_atomically(
-            self.folder / JOURNAL, json.dumps({"counts": self.counts, "done": self.done, "sizes": sizes})
-        )
+        write_atomically(self.folder / JOURNAL, json.dumps({"counts": self.counts, "done": self.done, "sizes": sizes}))
         self.saved = time.monotonic()
 
     def _rows(self, split: Split) -> Iterator[np.ndarray]:
@@ -185,7 +188,8 @@ class _Build:
             begin = end
 
     def _finish(self) -> None:
-        files = {n: {"bytes": (self.folder / n).stat().st_size, "sha256": sha256(self.folder / n)} for n in self._names()}
+        paths = {name: self.folder / name for name in self._names()}
+        files = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in paths.items()}
         manifest = {"format": FORMAT, "provenance": self.recipe.provenance(), "counts": self.counts, "files": files}
         write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=1))
         (self.folder / JOURNAL).unlink()
@@ -231,10 +235,11 @@ def manifest(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
             raise DataError(f"{path}: written in format {found['format']}, this version reads {FORMAT}")
-        assert isinstance(found["files"], dict) and isinstance(found["counts"], dict)
+        if not (isinstance(found["files"], dict) and isinstance(found["counts"], dict)):
+            raise ValueError("no files or counts")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; the data are not prepared") from None
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({' '.join(str(error).split())})") from error
     return found
 

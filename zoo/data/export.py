@@ -22,7 +22,7 @@ def shares(sizes: Mapping[Split, int], limit: int | None) -> dict[Split, int]:
     if limit < len(sizes):
         raise UserError(f"--limit {limit}: expected at least {len(sizes)}, one example of each split")
     small = {split: max(1, limit * sizes[split] // total) for split in ("val", "test") if split in sizes}
-    return {split: small.get(split, limit - sum(small.values())) for split in sizes}  # type: ignore[call-overload]
+    return {split: small.get(split, limit - sum(small.values())) for split in sizes}
 
 
 def limited(data: TaskData, limit: int | None) -> TaskData:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 from zoo.data.module import Progress
 
@@ -47,7 +48,7 @@ def progress(title: str) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with contextlib.ExitStack() as stack:
         bar = Bar(*columns, console=Console(stderr=True), transient=True)
-        shown = []
+        shown: list[Any] = []
 
         def update(done: int, total: int) -> None:
             if not first:

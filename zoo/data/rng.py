@@ -1,4 +1,4 @@
-"""Streams of random numbers that depend on nothing but their key: not on processes, threads, NumPy's or Python's version.
+"""Streams of random numbers that depend on nothing but their key: not on processes, threads or versions.
 
 SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): a counter with a bijective finaliser. A stream is one uint64 in an array
 of length 1, so that compiled generators can advance it in place; everything here may be called from compiled code.
