@@ -26,13 +26,13 @@ _PUBLIC = {
     "Task": "zoo.interface.task",
     "UserError": "zoo.interface.errors",
     "ZooError": "zoo.interface.errors",
-    "bench": "zoo.experiment.sweep",
+    "bench": "zoo.api",
     "hookimpl": "zoo.interface.hookspecs",
     "registry": "zoo.interface.registry",
 }
 
 if TYPE_CHECKING:
-    from zoo.experiment.sweep import bench as bench
+    from zoo.api import bench as bench
     from zoo.interface.architecture import Architecture as Architecture
     from zoo.interface.architecture import Capabilities as Capabilities
     from zoo.interface.architecture import Cost as Cost

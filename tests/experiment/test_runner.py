@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from zoo.experiment.sweep import bench
+from zoo import bench
 from zoo.interface.record import comparable, validate
 
 pytestmark = pytest.mark.usefixtures("toys")

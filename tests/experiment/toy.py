@@ -9,7 +9,6 @@ from typing import Any
 from zoo import Architecture, Capabilities, ConfigError, Cost, Paper, Shape, Source, Task, hookimpl
 
 
-
 @dataclass
 class ToyConfig:
     dropout: float = 0.1
@@ -74,5 +73,3 @@ def zoo_tasks() -> Iterator[Task]:
             "quick": common | {"train.samples": 256, "train.eval_every": 64, "optim.lr": 0.01},
         },
     )
-
-

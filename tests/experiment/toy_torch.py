@@ -67,5 +67,3 @@ class ToyData(TaskData):
 
     def verify(self) -> list[str]:
         return []
-
-

@@ -29,7 +29,7 @@ def bench(
 
     A run that was killed goes on from its last checkpoint by the same command.
     """
-    from zoo.experiment.sweep import bench as run_all
+    from zoo.api import bench as run_all
     from zoo.experiment.sweep import results_dir
 
     def tell(record: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import typer
 
 def doctor(json_: Annotated[bool, typer.Option("--json", help="One object.")] = False) -> None:
     """Versions, devices, kernels in use, plugins that failed and why."""
-    from zoo.data.paths import data_root
+    from zoo.data.paths import data_dir
     from zoo.experiment import environment
     from zoo.interface.registry import registry
     from zoo.ops.backend import survey
@@ -20,7 +20,7 @@ def doctor(json_: Annotated[bool, typer.Option("--json", help="One object.")] = 
         "versions": environment.versions(),
         "hardware": environment.hardware(),
         "git": environment.git_state(),
-        "data_dir": str(data_root()),
+        "data_dir": str(data_dir()),
         "ops": survey(),
         "plugins": [asdict(status) for status in registry().plugins],
     }

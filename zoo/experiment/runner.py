@@ -1,6 +1,6 @@
 """One experiment, from configuration to record.
 
-resolve → build → prepare data → fit → test the best-on-validation weights → write the record → refresh the board.
+resolve → build → prepare data → fit → test the best-on-validation weights → write the record.
 Every ending is a record: ok, out-of-memory, diverged, timeout, interrupted, failed.
 """
 
@@ -26,9 +26,8 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.board.build import refresh
 from zoo.data.module import Batch, TaskData
-from zoo.data.paths import data_root
+from zoo.data.paths import data_dir
 from zoo.experiment import environment
 from zoo.experiment.config import Experiment
 from zoo.experiment.models import SequenceModel
@@ -115,7 +114,7 @@ def build(experiment: Experiment) -> Training:
 
 def open_data(experiment: Experiment, budget: Budget, training: Training) -> TaskData:
     """The task's data, prepared, verified as far as is cheap, and told what the run wants of them."""
-    data = experiment.task.record.load_data()(experiment.task_options, data_root())
+    data = experiment.task.record.load_data()(experiment.task_options, data_dir())
     data.prepare()
     data.configure(
         batch_size=budget.micro_batch,
@@ -204,7 +203,6 @@ def _train_and_record(
         (attempt.folder / "traceback.txt").write_text(traceback.format_exc())
     record = _record(experiment, attempt, training, data, outcome, detail, scores, flops)
     path = records.write(record, places.results)
-    refresh(places.results)
     if outcome == "ok":
         (attempt.folder / "last.ckpt").unlink(missing_ok=True)
     record["path"] = str(path)
@@ -384,5 +382,4 @@ def record_lost(experiment: Experiment, places: Places, outcome: str, detail: st
     attempt = _Attempt.begin(experiment, folder, force=False)
     record = _record(experiment, attempt, training, data, outcome, detail, None, None)
     record["path"] = str(records.write(record, places.results))
-    refresh(places.results)
     return record

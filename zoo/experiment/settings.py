@@ -137,5 +137,6 @@ NOT_NEGATIVE = (
 )
 FRACTIONS = ("optim.warmup", "optim.min_lr_ratio", "model.dropout")
 
-NOT_IDENTITY = ("train.logger", "train.num_workers")
-"""Keys that cannot change a number in the record, so they are not part of an experiment's identity."""
+NOT_IDENTITY = ("train.logger", "train.num_workers", "train.eval_batch_size", "train.accelerator", "train.backend")
+"""Keys that say where and how a run is computed, not what: they are not part of an experiment's identity, and
+changing them does not make a record "modified". (A micro batch is not among them: batch norm sees it.)"""

@@ -23,7 +23,7 @@ from zoo.interface.registry import Registry, registry
 Names = str | Sequence[str]
 
 
-def bench(
+def sweep(
     arch: Names,
     task: Names,
     *,
@@ -37,14 +37,9 @@ def bench(
     force: bool = False,
     on_record: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train, test and record; `zoo bench` from Python.
+    """Run the product of architectures, tasks and seeds; arguments as in `zoo.bench`.
 
-    arch, task  names, comma-separated strings, "all", or (task) the name of a suite
-    seeds       how many, from 0, or which
-    overrides   dotted configuration keys, as a mapping or as "key=value" strings
-    max_time    seconds that one run may take; it is then recorded as "timeout" and goes on with the next call
-    force       run again even where a record of the same experiment by the same code exists, from the beginning
-    Returns the records, one per experiment. Raises UserError for mistakes, before anything is prepared.
+    `on_record` is called with each record as it comes. Stops after an interrupted run.
     """
     experiments = resolve(arch, task, protocol=protocol, seeds=seeds, overrides=overrides, config=config)
     places = {"results": str(results_dir(results)), "runs": str(runs_dir(runs))}

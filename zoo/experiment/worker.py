@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from zoo.experiment.sweep import bench
+from zoo.experiment.sweep import sweep
 from zoo.interface.errors import UserError
 from zoo.interface.record import write_atomically
 
@@ -26,7 +26,7 @@ def main() -> None:
     sys.argv[1:] = spec["command"]
     try:
         reply = {
-            "record": bench(
+            "record": sweep(
                 spec["arch"],
                 spec["task"],
                 protocol=spec["protocol"],
