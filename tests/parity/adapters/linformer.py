@@ -80,15 +80,23 @@ def fairseq(case: Case) -> Tensor:
     if not share:
         weights["F"] = params["compress_v.weight"]
     for mine, name in (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("out", "out_proj")):
-        weights |= {
-            f"{mine}.{kind}": params[f"{name}.{kind}"]
-            for kind in ("weight", "bias")
-            if kind == "weight" or config["bias"]
-        }
-    ours = LinformerConfig(
-        n_heads=config["n_heads"], k=config["k"], share_kv=share, compress="before", bias=config["bias"]
-    )
+        weights[f"{mine}.weight"] = params[f"{name}.weight"]
+        if f"{name}.bias" in params:
+            weights[f"{mine}.bias"] = params[f"{name}.bias"]
+    bias = all_or_no_biases(weights)
+    ours = LinformerConfig(n_heads=config["n_heads"], k=config["k"], share_kv=share, compress="before", bias=bias)
     return call(LinformerAttention(ours, config["d_model"], config["max_len"]), weights, case)[0]
+
+
+def all_or_no_biases(weights: dict[str, Tensor], prefix: str = "") -> bool:
+    """Our four projections have biases together: where theirs has some, the others get zeros."""
+    names = [f"{prefix}{name}" for name in ("q", "k", "v", "out")]
+    if not any(f"{name}.bias" in weights for name in names):
+        return False
+    for name in names:
+        weight = weights[f"{name}.weight"]
+        weights.setdefault(f"{name}.bias", torch.zeros(weight.shape[0], dtype=weight.dtype))
+    return True
 
 
 def lucidrains(case: Case) -> Tensor:
@@ -111,9 +119,10 @@ def lucidrains(case: Case) -> Tensor:
             if weights[name].shape[0] != per_head:
                 raise Unmapped(f"one_kv_head with {name} of shape {tuple(weights[name].shape)}")
             weights[name] = weights[name].repeat(heads, 1)
-    zeros = torch.zeros(per_head * heads, dtype=case.dtype)
-    weights |= {f"{name}.bias": zeros for name in "qkv"} | {"out.bias": params["to_out.bias"]}
-    ours = LinformerConfig(n_heads=heads, k=config["k"], d_qkv=per_head * heads, share_kv=False)
+    if "to_out.bias" in params:
+        weights["out.bias"] = params["to_out.bias"]
+    bias = all_or_no_biases(weights)
+    ours = LinformerConfig(n_heads=heads, k=config["k"], d_qkv=per_head * heads, share_kv=False, bias=bias)
     return call(LinformerAttention(ours, config["d_model"], config["max_len"]), weights, case)[0]
 
 
@@ -139,10 +148,10 @@ def flax_attention(case: Case) -> Tensor:
     known(case, *SHARING, "bias", "qkv_dim")
     if not config["share_kv_projection"] or config["per_head_projection"]:
         raise Unmapped("LRA has one projection for keys, values and heads")
-    ours = LinformerConfig(
-        n_heads=config["n_heads"], k=config["k"], d_qkv=config.get("qkv_dim", 0), bias=config["bias"]
-    )
-    return call(LinformerAttention(ours, config["d_model"], config["max_len"]), flax_weights(case.params), case)[0]
+    weights = flax_weights(case.params)
+    bias = all_or_no_biases(weights)
+    ours = LinformerConfig(n_heads=config["n_heads"], k=config["k"], d_qkv=config.get("qkv_dim", 0), bias=bias)
+    return call(LinformerAttention(ours, config["d_model"], config["max_len"]), weights, case)[0]
 
 
 def flax_block(case: Case) -> Tensor:
@@ -161,7 +170,7 @@ def flax_block(case: Case) -> Tensor:
         k=config["k"],
         d_qkv=config["qkv_dim"],
         d_ff=config["d_ff"],
-        bias=config["qkv_bias"],
+        bias=all_or_no_biases(weights, "mixer."),
         activation=ACTIVATIONS[config["activation"]],
         norm_eps=config["layer_norm_eps"],
     )

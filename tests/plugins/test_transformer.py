@@ -1,0 +1,103 @@
+"""The Transformer: its four kinds of positions, its errors, and that it takes the fused kernel."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from itertools import product
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from zoo import ConfigError, registry
+from zoo_transformer.config import POSITIONS, TransformerConfig
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def build(config: TransformerConfig, *, mode: str = "causal", n_layers: int = 2) -> torch.nn.Module:
+    torch.manual_seed(0)
+    record = registry().architecture("transformer").record
+    return record.build(config, d_model=16, n_layers=n_layers, mode=mode, max_len=32).double().eval()
+
+
+@pytest.mark.parametrize(("positions", "mode"), list(product(POSITIONS, ("causal", "bidirectional"))))
+def test_order_matters(positions: str, mode: str) -> None:
+    """Two tokens exchanged: without positions one layer would leave a third, later one's vector as it was."""
+    model, x = build(TransformerConfig(positions=positions), mode=mode, n_layers=1), noise(1, 9, 16)
+    swapped = x[:, [0, 5, 2, 3, 4, 1, 6, 7, 8]]
+    assert (model(x).hidden[0, 8] - model(swapped).hidden[0, 8]).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize(("positions", "mode"), list(product(("rope", "alibi"), ("causal", "bidirectional"))))
+def test_relative_positions_do_not_see_left_padding(positions: str, mode: str) -> None:
+    model, x = build(TransformerConfig(positions=positions, n_heads=2), mode=mode), noise(1, 9, 16)
+    padded = torch.cat([noise(1, 6, 16, seed=1), x], dim=1)
+    mask = torch.arange(15)[None] >= 6
+    torch.testing.assert_close(model(padded, mask=mask).hidden[:, 6:], model(x).hidden, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("positions", ["rope", "alibi", "sinusoidal"])
+def test_only_learned_positions_run_out(positions: str) -> None:
+    assert build(TransformerConfig(positions=positions))(noise(1, 40, 16)).hidden.shape == (1, 40, 16)
+
+
+def test_learned_positions_say_when_they_run_out() -> None:
+    with pytest.raises(ValueError, match="40 tokens, but learned positions for 32"):
+        build(TransformerConfig(positions="learned"))(noise(1, 40, 16))
+
+
+@pytest.mark.parametrize(("positions", "mode"), list(product(POSITIONS, ("causal", "bidirectional"))))
+@pytest.mark.parametrize("masked", [False, True])
+def test_every_form_takes_the_fused_kernel(positions: str, mode: str, masked: bool) -> None:
+    model, x = build(TransformerConfig(positions=positions), mode=mode), noise(2, 16, 16)
+    mask = torch.arange(16) < torch.tensor([16, 9])[:, None] if masked else None
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        model(x, mask=mask)
+    names = {event.key for event in seen.key_averages()}
+    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
+    assert "aten::_scaled_dot_product_attention_math" not in names
+
+
+def test_dropouts_act_in_training_only() -> None:
+    for name in ("dropout", "attn_dropout"):
+        model, x = build(TransformerConfig(**{name: 0.5})), noise(2, 16, 16)
+        assert torch.equal(model(x).hidden, model(x).hidden)
+        model.train()
+        assert not torch.equal(model(x).hidden, model(x).hidden), name
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "message"),
+    [
+        (TransformerConfig(n_heads=3), "arch.n_heads", "3 does not divide d_model 16"),
+        (TransformerConfig(n_heads=3, d_qkv=8), "arch.n_heads", "3 does not divide d_qkv 8"),
+        (TransformerConfig(n_heads=0), "arch.n_heads", "positive number, got 0"),
+        (TransformerConfig(n_heads=16), "arch.n_heads", "even head dimension; 16 / 16 heads = 1"),
+        (TransformerConfig(positions="rotary"), "arch.positions", "'rotary': expected one of rope, sinusoidal"),
+        (TransformerConfig(rope_theta=0.0), "arch.rope_theta", "above 1, got 0.0"),
+        (TransformerConfig(activation="swish"), "arch.activation", "'swish': expected one of gelu"),
+        (TransformerConfig(d_ff=-1), "arch.d_ff", "got -1"),
+        (TransformerConfig(attn_dropout=1.5), "arch.attn_dropout", r"\[0, 1\), got 1.5"),
+    ],
+)
+def test_impossible_configurations_name_key_and_numbers(config: TransformerConfig, key: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        build(config)
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize("name", ["transformer", "linformer"])
+def test_presets_build_and_scores_are_fractions(name: str) -> None:
+    record = registry().architecture(name).record
+    known = {field.name for field in fields(record.load_config())}
+    for (task, _), preset in record.load_presets().items():
+        arch = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
+        assert set(arch) <= known
+        d_model, n_layers = preset.values.get("model.d_model", 64), preset.values.get("model.n_layers", 2)
+        longest = 16384 if task == "pathx" else 4000
+        config = record.load_config()(**arch)
+        record.build(config, d_model=d_model, n_layers=n_layers, mode="bidirectional", max_len=longest)
+    assert all(0 < score.value < 1 and score.source and score.table for score in record.load_reported())
