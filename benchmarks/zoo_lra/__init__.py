@@ -113,15 +113,15 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=LISTOPS,
         description="Evaluate a nested expression of MIN, MAX, MED and SM over digits.",
     )
-    for name, title, length, budget, protocols in (
+    for name, title, length, side, protocols in (
         (
             "pathfinder",
             "Pathfinder",
             1_024,
-            "32x32",
+            32,
             pictures(quick_train=10_000, quick_samples=20_000, quick_batch=32),
         ),
-        ("pathx", "Path-X", 16_384, "128x128", pictures(quick_train=1_000, quick_samples=1_000, quick_batch=4)),
+        ("pathx", "Path-X", 16_384, 128, pictures(quick_train=1_000, quick_samples=1_000, quick_batch=4)),
     ):
         yield Task(
             name=name,
@@ -143,5 +143,5 @@ def zoo_tasks() -> Iterable[Task]:
             data=f"zoo_lra.pathfinder:{'PathXData' if name == 'pathx' else 'PathfinderData'}",
             options="zoo_lra.options:PathfinderOptions",
             protocols=protocols,
-            description=f"Are the two discs on the ends of one dashed contour? {budget} pixels.",
+            description=f"Are the two discs on the ends of one dashed contour? {side}x{side} pixels.",
         )

@@ -1,4 +1,4 @@
-"""ListOps expressions: draw, evaluate, write. Compiled; an example depends on (version, seed, split, index) and the law.
+"""ListOps expressions: draw, evaluate, write. An example depends on (version, seed, split, index) and the law.
 
 The law is the published generator's (Long Range Arena, lra_benchmarks/data/listops.py), sampled by rejection as there:
 a node above the deepest level is an operator with probability 1/4, its operands number 2 … max_args, operators and
@@ -134,6 +134,8 @@ def _value(ids, operator, begin, stack):  # type: ignore[no-untyped-def]
             operator[top], begin[top] = token, values
             top += 1
         elif token == CLOSE:
+            if top == 0:
+                return -1
             top -= 1
             n = values - begin[top]
             if n < 1:

@@ -1,4 +1,4 @@
-"""Pathfinder pictures: two contours of 14 dashes, short distractors, a disc on one end each. Compiled, one thread a call.
+"""Pathfinder pictures: two contours of 14 dashes, short distractors, two discs. Compiled; one thread a call.
 
 The algorithm is the one of Linsley et al. 2018 (arXiv 1805.08315) with Long Range Arena's parameters; the tables that
 it reads are in pathfinder_tables.py. A picture depends on (version, seed, split, index, resolution) alone.

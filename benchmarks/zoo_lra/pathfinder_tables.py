@@ -65,7 +65,8 @@ class Tables(NamedTuple):
     turns        (K, C, 2)              candidate heads relative to the pivot
     n_turns      (K,)
     turn_patch   (K, C)                 patch of a dash that starts at that head and points back to the pivot
-    jump         (K, 360 + C, 2) float64  from a pivot to the next, before rounding up, after a seed (0 … 359) or a turn (360 + c)
+    jump         (K, 360 + C, 2) float64  from a pivot to the next, before rounding up, after a seed (0 … 359) or a
+                                        turn (360 + c)
     weights      (K, 360 + C, C)        cos^2 law of the turn after each direction
     near         (K, D, 2)              disc of the margin's radius; n_near (K,)
     value        (256,) float64         a mask byte as the original's float32

@@ -112,9 +112,9 @@ def sample(
     with _speaking(as_json):
         data = _open(_tasks(task)[0], protocol, set_)
         data.prepare()
-        examples = data.dataset(split)  # type: ignore[arg-type]
-        if not 0 <= index < len(examples):  # type: ignore[arg-type]
-            raise UserError(f"--index {index}: {split} has the examples 0 to {len(examples) - 1}")
+        n, examples = len(data.labels(split)), data.dataset(split)
+        if not 0 <= index < n:
+            raise UserError(f"--index {index}: {split} has the examples 0 to {n - 1}")
         inputs, label = examples[index]
     row = {"task": task, "split": split, "index": index, "label": label, "length": inputs.shape[-1]}
     _show([row | {"inputs": inputs.tolist()}], as_json, (*row, "inputs"))
