@@ -83,12 +83,12 @@ class Experiment:
     @property
     def arch_config(self) -> Any:
         """An instance of the plugin's configuration dataclass."""
-        return self.architecture.record.load_config()(**OmegaConf.to_container(self.tree.arch, resolve=True))
+        return self.architecture.record.load_config()(**self.values["arch"])
 
     @property
     def task_options(self) -> Any:
         """An instance of the task's options dataclass."""
-        return self.task.record.load_options()(**OmegaConf.to_container(self.tree.task, resolve=True))
+        return self.task.record.load_options()(**self.values["task"])
 
     @property
     def seq_len(self) -> int:

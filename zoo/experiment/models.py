@@ -100,7 +100,7 @@ class Encoder(nn.Module):
         else:
             self.embedding = nn.Embedding(task.vocab_size, d_model)
             # unit variance per feature, as LRA's flax models and the S4 code have it
-            nn.init.normal_(self.embedding.weight)  # type: ignore[arg-type]
+            nn.init.normal_(self.embedding.weight)
         self.cls: nn.Parameter | None = None
         if tree.model.pool == "cls":
             self.cls = nn.Parameter(torch.zeros(d_model))

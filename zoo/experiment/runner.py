@@ -213,19 +213,6 @@ def _trainer(
     experiment: Experiment, attempt: _Attempt, budget: Budget, max_time: float | None, started: float
 ) -> pl.Trainer:
     train = experiment.tree.train
-    loggers: dict[str, Any] = {"csv": CSVLogger, "none": None}
-    if train.logger == "tensorboard":
-        try:
-            from lightning.pytorch.loggers import TensorBoardLogger
-
-            loggers["tensorboard"] = TensorBoardLogger
-            make_logger = TensorBoardLogger(attempt.folder, name="logs", version=f"attempt-{attempt.number}")
-        except ModuleNotFoundError as error:
-            raise UserError("train.logger=tensorboard needs: pip install 'seqzoo[tensorboard]'") from error
-    elif train.logger == "csv":
-        make_logger = CSVLogger(attempt.folder, name="logs", version=f"attempt-{attempt.number}")
-    else:
-        make_logger = False
     callbacks: list[pl.Callback] = [Checkpoints(attempt.folder), Bar(experiment.name)]
     if max_time is not None:
         callbacks.append(Deadline(max_time, started))
@@ -247,11 +234,26 @@ def _trainer(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        logger=make_logger,
+        logger=_logger(train.logger, attempt),
         log_every_n_steps=max(budget.steps // 100, 1),
         callbacks=callbacks,
         default_root_dir=attempt.folder,
     )
+
+
+def _logger(kind: str, attempt: _Attempt) -> Any:
+    """A logger of this attempt's own: an earlier attempt's log stays as it is."""
+    where: dict[str, Any] = {"save_dir": attempt.folder, "name": "logs", "version": f"attempt-{attempt.number}"}
+    if kind == "csv":
+        return CSVLogger(**where)
+    if kind == "tensorboard":
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        try:
+            return TensorBoardLogger(**where)
+        except ModuleNotFoundError as error:
+            raise UserError("train.logger=tensorboard needs: pip install 'seqzoo[tensorboard]'") from error
+    return False
 
 
 def _test(trainer: pl.Trainer, training: Training, data: TaskData, folder: Path) -> dict[str, Any]:

@@ -74,6 +74,30 @@ def budget_of(experiment: Experiment) -> Budget:
     )
 
 
+class Scores(torch.nn.Module):
+    """Accuracy and mean loss over the examples of a split."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.accuracy = MulticlassAccuracy(classes, average="micro")
+        self.loss = MeanMetric()
+
+    def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """logits (B, classes), labels (B,), loss the mean over the B examples."""
+        self.accuracy.update(logits, labels)
+        self.loss.update(loss, labels.shape[0])
+
+    def take(self) -> dict[str, float | int]:
+        """What was added since the last time."""
+        found: dict[str, float | int] = {
+            "accuracy": float(self.accuracy.compute()),
+            "loss": float(self.loss.compute()),
+        }
+        self.accuracy.reset()
+        self.loss.reset()
+        return found
+
+
 class Training(pl.LightningModule):
     """One experiment's model, loss, metrics and learning curves."""
 
@@ -83,10 +107,8 @@ class Training(pl.LightningModule):
         self.experiment = experiment
         self.budget = budget
         classes = experiment.task.record.classes
-        self.accuracy = torch.nn.ModuleDict(
-            {split: MulticlassAccuracy(classes, average="micro") for split in ("train_", "val_", "test_")}
-        )
-        self.mean_loss = torch.nn.ModuleDict({split: MeanMetric() for split in ("train_", "val_", "test_")})
+        # a module cannot have children called "train" or "eval": those are its methods
+        self.meters = torch.nn.ModuleDict({f"{split}_scores": Scores(classes) for split in ("train", "val", "test")})
         self.counts = {"train": 0, "val": 0, "test": 0}
         self.curves: list[dict[str, Any]] = []
         self.tokens = 0
@@ -116,20 +138,20 @@ class Training(pl.LightningModule):
         self._count(split, batch, logits, F.cross_entropy(logits, batch.labels))
 
     def _count(self, split: str, batch: Batch, logits: Tensor, loss: Tensor) -> None:
-        n = batch.labels.shape[0]
-        self.accuracy[split + "_"].update(logits.detach(), batch.labels)
-        self.mean_loss[split + "_"].update(loss.detach(), n)
-        self.counts[split] += n
+        self._scores(split).add(logits.detach(), batch.labels, loss.detach())
+        self.counts[split] += batch.labels.shape[0]
+
+    def _scores(self, split: str) -> Scores:
+        found = self.meters[f"{split}_scores"]
+        assert isinstance(found, Scores)
+        return found
 
     def scores(self, split: str) -> dict[str, float | int]:
-        """Mean loss and accuracy of the split since the last call, over all processes; and their n."""
-        found: dict[str, float | int] = {
-            "accuracy": float(self.accuracy[split + "_"].compute()),
-            "loss": float(self.mean_loss[split + "_"].compute()),
-            "n": self.counts[split] * self.trainer.world_size,
-        }
-        self.accuracy[split + "_"].reset()
-        self.mean_loss[split + "_"].reset()
+        """Accuracy and mean loss of the split since the last call, over all processes; and their n."""
+        n = self.counts[split] * self.trainer.world_size
+        found: dict[str, float | int] = self._scores(split).take() | {"n": n}
+        # the meter divides in float32; hits are whole numbers
+        found["accuracy"] = round(found["accuracy"] * n) / n
         self.counts[split] = 0
         return found
 

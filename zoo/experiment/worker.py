@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from zoo.experiment.sweep import sweep
 from zoo.interface.errors import UserError
@@ -25,7 +26,7 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     sys.argv[1:] = spec["command"]
     try:
-        reply = {
+        reply: dict[str, Any] = {
             "record": sweep(
                 spec["arch"],
                 spec["task"],
