@@ -85,9 +85,7 @@ class Case:
         if missing:
             raise Unmapped(f"{self.arch}/{self.name}: no leaf for {prefix}{missing[0]}")
         found = torch.autograd.grad(loss, [leaves[n] for n in names], allow_unused=True, retain_graph=retain)
-        return {
-            prefix + n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(names, found, strict=True)
-        }
+        return {prefix + n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(names, found, strict=True)}
 
 
 @dataclass

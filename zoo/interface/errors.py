@@ -63,4 +63,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = nearest(name, known)
     if near:
         return "; did you mean " + " or ".join(repr(n) for n in near) + "?"
-    return f"; valid: {', '.join(known[:40])}" if known else ""
+    more = f" … ({len(known)} in all)" if len(known) > 20 else ""
+    return f"; valid: {', '.join(known[:20])}{more}" if known else ""
