@@ -25,7 +25,7 @@ def _lra(
     batch: int,
     steps: int,
     warmup: float,
-    schedule_source: str,
+    schedule: str,
     expected: float,
 ) -> Preset:
     """A recipe of the Long Range Arena repository, as its own configuration files have it."""
@@ -55,7 +55,7 @@ def _lra(
             "optim.betas": [0.9, 0.98],
             "optim.eps": 1e-9,
             "optim.warmup": warmup,
-            "optim.schedule": "cosine",
+            "optim.schedule": schedule,
             "optim.clip": 0.0,
             "train.batch_size": batch,
             "train.samples": batch * steps,
@@ -69,7 +69,6 @@ def _lra(
             "arch.bias": f"{_LRA} lra_benchmarks/models/linformer/linformer.py: bias=False",
             "model.d_head": f"{files}: the classifier's hidden layer is mlp_dim wide",
             "optim.lr": lr_source,
-            "optim.schedule": schedule_source,
             "train.samples": f"{files}: {steps} steps of {batch}",
         },
         expected=expected,
@@ -98,7 +97,7 @@ def _text(config: str, *, warmup: int, steps: int, d_model: int, d_ff: int, n_he
         batch=32,
         steps=steps,
         warmup=reached / steps,
-        schedule_source=f"ours: {_LRA} has {rule}, an inverse square root that the frame does not have; same peak",
+        schedule="rsqrt",
         expected=expected,
     )
 
@@ -139,7 +138,7 @@ def _image(
         batch=batch,
         steps=steps,
         warmup=warmup / steps,
-        schedule_source=source,
+        schedule="cosine",
         expected=expected,
     )
 

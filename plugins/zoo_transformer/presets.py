@@ -5,10 +5,6 @@ from __future__ import annotations
 from zoo import Preset, Reported
 
 _LRA = "google-research/long-range-arena@cd31e5c"
-_TEXT_SCHEDULE = (
-    f"ours: {_LRA} decays as 1/sqrt(step) after the warm-up, which the frame does not have; the cosine starts from the "
-    "same peak"
-)
 
 
 def _lra(
@@ -59,7 +55,7 @@ def _lra(
             "optim.betas": [0.9, 0.98],
             "optim.eps": 1e-9,
             "optim.warmup": warmup,
-            "optim.schedule": "cosine",
+            "optim.schedule": "rsqrt" if text else "cosine",
             "optim.clip": clip,
             "train.batch_size": batch,
             "train.samples": batch * steps,
@@ -72,7 +68,6 @@ def _lra(
             "arch.bias": f"{_LRA} lra_benchmarks/models/transformer/transformer.py: bias=False",
             "optim.lr": lr_source,
             "optim.warmup": warmup_source,
-            "optim.schedule": _TEXT_SCHEDULE if text else files,
             "train.samples": f"{files}: {steps} steps of {batch}",
         },
         expected=expected,

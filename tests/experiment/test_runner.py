@@ -143,13 +143,16 @@ def test_kill_in_the_middle_then_the_same_command_gives_the_unbroken_record(tmp_
     assert [json.loads(note.read_text())["attempt"] for note in notes] == [2]
 
 
-def test_interrupt_is_a_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_interrupt_is_a_record(tmp_path: Path, name: str) -> None:
     process = start(tmp_path, slow=0.3)
     wait_for(tmp_path / "runs", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, name))
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert json.loads(out)[0]["outcome"] == "interrupted"
+    record = json.loads(out)[0]
+    assert record["outcome"] == "interrupted"
+    assert record["detail"].startswith(name)
 
 
 def test_several_runs_each_have_a_process_and_all_are_recorded(tmp_path: Path) -> None:

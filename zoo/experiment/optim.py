@@ -28,13 +28,15 @@ def schedule_factor(step: int, *, steps: int, settings: OptimSettings) -> float:
     """The learning rate at `step` (0-based) as a fraction of its peak.
 
     Linear warm-up over `warmup * steps` steps, the first of which already moves; then cosine or linear to
-    `min_lr_ratio`, or constant.
+    `min_lr_ratio`, constant, or rsqrt: 1 / sqrt(step) from the peak on, as Long Range Arena's text recipes have it.
     """
     warm = round(settings.warmup * steps)
     if step < warm:
         return (step + 1) / warm
     if settings.schedule == "constant":
         return 1.0
+    if settings.schedule == "rsqrt":
+        return math.sqrt(max(warm, 1) / max(step + 1, warm, 1))
     progress = min((step - warm) / max(steps - warm, 1), 1.0)
     shape = 0.5 * (1 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1 - progress
     return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * shape

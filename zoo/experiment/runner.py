@@ -11,10 +11,13 @@ import datetime as dt
 import json
 import logging
 import shlex
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,6 @@ import filelock
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.data.module import Batch, TaskData
@@ -92,12 +94,29 @@ def run(
         raise UserError(f"{experiment.name} is being run by another process (lock {folder / 'lock'})") from None
     try:
         attempt = _Attempt.begin(experiment, folder, force=force)
-        with use_backend(experiment.tree.train.backend):
+        with use_backend(experiment.tree.train.backend), termination_is_an_ending():
             training = build(experiment)
             data = open_data(experiment, training.budget, training)
             return _train_and_record(experiment, places, attempt, training, data, max_time, started)
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def termination_is_an_ending() -> Iterator[None]:
+    """SIGTERM (a scheduler's or a system's way to end a job) raises, as Ctrl-C does, so that it becomes a record."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def build(experiment: Experiment) -> Training:
@@ -195,8 +214,11 @@ def _train_and_record(
         outcome, detail = "diverged", str(error)
     except TimeLimit as error:
         outcome, detail = "timeout", str(error)
-    except (KeyboardInterrupt, SIGTERMException, SystemExit) as error:
-        outcome, detail = "interrupted", f"{type(error).__name__}; the same command goes on from the last round"
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning answers Ctrl-C with an exit of its own
+        terminated = isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM
+        signal_name = "SIGTERM" if terminated else "SIGINT"
+        outcome, detail = "interrupted", f"{signal_name}; the same command goes on from the last round"
     except Exception as error:
         outcome = "out-of-memory" if _is_out_of_memory(error) else "failed"
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]

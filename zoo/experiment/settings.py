@@ -54,7 +54,7 @@ class OptimSettings:
     eps: float = 1e-8
     """Adam's epsilon."""
     schedule: str = "cosine"
-    """cosine | linear | constant, after the warm-up, towards min_lr_ratio."""
+    """cosine | linear (both towards min_lr_ratio) | constant | rsqrt (1 / sqrt(step)), after the warm-up."""
     warmup: float = 0.1
     """Fraction of the steps in which the rate rises linearly from 0."""
     min_lr_ratio: float = 0.0
@@ -104,7 +104,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.head": ("linear", "mlp"),
     "segments.align": ("left", "right"),
     "segments.replay": ("none", "checkpoint", "mrbp"),
-    "optim.schedule": ("cosine", "linear", "constant"),
+    "optim.schedule": ("cosine", "linear", "constant", "rsqrt"),
     "train.precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
     "train.accelerator": ("auto", "cpu", "gpu"),
     "train.strategy": ("auto", "ddp", "fsdp"),
