@@ -10,6 +10,7 @@ import pytest
 
 # before torch is imported anywhere: workers share the machine's cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parents[1]
 

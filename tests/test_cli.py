@@ -66,7 +66,7 @@ def test_list_reads_well_and_survives_a_closed_pipe() -> None:
         (("bench", "--arch", "mamba", "--task", "listops", "--set", "model.mode=bidirectional"), "model.mode"),
         (
             ("bench", "--arch", "transformer", "--task", "listops", "--set", "model.d_model=30"),
-            "model.d_model",
+            "4 does not divide d_model 30 (from default; model.d_model from --set)",
         ),
         (("show", "mmba"), "did you mean 'mamba'"),
         (("check",), "names of architectures, or --all"),

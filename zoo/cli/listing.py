@@ -95,7 +95,8 @@ def show(
             {"key": key, "value": value, "origin": experiment.origins[key], "help": help_texts.get(key, "")}
             for key, value in flatten(experiment.values).items()
         ]
-        told |= {"task": task, "protocol": protocol, "config_hash": experiment.hash, "configuration": rows}
+        told |= {"task": task, "protocol": protocol, "mode": experiment.mode, "config_hash": experiment.hash}
+        told["configuration"] = rows
     if json_:
         print(json.dumps(told, indent=2))
         return
@@ -104,9 +105,13 @@ def show(
 
     console = Console()
     text = card(entry.record)
-    console.print(Markdown(text) if console.is_terminal else text, soft_wrap=not console.is_terminal, highlight=False)
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        print(text)
     if task:
         from tabulate import tabulate
 
-        print(f"\n{arch} on {task}, protocol {protocol}, configuration {told['config_hash']}\n")
-        print(tabulate([[r["key"], r["value"], r["origin"]] for r in rows], headers=("key", "value", "origin")))
+        print(f"\n{arch} on {task}, {told['mode']}, protocol {protocol}, configuration {told['config_hash']}\n")
+        cells = [[r["key"], json.dumps(r["value"]), r["origin"]] for r in rows]
+        print(tabulate(cells, headers=("key", "value", "origin"), disable_numparse=True))

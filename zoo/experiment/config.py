@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,8 +191,19 @@ def compose(
     try:
         check(experiment)
     except ConfigError as error:
-        raise ConfigError(error.key, error.message, origin=experiment.origins.get(error.key)) from error
+        raise ConfigError(error.key, error.message, origin=_origins_of(error, experiment.origins)) from error
     return experiment
+
+
+def _origins_of(error: ConfigError, origins: Mapping[str, str]) -> str | None:
+    """Where the key at fault came from, and every other key that its message names and somebody set."""
+    words = set(re.findall(r"[a-z_]+", error.message))
+    others = [
+        f"{key} from {origin}"
+        for key, origin in origins.items()
+        if key != error.key and key.rpartition(".")[2] in words and origin != "default"
+    ]
+    return "; ".join(filter(None, [origins.get(error.key), *others])) or None
 
 
 class _Composer:

@@ -16,6 +16,9 @@ from zoo.interface.errors import ConfigError
 from zoo.ops.backend import choose
 from zoo.ops.positions import alibi_lags, alibi_symmetric, rope, rope_tables, rotate
 
+FORMS = {"attention": lambda device: ("torch", "reference")}
+"""Forms of the op on any device, best first; for `choose` and `zoo doctor`."""
+
 
 def attention(
     q: Tensor,
@@ -43,7 +46,7 @@ def attention(
         raise ValueError(f"{lq} queries and {lk} keys: the causal and the symmetric form need as many of both")
     if causal and symmetric_slopes is not None:
         raise ValueError("symmetric ALiBi is the bidirectional form; the causal one is key_bias")
-    if choose("attention", ("torch", "reference")) == "torch":
+    if choose("attention", FORMS["attention"]("any")) == "torch":
         y = _fused(q, k, v, mask, causal, key_bias, symmetric_slopes, dropout)
     else:
         visible = None if mask is None else mask[:, None, None, :]

@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 from zoo.ops.backend import choose
 
+FORMS = {"diagonal_kernel": lambda device: ("torch", "reference")}
+"""Forms of the op on any device, best first; for `choose` and `zoo doctor`."""
 STATE_BLOCK = 128
 """Tokens that one GEMM folds into a state; (B, H, N, L / 128) is then half of x at N = 64."""
 
@@ -57,7 +59,7 @@ class DiagonalSSM:
         """K (Ch, H, L), real, in `dtype` (float32 or float64)."""
         forms = {"torch": self._kernel_gemm, "reference": self._kernel_vandermonde}
         with torch.autocast(self.a.device.type, enabled=False):
-            return forms[choose("diagonal_kernel", ("torch", "reference"))](L, dtype)
+            return forms[choose("diagonal_kernel", FORMS["diagonal_kernel"]("any"))](L, dtype)
 
     def _kernel_vandermonde(self, L: int, dtype: torch.dtype) -> Tensor:
         return 2 * torch.einsum("chn,hnl->chl", self.c * self.b, geometric(self.a, L)).real.to(dtype)

@@ -26,6 +26,9 @@ from torch import Tensor
 from zoo.ops.backend import choose
 from zoo.ops.diagonal import STATE_BLOCK, in_blocks
 
+FORMS = {"dplr_kernel": lambda device: ("torch", "reference")}
+"""Forms of the op on any device, best first; for `choose` and `zoo doctor`."""
+
 
 @dataclass(frozen=True)
 class DPLRSSM:
@@ -106,7 +109,7 @@ class DPLRSSM:
     def kernel(self, L: int, dtype: torch.dtype) -> Tensor:
         """K (Ch, H, L), real, in `dtype` (float32 or float64)."""
         with torch.autocast(self.dt.device.type, enabled=False):
-            if choose("dplr_kernel", ("torch", "reference")) == "reference":
+            if choose("dplr_kernel", FORMS["dplr_kernel"]("any")) == "reference":
                 K = generating_kernel(self.Lambda, self.P, self.B, truncated_C(self, L), self.dt, L)
                 return K.to(dtype)
             k = (L - 1).bit_length()

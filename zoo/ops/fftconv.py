@@ -20,6 +20,9 @@ from torch.nn import functional as F
 
 from zoo.ops.backend import choose
 
+FORMS = {"fft_conv": lambda device: ("torch", "reference")}
+"""Forms of the op on any device, best first; for `choose` and `zoo doctor`."""
+
 
 def fft_conv(x: Tensor, k: Tensor, k_back: Tensor | None = None) -> Tensor:
     """Causal long convolution, or two-sided with `k_back`.
@@ -35,7 +38,7 @@ def fft_conv(x: Tensor, k: Tensor, k_back: Tensor | None = None) -> Tensor:
         u, k = x.to(wide), k[..., :L].to(wide)
         if k_back is not None:
             k_back = k_back[..., : L - 1].to(wide)
-        if choose("fft_conv", ("torch", "reference")) == "reference":
+        if choose("fft_conv", FORMS["fft_conv"]("any")) == "reference":
             return direct_conv(u, k, k_back).to(x.dtype)
         Lk, Lb = k.shape[-1], 0 if k_back is None else k_back.shape[-1]
         # no lag of either kernel may wrap round into the first L outputs, nor the kernels into each other
