@@ -77,7 +77,7 @@ def test_mistakes_name_the_key_the_reason_and_the_origin(override: str, key: str
         experiment(overrides=[override])
     assert caught.value.key == key
     assert says in str(caught.value)
-    assert "(from --set)" in str(caught.value)
+    assert "from --set" in str(caught.value)
     assert caught.value.exit_code == 2
 
 

@@ -305,7 +305,8 @@ def forward_flops(experiment: Experiment, model: SequenceModel) -> int:
     batch = Batch(torch.zeros(shape, dtype=dtype), None, torch.zeros(1, dtype=torch.int64))
     training = model.training
     model.eval()
-    with torch.random.fork_rng(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # with gradients on: the counter hooks parameters that are given as inputs, and can do so only then
+    with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
         model(batch)
     model.train(training)
     return int(counter.get_total_flops())
