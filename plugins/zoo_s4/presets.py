@@ -113,12 +113,16 @@ PRESETS: dict[tuple[str, str], Preset] = {
         task__input="values",
     ),
     ("listops", "quick"): Preset(
-        values={"arch.d_state": 4},
+        values={"arch.d_state": 4, "arch.norm": "batch", "optim.lr": 0.01},
         sources={"*": f"{REPO} configs/experiment/lra/s4-listops.yaml"},
     ),
+    ("pathfinder", "quick"): Preset(
+        values={"arch.norm": "batch", "optim.lr": 0.004},
+        sources={"*": f"{REPO} configs/experiment/lra/s4-pathfinder.yaml"},
+    ),
     ("pathx", "quick"): Preset(
-        values={"arch.dt_min": 0.0001},
-        sources={"*": f"{REPO} configs/experiment/lra/s4-pathx.yaml: 1 / dt_min is near the length"},
+        values={"arch.norm": "batch", "arch.dt_min": 0.0001, "optim.lr": 0.001},
+        sources={"*": f"{REPO} configs/experiment/lra/s4-pathx.yaml; 1 / dt_min is near the length"},
     ),
 }
 
