@@ -61,6 +61,14 @@ def test_a_finished_run_is_not_repeated_unless_forced(tmp_path: Path, capsys: py
     assert Path(first["path"]).exists()
 
 
+def test_a_record_that_came_from_elsewhere_does_not_replace_the_run(tmp_path: Path) -> None:
+    first = one(tmp_path, protocol="smoke")
+    here = one(tmp_path, protocol="smoke", runs=tmp_path / "other runs")
+    assert here["path"] != first["path"]
+    elsewhere = one(tmp_path, protocol="smoke", results=tmp_path / "other results")
+    assert (tmp_path / "other results") in Path(elsewhere["path"]).parents
+
+
 @pytest.mark.parametrize(
     ("fault", "outcome", "says"),
     [

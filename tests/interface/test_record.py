@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from tests.records import make
 from zoo.interface import record as records
 from zoo.interface.errors import ZooError
-from zoo.interface.record import comparable, find, read_all, validate, write, write_atomically
+from zoo.interface.record import comparable, read_all, validate, write, write_atomically
 
 
 def test_the_schema_is_itself_valid() -> None:
@@ -246,21 +246,6 @@ def test_damaged_and_foreign_files_are_named_and_skipped(tmp_path: Path) -> None
 
 def test_no_directory_holds_no_records(tmp_path: Path) -> None:
     assert read_all(tmp_path / "nowhere") == ([], [])
-
-
-def test_find_gives_the_latest_first_and_only_the_one_asked_for(tmp_path: Path) -> None:
-    for k in range(11):
-        write(make(accuracy=k / 100), tmp_path)
-    write(make(seed=1), tmp_path)
-    write(make(seed=10), tmp_path)
-    folder = tmp_path / "quick" / "listops" / "alpha"
-    (folder / "0123456789ab-s0-99.json").write_text("{")
-    where = {"protocol": "quick", "task": "listops", "arch": "alpha", "config_hash": "0123456789ab"}
-    found = find(tmp_path, **where, seed=0)
-    assert [r["metrics"]["test"]["accuracy"] for r in found] == [k / 100 for k in reversed(range(11))]
-    assert found[0]["path"] == str(folder / "0123456789ab-s0-11.json")
-    assert [r["seed"] for r in find(tmp_path, **where, seed=1)] == [1]
-    assert find(tmp_path, **where, seed=2) == []
 
 
 def test_where_records_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,19 +54,26 @@ class Places:
 
 
 def finished(experiment: Experiment, places: Places) -> dict[str, Any] | None:
-    """The record of this very experiment, made by this very code, if it ended well."""
-    code = code_hash(experiment)
-    for record in records.find(
-        places.results,
-        protocol=experiment.protocol,
-        task=experiment.task.record.name,
-        arch=experiment.architecture.record.name,
-        config_hash=experiment.hash,
-        seed=experiment.seed,
-    ):
-        if record["outcome"] == "ok" and record["plugin"]["source_hash"] == code:
-            return record
-    return None
+    """The record of this very experiment, made here by this very code, if it ended well.
+
+    What decides is the run's own folder: a record that came with a checkout was made elsewhere.
+    """
+    note = _read_note(places.folder(experiment))
+    if note.get("code") != code_hash(experiment) or "record" not in note:
+        return None
+    path = Path(note["record"])
+    if not path.is_file() or places.results.resolve() not in path.resolve().parents:
+        return None
+    record = records.read(path)
+    return record | {"path": str(path)} if isinstance(record, dict) else None
+
+
+def _read_note(folder: Path) -> dict[str, Any]:
+    """What an earlier call noted in the run's folder; nothing when it was none, or was cut off."""
+    try:
+        return json.loads((folder / "run.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
 
 
 def code_hash(experiment: Experiment) -> str:
@@ -162,10 +169,7 @@ class _Attempt:
     def begin(cls, experiment: Experiment, folder: Path, *, force: bool) -> _Attempt:
         note = folder / "run.json"
         code = code_hash(experiment)
-        earlier: dict[str, Any] = {}
-        if note.exists():
-            with contextlib.suppress(json.JSONDecodeError):  # a note that was cut off is as good as none
-                earlier = json.loads(note.read_text())
+        earlier = _read_note(folder)
         same = earlier.get("code") == code and not force
         if not same:
             if earlier and not force:
@@ -226,6 +230,8 @@ def _train_and_record(
     record = _record(experiment, attempt, training, data, outcome, detail, scores, flops)
     path = records.write(record, places.results)
     if outcome == "ok":
+        note = _read_note(attempt.folder) | {"record": str(path.resolve())}
+        records.write_atomically(attempt.folder / "run.json", json.dumps(note, indent=1))
         (attempt.folder / "last.ckpt").unlink(missing_ok=True)
     record["path"] = str(path)
     return record

@@ -14,7 +14,6 @@ import errno
 import json
 import math
 import os
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -327,19 +326,3 @@ def read(file: Path) -> dict[str, Any] | str:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
-
-
-def find(
-    results_dir: Path | str, *, protocol: str, task: str, arch: str, config_hash: str, seed: int
-) -> list[dict[str, Any]]:
-    """The sound records of one identity, the latest file first, each with its file (as given) under `path`."""
-    folder = Path(results_dir) / protocol / task / arch
-    stem = f"{config_hash}-s{seed}"
-    pattern = re.compile(rf"{re.escape(stem)}(?:-(\d+))?\.json")
-    numbered = [(int(m[1] or 1), f) for f in folder.glob(f"{stem}*.json") if (m := pattern.fullmatch(f.name))]
-    found = []
-    for _, file in sorted(numbered, reverse=True):
-        record = read(file)
-        if not isinstance(record, str):
-            found.append(record | {"path": str(file)})
-    return found
