@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-ZOO = [sys.executable, "-c", "from zoo.cli import main; main()"]
+ZOO = [sys.executable, "-m", "zoo"]
 
 
 def zoo(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +49,7 @@ def test_list_reads_well_and_survives_a_closed_pipe() -> None:
     done = zoo("list")
     assert "mamba" in done.stdout
     piped = subprocess.run(
-        f"{sys.executable} -c 'from zoo.cli import main; main()' list | head -1",
+        f"{sys.executable} -m zoo list | head -1",
         shell=True, cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert "Traceback" not in piped.stderr

@@ -116,15 +116,12 @@ def test_impossible_configurations_touch_no_data_and_leave_no_record(tmp_path: P
     assert not (tmp_path / "data").exists()
 
 
-COMMAND = "from zoo.cli import main; main()"
-
-
-def start(tmp_path: Path, slow: float = 0.0) -> subprocess.Popen[str]:
+def start(tmp_path: Path, *more: str, slow: float = 0.0) -> subprocess.Popen[str]:
     args = ["bench", "--arch", "toy", "--task", "toytask", "--results", str(tmp_path / "results"), "--json"]
-    args += ["--runs", str(tmp_path / "runs")]
+    args += ["--runs", str(tmp_path / "runs"), *more]
     environment = os.environ | {"ZOO_DATA_DIR": str(tmp_path / "data"), "TOY_SLOW": str(slow)}
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *args], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "zoo", *args], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     )
 
 
@@ -176,3 +173,17 @@ def test_checkpoints_load_without_pickle(tmp_path: Path) -> None:
     best = next((tmp_path / "runs").rglob("best.ckpt"))
     state = torch.load(best, weights_only=True)["state_dict"]
     assert sum(v.numel() for k, v in state.items() if k.startswith("model.")) == record["parameters"]
+
+
+def test_two_devices_are_one_run_and_one_record(tmp_path: Path) -> None:
+    """Gradients are averaged over devices: without dropout the losses are those of one device."""
+    exact = ("--set", "arch.dropout=0", "--set", "train.precision=64-true", "--set", "train.accelerator=cpu")
+    alone, _ = start(tmp_path / "alone", *exact).communicate()
+    process = start(tmp_path, *exact, "--set", "train.devices=2", "--set", "train.strategy=ddp")
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    together, single = json.loads(out)[0], json.loads(alone)[0]
+    assert together["outcome"] == "ok"
+    assert len(list((tmp_path / "results").rglob("*.json"))) == 1
+    losses = [[p["loss"] for p in r["curves"] if p["split"] == "val"] for r in (together, single)]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)

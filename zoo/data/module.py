@@ -90,7 +90,9 @@ class TaskData(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         data = self.dataset("train")
         start, stop = self.round_of()
-        return self._loader(data, StreamOrder(len(data), self.seed, stop, start), self.batch_size)  # type: ignore[arg-type]
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        order = StreamOrder(len(data), self.seed, stop, start, rank=rank, world=world)  # type: ignore[arg-type]
+        return self._loader(data, order, self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
         return self._eval_loader("val", self.val_limit)
@@ -131,21 +133,22 @@ class StreamOrder(Sampler[int]):
     """Indices of training samples: permutation after permutation of the data, fixed by the seed.
 
     Delivers the samples [start, stop) of that endless stream: a run that resumes after k samples builds it with
-    `start=k` and sees exactly what the unbroken run would have.
+    `start=k` and sees exactly what the unbroken run would have. Of `world` devices each takes every world-th sample.
     """
 
-    def __init__(self, size: int, seed: int, stop: int, start: int = 0) -> None:
+    def __init__(self, size: int, seed: int, stop: int, start: int = 0, *, rank: int = 0, world: int = 1) -> None:
         if size < 1:
             raise ValueError("an empty training split")
         self.size, self.seed, self.stop, self.start = size, seed, stop, start
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
-        return max(self.stop - self.start, 0)
+        return len(range(self.start + self.rank, self.stop, self.world))
 
     def __iter__(self) -> Iterator[int]:
         epoch = -1
         order: np.ndarray = np.empty(0, dtype=np.int64)
-        for k in range(self.start, self.stop):
+        for k in range(self.start + self.rank, self.stop, self.world):
             if k // self.size != epoch:
                 epoch = k // self.size
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.size)

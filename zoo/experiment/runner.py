@@ -10,7 +10,6 @@ import contextlib
 import datetime as dt
 import json
 import logging
-import shlex
 import signal
 import sys
 import threading
@@ -26,6 +25,7 @@ import filelock
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.data.module import Batch, TaskData
@@ -33,6 +33,7 @@ from zoo.data.paths import data_dir
 from zoo.experiment import environment
 from zoo.experiment.config import Experiment
 from zoo.experiment.models import SequenceModel
+from zoo.experiment.sweep import command
 from zoo.experiment.training import Bar, Budget, Checkpoints, Deadline, Diverged, TimeLimit, Training, budget_of
 from zoo.interface import record as records
 from zoo.interface.errors import ConfigError, UserError
@@ -94,17 +95,32 @@ def run(
     quiet_libraries()
     folder = places.folder(experiment)
     folder.mkdir(parents=True, exist_ok=True)
+    with _only_here(experiment, folder):
+        attempt = _Attempt.begin(experiment, folder, force=force)
+        with use_backend(experiment.tree.train.backend), termination_is_an_ending():
+            training = build(experiment)
+            data = open_data(experiment, training.budget, training)
+            return _train_and_record(experiment, places, attempt, training, data, max_time, started)
+
+
+def _rank() -> int:
+    """Number of this process in a distributed run, as its launcher tells."""
+    return int(getattr(rank_zero_only, "rank", None) or 0)
+
+
+@contextlib.contextmanager
+def _only_here(experiment: Experiment, folder: Path) -> Iterator[None]:
+    """One process at a time in a run's folder; further ranks of a distributed run are guests of the first."""
+    if _rank() > 0:
+        yield
+        return
     lock = filelock.FileLock(folder / "lock")
     try:
         lock.acquire(timeout=5)
     except filelock.Timeout:
         raise UserError(f"{experiment.name} is being run by another process (lock {folder / 'lock'})") from None
     try:
-        attempt = _Attempt.begin(experiment, folder, force=force)
-        with use_backend(experiment.tree.train.backend), termination_is_an_ending():
-            training = build(experiment)
-            data = open_data(experiment, training.budget, training)
-            return _train_and_record(experiment, places, attempt, training, data, max_time, started)
+        yield
     finally:
         lock.release()
 
@@ -170,6 +186,10 @@ class _Attempt:
         note = folder / "run.json"
         code = code_hash(experiment)
         earlier = _read_note(folder)
+        if _rank() > 0:
+            # the first rank has been here, and started this one
+            checkpoint = folder / "last.ckpt"
+            return cls(folder, earlier["attempt"], earlier["started"], checkpoint if checkpoint.exists() else None)
         same = earlier.get("code") == code and not force
         if not same:
             if earlier and not force:
@@ -228,6 +248,8 @@ def _train_and_record(
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
         (attempt.folder / "traceback.txt").write_text(traceback.format_exc())
     record = _record(experiment, attempt, training, data, outcome, detail, scores, flops)
+    if _rank() > 0:
+        sys.exit(0)  # the first rank writes and tells
     path = records.write(record, places.results)
     if outcome == "ok":
         note = _read_note(attempt.folder) | {"record": str(path.resolve())}
@@ -241,7 +263,9 @@ def _trainer(
     experiment: Experiment, attempt: _Attempt, budget: Budget, max_time: float | None, started: float
 ) -> pl.Trainer:
     train = experiment.tree.train
-    callbacks: list[pl.Callback] = [Checkpoints(attempt.folder), Bar(experiment.name)]
+    callbacks: list[pl.Callback] = [Checkpoints(attempt.folder)]
+    if _rank() == 0:
+        callbacks.append(Bar(experiment.name))
     if max_time is not None:
         callbacks.append(Deadline(max_time, started))
     on_gpu = train.accelerator == "gpu" or (train.accelerator == "auto" and torch.cuda.is_available())
@@ -255,6 +279,7 @@ def _trainer(
         accumulate_grad_batches=budget.accumulate,
         gradient_clip_val=experiment.tree.optim.clip or None,
         reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,  # the data module shares the stream out itself
         num_sanity_val_steps=0,
         # on a CPU every op in use is deterministic as it is
         deterministic="warn" if on_gpu else False,
@@ -335,6 +360,8 @@ def _record(
     samples = min(training.global_step, training.budget.steps) * training.budget.batch_size
     seconds = {name: round(value, 3) for name, value in training.seconds.items()}
     plan = training.model.encoder.plan
+    # every device of a distributed run counts its own
+    tokens = training.tokens * experiment.tree.train.devices * experiment.tree.train.num_nodes
     return records.new(
         architecture={"name": arch.record.name, "title": arch.record.title, "family": arch.record.family},
         plugin={
@@ -361,9 +388,9 @@ def _record(
         baselines={"chance": task.record.chance, "majority": data.majority()},
         curves=training.curves,
         samples=samples,
-        tokens=training.tokens,
+        tokens=tokens,
         seconds=seconds,
-        tokens_per_second=round(training.tokens / seconds["train"], 1) if seconds["train"] else None,
+        tokens_per_second=round(tokens / seconds["train"], 1) if seconds["train"] else None,
         peak_memory_bytes=environment.peak_memory(training.device),
         # backward costs twice the forward
         flops=None if flops is None else 3 * flops * samples,
@@ -371,7 +398,7 @@ def _record(
         hardware=environment.hardware(),
         versions=environment.versions(),
         git=environment.git_state(),
-        command=shlex.join(["zoo", *sys.argv[1:]]),
+        command=command(),
         started=attempt.started,
         ended=_now(),
     )
@@ -397,6 +424,7 @@ def quiet_libraries() -> None:
         ".*Checkpoint directory.*exists and is not empty.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*is not resumable.*",
+        ".*It is recommended to use `self.log.*sync_dist=True.*",
         ".*GPU available but not used.*",
         ".*number of training batches.*is smaller than the logging interval.*",
     ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,15 @@ from zoo.interface.errors import UserError
 from zoo.interface.registry import Registry, registry
 
 Names = str | Sequence[str]
+
+
+COMMAND = "ZOO_COMMAND"
+"""Environment variable by which a sweep tells its processes what the user typed."""
+
+
+def command() -> str:
+    """The command line that led here, for the record."""
+    return os.environ.get(COMMAND) or shlex.join(["zoo", *sys.argv[1:]])
 
 
 def sweep(
@@ -152,7 +162,7 @@ def _apart(
         "config": str(config) if config else None,
         "max_time": max_time,
         "force": force,
-        "command": sys.argv[1:],
+        "command": command(),
         **places,
     }
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:

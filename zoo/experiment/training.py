@@ -148,7 +148,8 @@ class Training(pl.LightningModule):
 
     def scores(self, split: str) -> dict[str, float | int]:
         """Accuracy and mean loss of the split since the last call, over all processes; and their n."""
-        n = self.counts[split] * self.trainer.world_size
+        # devices share the training samples; each evaluates all examples, so that each is counted once
+        n = self.counts[split] * (self.trainer.world_size if split == "train" else 1)
         found: dict[str, float | int] = self._scores(split).take() | {"n": n}
         # the meter divides in float32; hits are whole numbers
         found["accuracy"] = round(found["accuracy"] * n) / n
@@ -169,7 +170,7 @@ class Training(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         found = self.scores("val")
         self._note("val", found)
-        self.log_dict({"val/accuracy": found["accuracy"], "val/loss": found["loss"]})
+        self.log_dict({"val/accuracy": found["accuracy"], "val/loss": found["loss"]}, rank_zero_only=True)
 
     def _note(self, split: str, found: dict[str, float | int]) -> None:
         now = time.monotonic()

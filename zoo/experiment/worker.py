@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from zoo.experiment.sweep import sweep
+from zoo.experiment.sweep import COMMAND, sweep
 from zoo.interface.errors import UserError
 from zoo.interface.record import write_atomically
 
@@ -24,7 +25,7 @@ def die_with_parent() -> None:
 def main() -> None:
     die_with_parent()
     spec = json.loads(sys.argv[1])
-    sys.argv[1:] = spec["command"]
+    os.environ[COMMAND] = spec["command"]
     try:
         reply: dict[str, Any] = {
             "record": sweep(
