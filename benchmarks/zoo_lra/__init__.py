@@ -82,22 +82,22 @@ def pictures(**quick: Any) -> dict[str, dict[str, Any]]:
 
 # The slowest architecture of the zoo takes three minutes on two cores with these.
 PATHFINDER_QUICK = {
-    "task.train_size": 3_200,
+    "task.train_size": 2_400,
     "task.val_size": 400,
     "task.test_size": 800,
-    "train.samples": 3_200,
+    "train.samples": 2_400,
     "train.batch_size": 32,
-    "train.eval_every": 1_600,
+    "train.eval_every": 1_200,
     "model.n_layers": 2,
 }
 PATHX_QUICK = {
-    "task.train_size": 96,
-    "task.val_size": 32,
+    "task.train_size": 64,
+    "task.val_size": 24,
     "task.test_size": 64,
-    "train.samples": 96,
+    "train.samples": 64,
     "train.batch_size": 8,
     "train.micro_batch_size": 1,
-    "train.eval_every": 48,
+    "train.eval_every": 32,
     "model.n_layers": 1,
 }
 
