@@ -7,7 +7,6 @@ Every ending is a record: ok, out-of-memory, diverged, timeout, interrupted, fai
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import logging
 import signal
@@ -17,70 +16,23 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.data.module import Batch, TaskData
+from zoo.data.module import TaskData
 from zoo.data.paths import data_dir
-from zoo.experiment import environment
+from zoo.experiment.attempt import Attempt, Places, only_here, rank, read_note
 from zoo.experiment.config import Experiment
 from zoo.experiment.models import SequenceModel
-from zoo.experiment.sweep import command
+from zoo.experiment.recording import forward_flops, make_record
 from zoo.experiment.training import Bar, Budget, Checkpoints, Deadline, Diverged, TimeLimit, Training, budget_of
 from zoo.interface import record as records
 from zoo.interface.errors import ConfigError, UserError
 from zoo.ops.backend import forms_that_ran, use_backend
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a run puts things: records for the board, and checkpoints and logs."""
-
-    results: Path
-    runs: Path
-
-    def folder(self, experiment: Experiment) -> Path:
-        """Checkpoints and logs of one (configuration, seed)."""
-        name = f"{experiment.hash}-s{experiment.seed}"
-        arch, task = experiment.architecture.record.name, experiment.task.record.name
-        return self.runs / experiment.protocol / task / arch / name
-
-
-def finished(experiment: Experiment, places: Places) -> dict[str, Any] | None:
-    """The record of this very experiment, made here by this very code, if it ended well.
-
-    What decides is the run's own folder: a record that came with a checkout was made elsewhere.
-    """
-    note = _read_note(places.folder(experiment))
-    if note.get("code") != code_hash(experiment) or "record" not in note:
-        return None
-    path = Path(note["record"])
-    if not path.is_file() or places.results.resolve() not in path.resolve().parents:
-        return None
-    record = records.read(path)
-    return record | {"path": str(path)} if isinstance(record, dict) else None
-
-
-def _read_note(folder: Path) -> dict[str, Any]:
-    """What an earlier call noted in the run's folder; nothing when it was none, or was cut off."""
-    try:
-        return json.loads((folder / "run.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-
-
-def code_hash(experiment: Experiment) -> str:
-    """Hash of the frame's, the plugin's and the task's sources."""
-    arch, task = experiment.architecture.record, experiment.task.record
-    return environment.source_hash("zoo", arch.backbone, arch.config, task.data)
 
 
 def run(
@@ -95,34 +47,12 @@ def run(
     quiet_libraries()
     folder = places.folder(experiment)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_here(experiment, folder):
-        attempt = _Attempt.begin(experiment, folder, force=force)
+    with only_here(experiment, folder):
+        attempt = Attempt.begin(experiment, folder, force=force)
         with use_backend(experiment.tree.train.backend), termination_is_an_ending():
             training = build(experiment)
             data = open_data(experiment, training.budget, training)
             return _train_and_record(experiment, places, attempt, training, data, max_time, started)
-
-
-def _rank() -> int:
-    """Number of this process in a distributed run, as its launcher tells."""
-    return int(getattr(rank_zero_only, "rank", None) or 0)
-
-
-@contextlib.contextmanager
-def _only_here(experiment: Experiment, folder: Path) -> Iterator[None]:
-    """One process at a time in a run's folder; further ranks of a distributed run are guests of the first."""
-    if _rank() > 0:
-        yield
-        return
-    lock = filelock.FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=5)
-    except filelock.Timeout:
-        raise UserError(f"{experiment.name} is being run by another process (lock {folder / 'lock'})") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
@@ -172,46 +102,10 @@ def open_data(experiment: Experiment, budget: Budget, training: Training) -> Tas
     return data
 
 
-@dataclass
-class _Attempt:
-    """What earlier calls left in the run's folder, and whether it may be gone on with."""
-
-    folder: Path
-    number: int
-    started: str
-    checkpoint: Path | None
-
-    @classmethod
-    def begin(cls, experiment: Experiment, folder: Path, *, force: bool) -> _Attempt:
-        note = folder / "run.json"
-        code = code_hash(experiment)
-        earlier = _read_note(folder)
-        if _rank() > 0:
-            # the first rank has been here, and started this one
-            checkpoint = folder / "last.ckpt"
-            return cls(folder, earlier["attempt"], earlier["started"], checkpoint if checkpoint.exists() else None)
-        same = earlier.get("code") == code and not force
-        if not same:
-            if earlier and not force:
-                print(f"zoo: the code has changed since {folder} was begun; starting afresh", file=sys.stderr)
-            for name in ("last.ckpt", "best.ckpt"):
-                (folder / name).unlink(missing_ok=True)
-        last = folder / "last.ckpt"
-        attempt = cls(
-            folder=folder,
-            number=earlier.get("attempt", 0) + 1,
-            started=earlier["started"] if same and last.exists() else _now(),
-            checkpoint=last if last.exists() else None,
-        )
-        state = {"code": code, "attempt": attempt.number, "started": attempt.started, "config": experiment.values}
-        records.write_atomically(note, json.dumps(state, indent=1))
-        return attempt
-
-
 def _train_and_record(
     experiment: Experiment,
     places: Places,
-    attempt: _Attempt,
+    attempt: Attempt,
     training: Training,
     data: TaskData,
     max_time: float | None,
@@ -247,12 +141,12 @@ def _train_and_record(
         outcome = "out-of-memory" if _is_out_of_memory(error) else "failed"
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
         (attempt.folder / "traceback.txt").write_text(traceback.format_exc())
-    record = _record(experiment, attempt, training, data, outcome, detail, scores, flops)
-    if _rank() > 0:
+    record = make_record(experiment, attempt, training, data, outcome, detail, scores, flops)
+    if rank() > 0:
         sys.exit(0)  # the first rank writes and tells
     path = records.write(record, places.results)
     if outcome == "ok":
-        note = _read_note(attempt.folder) | {"record": str(path.resolve())}
+        note = read_note(attempt.folder) | {"record": str(path.resolve())}
         records.write_atomically(attempt.folder / "run.json", json.dumps(note, indent=1))
         (attempt.folder / "last.ckpt").unlink(missing_ok=True)
     record["path"] = str(path)
@@ -260,11 +154,11 @@ def _train_and_record(
 
 
 def _trainer(
-    experiment: Experiment, attempt: _Attempt, budget: Budget, max_time: float | None, started: float
+    experiment: Experiment, attempt: Attempt, budget: Budget, max_time: float | None, started: float
 ) -> pl.Trainer:
     train = experiment.tree.train
     callbacks: list[pl.Callback] = [Checkpoints(attempt.folder)]
-    if _rank() == 0:
+    if rank() == 0:
         callbacks.append(Bar(experiment.name))
     if max_time is not None:
         callbacks.append(Deadline(max_time, started))
@@ -294,7 +188,7 @@ def _trainer(
     )
 
 
-def _logger(kind: str, attempt: _Attempt) -> Any:
+def _logger(kind: str, attempt: Attempt) -> Any:
     """A logger of this attempt's own: an earlier attempt's log stays as it is."""
     where: dict[str, Any] = {"save_dir": attempt.folder, "name": "logs", "version": f"attempt-{attempt.number}"}
     if kind == "csv":
@@ -327,92 +221,11 @@ def _test(trainer: pl.Trainer, training: Training, data: TaskData, folder: Path)
     }
 
 
-def forward_flops(experiment: Experiment, model: SequenceModel) -> int:
-    """FLOPs of one example's forward pass: matrix products, convolutions and attention, as torch counts them."""
-    length = experiment.seq_len
-    matching = experiment.task.record.kind == "matching"
-    shape = (1, 2, length) if matching else (1, length)
-    dtype = torch.float32 if model.encoder.values else torch.int64
-    batch = Batch(torch.zeros(shape, dtype=dtype), None, torch.zeros(1, dtype=torch.int64))
-    training = model.training
-    model.eval()
-    # with gradients on: the counter hooks parameters that are given as inputs, and can do so only then
-    with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
-        model(batch)
-    model.train(training)
-    return int(counter.get_total_flops())
-
-
-def _record(
-    experiment: Experiment,
-    attempt: _Attempt,
-    training: Training,
-    data: TaskData,
-    outcome: str,
-    detail: str,
-    scores: dict[str, Any] | None,
-    flops: int | None,
-) -> dict[str, Any]:
-    arch, task = experiment.architecture, experiment.task
-    capable = arch.record.capabilities
-    backbone = training.model.encoder.backbone
-    carries = capable.state != "none" and (experiment.mode == "causal" or capable.state == "memory")
-    samples = min(training.global_step, training.budget.steps) * training.budget.batch_size
-    seconds = {name: round(value, 3) for name, value in training.seconds.items()}
-    plan = training.model.encoder.plan
-    # every device of a distributed run counts its own
-    tokens = training.tokens * experiment.tree.train.devices * experiment.tree.train.num_nodes
-    return records.new(
-        architecture={"name": arch.record.name, "title": arch.record.title, "family": arch.record.family},
-        plugin={
-            "distribution": arch.provenance.distribution,
-            "version": arch.provenance.version,
-            "entry_point": arch.provenance.entry_point,
-            "source_hash": code_hash(experiment),
-        },
-        task={"name": task.record.name, "version": task.record.version, "suite": task.record.suite},
-        data=data.provenance(),
-        protocol=experiment.protocol,
-        overrides=dict(experiment.overrides),
-        config=experiment.values,
-        config_hash=experiment.hash,
-        seed=experiment.seed,
-        mode=experiment.mode,
-        objective="classify",
-        segment_plan=asdict(plan) if capable.segment else None,
-        parameters=sum(p.numel() for p in training.model.parameters()),
-        state_size=backbone.state_size(experiment.seq_len) if carries else None,
-        outcome=outcome,
-        detail=detail,
-        metrics=scores,
-        baselines={"chance": task.record.chance, "majority": data.majority()},
-        curves=training.curves,
-        samples=samples,
-        tokens=tokens,
-        seconds=seconds,
-        tokens_per_second=round(tokens / seconds["train"], 1) if seconds["train"] else None,
-        peak_memory_bytes=environment.peak_memory(training.device),
-        # backward costs twice the forward
-        flops=None if flops is None else 3 * flops * samples,
-        backend=forms_that_ran(),
-        hardware=environment.hardware(),
-        versions=environment.versions(),
-        git=environment.git_state(),
-        command=command(),
-        started=attempt.started,
-        ended=_now(),
-    )
-
-
 def _is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(s in text for s in ("out of memory", "can't allocate memory"))
     )
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 def quiet_libraries() -> None:
@@ -438,7 +251,7 @@ def record_lost(experiment: Experiment, places: Places, outcome: str, detail: st
     folder.mkdir(parents=True, exist_ok=True)
     training = build(experiment)
     data = open_data(experiment, training.budget, training)
-    attempt = _Attempt.begin(experiment, folder, force=False)
-    record = _record(experiment, attempt, training, data, outcome, detail, None, None)
+    attempt = Attempt.begin(experiment, folder, force=False)
+    record = make_record(experiment, attempt, training, data, outcome, detail, None, None)
     record["path"] = str(records.write(record, places.results))
     return record

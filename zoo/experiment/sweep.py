@@ -134,7 +134,8 @@ def runs_dir(given: str | Path | None) -> Path:
 
 
 def _here(experiment: Experiment, places: dict[str, str], max_time: float | None, force: bool) -> dict[str, Any]:
-    from zoo.experiment.runner import Places, finished, run
+    from zoo.experiment.attempt import Places, finished
+    from zoo.experiment.runner import run
 
     where = Places(Path(places["results"]), Path(places["runs"]))
     if not force:
@@ -184,7 +185,8 @@ def _apart(
 
 def _lost(experiment: Experiment, places: dict[str, str], code: int) -> dict[str, Any]:
     """The record of a run whose process vanished without one."""
-    from zoo.experiment.runner import Places, record_lost
+    from zoo.experiment.attempt import Places
+    from zoo.experiment.runner import record_lost
 
     if code == -signal.SIGKILL:
         outcome, detail = "out-of-memory", "the process was killed (SIGKILL); the system does so when memory runs out"

@@ -1,0 +1,96 @@
+"""What a run says of itself: everything that the board shows and that somebody needs to run it again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from zoo.data.module import Batch, TaskData
+from zoo.experiment import environment
+from zoo.experiment.attempt import Attempt, code_hash, now
+from zoo.experiment.config import Experiment
+from zoo.experiment.models import SequenceModel
+from zoo.experiment.sweep import command
+from zoo.experiment.training import Training
+from zoo.interface import record as records
+from zoo.ops.backend import forms_that_ran
+
+
+def forward_flops(experiment: Experiment, model: SequenceModel) -> int:
+    """FLOPs of one example's forward pass: matrix products, convolutions and attention, as torch counts them."""
+    length = experiment.seq_len
+    matching = experiment.task.record.kind == "matching"
+    shape = (1, 2, length) if matching else (1, length)
+    dtype = torch.float32 if model.encoder.values else torch.int64
+    batch = Batch(torch.zeros(shape, dtype=dtype), None, torch.zeros(1, dtype=torch.int64))
+    training = model.training
+    model.eval()
+    # with gradients on: the counter hooks parameters that are given as inputs, and can do so only then
+    with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
+        model(batch)
+    model.train(training)
+    return int(counter.get_total_flops())
+
+
+def make_record(
+    experiment: Experiment,
+    attempt: Attempt,
+    training: Training,
+    data: TaskData,
+    outcome: str,
+    detail: str,
+    scores: dict[str, Any] | None,
+    flops: int | None,
+) -> dict[str, Any]:
+    arch, task = experiment.architecture, experiment.task
+    capable = arch.record.capabilities
+    backbone = training.model.encoder.backbone
+    carries = capable.state != "none" and (experiment.mode == "causal" or capable.state == "memory")
+    samples = min(training.global_step, training.budget.steps) * training.budget.batch_size
+    seconds = {name: round(value, 3) for name, value in training.seconds.items()}
+    plan = training.model.encoder.plan
+    # every device of a distributed run counts its own
+    tokens = training.tokens * experiment.tree.train.devices * experiment.tree.train.num_nodes
+    return records.new(
+        architecture={"name": arch.record.name, "title": arch.record.title, "family": arch.record.family},
+        plugin={
+            "distribution": arch.provenance.distribution,
+            "version": arch.provenance.version,
+            "entry_point": arch.provenance.entry_point,
+            "source_hash": code_hash(experiment),
+        },
+        task={"name": task.record.name, "version": task.record.version, "suite": task.record.suite},
+        data=data.provenance(),
+        protocol=experiment.protocol,
+        overrides=dict(experiment.overrides),
+        config=experiment.values,
+        config_hash=experiment.hash,
+        seed=experiment.seed,
+        mode=experiment.mode,
+        objective="classify",
+        segment_plan=asdict(plan) if capable.segment else None,
+        parameters=sum(p.numel() for p in training.model.parameters()),
+        state_size=backbone.state_size(experiment.seq_len) if carries else None,
+        outcome=outcome,
+        detail=detail,
+        metrics=scores,
+        baselines={"chance": task.record.chance, "majority": data.majority()},
+        curves=training.curves,
+        samples=samples,
+        tokens=tokens,
+        seconds=seconds,
+        tokens_per_second=round(tokens / seconds["train"], 1) if seconds["train"] else None,
+        peak_memory_bytes=environment.peak_memory(training.device),
+        # backward costs twice the forward
+        flops=None if flops is None else 3 * flops * samples,
+        backend=forms_that_ran(),
+        hardware=environment.hardware(),
+        versions=environment.versions(),
+        git=environment.git_state(),
+        command=command(),
+        started=attempt.started,
+        ended=now(),
+    )
