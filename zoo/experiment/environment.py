@@ -84,13 +84,15 @@ def source_hash(*modules: str) -> str:
     digest = hashlib.sha256()
     for package in sorted({module.partition(".")[0] for module in modules}):
         spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
+        if spec is None:
             raise ModuleNotFoundError(f"no source for {package}")
-        origin = Path(spec.origin)
-        files = sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
-        for file in files:
-            digest.update(f"{package}/{file.relative_to(origin.parent)}\0".encode())
-            digest.update(file.read_bytes())
+        for folder in map(Path, spec.submodule_search_locations or []):
+            for file in sorted(folder.rglob("*.py")):
+                digest.update(f"{package}/{file.relative_to(folder)}\0".encode())
+                digest.update(file.read_bytes())
+        if not spec.submodule_search_locations and spec.origin:
+            digest.update(f"{package}\0".encode())
+            digest.update(Path(spec.origin).read_bytes())
     return digest.hexdigest()
 
 
