@@ -169,7 +169,10 @@ def test_csv_holds_one_row_per_row_and_no_zero_for_a_failure() -> None:
     assert {row["protocol"] for row in rows} == {"paper", "quick"}
     alpha = next(row for row in rows if row["architecture"] == "alpha" and row["protocol"] == "quick")
     assert json.loads(alpha["each_seed"]) == {"0": 0.41, "1": 0.42, "2": 0.4}
-    assert float(alpha["delta"]) == pytest.approx(0.41 - 0.5835)
+    assert alpha["delta"] == ""
+    paper = [row for row in rows if row["protocol"] == "paper" and row["reported"] and row["accuracy"]]
+    assert paper
+    assert all(row["delta"] for row in paper)
 
 
 def test_what_quick_shows_beside_reported_scores_is_said_to_be_another_protocol() -> None:

@@ -199,11 +199,14 @@ def test_reported_scores_stand_beside_and_change_nothing() -> None:
         ],
         "theirs:beta": [Reported(task="listops", metric="accuracy", value=0.99, source="a paper")],
     }
-    records = [make("alpha", accuracy=0.5), make("beta", accuracy=0.6)]
+    records = [make(n, protocol="paper", accuracy=a) for n, a in (("alpha", 0.5), ("beta", 0.6))]
     with_them, without = only(records, reported=told), only(records)
     row = by_name(with_them.sections[0], "alpha")
     assert [r.value for r in row.reported] == [0.99]
     assert row.delta == pytest.approx(-0.49)
+    quick = only([make("alpha", accuracy=0.5)], reported=told).sections[0].rows[0]
+    assert quick.reported == row.reported
+    assert quick.delta is None
     assert by_name(with_them.sections[0], "beta").reported == ()
     assert places(with_them.sections[0]) == places(without.sections[0]) == {"beta": 1, "alpha": 2}
     assert with_them.overall == without.overall

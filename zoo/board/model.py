@@ -67,6 +67,7 @@ class Row:
     superseded: int
     ended: str
     reported: tuple[Reported, ...] = ()
+    published: bool = False
     rank: Rank | None = None
     notes: tuple[str, ...] = ()
 
@@ -85,8 +86,11 @@ class Row:
 
     @property
     def delta(self) -> float | None:
-        """Measured minus (first) reported score."""
-        return self.estimate.mean - self.reported[0].value if self.estimate and self.reported else None
+        """Measured minus (first) reported score, under the protocol that means to repeat the published run; under any
+        other the difference of two experiments would look like a reproduction."""
+        if not (self.published and self.estimate and self.reported):
+            return None
+        return self.estimate.mean - self.reported[0].value
 
     @property
     def name(self) -> str:
@@ -244,6 +248,7 @@ def _row(records: Records, reported: ReportedScores) -> Row:
         superseded=len(records) - len(counting),
         ended=first["ended"],
         reported=tuple(r for r in told if r.task == task and r.metric == "accuracy"),
+        published=first["protocol"] == PUBLISHED,
     )
 
 

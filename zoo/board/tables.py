@@ -151,8 +151,8 @@ def remarks(board: Board, section: Section) -> list[str]:
         said.append(f"Tokens/s and memory: {machines[0]}.")
     if board.protocol != PUBLISHED and any(row.reported for row in section.rows):
         said.append(
-            f"Reported scores come from the papers' own full-size training. `{board.protocol}` is not that protocol: "
-            "Δ shows the distance, not a failed reproduction. Reported scores are in no average and no rank."
+            f"Reported scores come from the papers' own full-size training. `{board.protocol}` is not that protocol, "
+            "so no difference is shown. Reported scores are in no average and no rank."
         )
     elif any(row.reported for row in section.rows):
         said.append("Reported scores are in no average and no rank.")
