@@ -114,7 +114,8 @@ def find_cases(root: Path | None = None) -> list[tuple[str, Path]]:
 
 def load_case(path: Path) -> Case:
     meta = json.loads(path.read_text())
-    tensors = load_file(path.with_suffix(".safetensors"))
+    # copies: what is loaded lies in the file's own bytes, aligned to 8; complex kernels may crash on less than 16
+    tensors = {name: tensor.clone() for name, tensor in load_file(path.with_suffix(".safetensors")).items()}
     for name, tensor in tensors.items():
         if name.startswith(("in.", "param.")) and (tensor.is_floating_point() or tensor.is_complex()):
             tensor.requires_grad_(True)

@@ -24,7 +24,7 @@ from zoo_s4.kernel import S4Kernel
 TRANSFORMS = {
     "exp": torch.exp,
     "none": lambda p: p,
-    "relu": F.relu,
+    "relu": lambda p: F.relu(p) + 1e-4,  # the reference keeps clear of zero
     "sigmoid": torch.sigmoid,
     "softplus": F.softplus,
 }

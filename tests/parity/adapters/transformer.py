@@ -221,11 +221,10 @@ def block_config(case: Case, **extra: Any) -> TransformerConfig:
 def layer(case: Case) -> dict[str, Tensor]:
     config = case.config
     known(case, *COMMON, "d_model", "n_heads", "d_ff", "activation", "layer_norm_eps", "norm_first")
-    if not config["norm_first"]:
-        raise Unmapped("post-norm: the plugin is the pre-norm Transformer")
     # no positions in this layer: sinusoids are added outside the blocks
     ours = block_config(case, positions="sinusoidal", bias="self_attn.in_proj_bias" in case.params)
     block = transformer_block(ours, config["d_model"], causal=config["causal"]).to(case.dtype)
+    block.prenorm = config["norm_first"]
     y, _ = call(block, torch_weights(case.params, "", ""), case.inputs["x"], mask=case.inputs.get("mask"))
     return {"out.y": y}
 
@@ -302,14 +301,19 @@ def lra_encoder(case: Case) -> dict[str, Tensor]:
     if cls:
         x = torch.cat([params["cls"].expand(x.shape[0], 1, -1)[..., : x.shape[-1]], x], dim=1)
         mask = torch.cat([mask[:, :1], mask], dim=1)
-    learned = config["learn_pos_emb"]
+    learned, longest = config["learn_pos_emb"], config["max_len"] + cls
+    tables = [v for k, v in params.items() if "pos_embedding" in k]
+    if learned:
+        if len(tables) != 1:
+            raise Unmapped("learned positions without one pos_embedding")
+        longest = tables[0].shape[-2]
     backbone = TransformerBackbone(
         block_config(case, positions="learned" if learned else "sinusoidal", d_qkv=config["qkv_dim"], bias=False),
         Shape(
             d_model=config["d_model"],
             n_layers=config["n_layers"],
             mode="bidirectional",
-            max_len=config["max_len"] + cls,
+            max_len=longest,
         ),
     ).to(case.dtype)
     weights = {
@@ -317,9 +321,6 @@ def lra_encoder(case: Case) -> dict[str, Tensor]:
         "stack.final_norm.bias": params["encoder_norm.bias"],
     }
     if learned:
-        tables = [v for k, v in params.items() if "pos_embedding" in k]
-        if len(tables) != 1:
-            raise Unmapped("learned positions without one pos_embedding")
         weights["table"] = tables[0].squeeze(0)
     for i in range(config["n_layers"]):
         weights |= flax_weights(params, f"encoderblock_{i}.", f"stack.blocks.{i}.")
