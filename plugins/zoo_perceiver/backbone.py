@@ -146,6 +146,7 @@ class PerceiverBackbone(Backbone):
         super().__init__(config, shape)
         config.check(shape)
         D, causal = shape.d_model, shape.mode == "causal"
+        self.returns_latents = not causal
         activation = config.activation or ("squared_relu" if causal else "gelu")
         cross = Layer(
             Attention(D, D, n_heads=config.n_cross_heads, rotary_dim=config.rotary_dim, latent_keys=config.latent_keys),

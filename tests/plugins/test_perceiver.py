@@ -193,6 +193,21 @@ def test_the_frame_refuses_to_pool_what_pads_decide(pool: str, length: int, fine
             encoder(ids, mask)
 
 
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("n_latents", [7, 12])
+def test_as_many_latents_as_tokens_are_still_latents(n_latents: int) -> None:
+    """Pads of the input hide none of them, and no position can be picked."""
+    known = registry()
+    arch, task = known.architecture("perceiver"), known.task("toytask")
+    encoder = Encoder(compose(arch, task, overrides={"arch.n_latents": n_latents})).double().eval()
+    ids = torch.arange(12)[None] % 3
+    padded = torch.arange(12)[None] < 9
+    torch.testing.assert_close(encoder(ids, padded)[0], encoder(ids[:, :9], None)[0], **SAME)
+    encoder = Encoder(compose(arch, task, overrides={"arch.n_latents": n_latents, "model.pool": "last"}))
+    with pytest.raises(ConfigError, match="no meaning for latents"):
+        encoder(ids, padded)
+
+
 @pytest.mark.parametrize("mode", ["bidirectional", "causal"])
 def test_rows_do_not_mix(mode: str) -> None:
     backbone = build(mode, 8)

@@ -128,7 +128,8 @@ class Encoder(nn.Module):
         segments = 0
         for segment in drive(self.backbone, x, mask, None, self.plan):
             segments += 1
-            latent = self.plan.length is None and not self.causal and segment.hidden.shape[1] != x.shape[1]
+            fewer = self.plan.length is None and not self.causal and segment.hidden.shape[1] != x.shape[1]
+            latent = fewer or self.backbone.returns_latents
             if latent and self.pool != "mean":
                 raise ConfigError("model.pool", f"{self.pool} has no meaning for latents; use mean")
             if self.causal and self.plan.length is None:

@@ -146,7 +146,7 @@ def _keep(backbone: nn.Module, rows: Tensor, new: State, old: State, x: Tensor) 
 def _hidden_mask(backbone: nn.Module, mask: Tensor | None, hidden: Tensor, seq_len: int) -> Tensor | None:
     """Which hidden vectors stand for real tokens."""
     out_len = hidden.shape[1]
-    if mask is None or out_len == seq_len:
+    if mask is None or (out_len == seq_len and not getattr(backbone, "returns_latents", False)):
         return mask
     if backbone.shape.mode == "causal":
         return mask[:, seq_len - out_len :]

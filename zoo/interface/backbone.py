@@ -34,6 +34,9 @@ class Backbone(nn.Module):
     function of (parameters, x, mask, state): buffers never carry state from call to call.
     """
 
+    returns_latents: bool = False
+    """`hidden` are latents, which stand for no position of the input, even where there are as many as tokens."""
+
     def __init__(self, config: Any, shape: Shape) -> None:
         super().__init__()
         self.config = config

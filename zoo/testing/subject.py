@@ -191,7 +191,7 @@ def ragged(length: int, lengths: Sequence[int]) -> Tensor:
 
 def positions(backbone: Backbone, out_len: int, seq_len: int) -> list[int] | None:
     """Which input position each hidden vector stands for; None for latents, which stand for none."""
-    if out_len == seq_len:
+    if out_len == seq_len and not backbone.returns_latents:
         return list(range(seq_len))
     if backbone.shape.mode == "causal":
         return list(range(seq_len - out_len, seq_len))
