@@ -50,7 +50,7 @@ def init_op(case: Case) -> Result:
     bias = dt_bias(uniform, c["dt_min"], c["dt_max"], c["dt_init_floor"])
     config = MambaConfig(
         expand=uniform.shape[0] // c["d_model"],
-        **{k: c[k] for k in ("d_state", "dt_rank", "dt_init", "dt_scale") if k in c},
+        **{k: c[k] for k in ("d_state", "dt_rank", "dt_init", "dt_scale") if c.get(k) not in (None, "auto")},
     )
     built = MambaMixer(config, c["d_model"], 1)
     assert torch.equal(built.A_log, a_log(uniform.shape[0], c["d_state"]))
