@@ -68,6 +68,7 @@ def test_list_reads_well_and_survives_a_closed_pipe() -> None:
             ("bench", "--arch", "transformer", "--task", "listops", "--set", "model.d_model=30"),
             "4 does not divide d_model 30 (from default; model.d_model from --set)",
         ),
+        (("bench", "--arch", "mamba", "--task", "listops", "--seed", "3", "--seeds", "2"), "one of the two"),
         (("show", "mmba"), "did you mean 'mamba'"),
         (("check",), "names of architectures, or --all"),
         (("check", "perciever"), "did you mean 'perceiver'"),

@@ -58,6 +58,9 @@ def test_verify_names_damage_and_force_mends_it() -> None:
         (["prepare", "listops", "--set", "task.maxlen=3"], r"did you mean 'task\.max_len'"),
         (["sample", "listops", "--split", "tests"], "did you mean 'test'"),
         (["export", "listops", "--to", "x", "--limit", "2"], "at least 3"),
+        (["export", "listops,pathfinder", "--to", "x", "--limit", "9"], "unknown task 'listops,pathfinder'"),
+        (["prepare", " , "], "no task given"),
+        (["prepare", "listops", "--set", "task.seq_len=${nowhere}"], "references to other keys"),
     ],
 )
 def test_mistakes_are_told(args: list[str], complaint: str) -> None:

@@ -70,6 +70,10 @@ def test_hash_names_the_configuration_not_how_it_was_said(tmp_path: Path) -> Non
         ("arch.droppout=0.1", "arch.droppout", "did you mean 'arch.dropout'"),
         ("task.seq_length=9", "task.seq_length", "did you mean 'task.seq_len'"),
         ("nonsense=1", "nonsense", "unknown key"),
+        ("optim.lr=nan", "optim.lr", "expected a finite number, got nan"),
+        ("optim.clip=inf", "optim.clip", "expected a finite number, got inf"),
+        ("optim.lr=${optim.eps}", "optim.lr", "references to other keys are not offered"),
+        ("model.d_model=${nowhere}", "model.d_model", "references to other keys are not offered"),
     ],
 )
 def test_mistakes_name_the_key_the_reason_and_the_origin(override: str, key: str, says: str) -> None:
@@ -104,6 +108,8 @@ def test_unknown_names_are_told_with_the_nearest() -> None:
         resolve("toy", "toytask", protocol="paper")
     with pytest.raises(UserError, match="expected key=value"):
         resolve("toy", "toytask", overrides=["model.d_model"])
+    with pytest.raises(UserError, match=f"seed {2**32}: expected a number from 0"):
+        resolve("toy", "toytask", seeds=[2**32])
 
 
 def test_names_suites_and_seeds_multiply() -> None:

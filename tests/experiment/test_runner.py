@@ -16,6 +16,7 @@ import torch
 
 from tests.conftest import ROOT
 from zoo import bench
+from zoo.interface.errors import UserError
 from zoo.interface.record import comparable, validate
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -75,6 +76,8 @@ def test_a_record_that_came_from_elsewhere_does_not_replace_the_run(tmp_path: Pa
         ("nan", "diverged", "nan"),
         ("oom", "out-of-memory", "can't allocate memory"),
         ("raise", "failed", "planted fault"),
+        # weights that became NaN in a round's last step: seen only by validation
+        ("val-nan", "diverged", "validation loss became nan"),
     ],
 )
 def test_bad_endings_are_records_too(tmp_path: Path, fault: str, outcome: str, says: str) -> None:
@@ -84,6 +87,30 @@ def test_bad_endings_are_records_too(tmp_path: Path, fault: str, outcome: str, s
     assert record["metrics"] is None
     assert record["overrides"] == {"arch.fault": fault}
     assert validate({k: v for k, v in record.items() if k != "path"}) == []
+
+
+@pytest.mark.parametrize(("fault", "outcome"), [("oom", "out-of-memory"), ("raise", "failed")])
+def test_a_model_that_cannot_be_built_is_a_record_and_not_the_end_of_a_sweep(
+    tmp_path: Path, fault: str, outcome: str
+) -> None:
+    places = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    overrides = {"arch.fault": fault, "arch.fault_at": 0}
+    for seeds in ([0], [0, 1]):
+        found = bench("toy", "toytask", protocol="smoke", overrides=overrides, seeds=seeds, **places)
+        assert [record["outcome"] for record in found] == [outcome] * len(seeds)
+        for record in found:
+            assert record["parameters"] == 0
+            assert record["curves"] == []
+            assert validate({k: v for k, v in record.items() if k != "path"}) == []
+
+
+@pytest.mark.parametrize("what", ["results", "runs"])
+def test_places_that_hold_no_files_are_told_before_anything_is_done(tmp_path: Path, what: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"--{what} .*file"):
+        one(tmp_path, **{what: tmp_path / "file"})
+    assert (tmp_path / "file").read_text() == ""
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_time_limit_is_a_record_and_the_run_goes_on_from_there(tmp_path: Path) -> None:

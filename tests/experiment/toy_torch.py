@@ -17,6 +17,8 @@ from zoo.data.module import SPLITS, Example, Split, TaskData
 class ToyBackbone(Backbone):
     def __init__(self, config: Any, shape: Shape) -> None:
         super().__init__(config, shape)
+        if config.fault_at == 0:
+            self.fail()
         self.rnn = nn.GRU(shape.d_model, shape.d_model, shape.n_layers, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
         self.calls = 0
@@ -27,13 +29,16 @@ class ToyBackbone(Backbone):
             # not a setting: how slow a machine is must not change what is run
             time.sleep(float(os.environ.get("TOY_SLOW", "0")))
         if self.calls >= self.config.fault_at:
-            if self.config.fault == "nan":
+            if self.config.fault == "nan" or (self.config.fault == "val-nan" and not self.training):
                 return Output(x * float("nan"))
-            if self.config.fault == "oom":
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 EiB")
-            if self.config.fault == "raise":
-                raise RuntimeError("planted fault")
+            self.fail()
         return Output(self.dropout(self.rnn(x)[0]))
+
+    def fail(self) -> None:
+        if self.config.fault == "oom":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 EiB")
+        if self.config.fault == "raise":
+            raise RuntimeError("planted fault")
 
 
 class ToySet(Dataset[Example]):

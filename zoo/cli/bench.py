@@ -15,7 +15,7 @@ def bench(
     arch: Annotated[str, typer.Option(help="Architectures, comma-separated, or all.")],
     task: Annotated[str, typer.Option(help="Tasks or suites, comma-separated, or all.")],
     protocol: Annotated[str, typer.Option(help="smoke | quick | paper.")] = "quick",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 1,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, from 0 [1].")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="One certain seed instead.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
@@ -31,6 +31,10 @@ def bench(
     """
     from zoo.api import bench as run_all
     from zoo.experiment.sweep import results_dir
+    from zoo.interface.errors import UserError
+
+    if seed is not None and seeds is not None:
+        raise UserError("--seed names one seed and --seeds counts them from 0: one of the two")
 
     def tell(record: dict[str, Any]) -> None:
         if not json_:
@@ -40,7 +44,7 @@ def bench(
         arch,
         task,
         protocol=protocol,
-        seeds=seeds if seed is None else [seed],
+        seeds=(seeds or 1) if seed is None else [seed],
         overrides=set_ or [],
         config=config,
         results=results,

@@ -88,7 +88,7 @@ def export(
     from zoo.data.export import limited
 
     with _speaking(as_json):
-        data = limited(_open(_tasks(task)[0], protocol, set_), limit)
+        data = limited(_open(_task(task), protocol, set_), limit)
         data.prepare()
         counts = write(data, to, limit=limit, force=force)
     _show([{"task": task, "protocol": protocol, "counts": counts, "folder": str(to.expanduser().absolute())}], as_json)
@@ -110,7 +110,7 @@ def sample(
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}{did_you_mean(split, SPLITS)}")
     with _speaking(as_json):
-        data = _open(_tasks(task)[0], protocol, set_)
+        data = _open(_task(task), protocol, set_)
         data.prepare()
         n, examples = len(data.labels(split)), data.dataset(split)
         if not 0 <= index < n:
@@ -128,7 +128,7 @@ def stats(task: TaskName, protocol: Protocol = "quick", set_: Overrides = None, 
     from zoo.data.module import SPLITS
 
     with _speaking(as_json):
-        data = _open(_tasks(task)[0], protocol, set_)
+        data = _open(_task(task), protocol, set_)
         data.prepare()
         rows: list[dict[str, Any]] = []
         for split in SPLITS:
@@ -147,11 +147,20 @@ def stats(task: TaskName, protocol: Protocol = "quick", set_: Overrides = None, 
     _show(rows, as_json)
 
 
+def _task(name: str) -> Task:
+    from zoo.interface.registry import registry
+
+    return registry().task(name).record
+
+
 def _tasks(names: str) -> list[Task]:
+    from zoo.interface.errors import UserError
     from zoo.interface.registry import registry
 
     found = registry()
     wanted = list(found.tasks) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise UserError("no task given; `zoo list` shows what there is")
     return [found.task(name).record for name in wanted]
 
 

@@ -29,6 +29,8 @@ def compose_options(task: Task, protocol: str, overrides: Mapping[str, Any]) -> 
         for key, value in layer.items():
             if key not in known:
                 raise ConfigError(key, f"unknown key{did_you_mean(key, known)}", origin=origin)
+            if isinstance(value, str) and "${" in value:
+                raise ConfigError(key, f"{value!r}: references to other keys are not offered", origin=origin)
             try:
                 OmegaConf.update(tree, key.removeprefix("task."), value)
             except OmegaConfBaseException as error:

@@ -218,6 +218,8 @@ class _Composer:
         for key, value in flatten(layer).items():
             if key not in known:
                 raise ConfigError(key, f"unknown key{did_you_mean(key, known)}", origin=origin)
+            if isinstance(value, str) and "${" in value:
+                raise ConfigError(key, f"{value!r}: references to other keys are not offered", origin=origin)
             try:
                 OmegaConf.update(self.tree, key, value)
             except (ValidationError, ConfigKeyError) as error:
@@ -263,6 +265,9 @@ def check(experiment: Experiment) -> None:
     for key, allowed in CHOICES.items():
         if flat[key] not in allowed:
             raise ConfigError(key, f"{flat[key]!r}{did_you_mean(str(flat[key]), allowed)}")
+    for key, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(key, f"expected a finite number, got {value}")
     for key in POSITIVE:
         if flat[key] <= 0:
             raise ConfigError(key, f"expected a positive number, got {flat[key]}")

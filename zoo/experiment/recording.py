@@ -38,22 +38,30 @@ def forward_flops(experiment: Experiment, model: SequenceModel) -> int:
 def make_record(
     experiment: Experiment,
     attempt: Attempt,
-    training: Training,
+    training: Training | None,
     data: TaskData,
     outcome: str,
     detail: str,
     scores: dict[str, Any] | None,
     flops: int | None,
 ) -> dict[str, Any]:
+    """The record of one run. `training` is None when the model could not be built: there are then no parameters."""
     arch, task = experiment.architecture, experiment.task
     capable = arch.record.capabilities
-    backbone = training.model.encoder.backbone
     carries = capable.state != "none" and (experiment.mode == "causal" or capable.state == "memory")
-    samples = min(training.global_step, training.budget.steps) * training.budget.batch_size
-    seconds = {name: round(value, 3) for name, value in training.seconds.items()}
-    plan = training.model.encoder.plan
-    # every device of a distributed run counts its own
-    tokens = training.tokens * experiment.tree.train.devices * experiment.tree.train.num_nodes
+    parameters = samples = tokens = 0
+    seconds = {"train": 0.0, "eval": 0.0}
+    plan, state_size, curves, device = None, None, [], torch.device("cpu")
+    if training is not None:
+        encoder = training.model.encoder
+        parameters = sum(p.numel() for p in training.model.parameters())
+        samples = min(training.global_step, training.budget.steps) * training.budget.batch_size
+        seconds = {name: round(value, 3) for name, value in training.seconds.items()}
+        # every device of a distributed run counts its own
+        tokens = training.tokens * experiment.tree.train.devices * experiment.tree.train.num_nodes
+        plan = asdict(encoder.plan) if capable.segment else None
+        state_size = encoder.backbone.state_size(experiment.seq_len) if carries else None
+        curves, device = training.curves, training.device
     return records.new(
         architecture={"name": arch.record.name, "title": arch.record.title, "family": arch.record.family},
         plugin={
@@ -71,19 +79,19 @@ def make_record(
         seed=experiment.seed,
         mode=experiment.mode,
         objective="classify",
-        segment_plan=asdict(plan) if capable.segment else None,
-        parameters=sum(p.numel() for p in training.model.parameters()),
-        state_size=backbone.state_size(experiment.seq_len) if carries else None,
+        segment_plan=plan,
+        parameters=parameters,
+        state_size=state_size,
         outcome=outcome,
         detail=detail,
         metrics=scores,
         baselines={"chance": task.record.chance, "majority": data.majority()},
-        curves=training.curves,
+        curves=curves,
         samples=samples,
         tokens=tokens,
         seconds=seconds,
         tokens_per_second=round(tokens / seconds["train"], 1) if seconds["train"] else None,
-        peak_memory_bytes=environment.peak_memory(training.device),
+        peak_memory_bytes=environment.peak_memory(device),
         # backward costs twice the forward
         flops=None if flops is None else 3 * flops * samples,
         backend=forms_that_ran(),

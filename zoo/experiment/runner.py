@@ -45,12 +45,21 @@ def run(
     """
     started = time.monotonic()
     quiet_libraries()
+    if experiment.tree.train.accelerator == "gpu" and not torch.accelerator.is_available():
+        key = "train.accelerator"
+        raise ConfigError(key, "'gpu', and this machine has none; auto or cpu", origin=experiment.origins[key])
     folder = places.folder(experiment)
     folder.mkdir(parents=True, exist_ok=True)
     with only_here(experiment, folder):
         attempt = Attempt.begin(experiment, folder, force=force)
         with use_backend(experiment.tree.train.backend), termination_is_an_ending():
-            training = build(experiment)
+            try:
+                training = build(experiment)
+            except UserError:
+                raise
+            except Exception as error:
+                outcome, detail = _ending(error, attempt)
+                return _record_unbuilt(experiment, places, attempt, outcome, detail)
             data = open_data(experiment, training.budget, training)
             return _train_and_record(experiment, places, attempt, training, data, max_time, started)
 
@@ -84,7 +93,7 @@ def build(experiment: Experiment) -> Training:
     return Training(experiment, model, budget_of(experiment))
 
 
-def open_data(experiment: Experiment, budget: Budget, training: Training) -> TaskData:
+def open_data(experiment: Experiment, budget: Budget, training: Training | None) -> TaskData:
     """The task's data, prepared, verified as far as is cheap, and told what the run wants of them."""
     data = experiment.task.record.load_data()(experiment.task_options, data_dir())
     data.prepare()
@@ -92,7 +101,7 @@ def open_data(experiment: Experiment, budget: Budget, training: Training) -> Tas
         batch_size=budget.micro_batch,
         eval_batch_size=budget.eval_batch,
         seed=experiment.seed,
-        round_of=lambda: budget.round_samples(training.global_step),
+        round_of=lambda: budget.round_samples(training.global_step if training is not None else 0),
         val_limit=experiment.tree.train.val_limit or None,
         num_workers=experiment.tree.train.num_workers,
     )
@@ -126,6 +135,11 @@ def _train_and_record(
             weights_only=True,
         )
         scores = _test(trainer, training, data, attempt.folder)
+    except ConfigError as error:
+        if error.key != "backend":
+            raise
+        key = "train.backend"  # an op has been asked for a form that it has not; it knows no more than that
+        raise ConfigError(key, error.message, origin=experiment.origins[key]) from error
     except UserError:
         raise
     except Diverged as error:
@@ -138,9 +152,7 @@ def _train_and_record(
         signal_name = "SIGTERM" if terminated else "SIGINT"
         outcome, detail = "interrupted", f"{signal_name}; the same command goes on from the last round"
     except Exception as error:
-        outcome = "out-of-memory" if _is_out_of_memory(error) else "failed"
-        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
-        (attempt.folder / "traceback.txt").write_text(traceback.format_exc())
+        outcome, detail = _ending(error, attempt)
     record = make_record(experiment, attempt, training, data, outcome, detail, scores, flops)
     if rank() > 0:
         sys.exit(0)  # the first rank writes and tells
@@ -221,6 +233,25 @@ def _test(trainer: pl.Trainer, training: Training, data: TaskData, folder: Path)
     }
 
 
+def _ending(error: Exception, attempt: Attempt) -> tuple[str, str]:
+    """Outcome and detail of a run that an exception ended; the traceback stays in the run's folder."""
+    (attempt.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+    outcome = "out-of-memory" if _is_out_of_memory(error) else "failed"
+    return outcome, f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
+
+
+def _record_unbuilt(
+    experiment: Experiment, places: Places, attempt: Attempt, outcome: str, detail: str
+) -> dict[str, Any]:
+    """The record of a run whose model could not be built: no parameters, no curves."""
+    data = open_data(experiment, budget_of(experiment), None)
+    record = make_record(experiment, attempt, None, data, outcome, detail, None, None)
+    if rank() > 0:
+        sys.exit(0)  # the first rank writes and tells
+    record["path"] = str(records.write(record, places.results))
+    return record
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
@@ -249,9 +280,13 @@ def record_lost(experiment: Experiment, places: Places, outcome: str, detail: st
     quiet_libraries()
     folder = places.folder(experiment)
     folder.mkdir(parents=True, exist_ok=True)
-    training = build(experiment)
-    data = open_data(experiment, training.budget, training)
     attempt = Attempt.begin(experiment, folder, force=False)
+    try:
+        training = build(experiment)
+    except Exception as error:
+        detail += f"; and the model cannot be built: {_ending(error, attempt)[1]}"
+        return _record_unbuilt(experiment, places, attempt, outcome, detail[:2000])
+    data = open_data(experiment, training.budget, training)
     record = make_record(experiment, attempt, training, data, outcome, detail, None, None)
     record["path"] = str(records.write(record, places.results))
     return record

@@ -53,6 +53,8 @@ def sweep(
     """
     experiments = resolve(arch, task, protocol=protocol, seeds=seeds, overrides=overrides, config=config)
     places = {"results": str(results_dir(results)), "runs": str(runs_dir(runs))}
+    for what, place in places.items():
+        _must_hold_files(what, Path(place))
     alone = len(experiments) == 1
     done: list[dict[str, Any]] = []
     for experiment in experiments:
@@ -83,6 +85,9 @@ def resolve(
     chosen = range(seeds) if isinstance(seeds, int) else seeds
     if not list(chosen):
         raise UserError("no seeds: --seeds takes a number above 0")
+    for seed in chosen if not isinstance(seeds, int) else ():
+        if not 0 <= seed < 2**32:
+            raise UserError(f"seed {seed}: expected a number from 0 to {2**32 - 1}")
     file = Path(config) if config else None
     return [
         compose(known.architecture(a), known.task(t), protocol=protocol, seed=seed, file=file, overrides=overrides)
@@ -131,6 +136,16 @@ def results_dir(given: str | Path | None) -> Path:
 def runs_dir(given: str | Path | None) -> Path:
     """Where checkpoints and logs go: `ZOO_RUNS_DIR`, else ./runs."""
     return Path(given or os.environ.get("ZOO_RUNS_DIR") or "runs")
+
+
+def _must_hold_files(what: str, folder: Path) -> None:
+    """Raise UserError now, not after hours of training, where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--{what} {folder}: cannot be written to: {error.strerror or error}") from error
 
 
 def _here(experiment: Experiment, places: dict[str, str], max_time: float | None, force: bool) -> dict[str, Any]:

@@ -80,7 +80,8 @@ class Scores(torch.nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.accuracy = MulticlassAccuracy(classes, average="micro")
-        self.loss = MeanMetric()
+        # by default the meter leaves NaN out of the mean, and so hides it
+        self.loss = MeanMetric(nan_strategy="disable")
 
     def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         """logits (B, classes), labels (B,), loss the mean over the B examples."""
@@ -170,6 +171,9 @@ class Training(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         found = self.scores("val")
         self._note("val", found)
+        if not math.isfinite(found["loss"]):
+            # or weights that are NaN, which always answer the first class, might be the best of the run
+            raise Diverged(f"the validation loss became {found['loss']} at step {self.global_step}")
         self.log_dict({"val/accuracy": found["accuracy"], "val/loss": found["loss"]}, rank_zero_only=True)
 
     def _note(self, split: str, found: dict[str, float | int]) -> None:
