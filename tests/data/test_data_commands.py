@@ -50,6 +50,14 @@ def test_verify_names_damage_and_force_mends_it() -> None:
     assert call("verify", "pathfinder", "--protocol", "smoke", *SMALL)[0]["ok"]
 
 
+def test_list_survives_a_damaged_folder() -> None:
+    folder = Path(call("prepare", "listops", "--protocol", "smoke", *SMALL)[0]["folder"])
+    (folder / "manifest.json").write_text("{")
+    row = next(r for r in call("list", *SMALL) if r["task"] == "listops" and r["protocol"] == "smoke")
+    assert row["kind"] == "damaged"
+    assert str(folder / "manifest.json") in row["problem"]
+
+
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [

@@ -16,6 +16,9 @@ import torch
 
 from tests.conftest import ROOT
 from zoo import bench
+from zoo.experiment.attempt import Places
+from zoo.experiment.runner import run
+from zoo.experiment.sweep import resolve
 from zoo.interface.errors import UserError
 from zoo.interface.record import comparable, validate
 
@@ -60,6 +63,15 @@ def test_a_finished_run_is_not_repeated_unless_forced(tmp_path: Path, capsys: py
     assert forced["path"] != first["path"]
     assert comparable(forced) == comparable(first)
     assert Path(first["path"]).exists()
+
+
+def test_two_calls_at_once_make_one_record(tmp_path: Path) -> None:
+    places = Places(tmp_path / "results", tmp_path / "runs")
+    experiment = resolve("toy", "toytask", protocol="smoke")[0]
+    first = run(experiment, places)
+    # as the second call goes on once it has the lock: it had looked for a record before there was one
+    assert run(experiment, places)["path"] == str(Path(first["path"]).resolve())
+    assert len(list((tmp_path / "results").rglob("*.json"))) == 1
 
 
 def test_a_record_that_came_from_elsewhere_does_not_replace_the_run(tmp_path: Path) -> None:

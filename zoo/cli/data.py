@@ -181,6 +181,7 @@ def _speaking(as_json: bool) -> Any:
 
 def _row(task: Task, protocol: str, data: TaskData) -> dict[str, Any]:
     from zoo.data.cached import CachedData
+    from zoo.interface.errors import DataError
 
     row: dict[str, Any] = {"task": task.name, "protocol": protocol, "prepared": True}
     if isinstance(data, CachedData):
@@ -188,7 +189,10 @@ def _row(task: Task, protocol: str, data: TaskData) -> dict[str, Any]:
         if not data.prepared():
             return row
         row["megabytes"] = round(sum(f.stat().st_size for f in data.folder.iterdir()) / 1e6, 1)
-    told = data.provenance()
+    try:
+        told = data.provenance()
+    except DataError as error:
+        return row | {"kind": "damaged", "problem": str(error)}
     return row | {"kind": told["kind"], "counts": told["counts"], "provenance": told}
 
 

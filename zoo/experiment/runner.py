@@ -25,7 +25,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from zoo.data.module import TaskData
 from zoo.data.paths import data_dir
-from zoo.experiment.attempt import Attempt, Places, only_here, rank, read_note
+from zoo.experiment.attempt import Attempt, Places, finished, only_here, rank, read_note
 from zoo.experiment.config import Experiment
 from zoo.experiment.models import SequenceModel
 from zoo.experiment.recording import forward_flops, make_record
@@ -51,6 +51,11 @@ def run(
     folder = places.folder(experiment)
     folder.mkdir(parents=True, exist_ok=True)
     with only_here(experiment, folder):
+        if not force and rank() == 0:
+            # the same command elsewhere may have finished it while this one waited for the lock
+            earlier = finished(experiment, places)
+            if earlier is not None:
+                return earlier
         attempt = Attempt.begin(experiment, folder, force=force)
         with use_backend(experiment.tree.train.backend), termination_is_an_ending():
             try:
