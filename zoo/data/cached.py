@@ -80,7 +80,8 @@ class CachedData(TaskData):
 
     def _refuse(self, wrong: list[str]) -> None:
         if wrong:
-            raise DataError(f"{'; '.join(wrong)}. To make it anew: zoo data prepare {self.name} --force")
+            anew = f"zoo data prepare {self.name} --force, with the same --protocol and --set"
+            raise DataError(f"{'; '.join(wrong)}. To make it anew: {anew}")
 
     def discard(self) -> None:
         """Delete what is prepared or half prepared under these options."""

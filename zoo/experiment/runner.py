@@ -32,7 +32,7 @@ from zoo.experiment.recording import forward_flops, make_record
 from zoo.experiment.training import Bar, Budget, Checkpoints, Deadline, Diverged, TimeLimit, Training, budget_of
 from zoo.interface import record as records
 from zoo.interface.errors import ConfigError, UserError
-from zoo.ops.backend import forms_that_ran, use_backend
+from zoo.ops.backend import any_backend, forms_that_ran, use_backend
 
 
 def run(
@@ -60,13 +60,31 @@ def run(
         with use_backend(experiment.tree.train.backend), termination_is_an_ending():
             try:
                 training = build(experiment)
+                # one example through the model: what does not fit together is told before data are prepared
+                with any_backend() if on_gpu(experiment) else contextlib.nullcontext():
+                    flops = forward_flops(experiment, training.model)
+            except ConfigError as error:
+                raise _told_of_backend(error, experiment) from error
             except UserError:
                 raise
             except Exception as error:
                 outcome, detail = _ending(error, attempt)
                 return _record_unbuilt(experiment, places, attempt, outcome, detail)
             data = open_data(experiment, training.budget, training)
-            return _train_and_record(experiment, places, attempt, training, data, max_time, started)
+            return _train_and_record(experiment, places, attempt, training, flops, data, max_time, started)
+
+
+def on_gpu(experiment: Experiment) -> bool:
+    """Whether the run is to be on a GPU."""
+    wanted = experiment.tree.train.accelerator
+    return wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available())
+
+
+def _told_of_backend(error: ConfigError, experiment: Experiment) -> ConfigError:
+    """An op that was asked for a form it has not knows no key but "backend"."""
+    if error.key != "backend":
+        return error
+    return ConfigError("train.backend", error.message, origin=experiment.origins["train.backend"])
 
 
 @contextlib.contextmanager
@@ -121,18 +139,16 @@ def _train_and_record(
     places: Places,
     attempt: Attempt,
     training: Training,
+    flops: int,
     data: TaskData,
     max_time: float | None,
     started: float,
 ) -> dict[str, Any]:
     outcome, detail = "ok", ""
     scores: dict[str, Any] | None = None
-    flops: int | None = None
     trainer = _trainer(experiment, attempt, training.budget, max_time, started)
     forms_that_ran(reset=True)
     try:
-        flops = forward_flops(experiment, training.model)
-        forms_that_ran(reset=True)
         trainer.fit(
             training,
             datamodule=data,
@@ -141,10 +157,7 @@ def _train_and_record(
         )
         scores = _test(trainer, training, data, attempt.folder)
     except ConfigError as error:
-        if error.key != "backend":
-            raise
-        key = "train.backend"  # an op has been asked for a form that it has not; it knows no more than that
-        raise ConfigError(key, error.message, origin=experiment.origins[key]) from error
+        raise _told_of_backend(error, experiment) from error
     except UserError:
         raise
     except Diverged as error:
@@ -179,9 +192,9 @@ def _trainer(
         callbacks.append(Bar(experiment.name))
     if max_time is not None:
         callbacks.append(Deadline(max_time, started))
-    on_gpu = train.accelerator == "gpu" or (train.accelerator == "auto" and torch.cuda.is_available())
+    gpu = on_gpu(experiment)
     return pl.Trainer(
-        accelerator=train.accelerator if train.accelerator != "auto" else "gpu" if on_gpu else "cpu",
+        accelerator="gpu" if gpu else "cpu",
         devices=train.devices,
         num_nodes=train.num_nodes,
         strategy=train.strategy,
@@ -193,7 +206,7 @@ def _trainer(
         use_distributed_sampler=False,  # the data module shares the stream out itself
         num_sanity_val_steps=0,
         # on a CPU every op in use is deterministic as it is
-        deterministic="warn" if on_gpu else False,
+        deterministic="warn" if gpu else False,
         benchmark=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

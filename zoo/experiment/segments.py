@@ -110,6 +110,12 @@ def drive(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, pla
             state = detach(state)
         piece, piece_mask = x[:, start:stop], None if mask is None else mask[:, start:stop]
         out = _CALLS[plan.replay](backbone, piece, piece_mask, state)
+        hidden = out.hidden
+        if hidden.ndim != 3 or (hidden.shape[0], hidden.shape[2]) != (x.shape[0], x.shape[2]):
+            raise ValueError(
+                f"{type(backbone).__name__} returned hidden vectors of shape {tuple(hidden.shape)} for an input of "
+                f"shape {tuple(piece.shape)}; expected (batch, out_len, d_model)"
+            )
         rows = live[i]
         new = out.state if rows is None else _keep(backbone, rows, out.state, state, x)
         yield Segment(out.hidden, _hidden_mask(backbone, piece_mask, out.hidden, stop - start), new, out.aux, start)

@@ -21,12 +21,13 @@ from zoo.interface.errors import ConfigError
 BACKENDS = ("auto", "reference", "torch", "triton")
 
 _wanted: ContextVar[str] = ContextVar("zoo_backend", default="auto")
+_free: ContextVar[bool] = ContextVar("zoo_backend_free", default=False)
 _ran: dict[str, set[str]] = {}
 
 
 def choose(op: str, forms: Sequence[str]) -> str:
     """The form of `op` to run. `forms` are those that fit device, shape and dtype now, best first."""
-    wanted = os.environ.get("ZOO_BACKEND") or _wanted.get()
+    wanted = "auto" if _free.get() else os.environ.get("ZOO_BACKEND") or _wanted.get()
     if wanted not in BACKENDS:
         raise ConfigError("backend", f"{wanted!r}: expected one of {', '.join(BACKENDS)}")
     if wanted != "auto" and wanted not in forms:
@@ -44,6 +45,16 @@ def use_backend(backend: str) -> Iterator[None]:
         yield
     finally:
         _wanted.reset(token)
+
+
+@contextlib.contextmanager
+def any_backend() -> Iterator[None]:
+    """Let every op choose for itself inside, whatever was forced: for a pass on another device than the run's."""
+    token = _free.set(True)
+    try:
+        yield
+    finally:
+        _free.reset(token)
 
 
 def forms_that_ran(*, reset: bool = False) -> dict[str, str]:
