@@ -50,9 +50,9 @@ app.add_typer(leaderboard.app, name="leaderboard")
 
 def main() -> None:
     """Console entry: one line for a mistake and exit code 2, exit code 1 for our own failures."""
-    # read when torch loads its OpenMP: threads that wait must sleep, or two runs on one machine, each spinning for the
-    # other's cores, are thirty times slower than one
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # read when torch loads its OpenMP: threads that wait may spin for microseconds only, or two runs on one machine,
+    # each spinning for the other's cores, are thirty times slower than one
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     debug = "--debug" in sys.argv
     sys.argv = [arg for arg in sys.argv if arg != "--debug"]
     try:
