@@ -27,7 +27,6 @@ def test_smoke_run_is_recorded(arch: str, task: str, tmp_path: Path) -> None:
     assert validate({k: v for k, v in record.items() if k != "path"}) == []
     assert record["data"]["kind"] == "regenerated"
     assert record["state_size"] is None or record["state_size"] > 0
-    assert record["backend"] or arch in ("transformer_xl", "perceiver", "linformer")
     segmented = KNOWN.architecture(arch).record.capabilities.segment
     assert (record["segment_plan"] is not None) == segmented
 
@@ -48,6 +47,15 @@ def test_a_record_repeats_the_run(tmp_path: Path) -> None:
         runs=tmp_path / "runs2",
     )
     assert comparable(again[0]) == comparable(record)
+
+
+def test_the_form_that_was_asked_for_runs_and_the_record_says_so(tmp_path: Path) -> None:
+    def forms(backend: str) -> dict[str, str]:
+        asked = {"train.backend": backend}
+        return zoo.bench("mamba", "listops", protocol="smoke", overrides=asked, results=tmp_path / "r")[0]["backend"]
+
+    assert forms("auto") == {"selective_scan": "torch"}
+    assert forms("reference") == {"selective_scan": "reference"}
 
 
 def test_smoke_records_are_on_no_board(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ _compiled = numba.njit(nogil=True, cache=True)
 
 
 @_compiled
-def _apply(operator, values, n):  # type: ignore[no-untyped-def]
+def _apply(operator, values, n):
     """MIN, MAX, SM = sum modulo 10, MED = the median, of an even number the truncated mean of the middle two."""
     if operator == MIN:
         return values[:n].min()
@@ -37,7 +37,7 @@ def _apply(operator, values, n):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _tree(stream, out, limit, max_depth, max_args, values, arity, filled, operator):  # type: ignore[no-untyped-def]
+def _tree(stream, out, limit, max_depth, max_args, values, arity, filled, operator):
     """One raw tree into `out`; (tokens, value), or (0, 0) as soon as it has `limit` tokens.
 
     Row d of values, arity, filled and operator is the operator at depth d that is still open.
@@ -73,7 +73,7 @@ def _tree(stream, out, limit, max_depth, max_args, values, arity, filled, operat
 
 
 @_compiled
-def _trees(family, first, skip, min_len, max_len, max_depth, max_args, blob, lengths, labels):  # type: ignore[no-untyped-def]
+def _trees(family, first, skip, min_len, max_len, max_depth, max_args, blob, lengths, labels):
     stream, total = np.empty(1, np.uint64), 0
     values = np.empty((max_depth + 1, max_args), np.int64)
     arity, filled, operator = np.empty((3, max_depth + 1), np.int64)
@@ -124,7 +124,7 @@ def trees(
 
 
 @_compiled
-def _value(ids, operator, begin, stack):  # type: ignore[no-untyped-def]
+def _value(ids, operator, begin, stack):
     top = values = 0
     for i in range(len(ids)):
         token = ids[i]

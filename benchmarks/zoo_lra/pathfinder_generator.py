@@ -28,12 +28,12 @@ _compiled = numba.njit(nogil=True, cache=True)
 
 
 @_compiled
-def _inside(y, x, n):  # type: ignore[no-untyped-def]
+def _inside(y, x, n):
     return 0 <= y < n and 0 <= x < n
 
 
 @_compiled
-def _collides(M, t, k, patch, y, x):  # type: ignore[no-untyped-def]
+def _collides(M, t, k, patch, y, x):
     """Whether the mask of a dash plus M reaches 1.8 anywhere."""
     n, half, extent = t.resolution, t.masks.shape[2] // 2, t.extent[k, patch]
     for py in range(max(extent[0], -y), min(extent[1], n - 1 - y) + 1):
@@ -44,7 +44,7 @@ def _collides(M, t, k, patch, y, x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _merge(M, t, k, patch, y, x):  # type: ignore[no-untyped-def]
+def _merge(M, t, k, patch, y, x):
     """M = max(M, mask of a dash)."""
     n, half, extent = t.resolution, t.masks.shape[2] // 2, t.extent[k, patch]
     for py in range(max(extent[0], -y), min(extent[1], n - 1 - y) + 1):
@@ -53,7 +53,7 @@ def _merge(M, t, k, patch, y, x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _light(picture, t, k, patch, y, x, contrast):  # type: ignore[no-untyped-def]
+def _light(picture, t, k, patch, y, x, contrast):
     """picture = max(picture, contrast * dash); what is below 0 vanishes."""
     n, half, reach = t.resolution, t.lines.shape[2] // 2, t.reach[k]
     for py in range(max(-reach, -y), min(reach, n - 1 - y) + 1):
@@ -63,7 +63,7 @@ def _light(picture, t, k, patch, y, x, contrast):  # type: ignore[no-untyped-def
 
 
 @_compiled
-def _seed(stream, t, k, direction, y, x, snake):  # type: ignore[no-untyped-def]
+def _seed(stream, t, k, direction, y, x, snake):
     """Set a snake to its first dash with its tail at (y, x); False when head or pivot are outside."""
     head_y = np.int64(math.ceil(y + t.seed_head[direction, 0]))
     head_x = np.int64(math.ceil(x + t.seed_head[direction, 1]))
@@ -77,7 +77,7 @@ def _seed(stream, t, k, direction, y, x, snake):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _extend(stream, t, k, M, snake, weight):  # type: ignore[no-untyped-def]
+def _extend(stream, t, k, M, snake, weight):
     """Grow a snake by one dash; its previous one enters M. False = dead end, nothing changed."""
     n = t.resolution
     pivot_y = np.int64(math.ceil(snake[0] + t.jump[k, snake[2], 0]))
@@ -116,7 +116,7 @@ def _extend(stream, t, k, M, snake, weight):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _first_target(stream, t, k, snake):  # type: ignore[no-untyped-def]
+def _first_target(stream, t, k, snake):
     """The first target's seed, near the middle of the picture."""
     for _ in range(SEED_TRIES):
         direction = below(stream, 360)
@@ -131,7 +131,7 @@ def _first_target(stream, t, k, snake):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _second_target(stream, t, k, first, snake):  # type: ignore[no-untyped-def]
+def _second_target(stream, t, k, first, snake):
     """The second target's seed, at a fixed distance from the first one's tail. Nothing keeps them from overlapping."""
     for _ in range(SEED_TRIES):
         direction, around = below(stream, 360), below(stream, 360)
@@ -143,7 +143,7 @@ def _second_target(stream, t, k, first, snake):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _border(M, width):  # type: ignore[no-untyped-def]
+def _border(M, width):
     M[:] = 0
     M[:width] = 255
     M[-width:] = 255
@@ -152,7 +152,7 @@ def _border(M, width):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _targets(stream, t, k, M, log, weight):  # type: ignore[no-untyped-def]
+def _targets(stream, t, k, M, log, weight):
     """Both targets into M and log rows 0 … 27 (dash i of snake s in row 2 i + s). Starts over until both are whole."""
     snakes = np.empty((2, 6), np.int64)
     while True:
@@ -171,7 +171,7 @@ def _targets(stream, t, k, M, log, weight):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _room(t, k, M, direction, y, x):  # type: ignore[no-untyped-def]
+def _room(t, k, M, direction, y, x):
     """Whether a seed of this direction has room at (y, x). The outermost pixels always count as taken."""
     n = t.resolution
     for i in range(t.n_kernel[k, direction]):
@@ -182,7 +182,7 @@ def _room(t, k, M, direction, y, x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _place(stream, t, k, M, direction, spot):  # type: ignore[no-untyped-def]
+def _place(stream, t, k, M, direction, spot):
     """A uniformly chosen pixel with room for a seed of this direction into `spot`; False when there is none."""
     n = t.resolution
     for _ in range(GUESSES):
@@ -204,7 +204,7 @@ def _place(stream, t, k, M, direction, spot):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _distractor_seed(stream, t, k, M, snake):  # type: ignore[no-untyped-def]
+def _distractor_seed(stream, t, k, M, snake):
     free = 0
     for y in range(t.resolution):
         for x in range(t.resolution):
@@ -222,7 +222,7 @@ def _distractor_seed(stream, t, k, M, snake):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _distractors(stream, t, k, M, log, dashes, weight):  # type: ignore[no-untyped-def]
+def _distractors(stream, t, k, M, log, dashes, weight):
     """Up to `t.distractors` snakes of 4 dashes into M and log; one that finds no room is left out."""
     before, snake = np.empty_like(M), np.empty(6, np.int64)
     for _ in range(t.distractors):
@@ -243,7 +243,7 @@ def _distractors(stream, t, k, M, log, dashes, weight):  # type: ignore[no-untyp
 
 
 @_compiled
-def _mark(markers, t, y, x):  # type: ignore[no-untyped-def]
+def _mark(markers, t, y, x):
     """markers = max(markers, disc around (y, x)), the disc drawn large and shrunk, unclipped."""
     n, wide = t.resolution, t.shrink.shape[1]
     radius = t.marker_radius * AA
@@ -263,7 +263,7 @@ def _mark(markers, t, y, x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _compose(t, k, log, dashes, origin, terminal, out):  # type: ignore[no-untyped-def]
+def _compose(t, k, log, dashes, origin, terminal, out):
     """P = max(lines / max(lines), discs); out = floor(255 P / max(P))."""
     n = t.resolution
     lines, markers = np.zeros((n, n)), np.zeros((n, n))
@@ -281,7 +281,7 @@ def _compose(t, k, log, dashes, origin, terminal, out):  # type: ignore[no-untyp
 
 
 @_compiled
-def picture(stream, t, out, log):  # type: ignore[no-untyped-def]
+def picture(stream, t, out, log):
     """One picture from a stream.
 
     t    Tables
@@ -303,7 +303,7 @@ def picture(stream, t, out, log):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _pictures(t, family, first, out, labels, margins):  # type: ignore[no-untyped-def]
+def _pictures(t, family, first, out, labels, margins):
     stream = np.empty(1, np.uint64)
     log = np.empty((2 * TARGET_DASHES + DISTRACTOR_DASHES * t.distractors, 3), np.int64)
     for i in range(len(out)):

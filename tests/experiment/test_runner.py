@@ -214,6 +214,27 @@ def test_checkpoints_load_without_pickle(tmp_path: Path) -> None:
     assert sum(v.numel() for k, v in state.items() if k.startswith("model.")) == record["parameters"]
 
 
+def test_a_full_disk_leaves_a_record_and_no_half_written_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    import lightning.pytorch as pl
+
+    def full(self: pl.Trainer, path: Path, *args: Any, **kwargs: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pl.Trainer, "save_checkpoint", full)
+        record = one(tmp_path, protocol="smoke")
+    assert record["outcome"] == "failed"
+    assert "No space left on device" in record["detail"]
+    assert not list((tmp_path / "runs").rglob("*.partial"))
+    assert not list((tmp_path / "runs").rglob("*.ckpt"))
+    assert one(tmp_path, protocol="smoke")["outcome"] == "ok"
+
+
 def test_two_devices_are_one_run_and_one_record(tmp_path: Path) -> None:
     """Gradients are averaged over devices: without dropout the losses are those of one device."""
     exact = ("--set", "arch.dropout=0", "--set", "train.precision=64-true", "--set", "train.accelerator=cpu")

@@ -25,10 +25,6 @@ class Interval:
     high: float
     kind: Literal["t", "binomial"]
 
-    def overlaps(self, other: Interval) -> bool:
-        """Whether the two have a point in common."""
-        return self.low <= other.high and other.low <= self.high
-
 
 @dataclass(frozen=True)
 class Estimate:

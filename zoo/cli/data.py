@@ -76,7 +76,7 @@ def verify(
 @app.command()
 def export(
     task: TaskName,
-    to: Annotated[Path, typer.Option(help="The folder that becomes listops-1000 or curv_contour_length_14.")],
+    to: Annotated[Path, typer.Option(help="The folder that becomes the published one.")],
     limit: Annotated[int | None, typer.Option(help="No more examples than this in all, over the splits.")] = None,
     protocol: Annotated[str, typer.Option(help="paper, quick or smoke: which sizes and lengths.")] = "paper",
     set_: Overrides = None,

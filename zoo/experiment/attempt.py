@@ -15,7 +15,8 @@ import filelock
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo.experiment import environment
-from zoo.experiment.config import Experiment
+from zoo.experiment.config import Experiment, flatten
+from zoo.experiment.settings import NO_EFFECT
 from zoo.interface import record as records
 from zoo.interface.errors import UserError
 
@@ -40,7 +41,7 @@ def finished(experiment: Experiment, places: Places) -> dict[str, Any] | None:
     What decides is the run's own folder: a record that came with a checkout was made elsewhere.
     """
     note = read_note(places.folder(experiment))
-    if note.get("code") != code_hash(experiment) or "record" not in note:
+    if not _same(note, experiment) or "record" not in note:
         return None
     path = Path(note["record"])
     if not path.is_file() or places.results.resolve() not in path.resolve().parents:
@@ -55,6 +56,14 @@ def read_note(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "run.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
+
+
+def _same(note: dict[str, Any], experiment: Experiment) -> bool:
+    """Whether the note is of this experiment by this code, computed in this way (device, forms of the ops)."""
+    if note.get("code") != code_hash(experiment):
+        return False
+    before, today = flatten(note["config"]), flatten(experiment.values)
+    return all(before.get(key) == value for key, value in today.items() if key not in NO_EFFECT)
 
 
 def code_hash(experiment: Experiment) -> str:
@@ -103,10 +112,11 @@ class Attempt:
             # the first rank has been here, and started this one
             checkpoint = folder / "last.ckpt"
             return cls(folder, earlier["attempt"], earlier["started"], checkpoint if checkpoint.exists() else None)
-        same = earlier.get("code") == code and not force
+        same = _same(earlier, experiment) and not force
         if not same:
             if earlier and not force:
-                print(f"zoo: the code has changed since {folder} was begun; starting afresh", file=sys.stderr)
+                what = "settings of how it is computed have" if earlier.get("code") == code else "the code has"
+                print(f"zoo: {what} changed since {folder} was begun; starting afresh", file=sys.stderr)
             for name in ("last.ckpt", "best.ckpt"):
                 (folder / name).unlink(missing_ok=True)
         last = folder / "last.ckpt"

@@ -137,6 +137,9 @@ NOT_NEGATIVE = (
 )
 FRACTIONS = ("optim.warmup", "optim.min_lr_ratio", "model.dropout")
 
-NOT_IDENTITY = ("train.logger", "train.num_workers", "train.eval_batch_size", "train.accelerator", "train.backend")
+NO_EFFECT = ("train.logger", "train.num_workers", "train.eval_batch_size")
+"""Keys that no number of a run depends on."""
+
+NOT_IDENTITY = (*NO_EFFECT, "train.accelerator", "train.backend")
 """Keys that say where and how a run is computed, not what: they are not part of an experiment's identity, and
 changing them does not make a record "modified". (A micro batch is not among them: batch norm sees it.)"""

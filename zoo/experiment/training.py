@@ -227,11 +227,16 @@ class Checkpoints(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
         partial = path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            with partial.open("rb") as f:
-                os.fsync(f.fileno())
-            partial.replace(path)
+        try:
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                with partial.open("rb") as f:
+                    os.fsync(f.fileno())
+                partial.replace(path)
+        except OSError:
+            # on a full disk this is the room that the run's record needs
+            partial.unlink(missing_ok=True)
+            raise
         trainer.strategy.barrier("checkpoint")
 
 

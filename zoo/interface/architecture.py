@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from zoo.interface.errors import ConfigError, ZooError
@@ -236,4 +236,3 @@ class Provenance:
     version: str
     entry_point: str
     builtin: bool = False
-    extra: Mapping[str, str] = field(default_factory=dict)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-NormKind = Literal["layer", "rms", "batch"]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -69,8 +65,8 @@ class BatchNorm(nn.BatchNorm1d):
         return F.batch_norm(flat, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 
-def make_norm(kind: NormKind, d_model: int, *, eps: float = 1e-5) -> nn.Module:
-    """A norm by name; each is called as `norm(x, mask)` with x (B, L, D) or (B, D)."""
+def make_norm(kind: str, d_model: int, *, eps: float = 1e-5) -> nn.Module:
+    """A norm by name ("layer", "rms", "batch"); each is called as `norm(x, mask)` with x (B, L, D) or (B, D)."""
     kinds: dict[str, type[nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm, "batch": BatchNorm}
     if kind not in kinds:
         raise ValueError(f"norm {kind!r}: expected one of {sorted(kinds)}")
