@@ -13,11 +13,13 @@ _PUBLIC = {
     "Backbone": "zoo.interface.backbone",
     "Capabilities": "zoo.interface.architecture",
     "ConfigError": "zoo.interface.errors",
+    "Conversion": "zoo.interface.conversion",
     "Cost": "zoo.interface.architecture",
     "DataError": "zoo.interface.errors",
     "Output": "zoo.interface.backbone",
     "Paper": "zoo.interface.architecture",
     "Preset": "zoo.interface.architecture",
+    "Reading": "zoo.interface.conversion",
     "Reference": "zoo.interface.architecture",
     "Reported": "zoo.interface.architecture",
     "Shape": "zoo.interface.architecture",
@@ -25,6 +27,7 @@ _PUBLIC = {
     "State": "zoo.interface.backbone",
     "Task": "zoo.interface.task",
     "UserError": "zoo.interface.errors",
+    "Weight": "zoo.interface.conversion",
     "ZooError": "zoo.interface.errors",
     "bench": "zoo.api",
     "hookimpl": "zoo.interface.hookspecs",
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
     from zoo.interface.backbone import Backbone as Backbone
     from zoo.interface.backbone import Output as Output
     from zoo.interface.backbone import State as State
+    from zoo.interface.conversion import Conversion as Conversion
+    from zoo.interface.conversion import Reading as Reading
+    from zoo.interface.conversion import Weight as Weight
     from zoo.interface.errors import ConfigError as ConfigError
     from zoo.interface.errors import DataError as DataError
     from zoo.interface.errors import UserError as UserError

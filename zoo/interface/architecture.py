@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from zoo.interface.errors import ConfigError, ZooError
+from zoo.interface.errors import ConfigError, UserError, ZooError
 from zoo.interface.loading import load_object
 
 if TYPE_CHECKING:
     from zoo.interface.backbone import Backbone
+    from zoo.interface.conversion import Conversion
 
 API = 1
 """The interface number that this version of the frame speaks; a record with another one is refused by name."""
@@ -157,6 +158,7 @@ class Architecture:
                `check(self, shape) -> None`, which raises `zoo.ConfigError(field, why)` for impossible combinations
     presets    "package.module:PRESETS", a mapping (task, protocol) -> Preset; empty when there are none
     reported   "package.module:REPORTED", a sequence of Reported; empty when there are none
+    conversion "package.module:CONVERSION", a zoo.Conversion; empty when no checkpoints of others are read
     card       file name of the card beside the plugin's `__init__.py`
     """
 
@@ -171,6 +173,7 @@ class Architecture:
     cost: Cost
     presets: str = ""
     reported: str = ""
+    conversion: str = ""
     card: str = "README.md"
     api: int = API
 
@@ -201,6 +204,12 @@ class Architecture:
     def load_reported(self) -> tuple[Reported, ...]:
         """Scores from the literature."""
         return tuple(load_object(self.reported, what=f"reported scores of {self.name}")) if self.reported else ()
+
+    def load_conversion(self) -> Conversion:
+        """How checkpoints of others are read and written. UserError where the plugin has no conversion."""
+        if not self.conversion:
+            raise UserError(f"{self.name} has no conversion: no implementation with public checkpoints is mapped to it")
+        return load_object(self.conversion, what=f"conversion of {self.name}")
 
     def check(self, config: Any, shape: Shape) -> None:
         """Raise ConfigError when this architecture cannot be built from (config, shape)."""
