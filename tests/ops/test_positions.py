@@ -172,3 +172,27 @@ def test_symmetric_bias_is_a_view_of_its_lags(n_heads: int, seq_len: int) -> Non
 def test_positions_count_real_tokens() -> None:
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
     assert pos.real_positions(mask).tolist() == [[0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]
+
+
+# -- T5's buckets --------------------------------------------------------------------------------------------------
+
+
+@FEW
+@given(half=st.integers(2, 20), extra=st.integers(1, 200), bidirectional=st.booleans())
+def test_t5_buckets_are_exact_then_wider_then_one(half: int, extra: int, bidirectional: bool) -> None:
+    n, limit = 2 * half, half + extra
+    per_sign = half if bidirectional else n
+    lags = torch.arange(-2 * limit, 2 * limit + 1)
+    bucket = pos.t5_buckets(lags, bidirectional=bidirectional, n_buckets=n, max_distance=limit)
+    past = bucket[: 2 * limit + 1].flip(0)  # by distance 0, 1, ...
+    assert torch.equal(past[: per_sign // 2], torch.arange(per_sign // 2))
+    assert bool((past.diff() >= 0).all())
+    assert past[limit:].unique().tolist() == [per_sign - 1]
+    later = bucket[2 * limit + 1 :]
+    assert torch.equal(later, past[1:] + per_sign if bidirectional else torch.zeros_like(later))
+
+
+@pytest.mark.parametrize(("bidirectional", "n", "limit"), [(True, 3, 9), (False, 1, 9), (True, 32, 8), (False, 32, 16)])
+def test_t5_buckets_without_room_are_refused(bidirectional: bool, n: int, limit: int) -> None:
+    with pytest.raises(ConfigError, match=str(n if n < 4 else limit)):
+        pos.t5_buckets(torch.arange(3), bidirectional=bidirectional, n_buckets=n, max_distance=limit)

@@ -1,4 +1,4 @@
-"""Where a token stands: sinusoids, rotations (RoPE) and their extensions, linear biases (ALiBi).
+"""Where a token stands: sinusoids, rotations (RoPE) and their extensions, biases (ALiBi, T5).
 
 B batch, H heads, L seq_len, D d_model, d head dimension (even for rotations), p position, t = 0 .. d/2 - 1.
 Frequencies and angles are made in float64 (float32 where a device has no float64) and only the finished sines,
@@ -7,6 +7,7 @@ cosines and biases are rounded to the caller's dtype: an angle of 16,384 radians
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Literal, NamedTuple
 
@@ -225,3 +226,36 @@ def alibi_symmetric(slopes: Tensor, seq_len: int) -> Tensor:
     """
     lags = alibi_lags(slopes, seq_len).contiguous()
     return lags.as_strided((1, lags.shape[0], seq_len, seq_len), (0, lags.stride(0), 1, 1))
+
+
+# -- T5's buckets --------------------------------------------------------------------------------------------------
+
+
+def t5_buckets(lags: Tensor, *, bidirectional: bool, n_buckets: int, max_distance: int) -> Tensor:
+    """Bucket of each lag = key position - query position; int64 of any shape -> the same shape, 0 .. n_buckets - 1.
+
+    Raffel et al. 2020, §2.1: half of the buckets hold one distance each, the others grow logarithmically up to
+    `max_distance`, and all beyond share the last one. `bidirectional` gives half of the buckets to later keys;
+    otherwise all later keys are in bucket 0, with the query itself. Raises ConfigError when there is no room for that.
+    """
+    per_sign = n_buckets // 2 if bidirectional else n_buckets
+    if per_sign < 2:
+        least = 4 if bidirectional else 2
+        raise ConfigError("n_buckets", f"expected at least {least}, got {n_buckets}")
+    if max_distance <= per_sign // 2:
+        exact = per_sign // 2
+        raise ConfigError("max_distance", f"{max_distance} must exceed the {exact} distances with their own bucket")
+    table = _t5_table(per_sign, max_distance).to(lags.device)
+    distance = lags.abs() if bidirectional else (-lags).clamp_min(0)
+    bucket = table[distance.clamp_max(max_distance)]
+    return bucket + per_sign * (lags > 0) if bidirectional else bucket
+
+
+@functools.lru_cache(maxsize=64)
+def _t5_table(per_sign: int, max_distance: int) -> Tensor:
+    """Bucket of distance 0 .. max_distance, on the host in float32: trained tables belong to the edges made there."""
+    exact = per_sign // 2
+    distance = torch.arange(max_distance + 1, device="cpu")
+    ratio = torch.log(distance.clamp_min(exact).float() / exact) / math.log(max_distance / exact)
+    far = exact + (ratio * (per_sign - exact)).long()
+    return torch.where(distance < exact, distance, far.clamp_max(per_sign - 1))
