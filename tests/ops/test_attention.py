@@ -62,19 +62,26 @@ def with_gradients(run: Callable[[], Tensor], *leaves: Tensor) -> list[Tensor]:
     length=st.integers(1, 40),
     d=st.integers(1, 9),
     dv=st.integers(1, 12),
+    scale=st.sampled_from([None, 1.0, 0.3]),
 )
 def test_the_fused_form_is_the_definition(
-    form: str, kind: str, batch: int, heads: int, length: int, d: int, dv: int
+    form: str, kind: str, batch: int, heads: int, length: int, d: int, dv: int, scale: float | None
 ) -> None:
     q, k = noise(batch, heads, length, d, seed=1), noise(batch, heads, length, d, seed=2)
     v = noise(batch, heads, length, dv, seed=3)
     mask = some_mask(kind, batch, length)
-    extra = options(form, heads, length, mask)
+    extra = options(form, heads, length, mask) | {"scale": scale}
     ours = with_gradients(lambda: attention(q, k, v, mask=mask, **extra), q, k, v)
     with use_backend("reference"):
         theirs = with_gradients(lambda: attention(q, k, v, mask=mask, **extra), q, k, v)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_the_scale_is_that_of_the_products() -> None:
+    q, k, v = (noise(2, 3, 7, 4, seed=s) for s in (1, 2, 3))
+    torch.testing.assert_close(attention(q, k, v, scale=1.0), (q @ k.mT).softmax(-1) @ v)
+    torch.testing.assert_close(attention(q, k, v), attention(q, k, v, scale=0.5))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -30,6 +30,7 @@ def attention(
     key_bias: Tensor | None = None,
     symmetric_slopes: Tensor | None = None,
     dropout: float = 0.0,
+    scale: float | None = None,
 ) -> Tensor:
     """softmax(q kᵀ/√d + bias) v over the visible keys; q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv).
 
@@ -38,6 +39,7 @@ def attention(
     key_bias          (1 or B, H, 1, Lk) added to the scores of a key whatever the query (causal ALiBi)
     symmetric_slopes  (H,) adds -slope_h |i - j| (bidirectional ALiBi); needs Lq = Lk, not with causal
     dropout           on the attention weights; on a CPU the fused kernel has none, and (Lq, Lk) is stored
+    scale             of the products, in place of 1/√d (T5: 1)
 
     A query that sees no real key gets zero. Forms: "torch" (the fused kernels), "reference".
     """
@@ -47,14 +49,14 @@ def attention(
     if causal and symmetric_slopes is not None:
         raise ValueError("symmetric ALiBi is the bidirectional form; the causal one is key_bias")
     if choose("attention", FORMS["attention"]("any")) == "torch":
-        y = _fused(q, k, v, mask, causal, key_bias, symmetric_slopes, dropout)
+        y = _fused(q, k, v, mask, causal, key_bias, symmetric_slopes, dropout, scale)
     else:
         visible = None if mask is None else mask[:, None, None, :]
         if causal:
             earlier = torch.ones(lq, lk, dtype=torch.bool, device=q.device).tril()
             visible = earlier if visible is None else earlier & visible
         bias = key_bias if symmetric_slopes is None else symmetric_alibi_bias(symmetric_slopes, lk)
-        y = reference_attention(q, k, v, visible=visible, bias=bias, dropout=dropout)
+        y = reference_attention(q, k, v, visible=visible, bias=bias, dropout=dropout, scale=scale)
     if mask is None:
         return y
     blind = mask.cumsum(-1) == 0 if causal else ~mask.any(-1, keepdim=True)  # (B, Lq) or (B, 1)
@@ -70,14 +72,15 @@ def _fused(
     key_bias: Tensor | None,
     symmetric_slopes: Tensor | None,
     dropout: float,
+    scale: float | None,
 ) -> Tensor:
     """PyTorch's fused kernels, never given an (L, L) tensor; queries that see nothing come out finite."""
     if mask is not None:
         mask = mask | ~mask.any(-1, keepdim=True)  # (B, Lk); a softmax over no key at all would be NaN
     if not (causal or key_bias is not None or symmetric_slopes is not None):
         visible = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, Lk), broadcast inside the kernel
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)
-    scale, dv = 1 / math.sqrt(q.shape[-1]), v.shape[-1]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout, scale=scale)
+    scale, dv = 1 / math.sqrt(q.shape[-1]) if scale is None else scale, v.shape[-1]
     if mask is not None or key_bias is not None:
         q, k = _with_key_terms(q, k, mask, key_bias, scale)
         v = F.pad(v, (0, max(q.shape[-1] - dv, 0)))  # fused kernels want one head dimension
@@ -138,13 +141,14 @@ def reference_attention(
     visible: Tensor | None = None,
     bias: Tensor | None = None,
     dropout: float = 0.0,
+    scale: float | None = None,
 ) -> Tensor:
     """The definition, with every score in memory.
 
     visible (bool) and bias are broadcastable to (B, H, Lq, Lk). A query that sees nothing gets zero.
     """
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    scores = (q @ k.transpose(-1, -2)).to(wide) / math.sqrt(q.shape[-1])
+    scores = (q @ k.transpose(-1, -2)).to(wide) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     if bias is not None:
         scores = scores + bias.to(wide)
     if visible is None:
