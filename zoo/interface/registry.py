@@ -28,6 +28,7 @@ GROUP = "zoo"
 BUILTINS = (
     "zoo_transformer",
     "zoo_transformer_xl",
+    "zoo_memformer",
     "zoo_linformer",
     "zoo_perceiver",
     "zoo_s4",

@@ -1,0 +1,59 @@
+"""Configuration of the Memformer. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from zoo import ConfigError, Shape
+
+WRITES = ("bmn", "gru")
+POSITIONS = ("t5", "port")
+
+
+@dataclass
+class MemformerConfig:
+    """Hyperparameters of the architecture; the defaults are the paper's form."""
+
+    n_heads: int = 4
+    """Attention heads, in reading as in writing."""
+    d_ff: Optional[int] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    """Width of the feed-forward layers; null = 4 * d_model."""
+    n_slots: int = 32
+    """Slots of the memory, each d_model wide; the paper's language models have 32 and find 8 nearly enough."""
+    write: str = "bmn"
+    """bmn: slot attention, then the forgetting vectors and the norm of the paper. gru: slot attention, a GRU cell and a
+    feed-forward layer, as in the public port."""
+    temperature: float = 0.25
+    """Divides the scores of slot attention under bmn; the paper wants it below 1, so that a slot chooses."""
+    n_updates: int = 1
+    """How often a segment is written under gru."""
+    positions: str = "t5"
+    """t5: relative bias with T5's buckets, two-sided where attention is two-sided, else one-sided. port: the two
+    swapped, as the public port has them; its encoder cannot tell keys on the right from the query's own."""
+    n_decoder_layers: Optional[int] = None  # noqa: UP045
+    """Layers of the decoder in the seq2seq mode; null = as many as the encoder has."""
+    dropout: float = 0.0
+    """On attention weights, on the output of each sub-layer, and inside the feed-forward layers."""
+
+    def check(self, shape: Shape) -> None:
+        """Raise ConfigError when the backbone cannot be built for `shape`."""
+        for name in ("n_heads", "n_slots", "n_updates", "d_ff", "n_decoder_layers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(name, f"expected a positive number, got {value}")
+        if shape.d_model % self.n_heads:
+            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}")
+        for name, allowed in (("write", WRITES), ("positions", POSITIONS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        if not self.temperature > 0.0:
+            raise ConfigError("temperature", f"expected a positive number, got {self.temperature}")
+        if self.n_updates != 1 and self.write != "gru":
+            raise ConfigError("n_updates", f"{self.n_updates} updates per segment need write=gru; bmn writes once")
+        if self.n_decoder_layers is not None and shape.mode != "seq2seq":
+            raise ConfigError(
+                "n_decoder_layers", f"{self.n_decoder_layers} decoder layers, but the {shape.mode} mode has no decoder"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError("dropout", f"expected a fraction in [0, 1), got {self.dropout}")
