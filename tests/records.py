@@ -40,6 +40,7 @@ def make(
         "objective": "classify",
         "segment_plan": None,
         "parameters": 120_000,
+        "match": None,
         "state_size": 2048,
         "outcome": outcome,
         "detail": "" if ok else f"made {outcome}",

@@ -41,6 +41,7 @@ LISTOPS: dict[str, dict[str, Any]] = {
         "train.samples": 16_000,
         "train.batch_size": 32,
         "train.eval_every": 4_000,
+        "model.match": "transformer",
         "model.d_model": 64,
         "model.n_layers": 2,
         "optim.lr": 3e-3,
@@ -69,7 +70,7 @@ def pictures(**quick: Any) -> dict[str, dict[str, Any]]:
             "model.n_layers": 1,
             "optim.lr": 1e-3,
         },
-        "quick": {"model.d_model": 32, "optim.lr": 3e-3, **quick},
+        "quick": {"model.match": "transformer", "model.d_model": 32, "optim.lr": 3e-3, **quick},
         "paper": {
             "train.samples": 200 * 160_000,
             "train.batch_size": 64,

@@ -218,6 +218,13 @@ PRESETS: dict[tuple[str, str], Preset] = {
             "arch.k": f"{_LRA} lra_benchmarks/models/linformer: the default 16",
         },
     ),
+    ("pathfinder", "quick"): Preset(
+        values={"arch.k": 8, "arch.n_heads": 2},
+        sources={
+            "arch.k": "ours, because 32 x 1,024 weights per layer are more than the whole model that is matched",
+            "arch.n_heads": "ours, because heads are as wide as the baseline's that way",
+        },
+    ),
 }
 
 

@@ -51,7 +51,7 @@ def some_records() -> list[dict[str, Any]]:
         make("epsilon", accuracy=0.44, data=published, hardware=fast, peak_memory_bytes=3 * 2**30),
         make("alpha", "pathfinder", accuracy=0.71, **path),
         make("alpha", "pathfinder", accuracy=0.70, **path, ended="2026-01-02T03:04:04+00:00"),
-        make("gamma", "pathfinder", accuracy=0.55, **path),
+        make("gamma", "pathfinder", accuracy=0.55, match={"architecture": "alpha", "parameters": 90_000}, **path),
         make("alpha", protocol="paper", accuracy=0.55),
         make("alpha", protocol="smoke", accuracy=0.99),
     ]

@@ -56,6 +56,7 @@ class Row:
     data: str
     fingerprint: str
     parameters: int
+    off: float | None
     state_size: int | None
     seeds: tuple[Seed, ...]
     estimate: Estimate | None
@@ -209,6 +210,12 @@ def _fingerprint(record: Mapping[str, Any]) -> str:
     return json.dumps(record["data"], sort_keys=True)
 
 
+def _off(record: Mapping[str, Any]) -> float | None:
+    """How far the parameters are from those that the width was solved for, relatively; None where it was not."""
+    match = record.get("match")
+    return record["parameters"] / match["parameters"] - 1 if match and record["parameters"] else None
+
+
 def _row_order(row: Row) -> tuple[Any, ...]:
     kind = 0 if row.rank else 1 if row.estimate else 2
     score = -row.estimate.mean if row.estimate else 0.0
@@ -237,6 +244,7 @@ def _row(records: Records, reported: ReportedScores) -> Row:
         data=first["data"]["kind"],
         fingerprint=_fingerprint(first),
         parameters=first["parameters"],
+        off=_off(first),
         state_size=first["state_size"],
         seeds=tuple(_seed(r) for r in counting),
         estimate=estimate([(r["metrics"]["test"]["accuracy"], r["metrics"]["test"]["n"]) for r in ok]),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NONE = "–"
+MATCHED = 0.05
+"""Further than this from the baseline's number of parameters, a row says so."""
 
 INTERVALS = (
     "Scores are test accuracies of the weights that were best on validation. Several seeds: mean and 95 % t-interval "
@@ -82,7 +84,7 @@ def grid(section: Section) -> Grid:
         "rank": [f"{row.rank.place}{'=' if row.rank.tied else ''}" if row.rank else NONE for row in section.rows],
         "architecture": [row.name for row in section.rows],
         "mode": [_mode(row) for row in section.rows],
-        "parameters": [f"{row.parameters:,}" for row in section.rows],
+        "parameters": [_parameters(row) for row in section.rows],
         "seeds": [f"{row.converged}/{len(row.seeds)}" for row in section.rows],
         "accuracy": [percent(row.estimate.mean) if row.estimate else row.failures for row in section.rows],
         "95 % interval": [_interval(row.estimate) for row in section.rows],
@@ -107,6 +109,15 @@ def _number(sources: list[str], told: Reported) -> int:
 
 def _mode(row: Row) -> str:
     return row.mode if row.objective == "classify" else f"{row.mode}, {row.objective}"
+
+
+def _unmatched(row: Row) -> bool:
+    return row.off is not None and abs(row.off) > MATCHED
+
+
+def _parameters(row: Row) -> str:
+    """The count; in brackets how far it is from the baseline's, where no width came near enough."""
+    return f"{row.parameters:,}" + (f" ({100 * (row.off or 0):+.0f} %)" if _unmatched(row) else "")
 
 
 def _interval(found: Estimate | None) -> str:
@@ -149,6 +160,11 @@ def remarks(board: Board, section: Section) -> list[str]:
         said.append("Tokens/s and memory are from different machines: " + "; ".join(machines) + ".")
     elif machines:
         said.append(f"Tokens/s and memory: {machines[0]}.")
+    if any(_unmatched(row) for row in section.rows):
+        said.append(
+            f"Widths are solved so that every model has the baseline's number of parameters within {100 * MATCHED:.0f} "
+            "%. In brackets: how far off a model is for which no width comes as near."
+        )
     if board.protocol != PUBLISHED and any(row.reported for row in section.rows):
         said.append(
             f"Reported scores come from the papers' own full-size training. `{board.protocol}` is not that protocol, "

@@ -7,6 +7,7 @@ the key, the nearest valid ones and where it came from.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -33,7 +34,7 @@ from zoo.experiment.settings import (
 )
 from zoo.interface.architecture import Architecture, Mode, Shape
 from zoo.interface.errors import ConfigError, UserError, did_you_mean
-from zoo.interface.registry import Entry
+from zoo.interface.registry import Entry, registry
 from zoo.interface.task import PROTOCOLS, Task
 
 SECTIONS: dict[str, type] = {
@@ -55,6 +56,8 @@ class Experiment:
     tree: DictConfig
     origins: Mapping[str, str]
     overrides: Mapping[str, Any]
+    match: tuple[str, int] | None = None
+    """The baseline whose number of parameters the width was solved for, and that number."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -168,15 +171,17 @@ def compose(
     )
     OmegaConf.set_struct(tree, True)
     composer = _Composer(tree)
-    composer.apply(duty.protocols[protocol], f"protocol {protocol} of {duty.name}")
+    of_protocol = f"protocol {protocol} of {duty.name}"
+    composer.apply(duty.protocols[protocol], of_protocol)
     preset = arch.load_presets().get((duty.name, protocol))
     if preset is not None:
         for key, value in preset.values.items():
             composer.apply({key: value}, f"preset ({duty.name}, {protocol}) of {arch.name}: {preset.source(key)}")
     before = flatten(OmegaConf.to_container(tree, resolve=True))  # type: ignore[arg-type]
-    if file is not None:
-        composer.apply(read_file(file), f"file {file}")
-    composer.apply(parse_overrides(overrides), "--set")
+    own = flatten(read_file(file)) if file is not None else {}
+    composer.apply(own, f"file {file}")
+    own |= (told := flatten(parse_overrides(overrides)))
+    composer.apply(told, "--set")
     after = flatten(OmegaConf.to_container(tree, resolve=True))  # type: ignore[arg-type]
     experiment = Experiment(
         architecture=architecture,
@@ -187,12 +192,53 @@ def compose(
         origins={key: composer.origins.get(key, "default") for key in after},
         overrides={k: v for k, v in after.items() if v != before[k] and k not in NOT_IDENTITY},
     )
-    OmegaConf.set_readonly(tree, True)
+    baseline = tree.model.match
+    if (
+        baseline
+        and baseline != arch.name
+        and composer.origins.get("model.d_model", "default") in ("default", of_protocol)
+    ):
+        experiment = _matched(experiment, baseline, own)
+    OmegaConf.set_readonly(experiment.tree, True)
     try:
         check(experiment)
     except ConfigError as error:
         raise ConfigError(error.key, error.message, origin=_origins_of(error, experiment.origins)) from error
     return experiment
+
+
+SIZES = ("model.n_layers", "model.positions", "model.head", "model.d_head", "model.pool", "model.d_model")
+"""What the user may set that the baseline follows, besides everything of the task."""
+
+
+def _matched(experiment: Experiment, baseline: str, own: Mapping[str, Any]) -> Experiment:
+    """The experiment with the width at which it has as many parameters as the baseline under the same protocol."""
+    from zoo.experiment.models import count_parameters
+    from zoo.experiment.width import TOLERANCE, solve
+
+    try:
+        entry = registry().architecture(baseline)
+    except UserError as error:
+        raise ConfigError("model.match", str(error), origin=experiment.origins["model.match"]) from error
+    followed = {key: value for key, value in own.items() if key in SIZES or key.startswith("task.")}
+    reference = compose(entry, experiment.task, protocol=experiment.protocol, overrides=followed)
+
+    def with_width(width: int) -> Experiment:
+        tree = copy.deepcopy(experiment.tree)
+        tree.model.d_model = width
+        return dataclasses.replace(experiment, tree=tree)
+
+    def count(width: int) -> int:
+        wide = with_width(width)
+        check(wide)
+        return count_parameters(wide)
+
+    found = solve(count, count_parameters(reference), experiment.tree.model.d_model)
+    origin = f"solved: {found.parameters:,} parameters, {100 * found.off:+.1f} % of {baseline}'s {found.wanted:,}"
+    if not found.matched:
+        origin += f"; no width comes within {100 * TOLERANCE:.0f} %"
+    origins = {**experiment.origins, "model.d_model": origin}
+    return dataclasses.replace(with_width(found.width), origins=origins, match=(baseline, found.wanted))
 
 
 def _origins_of(error: ConfigError, origins: Mapping[str, str]) -> str | None:

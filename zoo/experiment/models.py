@@ -194,6 +194,12 @@ class SequenceModel(nn.Module):
         return at_least_float32(logits)
 
 
+def count_parameters(experiment: Experiment) -> int:
+    """Parameters of the whole model of an experiment, as its record will count them."""
+    with torch.random.fork_rng(devices=[]):
+        return sum(p.numel() for p in SequenceModel(experiment).parameters())
+
+
 def segment_plan(experiment: Experiment) -> SegmentPlan:
     """How this experiment's inputs are driven through its backbone; one call where no segments are needed."""
     settings = experiment.tree.segments

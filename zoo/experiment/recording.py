@@ -81,6 +81,9 @@ def make_record(
         objective="classify",
         segment_plan=plan,
         parameters=parameters,
+        match=None
+        if experiment.match is None
+        else {"architecture": experiment.match[0], "parameters": experiment.match[1]},
         state_size=state_size,
         outcome=outcome,
         detail=detail,

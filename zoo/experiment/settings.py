@@ -10,7 +10,9 @@ class ModelSettings:
     """What stands around and above the architecture."""
 
     d_model: int = 64
-    """Width of the residual stream."""
+    """Width of the residual stream; with `match`, that of the baseline."""
+    match: str = ""
+    """An architecture: the width of every other one is solved so that it has as many parameters. Empty = d_model."""
     n_layers: int = 2
     """Depth of the backbone."""
     mode: str = "auto"

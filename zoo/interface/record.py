@@ -71,6 +71,7 @@ def new(
     objective: str,
     segment_plan: Mapping[str, Any] | None,
     parameters: int,
+    match: Mapping[str, Any] | None,
     state_size: int | None,
     outcome: Outcome | str,
     detail: str,
@@ -97,6 +98,7 @@ def new(
     task          {name, version, suite};  data   {kind, version, seed | files, counts}
     overrides     dotted key -> value that the user changed;  config: the resolved tree
     metrics       {"val": {accuracy, loss, n}, "test": …}, scores as fractions; None unless the outcome is "ok"
+    match         {"architecture", "parameters"} of the baseline that the width was solved for, or None
     baselines     {"chance", "majority"}, fractions
     curves        [{step, samples, seconds, split, loss, metric}]
     seconds       {"train", "eval"};  started, ended: ISO 8601 in UTC
