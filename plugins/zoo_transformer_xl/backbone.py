@@ -18,53 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, Output, Shape, State
-from zoo.nn import MLP, LayerNorm, mark
+from zoo.nn import Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl, mark
+from zoo.ops.memory import kept_rows, real_first, take_rows
+from zoo.ops.relative import distances, sinusoids, visible_keys
 from zoo_transformer_xl.config import TransformerXLConfig
-from zoo_transformer_xl.op import distances, kept_rows, relative_attention, sinusoids, visible_keys
-
-
-class RelativeLayer(nn.Module):
-    """One layer. `context` is [memory; h]; the gradient is stopped where the memory is made, not here."""
-
-    def __init__(self, config: TransformerXLConfig, d_model: int) -> None:
-        super().__init__()
-        self.n_heads = config.n_heads
-        self.d_head = config.d_head or d_model // config.n_heads
-        self.pre_lnorm = config.pre_lnorm
-        self.attn_dropout = config.attn_dropout
-        width = self.n_heads * self.d_head
-        self.W_q = nn.Linear(d_model, width, bias=False)
-        self.W_kE = nn.Linear(d_model, width, bias=False)
-        self.W_v = nn.Linear(d_model, width, bias=False)
-        self.W_kR = nn.Linear(d_model, width, bias=False)
-        self.W_o = nn.Linear(width, d_model, bias=False)
-        self.norm_attn = LayerNorm(d_model)
-        self.ff = MLP(d_model, config.d_ff or 4 * d_model, activation="relu", dropout=config.dropout)
-        self.norm_ff = LayerNorm(d_model)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, context: Tensor, n_tokens: int, R: Tensor, u: Tensor, v: Tensor, visible: Tensor) -> Tensor:
-        """context (B, K, D), R (P, D), u and v (H, E), visible (B|1, 1, T, K) -> (B, T, D)."""
-        h = context[:, -n_tokens:]
-        z = self.norm_attn(context) if self.pre_lnorm else context
-        y = relative_attention(
-            self._heads(self.W_q(z[:, -n_tokens:])),
-            self._heads(self.W_kE(z)),
-            self._heads(self.W_v(z)),
-            self._heads(self.W_kR(R)),
-            u,
-            v,
-            visible,
-            self.attn_dropout if self.training else 0.0,
-        )
-        a = h + self.dropout(self.W_o(y.flatten(-2)))
-        if self.pre_lnorm:
-            return a + self.dropout(self.ff(self.norm_ff(a)))
-        a = self.norm_attn(a)
-        return self.norm_ff(a + self.dropout(self.ff(a)))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_heads, self.d_head))
 
 
 class TransformerXLBackbone(Backbone):
@@ -79,34 +36,32 @@ class TransformerXLBackbone(Backbone):
         config.check(shape)
         self.mem_len = shape.max_len if config.mem_len is None else config.mem_len
         self.two_sided = shape.mode == "bidirectional"
-        self.layers = nn.ModuleList(RelativeLayer(config, shape.d_model) for _ in range(shape.n_layers))
-        d_head = config.d_head or shape.d_model // config.n_heads
-        self.u = nn.Parameter(torch.empty(config.n_heads, d_head))
-        self.v = nn.Parameter(torch.empty(config.n_heads, d_head))
+        D, H = shape.d_model, config.n_heads
+        E, d_ff = config.d_head or D // H, config.d_ff or 4 * D
+        self.layers = nn.ModuleList(
+            RelativeLayer(
+                RelativeAttention(D, H, E, dropout=config.attn_dropout),
+                D,
+                d_ff,
+                pre_lnorm=config.pre_lnorm,
+                dropout=config.dropout,
+            )
+            for _ in range(shape.n_layers)
+        )
+        self.u, self.v = nn.Parameter(torch.empty(H, E)), nn.Parameter(torch.empty(H, E))
         mark(self, "u", "v", weight_decay=0.0)
         self.dropout = nn.Dropout(config.dropout)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """As the reference's train.py: all weights N(0, 0.02²), norms N(1, 0.02²), biases zero."""
         for parameter in (self.u, self.v):
             nn.init.normal_(parameter, 0.0, 0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, 0.0, 0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, LayerNorm):
-                nn.init.normal_(module.weight, 1.0, 0.02)
-                nn.init.zeros_(module.bias)
+        initialise_as_transformer_xl(self)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """One segment. Real tokens are moved together, so distances count real tokens only and pads change nothing."""
         B, T, _ = x.shape
         order = None
         if mask is not None:
-            order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # (B, T), real tokens first
-            x = _take_rows(x.masked_fill(~mask[..., None], 0.0), order)
+            order = real_first(mask)  # (B, T)
+            x = take_rows(x.masked_fill(~mask[..., None], 0.0), order)
             mask = mask.gather(1, order)
         if state is None:
             memories = [x.new_zeros(B, 0, x.shape[-1])] * len(self.layers)
@@ -121,30 +76,27 @@ class TransformerXLBackbone(Backbone):
         valid = torch.cat([remembered, torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else mask], dim=1)
         n_new = valid[:, M:].sum(dim=1)  # (B,)
         row, kept = kept_rows(valid, n_new, M, self.mem_len)
-        visible = self._visible(None if state is None and mask is None else valid, T, K, x.device)
-        R = sinusoids(
-            distances(T, K, two_sided=self.two_sided, device=x.device), x.shape[-1], self.config.clamp_len
-        )  # (P, D)
-        R = self.dropout(R.to(x.dtype))
+        visible = visible_keys(
+            T,
+            K,
+            two_sided=self.two_sided,
+            window=self.mem_len if self.config.same_length else None,
+            valid=None if state is None and mask is None else valid,
+            device=x.device,
+        )  # (T, K) or (B, T, K)
+        distance = distances(T, K, two_sided=self.two_sided, device=x.device)  # (P,)
+        R = sinusoids(distance, x.shape[-1], self.config.clamp_len).to(x.dtype)  # (P, D)
+        places = Places(distance, self.dropout(R), self.u, self.v)
 
         h, written = x, []
         for layer, memory in zip(self.layers, memories, strict=True):
             context = torch.cat([memory.to(h.dtype), h], dim=1)  # (B, K, D)
-            written.append(_take_rows(context.detach(), row).masked_fill(~kept[..., None], 0.0))
-            h = layer(context, T, R, self.u, self.v, visible)
+            written.append(take_rows(context.detach(), row).masked_fill(~kept[..., None], 0.0))
+            h = layer(context, T, places, visible.unsqueeze(-3))
         h = self.dropout(h)
         if order is not None:
-            h = _take_rows(h, order.argsort(dim=1))
+            h = take_rows(h, order.argsort(dim=1))
         return Output(h, {"memory": written, "valid": kept}, {})
-
-    def _visible(self, valid: Tensor | None, T: int, K: int, device: torch.device) -> Tensor:
-        """(B|1, 1, T, K). A query always sees itself, so that no softmax is empty; no real token ever sees a pad."""
-        window = self.mem_len if self.config.same_length else None
-        seen = visible_keys(T, K, two_sided=self.two_sided, window=window, device=device)
-        if valid is None:
-            return seen[None, None]
-        itself = torch.ones(T, K, dtype=torch.bool, device=device).tril(K - T).triu(K - T)
-        return (seen & valid[:, None, :] | itself)[:, None]
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """An empty memory: rows of zeros that no token sees."""
@@ -157,8 +109,3 @@ class TransformerXLBackbone(Backbone):
     def state_size(self, seq_len: int) -> int:
         """mem_len rows per layer, whatever the length."""
         return len(self.layers) * self.mem_len * self.shape.d_model
-
-
-def _take_rows(x: Tensor, row: Tensor) -> Tensor:
-    """x (B, L, D) at row (B, N) -> (B, N, D)."""
-    return x.gather(1, row[..., None].expand(-1, -1, x.shape[-1]))

@@ -12,10 +12,10 @@ from torch.func import functional_call
 
 from zoo import Backbone, ConfigError, Shape
 from zoo.interface.state import elements, select_rows
+from zoo.ops.relative import distances, rel_shift, relative_attention, visible_keys
 from zoo_transformer_xl import zoo_architectures
 from zoo_transformer_xl.backbone import TransformerXLBackbone
 from zoo_transformer_xl.config import TransformerXLConfig
-from zoo_transformer_xl.op import distances, rel_shift, relative_attention, visible_keys
 
 B, D = 3, 8
 MODES = ("causal", "bidirectional")
@@ -74,7 +74,7 @@ def test_projections_learn_from_memory_rows(name: str) -> None:
     backbone = build(mem_len=6, n_layers=1)
     state = backbone(tokens(6)).state
     x = tokens(1, seed=2)  # one token: nearly every key is a memory row
-    key = f"layers.0.{name}.weight"
+    key = f"layers.0.attention.{name}.weight"
     weights = dict(backbone.named_parameters())
     direction = torch.randn(weights[key].shape, dtype=torch.float64)
 
@@ -251,7 +251,7 @@ def test_initialisation_is_the_papers() -> None:
     torch.manual_seed(0)
     backbone = arch.build(d_model=128, n_layers=1, mode="causal", max_len=8)
     p = dict(backbone.named_parameters())
-    assert p["layers.0.W_q.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert p["layers.0.attention.W_q.weight"].std().item() == pytest.approx(0.02, rel=0.05)
     assert p["u"].std().item() == pytest.approx(0.02, rel=0.2)
     assert p["layers.0.ff.linear1.bias"].abs().max() == 0
     assert p["layers.0.norm_ff.weight"].std().item() == pytest.approx(0.02, rel=0.2)

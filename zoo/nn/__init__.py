@@ -1,7 +1,8 @@
-"""What backbones build from: the residual stack, norms, channel MLPs, optimiser marks."""
+"""What backbones build from: the residual stack, norms, channel MLPs, the relative layer, optimiser marks."""
 
 from zoo.nn.marks import Mark, mark, marked_parameters
 from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, at_least_float32, make_norm
+from zoo.nn.relative import Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl
 from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, ResidualStack
 
 __all__ = [
@@ -12,9 +13,13 @@ __all__ = [
     "LayerNorm",
     "Mark",
     "Mixer",
+    "Places",
     "RMSNorm",
+    "RelativeAttention",
+    "RelativeLayer",
     "ResidualStack",
     "at_least_float32",
+    "initialise_as_transformer_xl",
     "make_norm",
     "mark",
     "marked_parameters",

@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
 from zoo import Shape
-from zoo.nn import LayerNorm
-from zoo_transformer_xl.backbone import RelativeLayer, TransformerXLBackbone
+from zoo.nn import LayerNorm, Places, RelativeAttention, RelativeLayer
+from zoo.ops.relative import distances, rel_shift, relative_attention, sinusoids, visible_keys
+from zoo_transformer_xl.backbone import TransformerXLBackbone
 from zoo_transformer_xl.config import TransformerXLConfig
-from zoo_transformer_xl.op import distances, rel_shift, relative_attention, sinusoids, visible_keys
 
 MAP = {
-    "dec_attn.r_net.weight": "W_kR.weight",
-    "dec_attn.o_net.weight": "W_o.weight",
+    "dec_attn.r_net.weight": "attention.W_kR.weight",
+    "dec_attn.o_net.weight": "attention.W_o.weight",
     "dec_attn.layer_norm.weight": "norm_attn.weight",
     "dec_attn.layer_norm.bias": "norm_attn.bias",
     "pos_ff.CoreNet.0.weight": "ff.linear1.weight",
@@ -89,7 +89,8 @@ def config_of(case: Case, params: dict[str, Tensor], prefix: str = "") -> Transf
 def layer_parameters(theirs: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
     """Our parameters of one layer as functions of theirs."""
     q, k, v = theirs[prefix + "dec_attn.qkv_net.weight"].chunk(3)
-    return {"W_q.weight": q, "W_kE.weight": k, "W_v.weight": v} | {o: theirs[prefix + t] for t, o in MAP.items()}
+    ours = {"attention.W_q.weight": q, "attention.W_kE.weight": k, "attention.W_v.weight": v}
+    return ours | {o: theirs[prefix + t] for t, o in MAP.items()}
 
 
 def set_eps(module: torch.nn.Module, case: Case) -> None:
@@ -103,13 +104,15 @@ def run_layer(case: Case) -> Result:
     B, T, D = x.shape
     mems = case.inputs.get("mems", x.new_zeros(B, 0, D))
     config = config_of(case, p)
-    layer = RelativeLayer(config, D).to(case.dtype)
+    attention = RelativeAttention(D, config.n_heads, p["r_w_bias"].shape[1])
+    layer = RelativeLayer(attention, D, config.d_ff or 4 * D, pre_lnorm=config.pre_lnorm).to(case.dtype)
     set_eps(layer, case)
     K = mems.shape[1] + T
-    R = sinusoids(distances(T, K, two_sided=False, device=x.device), D, config.clamp_len).to(x.dtype)
-    visible = visible_keys(T, K, window=window_of(case), device=x.device)[None, None]
-    context = torch.cat([mems, x], dim=1)
-    y = functional_call(layer, layer_parameters(p), (context, T, R, p["r_w_bias"], p["r_r_bias"], visible), strict=True)
+    distance = distances(T, K, two_sided=False, device=x.device)
+    R = sinusoids(distance, D, config.clamp_len).to(x.dtype)
+    visible = visible_keys(T, K, window=window_of(case), device=x.device)
+    places = Places(distance, R, p["r_w_bias"], p["r_r_bias"])
+    y = functional_call(layer, layer_parameters(p), (torch.cat([mems, x], dim=1), T, places, visible), strict=True)
     return finish(case, y)
 
 

@@ -1,4 +1,4 @@
-"""Relative attention over [memory; segment] (Dai et al. 2019, §3.3), and what a segment leaves in the memory.
+"""Attention over [memory; segment] by content and distance (Dai et al. 2019, Transformer-XL, §3.3).
 
 Shapes: B batch, H heads, T tokens of the segment, M rows of memory, K = M + T keys, D d_model, E width of a head,
 P position rows. Query i of the segment stands at key index M + i, so its distance to key j is M + i - j.
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.nn import at_least_float32
 from zoo.ops.positions import wide_dtype
 
 
@@ -48,49 +47,60 @@ def _shift_padded(x: Tensor, n_keys: int) -> Tensor:
 
 
 def visible_keys(
-    n_queries: int, n_keys: int, *, two_sided: bool = False, window: int | None = None, device: torch.device
+    n_queries: int,
+    n_keys: int,
+    *,
+    two_sided: bool = False,
+    window: int | None = None,
+    valid: Tensor | None = None,
+    device: torch.device,
 ) -> Tensor:
-    """Which key each query sees, (T, K) bool: the past and itself (all keys if two-sided), within `window` keys."""
+    """Which key each query sees: the past and itself (all keys if two-sided), within `window` keys; (T, K) bool.
+
+    valid  (B, K) bool, the keys that are real -> (B, T, K). Then a query sees itself even where it is a pad, so that
+           no softmax is empty; nothing real ever sees a pad.
+    """
     i = torch.arange(n_keys - n_queries, n_keys, device=device)[:, None]
     distance = i - torch.arange(n_keys, device=device)
     seen = torch.ones_like(distance, dtype=torch.bool) if two_sided else distance >= 0
-    return seen if window is None else seen & (distance < window)
+    if window is not None:
+        seen = seen & (distance < window)
+    return seen if valid is None else seen & valid[:, None, :] | (distance == 0)
 
 
 def relative_attention(
-    q: Tensor, k: Tensor, v: Tensor, r: Tensor, u: Tensor, w: Tensor, visible: Tensor, dropout: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    r: Tensor,
+    u: Tensor,
+    w: Tensor | None,
+    visible: Tensor,
+    dropout: float = 0.0,
+    s: Tensor | None = None,
 ) -> Tensor:
     """softmax(A^rel) V, with the four terms of A^rel paired as (a)+(c) and (b)+(d).
 
     q        (B, T, H, E) queries of the segment
     k, v     (B, K, H, E) keys (W_{k,E} of the hidden states) and values of [memory; segment]
     r        (P, H, E) position keys W_{k,R} R_{i-j}, by falling distance; P = K or K+T-1
-    u, w     (H, E) the paper's u (content bias) and v (position bias)
+    u, w     (H, E) the paper's u (content bias) and v (position bias; None = zero)
     visible  bool, broadcastable to (B, H, T, K); every query must see a key
+    s        (P, H) a score of each distance whatever the query, scaled like the others; None = zero
     Returns (B, T, H, E).
     """
     scale = q.shape[-1] ** -0.5
     q, k, v = (x.transpose(1, 2) for x in (q * scale, k, v))  # (B, H, T or K, E)
-    u, w = u[:, None] * scale, w[:, None] * scale  # (H, 1, E)
     r = F.pad(r, (0, 0, 0, 0, 1, 0)).permute(1, 2, 0)  # (H, E, 1+P): the column that the shift wants, for free
-    content = (q + u) @ k.transpose(-1, -2)  # (a) + (c)
-    position = _shift_padded((q + w) @ r, k.shape[-2])  # (b) + (d)
+    content = (q + u[:, None] * scale) @ k.transpose(-1, -2)  # (a) + (c)
+    by_distance = (q if w is None else q + w[:, None] * scale) @ r  # (b) + (d), (B, H, T, 1+P)
+    if s is not None:
+        by_distance = by_distance + F.pad(s * scale, (0, 0, 1, 0)).T[:, None]
+    position = _shift_padded(by_distance, k.shape[-2])
     with torch.autocast(q.device.type, enabled=False):
         # in place, and the mask as a summand: passes over the (T, K) scores are what costs time beside the products
-        score = at_least_float32(content).add_(position)
+        score = content.to(torch.promote_types(content.dtype, torch.float32)).add_(position)
         hidden = torch.zeros_like(visible, dtype=score.dtype).masked_fill(~visible, -torch.inf)
         weight = score.add_(hidden).softmax(dim=-1)
     weight = F.dropout(weight, dropout, training=dropout > 0.0).to(v.dtype)
     return (weight @ v).transpose(1, 2)
-
-
-def kept_rows(valid: Tensor, n_new: Tensor, n_old: int, mem_len: int) -> tuple[Tensor, Tensor]:
-    """Which rows of [memory; segment] are the next memory: the last `mem_len` real ones, the newest at the end.
-
-    valid  (B, K) bool: real rows of the memory, which stand at its end, then of the segment, at its beginning
-    n_new  (B,) real tokens of the segment
-    Returns row indices (B, mem_len) and whether each is real (B, mem_len).
-    """
-    index = (n_old + n_new)[:, None] - mem_len + torch.arange(mem_len, device=valid.device)
-    row = index.clamp_min(0)
-    return row, valid.gather(1, row) & (index >= 0)

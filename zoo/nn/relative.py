@@ -1,0 +1,102 @@
+"""The layer of Transformer-XL, which its successors share: relative attention over [memory; segment], then an MLP.
+
+Shapes: B batch, T tokens of the segment, M rows of memory, K = M + T, D d_model, H heads, E width of a head, P
+position rows (see `zoo.ops.relative`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from zoo.nn.norms import LayerNorm
+from zoo.nn.stack import MLP
+from zoo.ops.relative import relative_attention
+
+
+class Places(NamedTuple):
+    """What all layers share of positions: distances (P,), their vectors R (P, D), and the biases u and v (H, E)."""
+
+    distance: Tensor
+    R: Tensor
+    u: Tensor
+    v: Tensor
+
+
+class RelativeAttention(nn.Module):
+    """A_ij = q_i·k_j + q_i·W_{k,R} R_{i-j} + u·k_j + v·W_{k,R} R_{i-j}; no biases in the projections."""
+
+    def __init__(self, d_model: int, n_heads: int, d_head: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        width = n_heads * d_head
+        self.W_q = nn.Linear(d_model, width, bias=False)
+        self.W_kE = nn.Linear(d_model, width, bias=False)
+        self.W_v = nn.Linear(d_model, width, bias=False)
+        self.W_kR = nn.Linear(d_model, width, bias=False)
+        self.W_o = nn.Linear(width, d_model, bias=False)
+
+    def forward(self, z: Tensor, n_tokens: int, places: Places, visible: Tensor) -> Tensor:
+        """z (B, K, D), its last `n_tokens` rows the segment; visible broadcastable to (B, H, T, K) -> (B, T, D)."""
+        y = relative_attention(
+            self.heads(self.W_q(z[:, -n_tokens:])),
+            self.heads(self.W_kE(z)),
+            self.heads(self.W_v(z)),
+            self.heads(self.W_kR(places.R)),
+            places.u,
+            places.v,
+            visible,
+            self.dropout if self.training else 0.0,
+        )
+        return self.W_o(y.flatten(-2))
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(..., H E) -> (..., H, E)"""
+        return x.unflatten(-1, (self.n_heads, -1))
+
+
+class RelativeLayer(nn.Module):
+    """One layer around an attention that is called like `RelativeAttention`, with a ReLU MLP.
+
+        post-norm  a = LN(h + attention),      h' = LN(a + FF(a))
+        pre-norm   a = h + attention of LN[m; h],  h' = a + FF(LN a)
+
+    `context` is [memory; h]; the gradient is stopped where the memory is made, not here.
+    """
+
+    def __init__(
+        self, attention: nn.Module, d_model: int, d_ff: int, *, pre_lnorm: bool = False, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.pre_lnorm = pre_lnorm
+        self.attention = attention
+        self.norm_attn = LayerNorm(d_model)
+        self.ff = MLP(d_model, d_ff, activation="relu", dropout=dropout)
+        self.norm_ff = LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, context: Tensor, n_tokens: int, places: Places, visible: Tensor) -> Tensor:
+        """context (B, K, D), visible broadcastable to (B, H, T, K) -> (B, T, D)."""
+        h = context[:, -n_tokens:]
+        a = h + self.dropout(self.attention(self.read(context), n_tokens, places, visible))
+        if self.pre_lnorm:
+            return a + self.dropout(self.ff(self.norm_ff(a)))
+        a = self.norm_attn(a)
+        return self.norm_ff(a + self.dropout(self.ff(a)))
+
+    def read(self, context: Tensor) -> Tensor:
+        """What the attention is given of rows that are stored un-normalised."""
+        return self.norm_attn(context) if self.pre_lnorm else context
+
+
+def initialise_as_transformer_xl(module: nn.Module) -> None:
+    """As the reference's train.py: all weights N(0, 0.02²), norms N(1, 0.02²), biases zero."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, 0.0, 0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, LayerNorm):
+            nn.init.normal_(part.weight, 1.0, 0.02)
+            nn.init.zeros_(part.bias)
