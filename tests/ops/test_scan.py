@@ -1,0 +1,120 @@
+"""The diagonal scan: both forms against a dense matrix, gradients, directions, states, precision, memory of shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.ops.backend import forms_that_ran, use_backend
+from zoo.ops.scan import STEPS, diagonal_scan
+
+LENGTHS = [1, 2, STEPS - 1, STEPS, STEPS + 1, 3 * STEPS, 3 * STEPS + 5, STEPS * STEPS + STEPS + 3]
+
+
+def system(L: int, B: int = 3, P: int = 5, dtype: torch.dtype = torch.complex128) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(L)
+    a = torch.polar(
+        torch.rand(P, generator=g, dtype=torch.float64) * 0.3 + 0.7,
+        torch.rand(P, generator=g, dtype=torch.float64) * 6,
+    )
+    a = a if dtype.is_complex else a.real
+    v = torch.randn(B, L, P, generator=g, dtype=dtype)
+    return a, v, torch.randn(B, P, generator=g, dtype=dtype)
+
+
+def dense(a: Tensor, v: Tensor, x0: Tensor, reverse: bool) -> Tensor:
+    """x_t = a^(t+1) x0 + sum_{s<=t} a^(t-s) v_s by a matrix of powers, one state after the other."""
+    L = v.shape[1]
+    t = torch.arange(L)
+    lag = (t[None, :] - t[:, None]) if reverse else (t[:, None] - t[None, :])
+    M = torch.where(lag >= 0, a[:, None, None] ** lag.clamp(min=0), 0)  # (P, L, L)
+    after = a ** ((L - t if reverse else t + 1)[:, None])
+    return torch.einsum("pts,bsp->btp", M, v) + after * x0[:, None]
+
+
+@pytest.mark.parametrize("L", LENGTHS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_forms_equal_the_dense_sum(L: int, reverse: bool, dtype: torch.dtype) -> None:
+    leaves = tuple(x.requires_grad_() for x in system(L, dtype=dtype))
+    weight = system(L + 1, dtype=dtype)[1][:, :L]
+    expected = dense(*leaves, reverse)
+    grads = torch.autograd.grad((expected * weight).sum().abs(), leaves)
+    for form in ("torch", "reference"):
+        forms_that_ran(reset=True)
+        with use_backend(form):
+            x = diagonal_scan(*leaves, reverse=reverse)
+        assert forms_that_ran() == {"diagonal_scan": form}
+        torch.testing.assert_close(x, expected, rtol=1e-10, atol=1e-10)
+        found = torch.autograd.grad((x * weight).sum().abs(), leaves)
+        for ours, theirs in zip(found, grads, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradcheck(reverse: bool) -> None:
+    leaves = tuple(x.requires_grad_() for x in system(2 * STEPS + 3, B=2, P=2))
+    assert torch.autograd.gradcheck(lambda a, v, x0: diagonal_scan(a, v, x0, reverse=reverse), leaves)
+
+
+def test_pieces_equal_the_whole_and_carry_gradient() -> None:
+    a, v, x0 = (x.requires_grad_() for x in system(101))
+    weight = system(102)[1][:, :101]
+    whole = diagonal_scan(a, v, x0)
+    state, pieces = x0, []
+    for piece in v.split([1, 40, 17, 43], 1):
+        pieces.append(diagonal_scan(a, piece, state))
+        state = pieces[-1][:, -1]
+    ours = torch.cat(pieces, 1)
+    torch.testing.assert_close(ours, whole, rtol=1e-12, atol=1e-12)
+    expected = torch.autograd.grad((whole * weight).sum().real, (a, v, x0))
+    for g, e in zip(torch.autograd.grad((ours * weight).sum().real, (a, v, x0)), expected, strict=True):
+        torch.testing.assert_close(g, e, rtol=1e-10, atol=1e-10)
+
+
+def test_single_precision_over_many_tokens() -> None:
+    """Slow decay over 16,384 tokens: as good as the definition in the same precision."""
+    P, L = 4, 16_384
+    g = torch.Generator().manual_seed(0)
+    a = torch.polar(torch.full((P,), 1 - 1e-5, dtype=torch.float64), torch.rand(P, generator=g, dtype=torch.float64))
+    v = torch.randn(1, L, P, generator=g, dtype=torch.complex128)
+    exact = diagonal_scan(a, v)
+    single = diagonal_scan(a, v.to(torch.complex64))
+    assert single.dtype == torch.complex64
+    with use_backend("reference"):
+        slow = diagonal_scan(a, v.to(torch.complex64))
+    error = (single - exact).abs().max() / exact.abs().max()
+    assert error < 2e-6
+    assert error <= (slow - exact).abs().max() / exact.abs().max()
+
+
+def test_dtypes() -> None:
+    a, v, _ = system(20)
+    real = v.real.contiguous()
+    assert diagonal_scan(a, real).dtype == torch.complex128
+    assert diagonal_scan(a.real.contiguous(), real.float()).dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert diagonal_scan(a, v.to(torch.complex64)).dtype == torch.complex64
+    with pytest.raises(ValueError, match="at least float32"):
+        diagonal_scan(a, real.bfloat16())
+
+
+def test_the_input_is_not_written_to() -> None:
+    a, v, x0 = system(50)
+    kept = v.clone()
+    diagonal_scan(a, v, x0)
+    assert torch.equal(v, kept)
+
+
+@pytest.mark.parametrize(
+    ("a", "v", "x0", "words"),
+    [
+        ((5,), (2, 7, 4), None, r"\(5,\) and \(2, 7, 4\)"),
+        ((4,), (2, 0, 4), None, "0 tokens"),
+        ((4,), (2, 7, 4), (3, 4), r"expected x0 \(2, 4\).*got \(3, 4\)"),
+    ],
+)
+def test_refuses(a: tuple[int, ...], v: tuple[int, ...], x0: tuple[int, ...] | None, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        diagonal_scan(torch.ones(a), torch.ones(v), None if x0 is None else torch.ones(x0))
