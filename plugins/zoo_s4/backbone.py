@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import Backbone, Output, Shape, State
-from zoo.nn import Block, Mixer, ResidualStack, at_least_float32, make_norm, mark
+from zoo.nn import Block, Mixer, ResidualStack, TiedDropout, at_least_float32, last_real, make_norm, mark
 from zoo.ops.fftconv import fft_conv
 from zoo_s4.config import S4Config
 from zoo_s4.kernel import S4Kernel
@@ -115,24 +115,3 @@ class S4Backbone(Backbone):
 
     def state_size(self, seq_len: int) -> int:
         return self.stack.state_size(seq_len)
-
-
-class TiedDropout(nn.Module):
-    """Dropout whose mask is one for all tokens of a sequence: (B, 1, H)."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0.0:
-            return x
-        # a single token (B, H) has no sequence to tie
-        shape = x.shape if x.ndim == 2 else (x.shape[0], 1, x.shape[2])
-        return x * F.dropout(x.new_ones(shape), self.p)
-
-
-def last_real(mask: Tensor) -> Tensor:
-    """(B, L) bool -> (B,) number of tokens up to and including the last real one; 0 where there is none."""
-    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    return (mask * places).amax(1)

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo import ConfigError, Shape, registry
-from zoo.nn import marked_parameters
+from zoo.nn import TiedDropout, last_real, marked_parameters
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.testing import ArchitectureSuite
-from zoo_s4.backbone import S4Backbone, S4Mixer, TiedDropout, last_real
+from zoo_s4.backbone import S4Backbone, S4Mixer
 from zoo_s4.config import S4Config
 from zoo_s4.presets import PRESETS, REPORTED
 

@@ -1,6 +1,8 @@
 """What backbones build from: the residual stack, norms, channel MLPs, the relative layer, optimiser marks."""
 
+from zoo.nn.dropout import TiedDropout
 from zoo.nn.marks import Mark, mark, marked_parameters
+from zoo.nn.masks import last_real
 from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, at_least_float32, make_norm
 from zoo.nn.relative import Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl
 from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, ResidualStack
@@ -18,8 +20,10 @@ __all__ = [
     "RelativeAttention",
     "RelativeLayer",
     "ResidualStack",
+    "TiedDropout",
     "at_least_float32",
     "initialise_as_transformer_xl",
+    "last_real",
     "make_norm",
     "mark",
     "marked_parameters",
