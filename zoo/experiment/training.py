@@ -118,6 +118,9 @@ class Training(pl.LightningModule):
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.model.encoder.backbone.on_step(self.global_step)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits, aux = self.model(batch)
         loss = F.cross_entropy(logits, batch.labels)

@@ -54,6 +54,14 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
+    def on_step(self, step: int) -> None:
+        """Called in training before the optimiser step number `step` (from 0), once or, with accumulation, more often.
+
+        For what follows a schedule and is not learned, such as random features that are drawn anew: a function of
+        `step` and of persistent buffers alone, so that a resumed run goes on as an unbroken one. Never called in
+        evaluation.
+        """
+
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """The state before the first token; the same as passing None to `forward`."""
         return None

@@ -1,0 +1,198 @@
+"""Attention as a product of feature maps: FAVOR+ and generalised kernels, Choromanski et al. 2021.
+
+B batch, H heads, L seq_len, d head dimension, M features, C chunk.
+
+    y_i = phi_q(i) S_i / (phi_q(i) z_i),   S_i = Σ_j phi_k(j) v_jᵀ (M, d),   z_i = Σ_j phi_k(j) (M)
+
+Bidirectional: j runs over all real keys. Causal: over j ≤ i, in chunks: the scores (C, C) of a chunk's own keys, and
+one S for all keys before it. Neither (L, L) nor (L, M, d) is ever in memory.
+
+The exponentials need a shift against overflow. Bidirectional it is the maximum over all keys, as published. Causal,
+that would let a future key change the past (through eps and through underflow): here the shift at j is the running
+maximum r_j over the keys up to j, a state like S, and sums are carried in its unit:
+
+    S_i = exp(r_{i-1} - r_i) S_{i-1} + phi_k(i) v_iᵀ,      r_i = max(r_{i-1}, max_r (a - s)_i),   factors ≤ 1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.ops.random_features import exponents, positive_features, relu_features
+
+NOTHING = -1e30
+"""The running maximum before the first key: far below every exponent, and finite, so that differences are too."""
+
+CHUNK = 128
+
+State = dict[str, Tensor]
+"""S (B, H, M, d), z (B, H, M) and, for kernels with a shift, r (B, H)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMap:
+    """phi of queries and keys.
+
+    kernel      softmax | hyperbolic | relu
+    W           (m, d) random features; None only for relu
+    eps         added to every feature
+    scaled      queries and keys are multiplied by d^(-1/4) first (relu only; the others always are)
+    shifted     exponentials are guarded by a maximum; False: no guard (the caller's numbers are small)
+    grad_shift  gradients also flow through that maximum (jax); False holds it constant (performer-pytorch)
+    """
+
+    kernel: str
+    W: Tensor | None
+    eps: float
+    scaled: bool = True
+    shifted: bool = True
+    grad_shift: bool = True
+
+    def queries(self, q: Tensor) -> Tensor:
+        """phi_q: (B, H, L, d) -> (B, H, L, M), each query shifted by its own largest exponent."""
+        if self.kernel == "relu":
+            return self._relu(q)
+        a, s = self._exponents(q)
+        return positive_features(a, s, self._constant(a.amax(-1, keepdim=True)), self.eps)
+
+    def keys(self, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        """phi_k for the bidirectional form, shifted by the largest exponent of all real keys of a head."""
+        if self.kernel == "relu":
+            return self._relu(k)
+        a, s = self._exponents(k)
+        if mask is not None:
+            a = a.masked_fill(~mask[:, None, :, None], NOTHING)
+        return positive_features(a, s, self._constant(a.amax((-2, -1), keepdim=True)), self.eps)
+
+    def causal_keys(
+        self, k: Tensor, mask: Tensor | None = None, r: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """phi_k in the unit of the running maximum, and that maximum (B, H, L); r (B, H) of what went before."""
+        if self.kernel == "relu":
+            return self._relu(k), None
+        a, s = self._exponents(k)
+        running = (a - s).amax(-1)  # (B, H, L)
+        if mask is not None:
+            # an infinite feature could not be zeroed in the backward pass, so a pad's exponent is low already
+            a, running = a.masked_fill(~mask[:, None, :, None], NOTHING), running.masked_fill(~mask[:, None], NOTHING)
+        if not self.shifted:
+            return positive_features(a, s, None, self.eps), None
+        if r is not None:
+            running = torch.cat([r[..., None].to(running.dtype), running], dim=-1)
+        running = running.cummax(-1).values[..., -k.shape[-2] :]
+        running = running if self.grad_shift else running.detach()
+        return positive_features(a, s, running[..., None], self.eps), running
+
+    def _exponents(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.W is not None
+        return exponents(u, self.W, hyperbolic=self.kernel == "hyperbolic")
+
+    def _relu(self, u: Tensor) -> Tensor:
+        return relu_features(u, self.W, scaled=self.scaled, eps=self.eps)
+
+    def _constant(self, shift: Tensor) -> Tensor | None:
+        if not self.shifted:
+            return None
+        return shift if self.grad_shift else shift.detach()
+
+
+def linear_attention(
+    phi_q: Tensor, phi_k: Tensor, v: Tensor, *, mask: Tensor | None = None, denominator_eps: float = 0.0
+) -> Tensor:
+    """The bidirectional form: phi_q, phi_k (B, H, L, M), v (B, H, L, d) -> (B, H, L, d).
+
+    mask  (B, L), True = real key. Pads lose their features: zeroing k or v is not enough, for phi(0) is not 0
+    denominator_eps  added to phi_q z
+    A row without any real key gets zero.
+    """
+    if mask is not None:
+        phi_k = phi_k.masked_fill(~mask[:, None, :, None], 0)
+        v = v.masked_fill(~mask[:, None, :, None], 0)
+    S = phi_k.transpose(-1, -2) @ v  # (B, H, M, d)
+    z = phi_k.sum(-2)  # (B, H, M)
+    return _quotient(phi_q @ S, (phi_q @ z[..., None]) + denominator_eps)
+
+
+def causal_linear_attention(
+    phi_q: Tensor,
+    phi_k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    running: Tensor | None = None,
+    state: State | None = None,
+    denominator_eps: float = 0.0,
+    chunk: int = CHUNK,
+) -> tuple[Tensor, State]:
+    """The causal form in chunks, and the state after the last real key.
+
+    phi_q, phi_k  (B, H, L, M), v (B, H, L, d), mask (B, L) as in `linear_attention`
+    running  (B, H, L) from `FeatureMap.causal_keys`: phi_k(j) is in the unit exp(running_j); None = all in one unit
+    state    what an earlier call returned, of the same kernel
+    denominator_eps  added to every entry of z
+    """
+    B, H, L, M = phi_q.shape
+    if mask is not None:
+        phi_k = phi_k.masked_fill(~mask[:, None, :, None], 0)
+        v = v.masked_fill(~mask[:, None, :, None], 0)
+    d = v.shape[-1]
+    values = F.pad(v, (0, 1), value=1.0)  # the last column of phi_kᵀ values is z
+    r = phi_q.new_zeros(B, H, L) if running is None else running
+    C = min(chunk, L)
+    n = -(-L // C)
+    fill = n * C - L
+    q, k, values = (
+        F.pad(t, (0, 0, 0, fill)).unflatten(2, (n, C))  # (B, H, n, C, ·)
+        for t in (phi_q, phi_k, values)
+    )
+    r = torch.cat([r, r[..., -1:].expand(-1, -1, fill)], dim=-1).unflatten(2, (n, C))  # (B, H, n, C)
+    if state is None:
+        before, last = phi_q.new_zeros(B, H, M, d + 1), r.new_full((B, H), 0.0 if running is None else NOTHING)
+    else:
+        before = torch.cat([state["S"], state["z"][..., None]], dim=-1).to(phi_q.dtype)
+        last = state["r"].to(r.dtype) if running is not None else r.new_zeros(B, H)
+
+    # keys of the same chunk: weights exp(r_j - r_i) ≤ 1 below the diagonal, 0 above it
+    later = torch.ones(C, C, dtype=torch.bool, device=q.device).triu(1)
+    decay = (r[..., None, :] - r[..., :, None]).masked_fill(later, -torch.inf).exp()  # (B, H, n, C, C)
+    inside = (q @ k.transpose(-1, -2) * decay) @ values  # (B, H, n, C, d + 1)
+
+    # keys of earlier chunks: their sum S in the unit of the last key before
+    ends = r[..., -1]  # (B, H, n)
+    added = (k * (r - ends[..., None]).exp()[..., None]).transpose(-1, -2) @ values
+    sums, units = [], []
+    for c in range(n):
+        sums.append(before)
+        units.append(last)
+        before = before * (last - ends[..., c]).exp()[..., None, None] + added[:, :, c]
+        last = ends[..., c]
+    entering = torch.stack(sums, dim=2)  # (B, H, n, M, d + 1)
+    since = (torch.stack(units, dim=2)[..., None] - r).exp()  # (B, H, n, C)
+    y = (inside + (q @ entering) * since[..., None]).flatten(2, 3)[:, :, :L]  # (B, H, L, d + 1)
+
+    floor = denominator_eps * phi_q.sum(-1, keepdim=True) if denominator_eps else 0.0
+    after = {"S": before[..., :d], "z": before[..., d]} | ({} if running is None else {"r": last})
+    return _quotient(y[..., :d], y[..., d:] + floor), after
+
+
+def causal_step(
+    phi_q: Tensor, phi_k: Tensor, v: Tensor, state: State, *, r: Tensor | None = None, denominator_eps: float = 0.0
+) -> tuple[Tensor, State]:
+    """One token: phi_q, phi_k (B, H, M), v (B, H, d), r (B, H) the running maximum here -> (B, H, d), state."""
+    S, z = state["S"].to(phi_q.dtype), state["z"].to(phi_q.dtype)
+    if r is not None:
+        rescale = (state["r"] - r).exp()
+        S, z = S * rescale[..., None, None], z * rescale[..., None]
+    S, z = S + phi_k[..., None] * v[..., None, :], z + phi_k
+    numerator = (phi_q[..., None, :] @ S).squeeze(-2)
+    y = _quotient(numerator, (phi_q * (z + denominator_eps)).sum(-1, keepdim=True))
+    return y, {"S": S, "z": z} | ({} if r is None else {"r": r})
+
+
+def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """0 where there was no key, or where all weights underflow."""
+    return numerator / denominator.masked_fill(denominator == 0, 1.0)
