@@ -30,9 +30,11 @@ BUILTINS = (
     "zoo_transformer_xl",
     "zoo_memformer",
     "zoo_linformer",
+    "zoo_performer",
     "zoo_perceiver",
     "zoo_s4",
     "zoo_mamba",
+    "zoo_retnet",
     "zoo_lra",
 )
 HOOKS: dict[str, type] = {"zoo_architectures": Architecture, "zoo_tasks": Task}
