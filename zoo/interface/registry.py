@@ -35,6 +35,7 @@ BUILTINS = (
     "zoo_s4",
     "zoo_mamba",
     "zoo_retnet",
+    "zoo_longt5",
     "zoo_lra",
 )
 HOOKS: dict[str, type] = {"zoo_architectures": Architecture, "zoo_tasks": Task}

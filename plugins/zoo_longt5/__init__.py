@@ -1,0 +1,42 @@
+"""LongT5 (Guo et al. 2022): local attention, and transient globals made of block sums. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zoo import Architecture, Capabilities, Cost, Paper, Reference, hookimpl
+
+
+@hookimpl
+def zoo_architectures() -> Iterable[Architecture]:
+    yield Architecture(
+        name="longt5",
+        title="LongT5",
+        family="sparse attention",
+        paper=Paper(
+            title="LongT5: Efficient Text-To-Text Transformer for Long Sequences",
+            authors="Guo, Ainslie, Uthus, Ontañón, Ni, Sung, Yang",
+            venue="Findings of NAACL",
+            year=2022,
+            arxiv="2112.07916",
+        ),
+        reference=Reference(
+            project="huggingface/transformers",
+            path="src/transformers/models/longt5/modeling_longt5.py",
+            commit="transformers 5.23.0 (PyPI)",
+            licence="Apache-2.0",
+        ),
+        backbone="zoo_longt5.backbone:LongT5Backbone",
+        config="zoo_longt5.config:LongT5Config",
+        capabilities=Capabilities(modes=frozenset({"bidirectional", "seq2seq"}), length="any", positions="internal"),
+        cost=Cost(
+            time="O(L (R + L/G) d): every token sees 2R + 1 neighbours and one global per block of G tokens, so "
+            "quadratic beyond L = 2 R G; attention=local is O(L R d)",
+            memory="O(L d) kept for backward, which computes the scores again; O(S (R + L/G)) scores at a time",
+            time_exponent=2.0,
+            memory_exponent=1.0,
+        ),
+        presets="zoo_longt5.presets:PRESETS",
+        reported="zoo_longt5.presets:REPORTED",
+        conversion="zoo_longt5.convert:CONVERSION",
+    )

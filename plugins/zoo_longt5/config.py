@@ -1,0 +1,77 @@
+"""What a user may choose about LongT5. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo import ConfigError, Shape
+
+ATTENTIONS = ("transient_global", "local")
+FFNS = ("gated_gelu", "relu")
+
+
+@dataclass
+class LongT5Config:
+    """The encoder of LongT5 and, in mode seq2seq, T5's decoder over it; defaults as published."""
+
+    n_heads: int = 4
+    """Attention heads; must divide d_model unless d_kv is given."""
+    d_kv: int = 0
+    """Width of a head (64 in the published models); 0 = d_model / n_heads."""
+    d_ff: int = 0
+    """Width of the feed-forward layer; 0 = 8/3 d_model, as in the published base model."""
+    attention: str = "transient_global"
+    """transient_global | local: what the encoder's tokens see beside their neighbours."""
+    local_radius: int = 127
+    """Neighbours seen on each side."""
+    global_block: int = 16
+    """Tokens summed into one global; fewer left over at the end join the last one. Cost grows as L²/global_block."""
+    n_buckets: int = 32
+    """Buckets of the relative position bias."""
+    max_distance: int = 128
+    """Distances from here on share one bucket; among globals it counts blocks."""
+    ffn: str = "gated_gelu"
+    """gated_gelu (T5 1.1 and LongT5; the tanh form) | relu (the first T5)."""
+    n_decoder_layers: int = 0
+    """Layers of the decoder, only in mode seq2seq; 0 = as many as the encoder has."""
+    norm_eps: float = 1e-6
+    """Epsilon of the RMS norms."""
+    dropout: float = 0.0
+    """On inputs and outputs of both stacks, on attention weights, inside the FFN, and on what each sub-layer adds."""
+
+    def check(self, shape: Shape) -> None:
+        """Raise ConfigError for what cannot be built."""
+        for name in ("n_heads", "local_radius", "global_block"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
+        for name in ("d_kv", "d_ff", "n_decoder_layers"):
+            if getattr(self, name) < 0:
+                raise ConfigError(name, f"expected a positive number, or 0 for the default, got {getattr(self, name)}")
+        if not self.d_kv and shape.d_model % self.n_heads:
+            raise ConfigError(
+                "n_heads", f"{self.n_heads} does not divide d_model {shape.d_model}, and d_kv is not given"
+            )
+        for name, allowed in (("attention", ATTENTIONS), ("ffn", FFNS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        if self.n_buckets < 4 or self.n_buckets % 2:
+            raise ConfigError("n_buckets", f"expected an even number of at least 4, got {self.n_buckets}")
+        # the encoder has a half of the buckets per direction, the decoder all of them for the past
+        exact = self.n_buckets // (2 if shape.mode == "seq2seq" else 4)
+        if self.max_distance <= exact:
+            raise ConfigError(
+                "max_distance",
+                f"{self.max_distance} must exceed the {exact} distances that n_buckets {self.n_buckets} keeps apart",
+            )
+        if self.norm_eps <= 0:
+            raise ConfigError("norm_eps", f"expected a positive number, got {self.norm_eps}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("dropout", f"expected a number in [0, 1), got {self.dropout}")
+
+    def head_width(self, d_model: int) -> int:
+        """d_kv, or what follows from d_model."""
+        return self.d_kv or d_model // self.n_heads
+
+    def ffn_width(self, d_model: int) -> int:
+        """d_ff, or what follows from d_model."""
+        return self.d_ff or 8 * d_model // 3

@@ -1,0 +1,79 @@
+"""What encoder and decoder share: projections, the feed-forward layer. No biases anywhere, norms before sub-layers.
+
+B batch, L seq_len, D d_model, H heads, E width of a head (d_kv), F width of the feed-forward layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zoo.nn import ACTIVATIONS, mark
+from zoo.ops.positions import t5_buckets
+from zoo_longt5.config import LongT5Config
+
+
+class Projections(nn.Module):
+    """q, k, v (D -> H E) and o (H E -> D). Scores are not divided by sqrt(E): q's initialisation is (Raffel et al.)."""
+
+    def __init__(self, config: LongT5Config, d_model: int) -> None:
+        super().__init__()
+        self.n_heads, self.d_kv = config.n_heads, config.head_width(d_model)
+        inner = self.n_heads * self.d_kv
+        self.q = nn.Linear(d_model, inner, bias=False)
+        self.k = nn.Linear(d_model, inner, bias=False)
+        self.v = nn.Linear(d_model, inner, bias=False)
+        self.o = nn.Linear(inner, d_model, bias=False)
+        nn.init.normal_(self.q.weight, std=(d_model * self.d_kv) ** -0.5)
+        nn.init.normal_(self.k.weight, std=d_model**-0.5)
+        nn.init.normal_(self.v.weight, std=d_model**-0.5)
+        nn.init.normal_(self.o.weight, std=inner**-0.5)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, L, H E) -> (B, H, L, E)"""
+        return x.unflatten(-1, (self.n_heads, self.d_kv)).transpose(1, 2)
+
+    def join(self, y: Tensor) -> Tensor:
+        """(B, H, L, E) -> (B, L, D)"""
+        return self.o(y.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """gated_gelu: wo(gelu(wi_0 x) * wi_1 x), Shazeer 2020, eq. 6 with GELU in its tanh form; relu: wo(relu(wi x))."""
+
+    def __init__(self, config: LongT5Config, d_model: int) -> None:
+        super().__init__()
+        d_ff = config.ffn_width(d_model)
+        self.gated = config.ffn == "gated_gelu"
+        self.activation = ACTIVATIONS["gelu_tanh" if self.gated else "relu"]
+        if self.gated:
+            self.wi_0, self.wi_1 = nn.Linear(d_model, d_ff, bias=False), nn.Linear(d_model, d_ff, bias=False)
+        else:
+            self.wi = nn.Linear(d_model, d_ff, bias=False)
+        for weight in self.parameters():
+            nn.init.normal_(weight, std=d_model**-0.5)
+        self.wo = nn.Linear(d_ff, d_model, bias=False)
+        nn.init.normal_(self.wo.weight, std=d_ff**-0.5)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)"""
+        h = self.activation(self.wi_0(x)) * self.wi_1(x) if self.gated else self.activation(self.wi(x))  # (B, L, F)
+        return self.wo(self.dropout(h))
+
+
+class PositionBias(nn.Module):
+    """One number per bucket of relative positions and head, for all layers of a stack."""
+
+    def __init__(self, config: LongT5Config, d_model: int, *, two_sided: bool) -> None:
+        super().__init__()
+        self.config, self.two_sided = config, two_sided
+        self.table = nn.Parameter(torch.randn(config.n_buckets, config.n_heads) * d_model**-0.5)
+        mark(self, "table", weight_decay=0.0)  # an embedding
+
+    def forward(self, first: int, last: int) -> Tensor:
+        """For key position - query position = first .. last, both included: (H, last - first + 1)."""
+        c = self.config
+        lags = torch.arange(first, last + 1, device=self.table.device)
+        bucket = t5_buckets(lags, bidirectional=self.two_sided, n_buckets=c.n_buckets, max_distance=c.max_distance)
+        return self.table[bucket].T
