@@ -30,6 +30,7 @@ _PUBLIC = {
     "Weight": "zoo.interface.conversion",
     "ZooError": "zoo.interface.errors",
     "bench": "zoo.api",
+    "check_state": "zoo.interface.state",
     "hookimpl": "zoo.interface.hookspecs",
     "registry": "zoo.interface.registry",
 }
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from zoo.interface.errors import ZooError as ZooError
     from zoo.interface.hookspecs import hookimpl as hookimpl
     from zoo.interface.registry import registry as registry
+    from zoo.interface.state import check_state as check_state
     from zoo.interface.task import Source as Source
     from zoo.interface.task import Task as Task
 

@@ -53,6 +53,7 @@ FAULTS = [
     (MEMORY, "batch second", ["state_is_batch_first"]),
     (MEMORY, "any length", ["length_contract"]),
     (MEMORY, "any batch", ["state_of_another_batch_is_refused"]),
+    (MEMORY, "any state", ["state_of_another_architecture_is_refused"]),
 ]
 
 

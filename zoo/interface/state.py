@@ -118,6 +118,32 @@ def check_batch(state: State, batch: int) -> None:
         raise ValueError(f"state of batch size {found} given with an input of batch size {batch}")
 
 
+def check_state(state: State, fresh: State) -> None:
+    """Raise ValueError, naming both, when `state` is not of the kind of `fresh`.
+
+    state  what a caller gave; None is always right
+    fresh  from `init_state` of the same batch size (device "meta" costs nothing). A dimension that is 0 there may have
+           any size: a memory that fills
+    """
+    if state is None:
+        return
+    check_batch(state, batch_size(fresh) or 0)
+    new, new_spec = pytree.tree_flatten(state)
+    old, old_spec = pytree.tree_flatten(fresh)
+    if new_spec != old_spec or not all(map(_alike, new, old)):
+        raise ValueError(
+            f"a state of another architecture or configuration: given {describe(state)}, carried here {describe(fresh)}"
+        )
+
+
+def _alike(leaf: Tensor | None, fresh: Tensor | None) -> bool:
+    if leaf is None or fresh is None:
+        return leaf is fresh
+    kinds = [(t.is_complex(), t.is_floating_point()) for t in (leaf, fresh)]
+    sizes = leaf.ndim == fresh.ndim and all(f in (0, n) for n, f in zip(leaf.shape, fresh.shape, strict=True))
+    return kinds[0] == kinds[1] and sizes
+
+
 def describe(state: State) -> str:
     """Shapes of the leaves, for messages."""
     return "None" if state is None else "[" + ", ".join(str(tuple(leaf.shape)) for leaf in leaves(state)) + "]"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.interface.backbone import Output, State
-from zoo.interface.state import check_batch
+from zoo.interface.state import check_state
 
 
 class Mixer(nn.Module):
@@ -61,7 +61,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One residual block. Pre-norm: x + mixer(norm1 x), then x + mlp(norm2 x). Post-norm: norm1(x + mixer x), …"""
+    """One residual block. Pre-norm: x + mixer(norm1 x), then x + mlp(norm2 x). Post-norm: norm1(x + mixer x), …
+
+    `residual_scale` multiplies x in every sum: DeepNorm's alpha.
+    """
 
     def __init__(
         self,
@@ -72,12 +75,14 @@ class Block(nn.Module):
         norm2: nn.Module | None = None,
         prenorm: bool = True,
         dropout: float = 0.0,
+        residual_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if (mlp is None) != (norm2 is None):
             raise ValueError("a block has both an MLP and its norm, or neither")
         self.mixer, self.norm1, self.mlp, self.norm2 = mixer, norm1, mlp, norm2
         self.prenorm = prenorm
+        self.residual_scale = residual_scale
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
@@ -89,7 +94,7 @@ class Block(nn.Module):
         return self._channels(self._join(x_t, y_t, self.norm1, None), None), state
 
     def _join(self, x: Tensor, y: Tensor, norm: nn.Module, mask: Tensor | None) -> Tensor:
-        x = x + self.dropout(y)
+        x = (x if self.residual_scale == 1.0 else self.residual_scale * x) + self.dropout(y)
         return x if self.prenorm else norm(x, mask)
 
     def _channels(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -103,8 +108,8 @@ class ResidualStack(nn.Module):
     """Blocks in order and a final norm; carries one state per block, as a list.
 
     `forward`, `step`, `init_state` and `state_size` are those of the Backbone contract, so that a backbone whose
-    whole body is a stack only delegates. A state of another batch size, or one given to mixers whose
-    `init_state` is None, is a ValueError.
+    whole body is a stack only delegates. A state of another batch size or architecture, or one given
+    to mixers whose `init_state` is None, is a ValueError.
     """
 
     def __init__(self, blocks: Iterable[Block], final_norm: nn.Module | None = None) -> None:
@@ -113,9 +118,11 @@ class ResidualStack(nn.Module):
         self.final_norm = final_norm
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        if state is not None and self.init_state(1, device=x.device, dtype=x.dtype) is None:
-            raise ValueError("a state was given to a backbone that carries none in this mode")
-        check_batch(state, x.shape[0])
+        if state is not None:
+            fresh = self.init_state(x.shape[0], device="meta", dtype=x.dtype)
+            if fresh is None:
+                raise ValueError("a state was given to a backbone that carries none in this mode")
+            check_state(state, fresh)
         states: list[State] = []
         for i, block in enumerate(self.blocks):
             x, block_state = block(x, mask=mask, state=None if state is None else state[i])
@@ -125,7 +132,7 @@ class ResidualStack(nn.Module):
         return Output(x, None if all(s is None for s in states) else states, {})
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        check_batch(state, x_t.shape[0])
+        check_state(state, self.init_state(x_t.shape[0], device="meta", dtype=x_t.dtype))
         states: list[State] = []
         for block, block_state in zip(self._each(), state, strict=True):
             x_t, block_state = block.step(x_t, block_state)

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 
 from zoo.experiment.segments import Replay, SegmentPlan, drive
-from zoo.interface.state import batch_size, describe, elements, leaves, select_rows
+from zoo.interface.state import batch_size, compatible, describe, elements, leaves, select_rows
 from zoo.testing.check import AGREE, SAME, Check, check, has_state, require_finite, require_same, require_same_state
 from zoo.testing.subject import Subject, noise_like, ragged
 
@@ -89,6 +89,26 @@ def state_of_another_batch_is_refused(subject: Subject) -> None:
         require_refused(lambda b=backbone, x=x, s=state: b(x, state=s), f"{mode}: 3 rows of state for 2 of input")
         one = select_rows(state, torch.tensor([0]))
         require_refused(lambda b=backbone, x=x, s=one: b(x, state=s), f"{mode}: 1 row of state for 2 of input")
+
+
+@check(has_state, "no state")
+def state_of_another_architecture_is_refused(subject: Subject) -> None:
+    """A state of another form is a ValueError, and one of another depth or width where that shows in its shape."""
+    for mode in subject.state_modes:
+        backbone = subject.build(mode)
+        deeper = subject.build(mode, n_layers=backbone.shape.n_layers + 1)
+        wider = subject.build(mode, d_model=4 * backbone.shape.d_model)
+        x = subject.input(backbone, 7, batch=2)
+        strangers = {
+            "a form that is never carried": {"stranger": [torch.zeros(2, 3, dtype=x.dtype)]},
+            "another depth": deeper(subject.input(deeper, 7, batch=2)).state,
+            "another width": wider(subject.input(wider, 7, batch=2)).state,
+        }
+        own = backbone(x).state
+        for what, state in strangers.items():
+            if compatible(state, own):
+                continue
+            require_refused(lambda b=backbone, x=x, s=state: b(x, state=s), f"{mode}: a state of {what}")
 
 
 @check(has_state, "no state")
@@ -205,6 +225,7 @@ CHECKS: tuple[Check, ...] = (
     fresh_state_is_no_state,
     state_changes_outputs,
     state_of_another_batch_is_refused,
+    state_of_another_architecture_is_refused,
     state_size_is_true,
     pieces_equal_the_whole,
     step_equals_forward,

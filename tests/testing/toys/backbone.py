@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.testing.toys.config import ToyConfig
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, Output, Shape, State, check_state
 from zoo.nn import Block, LayerNorm, Mixer, ResidualStack
 
 
@@ -124,8 +124,8 @@ class Memory(Backbone):
         fault, (B, L, D) = self.config.fault, x.shape
         if self.shape.max_len < L and fault != "any length":
             raise ValueError(f"a segment of {L} tokens, built for at most {self.shape.max_len}")
-        if state is not None and state["rows"].shape[0] != B and fault != "any batch":
-            raise ValueError(f"a state of {state['rows'].shape[0]} rows for a batch of {B}")
+        if fault not in ("any batch", "any state"):
+            check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
         valid = x.new_ones(B, L, dtype=torch.bool) if mask is None or fault == "pads are keys" else mask
         state = {"rows": x[:, :0], "valid": valid[:, :0]} if state is None else state
         rows, rows_valid = torch.cat([state["rows"], x], dim=1), torch.cat([state["valid"], valid], dim=1)
@@ -149,6 +149,10 @@ class Memory(Backbone):
         if fault == "batch second":
             new = {"rows": kept.transpose(0, 1), "valid": new["valid"]}
         return Output(self.final(x + self.out(y)), new)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        rows = torch.zeros(batch, 0, self.shape.d_model, device=device, dtype=dtype)
+        return {"rows": rows, "valid": torch.zeros(batch, 0, device=device, dtype=torch.bool)}
 
     def state_size(self, seq_len: int) -> int:
         return min(seq_len, self.ROWS) * self.shape.d_model
