@@ -1,0 +1,191 @@
+"""RetNet (Sun et al. 2023, arXiv 2307.08621): multi-scale retention and a gated MLP in a residual stack.
+
+    MSR(X) = (gate(X W_G) * GroupNorm(o)) W_O        o = Retention(X W_Q, X W_K / sqrt(k), X W_V)     (eq. 8)
+    Y = MSR(RMSNorm(X)) + X                          X' = GLU(RMSNorm(Y)) + Y                         (eq. 9)
+
+B batch, L seq_len, D d_model, H heads, k = D / H key and v = value_dim / H value dimensions per head. State of a layer:
+{"kv": (B, H, k, v) the decayed sum of k_m v_m^T, its keys turned as seen from the next token, "seen": (B,) tokens so
+far}. So positions within a call start at 0 whatever came before, and sines stay exact at any distance.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zoo import Backbone, Output, Shape, State
+from zoo.nn import ACTIVATIONS, Block, Mixer, ResidualStack, RMSNorm, at_least_float32, last_real
+from zoo.ops.retention import advance, final_state, retention
+from zoo_retnet.config import RetNetConfig
+from zoo_retnet.op import decay_sums, group_norm, log_decays, published_denominator, turn, turn_state
+
+
+class MultiScaleRetention(Mixer):
+    """Retention with one decay per head. Bidirectional: gamma^|n-m|, the current token counted once."""
+
+    def __init__(self, config: RetNetConfig, d_model: int, *, bidirectional: bool) -> None:
+        super().__init__()
+        self.config, self.bidirectional = config, bidirectional
+        D, V = d_model, config.resolved_value_dim(d_model)
+        self.H, self.key_dim, self.head_dim = config.n_heads, D // config.n_heads, V // config.n_heads
+        self.q_proj = nn.Linear(D, D, bias=False)
+        self.k_proj = nn.Linear(D, D, bias=False)
+        self.v_proj = nn.Linear(D, V, bias=False)
+        self.g_proj = nn.Linear(D, V, bias=False)
+        self.out_proj = nn.Linear(V, D, bias=False)
+        for linear in (self.q_proj, self.k_proj, self.v_proj, self.g_proj):
+            nn.init.xavier_uniform_(linear.weight, gain=2**-2.5)
+        nn.init.xavier_uniform_(self.out_proj.weight, gain=2**-1)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
+        """x (B, L, D), mask (B, L) -> y (B, L, D), state (causal) or None (bidirectional)."""
+        q, k, v = self.project(x, mask)
+        lengths = None if mask is None else last_real(mask)
+        o, state = self.retain(q, k, v, lengths, state)
+        return self.gated(x, o), state
+
+    def project(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k (B, H, L, k) before rotation and v (B, H, L, v), in at least float32; k and v are zero at pads."""
+        q, k, v = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        if mask is not None:
+            pads = ~mask[:, None, :, None]
+            k, v = k.masked_fill(pads, 0.0), v.masked_fill(pads, 0.0)
+        return q, k, v
+
+    def retain(
+        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None, state: State = None
+    ) -> tuple[Tensor, State]:
+        """Retention of q, k (B, H, L, k) and v (B, H, L, v) before the group norm -> (B, H, L, v), state."""
+        with torch.autocast(q.device.type, enabled=False):
+            c, (B, _, L, _) = self.config, q.shape
+            log_gamma = log_decays(self.H, q.device)
+            i = torch.arange(L, device=q.device)
+            q, k = turn(q, i), turn(k * self.key_dim**-0.5, i)
+            kv, seen = (None, None) if state is None else self._unpack(state, q.dtype)
+            o = retention(
+                q, k, v, log_gamma, kv, form=c.form, chunk=c.chunk_size, two_sided=self.bidirectional
+            )  # (B, H, L, v)
+            n = torch.full((B,), L, device=q.device) if lengths is None else lengths
+            if c.denominator == "common":
+                s = decay_sums(log_gamma, L, seen=seen, lengths=n if self.bidirectional else None)
+                o = o / s.sqrt().to(o.dtype)[..., None]
+            else:
+                if state is not None and c.form != "recurrent":
+                    raise ValueError(
+                        f"published denominators of the {c.form} form are not defined on a carried state; "
+                        "use denominator=common or form=recurrent"
+                    )
+                o = o / published_denominator(q, k, v, log_gamma, c.form, c.chunk_size)[..., None]
+            if self.bidirectional:
+                return o, None
+            kv = turn_state(final_state(k, v, log_gamma, lengths, kv), -n)
+            return o, {"kv": kv, "seen": n if seen is None else seen + n}
+
+    def gated(self, x: Tensor, o: Tensor) -> Tensor:
+        """Group norm, gate and output projection: x (B, L, D), o (B, H, L, v) -> (B, L, D)."""
+        with torch.autocast(x.device.type, enabled=False):
+            normed = group_norm(o, self.config.norm_eps).transpose(1, 2).flatten(2).to(x.dtype)
+        return self.out_proj(ACTIVATIONS[self.config.gate](self.g_proj(x)) * normed)
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token by the recurrence (eq. 6): x_t (B, D) -> y_t (B, D)."""
+        if self.bidirectional:
+            raise TypeError("a bidirectional RetNet has no step form")
+        x = x_t.unsqueeze(1)
+        q, k, v = (x.squeeze(2) for x in self.project(x, None))  # (B, H, ·)
+        with torch.autocast(x.device.type, enabled=False):
+            log_gamma = log_decays(self.H, x.device)
+            kv, seen = self._unpack(state, q.dtype)
+            # this token is the one from which the state is seen: nothing is turned before it moves on
+            kv = advance(kv, k * self.key_dim**-0.5, v, log_gamma)
+            o = (q.unsqueeze(-2) @ kv).squeeze(-2)
+            o = o / decay_sums(log_gamma, 1, seen=seen).sqrt().to(o.dtype)
+            kv = turn_state(kv, torch.full((1,), -1, device=x.device))
+        return self.gated(x, o.unsqueeze(2)).squeeze(1), {"kv": kv, "seen": seen + 1}
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        if self.bidirectional:
+            return None
+        wide = torch.promote_types(dtype, torch.float32)
+        return {
+            "kv": torch.zeros(batch, self.H, self.key_dim, self.head_dim, device=device, dtype=wide),
+            "seen": torch.zeros(batch, device=device, dtype=torch.int64),
+        }
+
+    def state_size(self, seq_len: int) -> int:
+        return 0 if self.bidirectional else self.H * self.key_dim * self.head_dim
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, L, H d) -> (B, H, L, d) in at least float32."""
+        return at_least_float32(x).unflatten(-1, (self.H, -1)).transpose(1, 2)
+
+    def _unpack(self, state: State, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        wanted = (self.H, self.key_dim, self.head_dim)
+        if not isinstance(state, dict) or set(state) != {"kv", "seen"}:
+            raise ValueError("this is not a RetNet's state: expected {'kv', 'seen'} for every layer")
+        if tuple(state["kv"].shape[1:]) != wanted:
+            raise ValueError(f"a state of (heads, key, value) {tuple(state['kv'].shape[1:])} for layers of {wanted}")
+        return state["kv"].to(dtype), state["seen"]
+
+
+class GLU(nn.Module):
+    """W_2 (act(W_1 x) * W_gate x), without biases."""
+
+    def __init__(self, d_model: int, d_ff: int, activation: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d_model, d_ff, bias=False)
+        self.gate = nn.Linear(d_model, d_ff, bias=False)
+        self.fc2 = nn.Linear(d_ff, d_model, bias=False)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)) * self.gate(x))
+
+
+class RetNetBackbone(Backbone):
+    """n_layers of retention and GLU. Pre-norm with a final norm, or post-norm, with DeepNorm's scale if wanted."""
+
+    config: RetNetConfig
+
+    def __init__(self, config: RetNetConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        D, eps = shape.d_model, config.norm_eps
+        alpha = (2.0 * shape.n_layers) ** 0.25 if config.deepnorm else 1.0
+        blocks = [
+            Block(
+                MultiScaleRetention(config, D, bidirectional=shape.mode == "bidirectional"),
+                RMSNorm(D, eps=eps),
+                mlp=GLU(D, config.resolved_ffn_dim(D), config.activation),
+                norm2=RMSNorm(D, eps=eps),
+                prenorm=config.prenorm,
+                dropout=config.dropout,
+                residual_scale=alpha,
+            )
+            for _ in range(shape.n_layers)
+        ]
+        if config.deepnorm:
+            self._shrink(blocks, (8.0 * shape.n_layers) ** -0.25)
+        self.stack = ResidualStack(blocks, RMSNorm(D, eps=eps) if config.prenorm else None)
+
+    @staticmethod
+    @torch.no_grad()
+    def _shrink(blocks: list[Block], beta: float) -> None:
+        """DeepNorm's start: values, output projection and both MLP matrices (not the gates) times (8 n_layers)^-1/4."""
+        for block in blocks:
+            mixer, mlp = block.mixer, block.mlp
+            assert isinstance(mixer, MultiScaleRetention)
+            assert isinstance(mlp, GLU)
+            for linear in (mixer.v_proj, mixer.out_proj, mlp.fc1, mlp.fc2):
+                linear.weight *= beta
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        return self.stack(x, mask=mask, state=state)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return self.stack.init_state(batch, device=device, dtype=dtype)
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.stack.step(x_t, state)
+
+    def state_size(self, seq_len: int) -> int:
+        return self.stack.state_size(seq_len)
