@@ -28,11 +28,13 @@ GROUP = "zoo"
 BUILTINS = (
     "zoo_transformer",
     "zoo_transformer_xl",
+    "zoo_compressive",
     "zoo_memformer",
     "zoo_linformer",
     "zoo_performer",
     "zoo_perceiver",
     "zoo_s4",
+    "zoo_s5",
     "zoo_mamba",
     "zoo_retnet",
     "zoo_longt5",
