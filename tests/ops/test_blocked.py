@@ -56,6 +56,7 @@ MASKS = st.sampled_from(["none", "right", "holes", "empty row"])
     length=st.integers(1, 60),
     back=st.integers(0, 12),
     ahead=st.integers(0, 12),
+    earlier=st.sampled_from([0, 0, 1, 5, 30]),
     dilations=st.lists(st.integers(1, 4), min_size=1, max_size=3),
     block=st.sampled_from([None, 1, 3, 8, 16]),
     causal=st.booleans(),
@@ -69,6 +70,7 @@ def test_window_and_side_keys_are_the_dense_softmax(
     length: int,
     back: int,
     ahead: int,
+    earlier: int,
     dilations: list[int],
     block: int | None,
     causal: bool,
@@ -78,8 +80,8 @@ def test_window_and_side_keys_are_the_dense_softmax(
     piece: int,
 ) -> None:
     g, heads, d, dv = torch.Generator().manual_seed(length), len(dilations), 4, 3
-    q, k = normal(g, batch, heads, length, d), normal(g, batch, heads, length, d)
-    v = normal(g, batch, heads, length, dv)
+    q, k = normal(g, batch, heads, length, d), normal(g, batch, heads, earlier + length, d)
+    v = normal(g, batch, heads, earlier + length, dv)
     leaves = [q, k, v]
     bias = normal(g, heads, back + 1 + ahead) if biased else None
     side = None
@@ -107,7 +109,7 @@ def test_window_and_side_keys_are_the_dense_softmax(
             block=block,
             side=side,
             causal=causal,
-            mask=random_mask(g, batch, length, mask),
+            mask=random_mask(g, batch, earlier + length, mask),
             scale=1.0 if biased else None,
         )
 
@@ -119,17 +121,18 @@ def test_window_and_side_keys_are_the_dense_softmax(
     block=st.integers(1, 9),
     listed=st.integers(1, 5),
     heads=st.integers(1, 3),
-    shared=st.booleans(),
+    rows=st.sampled_from(["all", "one head", "one example"]),
     causal=st.booleans(),
     mask=MASKS,
     far=st.booleans(),
 )
 def test_listed_blocks_are_the_dense_softmax(
-    batch: int, length: int, block: int, listed: int, heads: int, shared: bool, causal: bool, mask: str, far: bool
+    batch: int, length: int, block: int, listed: int, heads: int, rows: str, causal: bool, mask: str, far: bool
 ) -> None:
     g, n = torch.Generator().manual_seed(length), -(-length // block)
     q, k, v = (normal(g, batch, heads, length, 4) for _ in range(3))
-    table = torch.randint(-1, n, (1 if shared else heads, n, listed), generator=g)  # repeats and gaps included
+    shape = (1 if rows == "one example" else batch, 1 if rows == "one head" else heads, n, listed)
+    table = torch.randint(-1, n, shape, generator=g)  # repeats and gaps included
     side = None
     if far:
         side = Side(normal(g, batch, heads, 2, 4), normal(g, batch, heads, 2, 4))
@@ -137,3 +140,128 @@ def test_listed_blocks_are_the_dense_softmax(
     leaves = [q, k, v] if side is None else [q, k, v, side.k, side.v]
     mask_of = random_mask(g, batch, length, mask)
     both_forms(q, k, v, leaves, table=table, block=block, side=side, causal=causal, mask=mask_of)
+
+
+def test_the_window_in_words() -> None:
+    """Query by query, key by key, without any tensor of pairs."""
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 9, 4, generator=g, dtype=torch.float64) for _ in range(3))
+    bias = torch.randn(2, 4, generator=g, dtype=torch.float64)
+    extra = Side(*(torch.randn(1, 2, 1, 4, generator=g, dtype=torch.float64) for _ in range(2)))
+    y = blocked_attention(q, k, v, window=(2, 1), dilation=[1, 3], bias=bias, side=extra, scale=1.0)
+    for h, D in enumerate((1, 3)):
+        for i in range(9):
+            seen = [(i + D * t, bias[h, t + 2]) for t in (-2, -1, 0, 1) if 0 <= i + D * t < 9]
+            weights = [torch.exp(q[0, h, i] @ k[0, h, j] + b) for j, b in seen]
+            values = [v[0, h, j] for j, _ in seen]
+            weights.append(torch.exp(q[0, h, i] @ extra.k[0, h, 0]))
+            values.append(extra.v[0, h, 0])
+            expected = sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
+            torch.testing.assert_close(y[0, h, i], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_block_listed_twice_counts_once() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 1, 12, 4, generator=g) for _ in range(3))
+    once = torch.tensor([[0, 1, -1], [0, 1, 2], [2, 0, -1]])[None, None]
+    twice = torch.tensor([[0, 1, 1], [1, 0, 2], [2, 2, 0]])[None, None]
+    ours = blocked_attention(q, k, v, table=twice, block=4)
+    assert torch.equal(ours, blocked_attention(q, k, v, table=once, block=4))
+
+
+@pytest.mark.parametrize("form", ["torch", "reference"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_query_without_keys_gets_zero_and_finite_gradients(form: str, biased: bool) -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 40, 4, generator=g, requires_grad=True) for _ in range(3))
+    mask = torch.ones(2, 40, dtype=torch.bool)
+    mask[0] = False
+    mask[1, 20:] = False
+    bias = torch.randn(2, 7, generator=g, requires_grad=True) if biased else None
+    with use_backend(form):
+        y = blocked_attention(q, k, v, window=(3, 3), bias=bias, mask=mask)
+    assert not y[0].any()
+    assert not y[1, :, 23:].any()
+    assert y[1, :, :23].any()
+    leaves = [q, k, v] if bias is None else [q, k, v, bias]
+    for gradient in torch.autograd.grad(y.square().sum(), leaves):
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_bfloat16_is_near_float32(biased: bool) -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 100, 8, generator=g) for _ in range(3))
+    bias = torch.randn(2, 17, generator=g) if biased else None
+    wide = blocked_attention(q, k, v, window=(8, 8), bias=bias)
+    narrow = blocked_attention(*(x.bfloat16() for x in (q, k, v)), window=(8, 8), bias=bias)
+    assert narrow.dtype == torch.bfloat16
+    assert (narrow.float() - wide).norm() < 0.02 * wide.norm()
+
+
+def test_dropout_drops_weights_in_training_only() -> None:
+    q, k = torch.zeros(1, 1, 64, 4), torch.zeros(1, 1, 64, 4)
+    v = torch.ones(1, 1, 64, 4)
+    torch.manual_seed(0)
+    for bias in (None, torch.zeros(1, 33)):
+        y = blocked_attention(q, k, v, window=(16, 16), bias=bias, dropout=0.5)
+        assert y.std() > 0.05
+        assert abs(y.mean() - 1) < 0.1
+        assert torch.allclose(blocked_attention(q, k, v, window=(16, 16), bias=bias), v)
+
+
+def kept_bytes(length: int, **call: Any) -> int:
+    """Bytes that autograd keeps for backward."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    q, k, v = (torch.randn(1, 2, length, 4, requires_grad=True) for _ in range(3))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = blocked_attention(q, k, v, **call)
+    assert y.requires_grad
+    return sum(kept.values())
+
+
+def test_memory_for_backward_is_linear_in_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE", 1 << 14)
+    table = torch.randint(0, 64, (1, 1, 128, 4))
+    listed = {2048: table[:, :, :64], 4096: table}
+    for call in (
+        {"window": (16, 16)},
+        {"window": (16, 16), "dilation": [1, 3]},
+        {"window": (16, 16), "bias": torch.randn(2, 33, requires_grad=True)},
+    ):
+        short, long = (kept_bytes(length, **call) for length in (2048, 4096))
+        assert long < 2.1 * short
+        assert long < 4096 * 4096
+    short, long = (kept_bytes(length, table=table_of, block=32) for length, table_of in listed.items())
+    assert long < 2.1 * short
+
+
+def test_what_does_not_fit_is_told_with_numbers() -> None:
+    q = k = v = torch.zeros(2, 3, 10, 4)
+    side = Side(q[:, :, :2], q[:, :, :2])
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({}, "either a window or a table"),
+        ({"window": (1, -1)}, r"\(1, -1\)"),
+        ({"window": (1, 1), "dilation": [1, 2]}, "each of 3 heads"),
+        ({"window": (1, 1), "bias": torch.zeros(3, 2)}, r"bias has shape \(3, 2\), expected \(3, 3\)"),
+        ({"window": (1, 1), "mask": torch.ones(2, 9, dtype=torch.bool)}, r"mask has shape \(2, 9\).*\(2, 10\)"),
+        ({"window": (1, 1), "side": side, "causal": True}, "position"),
+        ({"window": (1, 1), "side": side._replace(bias=torch.zeros(3, 1, 2))}, "side.row"),
+        ({"window": (1, 1), "side": side._replace(k=q[:, :, :3])}, r"side.v has shape \(2, 3, 2, 4\)"),
+        ({"window": (1, 1), "block": 0}, "got 0"),
+        ({"table": torch.zeros(1, 1, 3, 1, dtype=torch.int64), "block": 4, "dilation": 2}, "neither bias nor dilation"),
+        ({"table": torch.zeros(1, 1, 2, 1, dtype=torch.int64), "block": 4}, "10 tokens are 3 blocks of 4"),
+        ({"table": torch.full((1, 1, 3, 1), 3), "block": 4}, "3 .. 3 of 3 blocks"),
+    ]
+    for call, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            blocked_attention(q, k, v, **call)
+    with pytest.raises(ValueError, match=r"k has shape \(2, 3, 9, 4\)"):
+        blocked_attention(q, k[:, :, 1:], v[:, :, 1:], window=(1, 1))
+    with pytest.raises(ValueError, match="q has shape"):
+        blocked_attention(q[0], k, v, window=(1, 1))

@@ -43,7 +43,7 @@ class Side(NamedTuple):
     k         (B, H, M, d)
     v         (B, H, M, dv)
     mask      (B, M) bool, True = real; None = all
-    position  (B, M) int64, needed when causal: key m is seen by queries i >= position only
+    position  (B, M) int64, needed when causal: key m is seen by queries i >= position only (i = 0 .. L - 1)
     bias      (H, R, M) added to the scores; query i takes row `row[b, i]`
     row       (B, L) int64 in 0 .. R-1, beside `bias`
 
@@ -76,33 +76,32 @@ def blocked_attention(
 ) -> Tensor:
     """softmax over window or listed blocks, and side keys; see the head of this file. Returns (B, H, L, dv) like v.
 
-    q, k, v   (B, H, L, d), (B, H, L, d), (B, H, L, dv); any L >= 1. Fastest as transposed views of (B, L, H, d)
+    q, k, v   (B, H, L, d), (B, H, L, d), (B, H, L, dv); any L >= 1. Fastest as transposed views of (B, L, H, d).
+              With a window, keys and values may be P + L: P of them come before the first query (a cache)
     window    (back, ahead): query i sees keys i - back .. i + ahead, cut at the ends of the sequence
     dilation  window only; one number, or one per head: keys i + dilation t, t = -back .. ahead
     bias      window only; (H, back + 1 + ahead): column t + back is added to the score of key i + dilation t (T5's
               bias by relative distance: column c is that of key position - query position = c - back)
-    table     instead of a window: (H or 1, n, T) int64. Queries of block b see the keys of blocks table[h, b]. A block
-              listed twice counts once, -1 stands for none; n = ceil(L / block)
+    table     instead of a window: (B or 1, H or 1, n, T) int64. Queries of block b see the keys of the blocks
+              table[:, :, b]. A block listed twice counts once, -1 stands for none; n = ceil(L / block)
     block     with a table, S: what its entries count in; with a window, only speed depends on it
     side      keys for all queries: Longformer's and LongT5's global keys
     causal    nobody sees a later key: ahead is cut to 0, listed blocks at the query itself, side keys by `position`
-    mask      (B, L) bool, True = key may be seen through window or table (any pattern, not only right padding)
+    mask      (B, P + L) bool, True = key may be seen through window or table (any pattern, not only right padding)
     scale     of the scores; None = 1/sqrt(d), T5: 1.0
     dropout   on the attention weights
 
     A query that sees no key at all gets zero, with zero gradients. Softmax in at least float32, float64 in float64
     out. Memory O(L (back + ahead + M)), or O(L S T), in forward and backward. ValueError when shapes do not fit.
     """
-    dilations = (dilation,) * q.shape[1] if isinstance(dilation, int) else tuple(int(D) for D in dilation)
+    dilations = (dilation,) * q.shape[1] if isinstance(dilation, int) else tuple(dilation)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     call = _Call(window, dilations, bias, table, block, side, causal, mask, scale, dropout)
     _check(q, k, v, call)
     form = choose("blocked_attention", FORMS["blocked_attention"]("any"))
     with torch.autocast(q.device.type, enabled=False):
-        if form == "reference":
-            return _reference(q, k, v, call)
-        if table is not None:
-            return _listed(q, k, v, call)
+        if form == "reference" or table is not None:
+            return (_reference if form == "reference" else _listed)(q, k, v, call)
         place = torch.arange(q.shape[2], device=q.device)[None]
         return (_window if set(dilations) == {1} else _dilated)(q, k, v, place, call)
 
@@ -125,14 +124,14 @@ class _Call(NamedTuple):
 # -- the definition ------------------------------------------------------------------------------------------------
 
 
-def _window_pattern(q: Tensor, call: _Call) -> tuple[Tensor, Tensor | None]:
-    """Which keys a query sees through its window, (H, L, L), and with which bias, (1, H, L, L)."""
+def _window_pattern(q: Tensor, keys: int, call: _Call) -> tuple[Tensor, Tensor | None]:
+    """Which keys a query sees through its window, (H, L, P + L), and with which bias, (1, H, L, P + L)."""
     assert call.window is not None
     (back, ahead), device = call.window, q.device
-    i = torch.arange(q.shape[2], device=device)
-    lag = i - i[:, None]  # key position - query position
+    j = torch.arange(keys, device=device)
+    lag = j - j[keys - q.shape[2] :, None]  # (L, P + L): key position - query position
     D = torch.tensor(call.dilations, device=device)[:, None, None]  # per head
-    t = lag.div(D, rounding_mode="floor")  # (H, L, L)
+    t = lag.div(D, rounding_mode="floor")  # (H, L, P + L)
     visible = (t * D == lag) & (t >= -back) & (t <= ahead)
     if call.bias is None:
         return visible, None
@@ -141,22 +140,22 @@ def _window_pattern(q: Tensor, call: _Call) -> tuple[Tensor, Tensor | None]:
 
 
 def _listed_pattern(q: Tensor, table: Tensor, S: int) -> Tensor:
-    """(H or 1, L, L): the key's block stands in the list of the query's block."""
+    """(B or 1, H or 1, L, L): the key's block stands in the list of the query's block."""
     block_of = torch.arange(q.shape[2], device=q.device) // S
-    listed = F.one_hot(table + 1, table.shape[1] + 1).any(2)[..., 1:]  # (H or 1, n, n); column 0 was -1, no block
-    return listed[:, block_of][:, :, block_of]
+    listed = F.one_hot(table + 1, table.shape[2] + 1).any(3)[..., 1:]  # (B|1, H|1, n, n); column 0 was -1, no block
+    return listed[:, :, block_of][..., block_of]
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
     """Every score of every pair in memory."""
-    (batch, heads, length, d), side = q.shape, call.side
+    (batch, heads, length, d), keys, side = q.shape, k.shape[2], call.side
     if call.table is not None and call.block is not None:
         visible, bias = _listed_pattern(q, call.table, call.block), None
     else:
-        visible, bias = _window_pattern(q, call)
+        visible, bias = _window_pattern(q, keys, call)
     if call.causal:
-        visible = visible.tril()
-    visible = visible.expand(batch, heads, length, length)
+        visible = visible.tril(keys - length)
+    visible = visible.expand(batch, heads, length, keys)
     if call.mask is not None:
         visible = visible & call.mask[:, None, None, :]
     if side is not None:
@@ -171,7 +170,7 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
         far = q.new_zeros(())
         if side.bias is not None and side.row is not None:
             far = side.bias[:, side.row].transpose(0, 1)  # (B, H, L, M)
-        bias = torch.cat([near.expand(batch, heads, length, length), far.expand(batch, heads, length, M)], -1)
+        bias = torch.cat([near.expand(batch, heads, length, keys), far.expand(batch, heads, length, M)], -1)
         k, v = torch.cat([k, side.k], 2), torch.cat([v, side.v], 2)
     q, k = at_least_float32(q) * (call.scale * math.sqrt(d)), at_least_float32(k)
     return reference_attention(q, k, v, visible=visible, bias=bias, dropout=call.dropout)
@@ -183,20 +182,22 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
 def _window(q: Tensor, k: Tensor, v: Tensor, place: Tensor, call: _Call) -> Tensor:
     """Queries bS .. bS + S - 1 meet keys bS - back .. bS + S - 1 + ahead. place (B or 1, L): the queries' positions."""
     assert call.window is not None
-    length, (back, ahead), bias = q.shape[2], call.window, call.bias
+    length, total, (back, ahead), bias = q.shape[2], k.shape[2], call.window, call.bias
     if bias is not None:
-        bias = bias[:, max(back - length + 1, 0) :]
-    back, ahead = min(back, length - 1), 0 if call.causal else min(ahead, length - 1)  # more is never seen
+        bias = bias[:, max(back - total + 1, 0) :]
+    back, ahead = min(back, total - 1), 0 if call.causal else min(ahead, length - 1)  # more is never seen
+    P = min(total - length, back)
+    k, v = k[:, :, total - length - P :], v[:, :, total - length - P :]
     S = min(length, call.block if call.block is not None else max(32, back, ahead))
     n = -(-length // S)
     if n == 1:
-        before, after, K = 0, 0, length  # one block meets the sequence itself
+        before, after, K, own = 0, 0, P + length, P  # one block meets the sequence itself
     else:
-        before, after, K = back, n * S - length + ahead, back + S + ahead
-    lag = torch.arange(K, device=q.device) - before - torch.arange(S, device=q.device)[:, None]  # (S, K)
+        before, after, K, own = back - P, n * S - length + ahead, back + S + ahead, back
+    lag = torch.arange(K, device=q.device) - own - torch.arange(S, device=q.device)[:, None]  # (S, K)
     visible = ((lag >= -back) & (lag <= ahead))[None, None, None]  # (1, 1, 1, S, K)
     if call.mask is not None or n > 1:
-        real = q.new_ones(1, length, dtype=torch.bool) if call.mask is None else call.mask
+        real = q.new_ones(1, P + length, dtype=torch.bool) if call.mask is None else call.mask[:, total - length - P :]
         visible = visible & F.pad(real, (before, after)).unfold(1, K, S)[:, :, None, None]  # (B or 1, n, 1, S, K)
     if bias is not None:
         bias = bias[:, (lag + back).clamp(0, back + ahead)]  # (H, S, K)
@@ -206,13 +207,17 @@ def _window(q: Tensor, k: Tensor, v: Tensor, place: Tensor, call: _Call) -> Tens
 
 def _dilated(q: Tensor, k: Tensor, v: Tensor, place: Tensor, call: _Call) -> Tensor:
     """A window of dilation D is a plain window over each of the D sequences of tokens that are D apart."""
-    (batch, heads, length, _), side = q.shape, call.side
-    mask = torch.ones(batch, length, dtype=torch.bool, device=q.device) if call.mask is None else call.mask
+    (batch, heads, length, _), keys, side = q.shape, k.shape[2], call.side
+    mask = torch.ones(batch, keys, dtype=torch.bool, device=q.device) if call.mask is None else call.mask
     outs: dict[int, Tensor] = {}
 
     def apart(x: Tensor, dim: int, D: int) -> Tensor:
-        """Split `dim` (L) of (B, ..., L, ...) into D sequences, which join the batch: (B D, ..., ceil(L / D), ...)."""
-        x = F.pad(x, [0, 0] * (x.ndim - dim - 1) + [0, -length % D]).unflatten(dim, (-1, D))
+        """Split `dim` of (B, ..., P + L, ...) into D sequences, which join the batch: (B D, ..., (P + L) / D, ...).
+
+        P and L are rounded up, so that the first query begins a row of D.
+        """
+        longer = [0, 0] * (x.ndim - dim - 1) + [(length - x.shape[dim]) % D, -length % D]
+        x = F.pad(x, longer).unflatten(dim, (-1, D))
         return x.movedim(dim + 1, 1).flatten(0, 1)
 
     for D in sorted(set(call.dilations)):
@@ -238,27 +243,29 @@ def _dilated(q: Tensor, k: Tensor, v: Tensor, place: Tensor, call: _Call) -> Ten
 
 def _listed(q: Tensor, k: Tensor, v: Tensor, call: _Call) -> Tensor:
     """Queries of block b meet the keys of blocks table[:, b], one listed block beside the other."""
-    table, S, mask = call.table, call.block, call.mask
-    assert table is not None
-    assert S is not None
-    (batch, heads, length, _), (_, n, T), device = q.shape, table.shape, q.device
-    order = table.sort(-1).values.transpose(0, 1)  # (n, rows, T); rows is H or 1
+    assert call.table is not None
+    table, S, mask = call.table, call.block or 1, call.mask
+    (batch, heads, length, _), (_, _, n, T), device = q.shape, table.shape, q.device
+    order = table.sort(-1).values.transpose(1, 2)  # (B|1, n, H|1, T)
     once = order >= 0
     once[..., 1:] &= order[..., 1:] != order[..., :-1]
     order = order.clamp(min=0)
     real = q.new_ones(1, length, dtype=torch.bool) if mask is None else mask
     real = F.pad(real, (0, n * S - length)).unflatten(1, (n, S))  # (B or 1, n, S)
-    visible = (real[:, order] & once[..., None]).flatten(3).unsqueeze(3)  # (B or 1, n, rows, 1, T S)
+    example = torch.arange(max(len(real), len(order)), device=device)[:, None, None, None]
+    real = real.expand(len(example), -1, -1)[example, order]  # (B|1, n, H|1, T, S)
+    visible = (real & once[..., None]).flatten(3).unsqueeze(3)  # (B|1, n, H|1, 1, T S)
     if call.causal:
-        j = (order[..., None] * S + torch.arange(S, device=device)).flatten(2)  # (n, rows, T S): the keys' positions
+        j = (order[..., None] * S + torch.arange(S, device=device)).flatten(3)  # (B|1, n, H|1, T S): keys' positions
         i = torch.arange(n * S, device=device).view(n, 1, S, 1)
-        visible = visible & (j.unsqueeze(2) <= i)  # (B or 1, n, rows, S, T S)
-    pick = (order + n * torch.arange(heads, device=device)[:, None]).flatten()  # (n, H, T) of the (H, n) blocks
+        visible = visible & (j.unsqueeze(3) <= i)  # (B|1, n, H|1, S, T S)
+    row = torch.arange(batch * heads, device=device).view(batch, 1, heads, 1)
+    pick = (order + n * row).flatten()  # (B, n, H, T) of the (B, H, n) blocks
 
     def gather(x: Tensor) -> Tensor:
         """(B, H, L, d) -> (B, n, H, T S, d)"""
-        x = F.pad(x, (0, 0, 0, n * S - length)).reshape(batch, heads * n, -1)  # (B, H n, S d)
-        return x.index_select(1, pick).view(batch, n, heads, T * S, -1)
+        x = F.pad(x, (0, 0, 0, n * S - length)).reshape(batch * heads * n, -1)  # (B H n, S d)
+        return x.index_select(0, pick).view(batch, n, heads, T * S, -1)
 
     place = torch.arange(length, device=device)[None]
     return _blocks(q, gather(k), gather(v), visible, None, S, place, call)
@@ -293,14 +300,13 @@ def _blocks(
             return _fused(q[part], k, v, see, call)
         return _biased(q[part], k, v, see, add, call)
 
-    rows = batch * n
     if bias is None and (side is None or side.bias is None):
-        y = attend(slice(0, rows))
+        y = attend(slice(0, len(q)))
     else:
         K = keys.shape[2] + (0 if side is None else side.k.shape[2])
         step = max(1, PIECE // (heads * S * K))
-        again = torch.is_grad_enabled() and step < rows  # a single piece may as well keep its scores
-        parts = [slice(r, min(r + step, rows)) for r in range(0, rows, step)]
+        again = torch.is_grad_enabled() and step < len(q)  # a single piece may as well keep its scores
+        parts = [slice(r, min(r + step, len(q))) for r in range(0, len(q), step)]
         y = torch.cat([checkpoint(attend, p, use_reentrant=False) if again else attend(p) for p in parts])
     return y.transpose(1, 2).reshape(batch, n * S, heads, -1)[:, :length].transpose(1, 2)
 
@@ -345,13 +351,14 @@ def _check(q: Tensor, k: Tensor, v: Tensor, call: _Call) -> None:
     def wrong(why: str) -> ValueError:
         return ValueError(f"blocked_attention: {why}")
 
-    if q.ndim != 4 or q.shape[2] < 1:
+    if q.ndim != 4 or not q.numel():
         raise wrong(f"q has shape {tuple(q.shape)}, expected (batch, heads, seq_len >= 1, d)")
     batch, heads, length, d = q.shape
+    keys = k.shape[2] if k.ndim == 4 and window is not None and k.shape[2] > length else length
     wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "k": (k, (batch, heads, length, d)),
-        "v": (v, (batch, heads, length, v.shape[-1])),
-        "mask": (call.mask, (batch, length)),
+        "k": (k, (batch, heads, keys, d)),
+        "v": (v, (batch, heads, keys, v.shape[-1])),
+        "mask": (call.mask, (batch, keys)),
     }
     if (window is None) == (table is None):
         raise wrong("expected either a window or a table of blocks")
@@ -367,20 +374,21 @@ def _check(q: Tensor, k: Tensor, v: Tensor, call: _Call) -> None:
         if block is None or call.bias is not None or set(dilations) != {1}:
             raise wrong("a table needs its block, and has neither bias nor dilation")
         n = -(-length // block)
-        if table.ndim != 3 or table.shape[0] not in (1, heads) or table.shape[1] != n:
-            raise wrong(
-                f"table has shape {tuple(table.shape)}, expected (1 or {heads} heads, {n} blocks, listed blocks): "
-                f"{length} tokens in blocks of {block}"
-            )
+        rows = zip(table.shape, (batch, heads), strict=False)  # 1 stands for all
+        if table.ndim != 4 or any(have not in (1, all_) for have, all_ in rows) or table.shape[2] != n:
+            want = f"(1 or {batch}, 1 or {heads}, {n}, any): {length} tokens are {n} blocks of {block}"
+            raise wrong(f"table has shape {tuple(table.shape)}, expected {want}")
         if table.device.type == "cpu" and not (int(table.min()) >= -1 and int(table.max()) < n):  # a GPU would wait
             raise wrong(f"table lists blocks {int(table.min())} .. {int(table.max())} of {n} blocks of {block} tokens")
     if side is not None:
-        M = side.k.shape[2] if side.k.ndim == 4 else -1
-        wanted["side.k"] = (side.k, (batch, heads, M, d))
-        wanted["side.v"] = (side.v, (batch, heads, M, v.shape[-1]))
-        wanted["side.mask"] = (side.mask, (batch, M))
-        wanted["side.position"] = (side.position, (batch, M))
-        wanted["side.row"] = (side.row, (batch, length))
+        M = side.k.shape[2] if side.k.ndim == 4 else 0
+        wanted |= {
+            "side.k": (side.k, (batch, heads, M, d)),
+            "side.v": (side.v, (batch, heads, M, v.shape[-1])),
+            "side.mask": (side.mask, (batch, M)),
+            "side.position": (side.position, (batch, M)),
+            "side.row": (side.row, (batch, length)),
+        }
         if (side.bias is None) != (side.row is None):
             raise wrong("side.bias and side.row come together")
         if side.bias is not None:
