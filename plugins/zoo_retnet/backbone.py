@@ -61,7 +61,7 @@ class MultiScaleRetention(Mixer):
             log_gamma = log_decays(self.H, q.device)
             i = torch.arange(L, device=q.device)
             q, k = turn(q, i), turn(k * self.key_dim**-0.5, i)
-            kv, seen = (None, None) if state is None else self._unpack(state, q.dtype)
+            kv, seen = (None, None) if state is None else (state["kv"].to(q.dtype), state["seen"])
             o = retention(
                 q, k, v, log_gamma, kv, form=c.form, chunk=c.chunk_size, two_sided=self.bidirectional
             )  # (B, H, L, v)
@@ -95,7 +95,7 @@ class MultiScaleRetention(Mixer):
         q, k, v = (x.squeeze(2) for x in self.project(x, None))  # (B, H, ·)
         with torch.autocast(x.device.type, enabled=False):
             log_gamma = log_decays(self.H, x.device)
-            kv, seen = self._unpack(state, q.dtype)
+            kv, seen = state["kv"].to(q.dtype), state["seen"]
             # this token is the one from which the state is seen: nothing is turned before it moves on
             kv = advance(kv, k * self.key_dim**-0.5, v, log_gamma)
             o = (q.unsqueeze(-2) @ kv).squeeze(-2)
@@ -118,14 +118,6 @@ class MultiScaleRetention(Mixer):
     def _heads(self, x: Tensor) -> Tensor:
         """(B, L, H d) -> (B, H, L, d) in at least float32."""
         return at_least_float32(x).unflatten(-1, (self.H, -1)).transpose(1, 2)
-
-    def _unpack(self, state: State, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        wanted = (self.H, self.key_dim, self.head_dim)
-        if not isinstance(state, dict) or set(state) != {"kv", "seen"}:
-            raise ValueError("this is not a RetNet's state: expected {'kv', 'seen'} for every layer")
-        if tuple(state["kv"].shape[1:]) != wanted:
-            raise ValueError(f"a state of (heads, key, value) {tuple(state['kv'].shape[1:])} for layers of {wanted}")
-        return state["kv"].to(dtype), state["seen"]
 
 
 class GLU(nn.Module):
