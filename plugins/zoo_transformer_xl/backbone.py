@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, Output, Shape, State, check_state
 from zoo.nn import Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl, mark
 from zoo.ops.memory import kept_rows, real_first, take_rows
 from zoo.ops.relative import distances, sinusoids, visible_keys
@@ -67,9 +67,8 @@ class TransformerXLBackbone(Backbone):
             memories = [x.new_zeros(B, 0, x.shape[-1])] * len(self.layers)
             remembered = torch.zeros(B, 0, dtype=torch.bool, device=x.device)
         else:
+            check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
             memories, remembered = state["memory"], state["valid"]
-            if remembered.shape[0] != B:
-                raise ValueError(f"a state of {remembered.shape[0]} rows for a batch of {B}")
         M = remembered.shape[1]
         K = M + T
 
@@ -86,7 +85,7 @@ class TransformerXLBackbone(Backbone):
         )  # (T, K) or (B, T, K)
         distance = distances(T, K, two_sided=self.two_sided, device=x.device)  # (P,)
         R = sinusoids(distance, x.shape[-1], self.config.clamp_len).to(x.dtype)  # (P, D)
-        places = Places(distance, self.dropout(R), self.u, self.v)
+        places = Places(self.dropout(R), self.u, self.v)
 
         h, written = x, []
         for layer, memory in zip(self.layers, memories, strict=True):

@@ -16,9 +16,8 @@ from zoo.ops.relative import relative_attention
 
 
 class Places(NamedTuple):
-    """What all layers share of positions: distances (P,), their vectors R (P, D), and the biases u and v (H, E)."""
+    """What all layers share of positions: the vectors R (P, D) of all distances, and the biases u and v (H, E)."""
 
-    distance: Tensor
     R: Tensor
     u: Tensor
     v: Tensor
@@ -62,7 +61,8 @@ class RelativeLayer(nn.Module):
         post-norm  a = LN(h + attention),      h' = LN(a + FF(a))
         pre-norm   a = h + attention of LN[m; h],  h' = a + FF(LN a)
 
-    `context` is [memory; h]; the gradient is stopped where the memory is made, not here.
+    `context` is [memory; h]; the gradient is stopped where the memory is made, not here. `places` is handed on to the
+    attention, whatever it wants to know of positions (`Places` for `RelativeAttention`).
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class RelativeLayer(nn.Module):
         self.norm_ff = LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, context: Tensor, n_tokens: int, places: Places, visible: Tensor) -> Tensor:
+    def forward(self, context: Tensor, n_tokens: int, places: Places | Tensor, visible: Tensor) -> Tensor:
         """context (B, K, D), visible broadcastable to (B, H, T, K) -> (B, T, D)."""
         h = context[:, -n_tokens:]
         a = h + self.dropout(self.attention(self.read(context), n_tokens, places, visible))

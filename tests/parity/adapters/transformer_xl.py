@@ -111,7 +111,7 @@ def run_layer(case: Case) -> Result:
     distance = distances(T, K, two_sided=False, device=x.device)
     R = sinusoids(distance, D, config.clamp_len).to(x.dtype)
     visible = visible_keys(T, K, window=window_of(case), device=x.device)
-    places = Places(distance, R, p["r_w_bias"], p["r_r_bias"])
+    places = Places(R, p["r_w_bias"], p["r_r_bias"])
     y = functional_call(layer, layer_parameters(p), (torch.cat([mems, x], dim=1), T, places, visible), strict=True)
     return finish(case, y)
 

@@ -1,0 +1,79 @@
+"""Configuration of the Compressive Transformer. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from zoo import ConfigError, Shape
+
+COMPRESSIONS = ("conv", "mean", "max")
+POSITIONS = ("sinusoidal", "learned")
+
+
+@dataclass
+class CompressiveConfig:
+    """Hyperparameters of the architecture; the defaults are the paper's form."""
+
+    n_heads: int = 4
+    """Attention heads."""
+    d_head: Optional[int] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    """Width of a head; null = d_model / n_heads."""
+    d_ff: Optional[int] = None  # noqa: UP045
+    """Width of the ReLU feed-forward layer; null = 4 * d_model."""
+    mem_len: Optional[int] = None  # noqa: UP045
+    """Rows of memory per layer; null = as many as a segment has tokens, as in the paper."""
+    c_mem_len: Optional[int] = None  # noqa: UP045
+    """Rows of compressed memory per layer; null = as many as mem_len, as in the paper's WikiText-103 model."""
+    compression_rate: int = 4
+    """Rows of memory that become one compressed row (the paper's c: 4 on WikiText-103, 3 on Enwik8, 2 on PG-19)."""
+    compression: str = "conv"
+    """conv (kernel and stride are the rate; learns by attention reconstruction) | mean | max."""
+    reconstruction_weight: float = 1.0
+    """Weight of the attention-reconstruction loss. Its gradient reaches the compression only, so under Adam the weight
+    hardly matters by itself; it counts in the gradient norm that is clipped."""
+    positions: str = "sinusoidal"
+    """sinusoidal (relative, as in Transformer-XL) | learned (a vector and a score per distance and layer)."""
+    pre_lnorm: bool = False
+    """Normalise before each sub-layer instead of after it; memories are normalised when they are read."""
+    final_norm: bool = False
+    """A layer norm above the last layer, which pre-norm stacks usually have."""
+    clamp_len: Optional[int] = None  # noqa: UP045
+    """Distances beyond this share one position vector; null = never. Only for sinusoidal positions."""
+    dropout: float = 0.0
+    """On the position vectors, after attention, twice in the feed-forward layer, and on the output."""
+    attn_dropout: float = 0.0
+    """On the attention weights."""
+
+    def check(self, shape: Shape) -> None:
+        """Raise ConfigError when the backbone cannot be built for `shape`."""
+        for name in ("n_heads", "compression_rate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
+        for name, allowed in (("compression", COMPRESSIONS), ("positions", POSITIONS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        if self.d_head is None and shape.d_model % self.n_heads:
+            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}; or set d_head")
+        if self.positions == "sinusoidal" and shape.d_model % 2:
+            raise ConfigError("d_model", f"{shape.d_model} is odd; positions need as many sines as cosines")
+        for name in ("d_head", "d_ff", "c_mem_len", "clamp_len"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(name, f"expected a positive number or null, got {value}")
+        if self.mem_len is not None and self.mem_len < self.compression_rate:
+            raise ConfigError(
+                "mem_len", f"{self.mem_len} rows are fewer than the {self.compression_rate} that are compressed to one"
+            )
+        if self.clamp_len is not None and self.positions == "learned":
+            raise ConfigError("clamp_len", f"{self.clamp_len}: learned positions have a vector for every distance")
+        if self.reconstruction_weight < 0:
+            raise ConfigError("reconstruction_weight", f"expected zero or more, got {self.reconstruction_weight}")
+        for name in ("dropout", "attn_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(name, f"expected a fraction in [0, 1), got {getattr(self, name)}")
+
+    def sizes(self, shape: Shape) -> tuple[int, int]:
+        """Rows of memory and of compressed memory per layer."""
+        mem_len = max(shape.max_len, self.compression_rate) if self.mem_len is None else self.mem_len
+        return mem_len, mem_len if self.c_mem_len is None else self.c_mem_len
