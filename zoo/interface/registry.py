@@ -32,6 +32,7 @@ BUILTINS = (
     "zoo_memformer",
     "zoo_linformer",
     "zoo_performer",
+    "zoo_nystromformer",
     "zoo_perceiver",
     "zoo_s4",
     "zoo_s5",

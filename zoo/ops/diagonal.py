@@ -1,11 +1,13 @@
-"""Diagonal state space models (S4D): convolution kernel, final state, free response and step.
+"""Diagonal state space models (S4D, Mega's EMA): convolution kernel, final state, free response and step.
 
 B batch, H channels, n conjugate pairs of which one member is kept (state size N = 2n), Ch kernels per channel, L
 seq_len; time is the last axis. A system is given discretised, in complex numbers:
 
     s_t = a s_{t-1} + b x_t        y_t = 2 Re(sum_n c_n s_t,n)        K[c,h,l] = 2 Re(sum_n c b a^l)
 
-Powers of a are taken in complex128 on tables of about 2 sqrt(L) columns (l = T q + r: a^l = a^(Tq) a^r) and only
+or in real ones, N = n of them: the same without the "2 Re".
+
+Powers of a are taken in double precision on tables of about 2 sqrt(L) columns (l = T q + r: a^l = a^(Tq) a^r) and only
 their products, real batched GEMMs, run in the working precision. No (H, n, L) Vandermonde matrix is built, and no
 (B, H, n, L) trajectory for the final state.
 
@@ -44,7 +46,10 @@ def discretize_diagonal(A: Tensor, B: Tensor, dt: Tensor, method: str) -> tuple[
 
 @dataclass(frozen=True)
 class DiagonalSSM:
-    """A discretised diagonal system: a, b (H, n) and c (Ch, H, n), complex. Several c share one state."""
+    """A discretised diagonal system: a, b (H, n) and c (Ch, H, n), double precision, all complex or all real.
+
+    Several c share one state.
+    """
 
     a: Tensor
     b: Tensor
@@ -52,7 +57,7 @@ class DiagonalSSM:
 
     @property
     def d_state(self) -> int:
-        """Complex numbers of state per channel."""
+        """Numbers of state per channel, complex or real as the system is."""
         return self.a.shape[-1]
 
     def kernel(self, L: int, dtype: torch.dtype) -> Tensor:
@@ -62,20 +67,19 @@ class DiagonalSSM:
             return forms[choose("diagonal_kernel", FORMS["diagonal_kernel"]("any"))](L, dtype)
 
     def _kernel_vandermonde(self, L: int, dtype: torch.dtype) -> Tensor:
-        return 2 * torch.einsum("chn,hnl->chl", self.c * self.b, geometric(self.a, L)).real.to(dtype)
+        return observed(torch.einsum("chn,hnl->chl", self.c * self.b, geometric(self.a, L))).to(dtype)
 
     def _kernel_gemm(self, L: int, dtype: torch.dtype) -> Tensor:
         T = 1 << ((L - 1).bit_length() + 1) // 2
         Q = -(-L // T)
         low = geometric(self.a, T)  # (H, n, T)
         high = geometric(power(self.a, T), Q)  # (H, n, Q)
-        left = (self.c * self.b)[..., None] * high  # (Ch, H, n, Q)
-        left = torch.cat([2 * left.real, -2 * left.imag], 2).to(dtype)  # (Ch, H, 2n, Q)
-        right = torch.cat([low.real, low.imag], 1).to(dtype)  # (H, 2n, T)
+        left = reading_parts((self.c * self.b)[..., None] * high, 2).to(dtype)  # (Ch, H, N, Q)
+        right = real_parts(low, 1).to(dtype)  # (H, N, T)
         return torch.einsum("chnq,hnt->chqt", left, right).flatten(2)[..., :L]
 
     def final_state(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> Tensor:
-        """The state after the last real token of every row: (B, H, n) complex.
+        """The state after the last real token of every row: (B, H, n), complex or real as the system is.
 
         x        (B, H, L), float32 or float64
         lengths  (B,) int, real tokens of each row (right padding); None = all L
@@ -86,7 +90,7 @@ class DiagonalSSM:
             blocks = in_blocks(x, lengths, min(STATE_BLOCK, 1 << (L - 1).bit_length()))  # (B, H, Q, T)
             Q, T = blocks.shape[2:]
             within = self.b[..., None] * geometric(self.a, T).flip(-1)  # (H, n, T): block token j has T-1-j to go
-            v = complex_einsum("bhqt,hnt->bhqn", blocks, within)
+            v = einsum_of_real("bhqt,hnt->bhqn", blocks, within)
             s = (v * geometric(power(self.a, T), Q).flip(-1).transpose(1, 2).to(v.dtype)).sum(2)
             if state is not None:
                 decay = power(self.a, L) if lengths is None else power_of_rows(self.a, lengths, L)
@@ -100,14 +104,29 @@ class DiagonalSSM:
             Q = -(-L // T)
             start = state[:, :, None] * geometric(power(self.a, T), Q).transpose(1, 2).to(state.dtype)  # (B, H, Q, n)
             read = self.c[0][..., None] * self.a[..., None] * geometric(self.a, T)  # (H, n, T)
-            start = torch.cat([start.real, start.imag], -1)
-            read = torch.cat([2 * read.real, -2 * read.imag], 1).to(start.dtype)
+            start = real_parts(start, -1)
+            read = reading_parts(read, 1).to(start.dtype)
             return torch.einsum("bhqn,hnt->bhqt", start, read).flatten(2)[..., :L]
 
     def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One token: x_t (B, H), state (B, H, n) -> y_t (B, H), state."""
         state = self.a.to(state.dtype) * state + self.b.to(state.dtype) * x_t[..., None]
-        return 2 * (self.c[0].to(state.dtype) * state).real.sum(-1), state
+        return observed(self.c[0].to(state.dtype) * state).sum(-1), state
+
+
+def observed(z: Tensor) -> Tensor:
+    """What a pair contributes when one member z is kept: 2 Re z; a real number stands for itself."""
+    return 2 * z.real if z.is_complex() else z
+
+
+def real_parts(z: Tensor, dim: int) -> Tensor:
+    """Real and imaginary parts, one after the other along `dim`; a real z as it is."""
+    return torch.cat([z.real, z.imag], dim) if z.is_complex() else z
+
+
+def reading_parts(z: Tensor, dim: int) -> Tensor:
+    """The real vector whose product with `real_parts(s)` is `observed(z s)` summed."""
+    return torch.cat([2 * z.real, -2 * z.imag], dim) if z.is_complex() else z
 
 
 def geometric(a: Tensor, count: int) -> Tensor:
@@ -153,8 +172,10 @@ def in_blocks(x: Tensor, lengths: Tensor | None, T: int) -> Tensor:
     return (x if Q * T == L else F.pad(x, (Q * T - L, 0))).reshape(B, H, Q, T)
 
 
-def complex_einsum(equation: str, x: Tensor, weight: Tensor) -> Tensor:
-    """einsum of a real x and a complex weight as two real GEMMs in the precision of x."""
+def einsum_of_real(equation: str, x: Tensor, weight: Tensor) -> Tensor:
+    """einsum of a real x and a weight, complex as two real GEMMs, in the precision of x."""
+    if not weight.is_complex():
+        return torch.einsum(equation, x, weight.to(x.dtype))
     return torch.complex(
         torch.einsum(equation, x, weight.real.to(x.dtype)), torch.einsum(equation, x, weight.imag.to(x.dtype))
     )
