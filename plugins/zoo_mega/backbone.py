@@ -178,7 +178,7 @@ class GatedAttention(Mixer):
 
     def attend_in_chunks(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None, chunk: int) -> Tensor:
         """Attention inside every chunk: (B, T, ·) -> (B, C c, E). Lags of the bias begin anew in each."""
-        B, T = q.shape[:2]
+        T = q.shape[1]
         if real is None and T % chunk and not self.causal:
             real = torch.ones(1, T, dtype=torch.bool, device=q.device)
         if real is not None:
@@ -216,6 +216,8 @@ class GatedAttention(Mixer):
 
 class MegaBlock(Block):
     """Block whose mixer is given the residual stream itself beside its norm: the update gate interpolates with it."""
+
+    mixer: GatedAttention
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         y, state = self.mixer(self.norm1(x, mask) if self.prenorm else x, mask=mask, state=state, residual=x)

@@ -66,9 +66,7 @@ class MegaConfig:
         if self.d_ema < 1:
             raise ConfigError("d_ema", f"expected at least 1, got {self.d_ema}")
         if self.bias == "rotary" and self.d_attn % 2:
-            raise ConfigError(
-                "d_attn", f"the rotary bias turns pairs of channels and needs an even width: {self.d_attn}"
-            )
+            raise ConfigError("d_attn", f"the rotary bias turns pairs of channels: expected even, got {self.d_attn}")
         if self.chunk_size != -1 and self.chunk_size < 1:
             raise ConfigError("chunk_size", f"expected at least 1 token, or -1 for no chunks, got {self.chunk_size}")
         if self.chunk_size == -1 and self.bias == "simple" and 0 < self.max_positions < shape.max_len:

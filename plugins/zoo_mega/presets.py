@@ -7,7 +7,7 @@ from zoo import Preset, Reported
 REPO = "facebookresearch/mega@aeaa4b4"
 
 
-def _lra(expected: float, *, updates: int, warmup: int, **own: Any) -> Preset:
+def _lra(expected: float, *, batch: int, updates: int, warmup: int, **own: Any) -> Preset:
     """One line of the LRA table: what all six recipes share, and what this one sets. `__` stands for a dot."""
     common = {
         "model.mode": "bidirectional",
@@ -21,10 +21,11 @@ def _lra(expected: float, *, updates: int, warmup: int, **own: Any) -> Preset:
         "optim.schedule": "linear",
         "optim.warmup": warmup / updates,
         "optim.clip": 1.0,
+        "train.batch_size": batch,
+        "train.samples": updates * batch,
     }
     source = f"{REPO} README.md, scripts for the Long Range Arena; paper (arXiv 2209.10655), table 8"
     values = common | {key.replace("__", "."): value for key, value in own.items()}
-    values["train.samples"] = updates * values["train.batch_size"]
     sources = {
         "*": source,
         "optim.warmup": f"{source}: {warmup:,} of {updates:,} updates",
@@ -36,6 +37,7 @@ def _lra(expected: float, *, updates: int, warmup: int, **own: Any) -> Preset:
 PRESETS: dict[tuple[str, str], Preset] = {
     ("listops", "paper"): _lra(
         0.6314,
+        batch=64,
         updates=90_000,
         warmup=3_000,
         model__n_layers=6,
@@ -49,10 +51,10 @@ PRESETS: dict[tuple[str, str], Preset] = {
         arch__dropout=0.1,
         optim__lr=0.001,
         optim__weight_decay=0.01,
-        train__batch_size=64,
     ),
     ("text", "paper"): _lra(
         0.9043,
+        batch=50,
         updates=25_000,
         warmup=10_000,
         model__n_layers=4,
@@ -66,10 +68,10 @@ PRESETS: dict[tuple[str, str], Preset] = {
         arch__dropout=0.1,
         optim__lr=0.004,
         optim__weight_decay=0.01,
-        train__batch_size=50,
     ),
     ("retrieval", "paper"): _lra(
         0.9125,
+        batch=64,
         updates=91_960,
         warmup=10_000,
         model__n_layers=6,
@@ -83,10 +85,10 @@ PRESETS: dict[tuple[str, str], Preset] = {
         arch__dropout=0.1,
         optim__lr=0.003,
         optim__weight_decay=0.04,
-        train__batch_size=64,
     ),
     ("image", "paper"): _lra(
         0.9044,
+        batch=50,
         updates=180_000,
         warmup=9_000,
         model__n_layers=8,
@@ -100,10 +102,10 @@ PRESETS: dict[tuple[str, str], Preset] = {
         arch__dropout=0.0,
         optim__lr=0.01,
         optim__weight_decay=0.02,
-        train__batch_size=50,
     ),
     ("pathfinder", "paper"): _lra(
         0.9601,
+        batch=128,
         updates=250_000,
         warmup=50_000,
         model__n_layers=6,
@@ -117,11 +119,11 @@ PRESETS: dict[tuple[str, str], Preset] = {
         arch__dropout=0.0,
         optim__lr=0.01,
         optim__weight_decay=0.01,
-        train__batch_size=128,
         task__input="values",
     ),
     ("pathx", "paper"): _lra(
         0.9798,
+        batch=128,
         updates=125_000,
         warmup=25_000,
         model__n_layers=4,
@@ -136,7 +138,6 @@ PRESETS: dict[tuple[str, str], Preset] = {
         arch__truncation=4096,
         optim__lr=0.01,
         optim__weight_decay=0.01,
-        train__batch_size=128,
         task__input="values",
     ),
 }

@@ -38,6 +38,7 @@ BUILTINS = (
     "zoo_s5",
     "zoo_mamba",
     "zoo_retnet",
+    "zoo_mega",
     "zoo_longt5",
     "zoo_lra",
 )

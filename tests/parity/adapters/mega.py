@@ -41,7 +41,7 @@ def run(case: Case) -> Result:
     raise Unmapped(f"{case.name}: neither average, bias, gated attention, layer nor encoder")
 
 
-# -- parameters ---------------------------------------------------------------------------------------------------------
+# -- parameters --------------------------------------------------------------------------------------------------------
 
 
 def average(p: dict[str, Tensor], prefix: str, directions: int) -> dict[str, Tensor]:
@@ -89,7 +89,7 @@ def block(p: dict[str, Tensor], prefix: str, directions: int) -> dict[str, Tenso
     return found
 
 
-# -- configuration ------------------------------------------------------------------------------------------------------
+# -- configuration -----------------------------------------------------------------------------------------------------
 
 
 def our_config(case: Case) -> tuple[MegaConfig, Shape]:
@@ -154,7 +154,7 @@ def call(module: nn.Module, parameters: dict[str, Tensor], method: str, *args: A
     return functional_call(Method(module, method), named, args, kwargs)
 
 
-# -- runners -------------------------------------------------------------------------------------------------------------
+# -- runners -----------------------------------------------------------------------------------------------------------
 
 
 def finish(case: Case, values: dict[str, Tensor], y: Tensor) -> Result:
