@@ -213,3 +213,31 @@ def test_self_extend_needs_whole_groups_in_its_window(group: int, window: int) -
     x = noise(1, 1, 5, 4, seed=1)
     with pytest.raises(ConfigError, match=f"group_size {group}, got {window}"):
         self_extend_weights(x, x, group_size=group, window=window)
+
+
+@FEW
+@given(heads=st.integers(1, 3), queries=st.integers(1, 7), keys=st.integers(1, 9), shared=st.booleans())
+def test_any_pattern_of_visible_keys(heads: int, queries: int, keys: int, shared: bool) -> None:
+    """Both forms, with queries that see nothing, a pattern for all or for each row of the batch."""
+    q, k, v = (noise(2, heads, n, 4, seed=i) for i, n in enumerate((queries, keys, keys)))
+    generator = torch.Generator().manual_seed(queries * keys)
+    visible = torch.rand(1 if shared else 2, 1, queries, keys, generator=generator) < 0.5
+    results = []
+    for form in ("torch", "reference"):
+        with use_backend(form):
+            y = attention(q, k, v, visible=visible)
+        results.append([y, *torch.autograd.grad(y.square().sum(), (q, k, v))])
+    torch.testing.assert_close(*results)
+    seen = visible.expand(2, heads, queries, keys)
+    assert (results[0][0][~seen.any(-1)] == 0).all()
+    for b, h, i in ((0, 0, 0), (1, heads - 1, queries - 1)):
+        at = seen[b, h, i]
+        if at.any():
+            weights = (q[b, h, i] @ k[b, h, at].T / 2).softmax(0)
+            torch.testing.assert_close(results[0][0][b, h, i], weights @ v[b, h, at])
+
+
+def test_a_pattern_goes_with_nothing_else() -> None:
+    q = noise(1, 1, 3, 4, seed=0)
+    with pytest.raises(ValueError, match="no mask, causal or bias"):
+        attention(q, q, q, visible=torch.ones(3, 3, dtype=torch.bool), causal=True)

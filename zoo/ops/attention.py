@@ -26,6 +26,7 @@ def attention(
     v: Tensor,
     *,
     mask: Tensor | None = None,
+    visible: Tensor | None = None,
     causal: bool = False,
     key_bias: Tensor | None = None,
     symmetric_slopes: Tensor | None = None,
@@ -35,6 +36,8 @@ def attention(
     """softmax(q kᵀ/√d + bias) v over the visible keys; q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv).
 
     mask              (B, Lk) bool, True = real key
+    visible           bool, broadcastable to (B, H, Lq, Lk): any pattern, for short sequences, since it is held whole;
+                      not together with a mask, causal or a bias
     causal            query i sees keys 0 .. i; needs Lq = Lk
     key_bias          (1 or B, H, 1, Lk) added to the scores of a key whatever the query (causal ALiBi)
     symmetric_slopes  (H,) adds -slope_h |i - j| (bidirectional ALiBi); needs Lq = Lk, not with causal
@@ -48,6 +51,10 @@ def attention(
         raise ValueError(f"{lq} queries and {lk} keys: the causal and the symmetric form need as many of both")
     if causal and symmetric_slopes is not None:
         raise ValueError("symmetric ALiBi is the bidirectional form; the causal one is key_bias")
+    if visible is not None:
+        if causal or any(given is not None for given in (mask, key_bias, symmetric_slopes)):
+            raise ValueError("visible says which keys are seen; it goes with no mask, causal or bias")
+        return _over_visible(q, k, v, visible, dropout, scale)
     if choose("attention", FORMS["attention"]("any")) == "torch":
         y = _fused(q, k, v, mask, causal, key_bias, symmetric_slopes, dropout, scale)
     else:
@@ -61,6 +68,14 @@ def attention(
         return y
     blind = mask.cumsum(-1) == 0 if causal else ~mask.any(-1, keepdim=True)  # (B, Lq) or (B, 1)
     return y.masked_fill(blind[:, None, :, None], 0)
+
+
+def _over_visible(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, dropout: float, scale: float | None) -> Tensor:
+    if choose("attention", FORMS["attention"]("any")) == "reference":
+        return reference_attention(q, k, v, visible=visible, dropout=dropout, scale=scale)
+    blind = ~visible.any(-1, keepdim=True)  # a softmax over no key at all would be NaN
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible | blind, dropout_p=dropout, scale=scale)
+    return y.masked_fill(blind, 0)
 
 
 def _fused(
