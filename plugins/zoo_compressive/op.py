@@ -20,7 +20,10 @@ from zoo.ops.memory import kept_rows, take_rows
 
 
 class Compression(nn.Module):
-    """f_c: every c rows become one, (B, N c, D) -> (B, N, D). Convolution, mean or maximum; kernel and stride are c."""
+    """f_c: every c rows become one, (B, N c, D) -> (B, N, D). Convolution, mean or maximum; kernel and stride are c.
+
+    Rows that are too few for a group are left out; the memory never gives such.
+    """
 
     def __init__(self, kind: str, d_model: int, rate: int) -> None:
         super().__init__()
@@ -30,7 +33,7 @@ class Compression(nn.Module):
     def forward(self, old: Tensor) -> Tensor:
         if self.conv is not None:
             return self.conv(old.transpose(1, 2)).transpose(1, 2)
-        groups = old.unflatten(1, (-1, self.rate))  # (B, N, c, D)
+        groups = old[:, : old.shape[1] // self.rate * self.rate].unflatten(1, (-1, self.rate))  # (B, N, c, D)
         return groups.mean(2) if self.kind == "mean" else groups.amax(2)
 
 
