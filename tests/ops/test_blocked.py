@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zoo.ops import blocked as module
+from zoo.ops import biased as pieces
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.ops.blocked import Side, blocked_attention
 
@@ -97,7 +97,7 @@ def test_window_and_side_keys_are_the_dense_softmax(
             leaves += [side.bias] if M else []
     leaves += [] if bias is None else [bias]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PIECE", piece)
+        patch.setattr(pieces, "PIECE", piece)
         both_forms(
             q,
             k,
@@ -226,7 +226,7 @@ def kept_bytes(length: int, **call: Any) -> int:
 
 
 def test_memory_for_backward_is_linear_in_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIECE", 1 << 14)
+    monkeypatch.setattr(pieces, "PIECE", 1 << 14)
     table = torch.randint(0, 64, (1, 1, 128, 4))
     listed = {2048: table[:, :, :64], 4096: table}
     for call in (
@@ -265,3 +265,25 @@ def test_what_does_not_fit_is_told_with_numbers() -> None:
         blocked_attention(q, k[:, :, 1:], v[:, :, 1:], window=(1, 1))
     with pytest.raises(ValueError, match="q has shape"):
         blocked_attention(q[0], k, v, window=(1, 1))
+
+
+@pytest.mark.parametrize("piece", [200, 1 << 20])
+def test_dropout_falls_alike_in_forward_and_backward(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights that backward makes again are those that forward dropped: gradients equal differences."""
+    monkeypatch.setattr(pieces, "PIECE", piece)
+    g = torch.Generator().manual_seed(0)
+    leaves = [normal(g, 2, 2, 9, 3) for _ in range(3)]
+    leaves += [normal(g, 2, 2, 2, 3), normal(g, 2, 2, 2, 3), normal(g, 2, 5, 2), normal(g, 2, 5)]
+    row = torch.randint(0, 5, (2, 9), generator=g)
+
+    def run(*x: Tensor) -> Tensor:
+        torch.manual_seed(1)
+        side = Side(x[3], x[4], bias=x[5], row=row)
+        return blocked_attention(*x[:3], window=(2, 2), bias=x[6], side=side, block=3, dropout=0.4)
+
+    assert not torch.equal(run(*leaves), blocked_attention(*leaves[:3], window=(2, 2), bias=leaves[6], block=3))
+    assert torch.autograd.gradcheck(run, leaves)
+    ones = torch.ones(4, 2, 512, 1)
+    kept = blocked_attention(ones, ones, ones, window=(9, 9), bias=torch.zeros(2, 19), dropout=0.25)
+    assert kept.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert kept.std().item() == pytest.approx((0.25 / 0.75 / 19) ** 0.5, rel=0.1)

@@ -24,17 +24,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from zoo.nn.norms import at_least_float32
 from zoo.ops.attention import reference_attention
 from zoo.ops.backend import choose
+from zoo.ops.biased import Plan, biased_attention
 
 FORMS = {"blocked_attention": lambda device: ("torch", "reference")}
 """Forms of the op on any device, best first; for `choose` and `zoo doctor`."""
-
-PIECE = 1 << 22
-"""Scores that are in memory at once where biases keep the fused kernels out."""
 
 
 class Side(NamedTuple):
@@ -190,6 +187,8 @@ def _window(q: Tensor, k: Tensor, v: Tensor, place: Tensor, call: _Call) -> Tens
     k, v = k[:, :, total - length - P :], v[:, :, total - length - P :]
     S = min(length, call.block if call.block is not None else max(32, back, ahead))
     n = -(-length // S)
+    if call.block is None and n * S * (back + S + ahead) >= length * (P + length):
+        S, n = length, 1  # fewer scores than blocks would have
     if n == 1:
         before, after, K, own = 0, 0, P + length, P  # one block meets the sequence itself
     else:
@@ -288,26 +287,23 @@ def _blocks(
     if side is not None and side.row is not None:
         row = F.pad(side.row, (0, short)).reshape(batch * n, S)
 
-    def attend(part: slice) -> Tensor:
-        """Some of the (B n) blocks -> (part, H, S, dv). Side keys join only here: n copies of them would be much."""
-        k, v, see, add = keys[part], values[part], visible[part], bias
-        if side is not None:
-            example = torch.arange(part.start, part.stop, device=q.device) // n
-            k, v = (torch.cat([x, y.index_select(0, example)], 2) for x, y in ((k, side.k), (v, side.v)))
-            see = _with_shown(see, side, example, place[part] if call.causal else None)
-            add = _with_side_bias(bias, side, None if row is None else row[part], keys.shape[2])
-        if add is None:
-            return _fused(q[part], k, v, see, call)
-        return _biased(q[part], k, v, see, add, call)
+    def seen(part: slice) -> Tensor:
+        """(part, H|1, S|1, K + M)"""
+        if side is None:
+            return visible[part]
+        example = torch.arange(part.start, part.stop, device=q.device) // n
+        return _with_shown(visible[part], side, example, place[part] if call.causal else None)
 
-    if bias is None and (side is None or side.bias is None):
-        y = attend(slice(0, len(q)))
+    sides = None if side is None else (side.k, side.v)
+    if bias is not None or (side is not None and side.bias is not None):
+        far = None if side is None else side.bias
+        y = biased_attention(q, keys, values, bias, sides, far, row, Plan(seen, call.scale, call.dropout))
     else:
-        K = keys.shape[2] + (0 if side is None else side.k.shape[2])
-        step = max(1, PIECE // (heads * S * K))
-        again = torch.is_grad_enabled() and step < len(q)  # a single piece may as well keep its scores
-        parts = [slice(r, min(r + step, len(q))) for r in range(0, len(q), step)]
-        y = torch.cat([checkpoint(attend, p, use_reentrant=False) if again else attend(p) for p in parts])
+        if side is not None:
+            example = torch.arange(len(q), device=q.device) // n
+            keys = torch.cat([keys, side.k.index_select(0, example)], 2)
+            values = torch.cat([values, side.v.index_select(0, example)], 2)
+        y = _fused(q, keys, values, seen(slice(0, len(q))), call)
     return y.transpose(1, 2).reshape(batch, n * S, heads, -1)[:, :length].transpose(1, 2)
 
 
@@ -321,28 +317,11 @@ def _with_shown(see: Tensor, side: Side, example: Tensor, place: Tensor | None) 
     return torch.cat([see.expand(-1, H, S, -1), shown.expand(-1, H, S, -1)], -1)
 
 
-def _with_side_bias(bias: Tensor | None, side: Side, row: Tensor | None, K: int) -> Tensor | None:
-    """bias (H, S, K) of the window beside that of the side keys: (r, H, S, K + M). row (r, S)."""
-    if side.bias is None or row is None:
-        return None if bias is None else F.pad(bias, (0, side.k.shape[2]))
-    far = side.bias.index_select(1, row.flatten()).unflatten(1, row.shape).transpose(0, 1)  # (r, H, S, M)
-    near = far.new_zeros(()) if bias is None else bias
-    return torch.cat([near.expand(*far.shape[:3], K), far], -1)
-
-
 def _fused(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, call: _Call) -> Tensor:
     """PyTorch's fused kernels; a query that sees nothing is shown everything, and its result dropped."""
     blind = ~visible.any(-1, keepdim=True)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible | blind, dropout_p=call.dropout, scale=call.scale)
     return y.masked_fill(blind, 0)
-
-
-def _biased(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, bias: Tensor, call: _Call) -> Tensor:
-    """Written out, because the fused kernels keep no gradient for a bias that is learned."""
-    scores = call.scale * (at_least_float32(q) @ at_least_float32(k).transpose(-1, -2)) + bias
-    blind = ~visible.any(-1, keepdim=True)
-    weights = torch.softmax(scores.masked_fill(~(visible | blind), -torch.inf), -1)
-    return (F.dropout(weights, call.dropout).to(v.dtype) @ v).masked_fill(blind, 0)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, call: _Call) -> None:
