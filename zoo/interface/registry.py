@@ -30,6 +30,7 @@ BUILTINS = (
     "zoo_transformer_xl",
     "zoo_compressive",
     "zoo_memformer",
+    "zoo_longformer",
     "zoo_linformer",
     "zoo_performer",
     "zoo_nystromformer",
