@@ -232,10 +232,8 @@ class MemformerBackbone(Backbone):
         if state is None:
             state = self.init_state(x.shape[0], device=x.device, dtype=at_least_float32(x[:0]).dtype)
         memory = state.get("memory") if isinstance(state, dict) else None
-        if memory is None:
-            raise ValueError(
-                f"a state of another architecture: expected {{'memory': slots}}, got {type(state).__name__}"
-            )
+        if not isinstance(memory, Tensor):
+            raise ValueError("a state of another architecture: expected {'memory': one tensor of slots}")
         expected = (x.shape[0], self.config.n_slots, self.shape.d_model)
         if tuple(memory.shape) != expected:
             raise ValueError(
