@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import sys
+import time
 
 import torch
 from torch import Tensor, distributed, nn
@@ -123,6 +124,9 @@ def trains_under_ddp(subject: Subject) -> None:
                     same = torch.allclose(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
                     assert same, f"{mode}, step {step}: the gradient of {name} differs under DDP"
     finally:
+        # gloo's threads drop their last work under the GIL, and the group's end joins them without giving it up: where
+        # a thread is still at it, both would wait for ever
+        time.sleep(0.2)
         distributed.destroy_process_group()
         sys.excepthook = hook
 
