@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import Backbone, Output, Shape, State
-from zoo.nn import Block, Mixer, ResidualStack, at_least_float32, make_norm, mark
+from zoo.nn import Block, DepthwiseConv, Mixer, ResidualStack, at_least_float32, make_norm, mark
 from zoo.ops.conv import causal_conv1d, causal_conv1d_step
 from zoo.ops.selective_scan import selective_scan, selective_scan_step
 from zoo_mamba.config import MambaConfig
@@ -34,15 +34,6 @@ def dt_bias(uniform: Tensor, dt_min: float, dt_max: float, floor: float) -> Tens
 def a_log(d_inner: int, d_state: int) -> Tensor:
     """A_log (E, N) with A[e, n] = -(n + 1): the real S4D initialisation."""
     return torch.log(torch.arange(1, d_state + 1, dtype=torch.float32)).repeat(d_inner, 1)
-
-
-class DepthwiseConv(nn.Module):
-    """Weight (E, K) and bias (E,) of the short convolution, initialised as `nn.Conv1d` does."""
-
-    def __init__(self, channels: int, taps: int, bias: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels, taps).uniform_(-(taps**-0.5), taps**-0.5))
-        self.bias = nn.Parameter(torch.empty(channels).uniform_(-(taps**-0.5), taps**-0.5)) if bias else None
 
 
 class MambaMixer(Mixer):

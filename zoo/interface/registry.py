@@ -37,6 +37,8 @@ BUILTINS = (
     "zoo_perceiver",
     "zoo_s4",
     "zoo_s5",
+    "zoo_h3",
+    "zoo_hyena",
     "zoo_mamba",
     "zoo_retnet",
     "zoo_mega",

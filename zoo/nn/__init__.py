@@ -1,5 +1,6 @@
 """What backbones build from: the residual stack, norms, channel MLPs, the relative layer, optimiser marks."""
 
+from zoo.nn.depthwise import DepthwiseConv
 from zoo.nn.dropout import TiedDropout
 from zoo.nn.marks import Mark, mark, marked_parameters
 from zoo.nn.masks import last_real
@@ -12,6 +13,7 @@ __all__ = [
     "MLP",
     "BatchNorm",
     "Block",
+    "DepthwiseConv",
     "LayerNorm",
     "Mark",
     "Mixer",

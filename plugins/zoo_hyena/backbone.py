@@ -1,0 +1,138 @@
+"""Hyena (Poli et al. 2023, arXiv 2302.10866): the operator of order n in a pre-norm residual stack with an MLP.
+
+    [x_0, .., x_{n-1}, v] = short_conv(u W_in + b_in)            y = hyena(x, v) W_out + b_out
+    k_{i,c} = (W_last sin(freq ·(.. sin(freq ·(W_0 z_i + b_0)) ..)))_c (exp(-|delta_c| t_i) + shift)
+
+B batch, L seq_len, D d_model, n order, M shape.max_len, E emb_dim, W filter_width, C = D (n - 1) filter channels:
+channel d (n - 1) + o is the filter of the o-th convolution for model channel d, as in the reference.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from zoo import Backbone, Output, Shape, State
+from zoo.nn import MLP, Block, DepthwiseConv, LayerNorm, Mixer, ResidualStack, at_least_float32, mark
+from zoo.ops.conv import causal_conv1d
+from zoo_hyena.config import HyenaConfig
+from zoo_hyena.op import decay_rates, features, hyena, times, window
+
+
+class FilterMLP(nn.Module):
+    """The network from position features (L, E) to raw filters (L, C). One `freq` vector serves all sines."""
+
+    def __init__(self, config: HyenaConfig, channels: int) -> None:
+        super().__init__()
+        W = config.filter_width
+        widths = [config.emb_dim, *[W] * (config.filter_layers + 1)]
+        inner = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        self.layers = nn.ModuleList([*inner, nn.Linear(W, channels, bias=False)])
+        for linear in inner:
+            mark(linear, "weight", "bias", lr=config.filter_lr, weight_decay=0.0)
+        mark(self.layers[-1], "weight", lr=config.filter_lr, weight_decay=0.0)
+
+    def forward(self, z: Tensor, freq: Tensor) -> Tensor:
+        *inner, last = cast("list[nn.Linear]", list(self.layers))
+        for linear in inner:
+            # product, then bias, each rounded: a fused sum is no worse, but nested sines of a large frequency magnify
+            # the last digit a thousandfold, and so the float64 reference vectors can be met to theirs
+            z = torch.sin(freq * (z @ at_least_float32(linear.weight).mT + at_least_float32(linear.bias)))
+        return z @ at_least_float32(last.weight).mT
+
+
+class HyenaFilter(nn.Module):
+    """Long filters for up to M positions: k (C, L), and with `bidirectional` a second network's for the way back.
+
+    Both directions share features, sine frequencies and window.
+    """
+
+    def __init__(self, config: HyenaConfig, channels: int, M: int, *, bidirectional: bool) -> None:
+        super().__init__()
+        self.config, self.channels, self.M = config, channels, M
+        self.freq = nn.Parameter(config.w * torch.ones(config.filter_width))
+        self.forwards = FilterMLP(config, channels)
+        self.backwards = FilterMLP(config, channels) if bidirectional else None
+        mark(self, "freq", lr=config.filter_lr, weight_decay=0.0)
+        if config.positions_lr > 0:
+            self.z = nn.Parameter(features(M, M, config.emb_dim).float())
+            mark(self, "z", lr=config.positions_lr, weight_decay=0.0)
+        else:
+            self.register_parameter("z", None)
+
+    def forward(self, L: int) -> tuple[Tensor, Tensor | None]:
+        """The first L positions: k (C, L) and k_back (C, L) or None, in at least float32."""
+        freq = at_least_float32(self.freq)
+        with torch.autocast(freq.device.type, enabled=False):
+            z = features(L, self.M, self.config.emb_dim, freq.device) if self.z is None else self.z[:L]
+            z = z.to(freq.dtype)
+            k = self.windowed(self.forwards(z, freq))
+            return k, None if self.backwards is None else self.windowed(self.backwards(z, freq))
+
+    def windowed(self, h: Tensor) -> Tensor:
+        """Raw filters (L, C) under their windows -> (C, L)."""
+        c, device = self.config, h.device
+        rates = decay_rates(self.channels, c.fast_decay_pct, c.slow_decay_pct, c.decay_target, device)
+        k = h * window(times(len(h), self.M, device), rates, c.shift).to(h.dtype)
+        if c.normalized:
+            k = k / k.abs().sum(-1, keepdim=True)
+        return k.T
+
+
+class HyenaMixer(Mixer):
+    """The operator between an input and an output projection. It carries no state: it has no exact recurrence."""
+
+    def __init__(self, config: HyenaConfig, d_model: int, M: int, *, bidirectional: bool) -> None:
+        super().__init__()
+        self.n, self.M = config.order, M
+        D, C = d_model, d_model * (config.order - 1)
+        self.in_proj = nn.Linear(D, (self.n + 1) * D)
+        self.short_filter = DepthwiseConv((self.n + 1) * D, config.short_taps)
+        self.filter = HyenaFilter(config, C, M, bidirectional=bidirectional)
+        self.bias = nn.Parameter(torch.randn(C))
+        self.out_proj = nn.Linear(D, D)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
+        """x (B, L, D), mask (B, L) -> y (B, L, D), None. ValueError where L exceeds what the filters are made for."""
+        L, D = x.shape[1:]
+        if L > self.M:
+            raise ValueError(f"a sequence of {L} tokens for Hyena filters made for at most {self.M} (model's max_len)")
+        p = self.in_proj(x)
+        if mask is not None:
+            p = p.masked_fill(~mask[..., None], 0.0)
+        s, _ = causal_conv1d(p, self.short_filter.weight, self.short_filter.bias)  # (B, L, (n+1) D)
+        if mask is not None:
+            s = s.masked_fill(~mask[..., None], 0.0)  # the convolution's tail and bias; gates of 0 keep v at 0 there
+        with torch.autocast(x.device.type, enabled=False):
+            *gates, v = at_least_float32(s).transpose(1, 2).contiguous().split(D, 1)  # (B, D, L) each
+            k, k_back = (None if f is None else f.unflatten(0, (D, -1)) for f in self.filter(L))
+            assert k is not None
+            y = hyena(gates, v, k, at_least_float32(self.bias).view(D, -1), k_back).transpose(1, 2).to(x.dtype)
+        return self.out_proj(y), None
+
+
+class HyenaBackbone(Backbone):
+    """n_layers of x + Hyena(LN x), x + MLP(LN x), and a final LN."""
+
+    def __init__(self, config: HyenaConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        D, eps = shape.d_model, config.norm_eps
+        self.stack = ResidualStack(
+            [
+                Block(
+                    HyenaMixer(config, D, shape.max_len, bidirectional=shape.mode == "bidirectional"),
+                    LayerNorm(D, eps=eps),
+                    mlp=MLP(D, config.d_ff or 2 * D, activation="gelu_tanh"),
+                    norm2=LayerNorm(D, eps=eps),
+                    dropout=config.dropout,
+                )
+                for _ in range(shape.n_layers)
+            ],
+            LayerNorm(D, eps=eps),
+        )
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        return self.stack(x, mask=mask, state=state)
