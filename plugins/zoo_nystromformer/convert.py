@@ -64,7 +64,7 @@ def read(theirs: Mapping[str, Any]) -> Reading:
             "n_heads": theirs.get("num_attention_heads", 12),
             "n_landmarks": 0 if exact else landmarks,
             "d_ff": theirs.get("intermediate_size", 3072),
-            # there null is no convolution
+            # null: an older one without the convolution
             "conv_kernel": theirs.get("conv_kernel_size", 65) or 0,
             "pinv_init": "original",
             "padding": "blind",
@@ -91,6 +91,8 @@ def write(config: NystromformerConfig, shape: Shape) -> dict[str, Any]:
         raise ConfigError("d_qkv", f"{config.d_qkv}: in transformers the heads are as wide as d_model {shape.d_model}")
     if config.pinv_iterations != 6:
         raise ConfigError("pinv_iterations", f"{config.pinv_iterations}: transformers' Nyströmformer always takes 6")
+    if not config.conv_kernel:
+        raise ConfigError("conv_kernel", "0: transformers' Nyströmformer always has the convolution")
     if config.n_landmarks and shape.max_len % config.n_landmarks:
         message = f"{config.n_landmarks} does not divide max_len {shape.max_len}, as transformers' segments need"
         raise ConfigError("n_landmarks", message)
@@ -105,7 +107,7 @@ def write(config: NystromformerConfig, shape: Shape) -> dict[str, Any]:
         "max_position_embeddings": shape.max_len,
         "num_landmarks": config.n_landmarks or 64,
         "segment_means_seq_len": shape.max_len if config.n_landmarks else 64,
-        "conv_kernel_size": config.conv_kernel or None,
+        "conv_kernel_size": config.conv_kernel,
         "inv_coeff_init_option": False,
         "layer_norm_eps": config.norm_eps,
     }
