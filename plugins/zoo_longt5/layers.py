@@ -1,14 +1,15 @@
 """What encoder and decoder share: projections, the feed-forward layer. No biases anywhere, norms before sub-layers.
 
-B batch, L seq_len, D d_model, H heads, E width of a head (d_kv), F width of the feed-forward layer.
+B batch, L seq_len, D d_model, H heads, E width of a head (d_kv), d_ff width of the feed-forward layer.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from zoo.nn import ACTIVATIONS, mark
+from zoo.nn import mark
 from zoo.ops.positions import t5_buckets
 from zoo_longt5.config import LongT5Config
 
@@ -45,7 +46,6 @@ class FeedForward(nn.Module):
         super().__init__()
         d_ff = config.ffn_width(d_model)
         self.gated = config.ffn == "gated_gelu"
-        self.activation = ACTIVATIONS["gelu_tanh" if self.gated else "relu"]
         if self.gated:
             self.wi_0, self.wi_1 = nn.Linear(d_model, d_ff, bias=False), nn.Linear(d_model, d_ff, bias=False)
         else:
@@ -58,7 +58,10 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D)"""
-        h = self.activation(self.wi_0(x)) * self.wi_1(x) if self.gated else self.activation(self.wi(x))  # (B, L, F)
+        if self.gated:
+            h = F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x)  # (B, L, d_ff)
+        else:
+            h = F.relu(self.wi(x))
         return self.wo(self.dropout(h))
 
 
