@@ -168,7 +168,7 @@ def every_parameter_gets_a_gradient(subject: Subject) -> None:
     for mode in subject.modes:
         backbone = subject.probe(mode).train()
         # whole segments where there are any: what works on rows that leave a full memory is reached only then
-        length = 3 * backbone.shape.max_len if subject.capabilities.segment else 60
+        length = 3 * (backbone.shape.max_len - 1) if subject.capabilities.segment else 60
         subject.loss(backbone, subject.input(backbone, length, batch=3)).backward()
         for name, parameter in backbone.named_parameters():
             if parameter.requires_grad:
