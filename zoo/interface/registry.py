@@ -29,6 +29,7 @@ BUILTINS = (
     "zoo_transformer",
     "zoo_transformer_xl",
     "zoo_compressive",
+    "zoo_rmt",
     "zoo_memformer",
     "zoo_longformer",
     "zoo_linformer",
