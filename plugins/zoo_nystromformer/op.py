@@ -81,10 +81,10 @@ def nystrom_attention(
     A row without any real token gets zero.
     """
     seq_len = q.shape[-2]
-    if m == 0 or seq_len <= m:
-        return attention(q, k, v, mask=mask)
     if mask is not None and padding == "zero":
         q, k = (t.masked_fill(~mask[:, None, :, None], 0) for t in (q, k))
+    if m == 0 or seq_len <= m:
+        return attention(q, k, v, mask=mask)
     weights, n = segments(mask, seq_len, m, padding, q)
 
     def landmarks(x: Tensor) -> Tensor:
