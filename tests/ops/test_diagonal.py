@@ -117,3 +117,29 @@ def test_refuses() -> None:
     p = leaves()
     with pytest.raises(ValueError, match="'tustin'"):
         discretize_diagonal(p["A"], p["B"], p["dt"], "tustin")
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("L", [1, 5, 40, 300])
+def test_real_systems_are_their_recurrence(backend: str, L: int) -> None:
+    """Real a, b, c: no conjugates, so no "2 Re". Kernel, states of ragged rows, response and steps."""
+    torch.manual_seed(0)
+    a, b, c = torch.rand(3, 4).double(), torch.randn(3, 4).double(), torch.randn(1, 3, 4).double()
+    ssm = DiagonalSSM(a, b, c)
+    x, start = torch.randn(2, 3, L).double(), torch.randn(2, 3, 4).double()
+    lengths = torch.tensor([L, L // 2])
+    state, ys, after = start, [], [start]
+    for x_t in x.unbind(-1):
+        state = a * state + b * x_t[..., None]
+        ys.append((c[0] * state).sum(-1))
+        after.append(state)
+    with use_backend(backend):
+        K = ssm.kernel(L, torch.float64)[0]
+    response = ssm.response(start, L)
+    y = torch.stack([(K[:, : t + 1].flip(-1) * x[..., : t + 1]).sum(-1) for t in range(L)], -1) + response
+    torch.testing.assert_close(y, torch.stack(ys, -1), rtol=1e-10, atol=1e-12)
+    wanted = torch.stack([after[int(n)][row] for row, n in enumerate(lengths)])
+    torch.testing.assert_close(ssm.final_state(x, lengths, start), wanted, rtol=1e-10, atol=1e-12)
+    y_1, state_1 = ssm.step(x[..., 0], start)
+    torch.testing.assert_close([y_1, state_1], [ys[0], after[1]])
+    assert state_1.dtype == torch.float64
