@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import sysconfig
-import venv
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import ROOT
-
-
-def run(*args: str | Path, cwd: Path, **env: str) -> str:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | env
-    done = subprocess.run([str(a) for a in args], cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT, cwd=out)
-    return next(out.glob("*.whl"))
+from tests.environments import fresh_environment, run
 
 
 def test_wheel_holds_every_package_card_and_schema(wheel: Path) -> None:
@@ -38,22 +18,13 @@ def test_wheel_holds_every_package_card_and_schema(wheel: Path) -> None:
             assert f"{folder.name}/README.md" in names
     assert "zoo/interface/record.schema.json" in names
     assert "zoo/py.typed" in names
+    assert "zoo/scaffold/templates/arch/zoo_NAME/backbone.py.tmpl" in names
     assert not [n for n in names if n.startswith(("tests/", "plugins/", "benchmarks/", "efficiency/"))]
 
 
-@pytest.fixture(scope="module")
-def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment with the wheel; its dependencies are those of this one, so that no network is needed."""
-    folder = tmp_path_factory.mktemp("fresh")
-    venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel, cwd=folder)
-    return folder
-
-
-def test_zoo_from_the_wheel_lists_and_runs(fresh: Path, tmp_path: Path) -> None:
+def test_zoo_from_the_wheel_lists_and_runs(wheel: Path, tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh"
+    fresh_environment(fresh, wheel)
     zoo = fresh / "bin" / "zoo"
     where = run(fresh / "bin" / "python", "-c", "import zoo; print(zoo.__file__)", cwd=tmp_path)
     assert str(fresh) in where

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli import bench, check, data, doctor, leaderboard, listing
+from zoo.cli import bench, check, data, doctor, leaderboard, listing, new
 from zoo.interface.errors import ZooError
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command("show")(listing.show)
 app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.add_typer(new.app, name="new")
 app.add_typer(leaderboard.app, name="leaderboard")
 
 

@@ -5,7 +5,7 @@
     class TestMyMixer(ArchitectureSuite):
         architecture = "my_mixer"
 
-`run_checks("my_mixer")` gives the same as a `Report`, without pytest.
+`run_checks("my_mixer")` gives the same as a `Report`, without pytest. For a task: `TaskSuite`, `run_task_checks`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,23 @@ _PUBLIC = {
     "NotDeclared": "zoo.testing.check",
     "Report": "zoo.testing.report",
     "Subject": "zoo.testing.subject",
+    "TASK_CHECKS": "zoo.testing.checks_task",
+    "TaskSuite": "zoo.testing.suite",
     "run_checks": "zoo.testing.report",
+    "run_task_checks": "zoo.testing.report",
 }
 
 if TYPE_CHECKING:
     from zoo.testing.check import Check as Check
     from zoo.testing.check import NotDeclared as NotDeclared
     from zoo.testing.checks import CHECKS as CHECKS
+    from zoo.testing.checks_task import TASK_CHECKS as TASK_CHECKS
     from zoo.testing.report import Report as Report
     from zoo.testing.report import run_checks as run_checks
+    from zoo.testing.report import run_task_checks as run_task_checks
     from zoo.testing.subject import Subject as Subject
     from zoo.testing.suite import ArchitectureSuite as ArchitectureSuite
+    from zoo.testing.suite import TaskSuite as TaskSuite
 
 __all__ = sorted(_PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
 

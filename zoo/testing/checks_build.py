@@ -23,10 +23,8 @@ LENGTHS = (1, 7, 16, 33, 64)
 SECTIONS = ("model", "optim", "train", "task", "segments", "arch")
 
 
-@check()
-def spec_without_torch(subject: Subject) -> None:
-    """The plugin, its configuration and its presets are importable without torch."""
-    modules = subject.modules()
+def require_torch_free(modules: list[str]) -> None:
+    """AssertionError when importing one of `modules`, in a process of its own, fails or brings in torch."""
     code = (
         "import importlib, sys\n"
         f"for name in {modules!r}:\n"
@@ -37,6 +35,12 @@ def spec_without_torch(subject: Subject) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
     why = (done.stderr.strip().splitlines() or ["no message"])[-1]
     assert done.returncode == 0, f"importing {', '.join(modules)}: {why}"
+
+
+@check()
+def spec_without_torch(subject: Subject) -> None:
+    """The plugin, its configuration and its presets are importable without torch."""
+    require_torch_free(subject.modules())
 
 
 @check()

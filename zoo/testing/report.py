@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from zoo.interface.architecture import Architecture
+from zoo.interface.registry import registry
 from zoo.testing.check import Check, NotDeclared
 from zoo.testing.checks import CHECKS
+from zoo.testing.checks_task import TASK_CHECKS, TaskCheck, TaskSubject
 from zoo.testing.subject import Subject
 
 Outcome = Literal["passed", "not_declared", "failed"]
@@ -27,7 +29,7 @@ class Result:
 
 @dataclass
 class Report:
-    """What the suite found for one architecture."""
+    """What the suite found for one architecture or task."""
 
     name: str
     results: list[Result] = field(default_factory=list)
@@ -67,7 +69,7 @@ class Report:
         }
 
 
-def run_check(check: Check, subject: Subject) -> Result:
+def run_check(check: Check | TaskCheck, subject: Any) -> Result:
     """One check; whatever it raises is its outcome."""
     subject.notes.clear()
     start = time.perf_counter()
@@ -102,8 +104,17 @@ def run_checks(
         subject = Subject.find(name, overrides)
     else:
         subject = name
+    return _run(CHECKS, subject, progress)
+
+
+def run_task_checks(name: str, *, progress: Callable[[Result], None] | None = None) -> Report:
+    """Run every check of data against one registered task, under its smallest protocol."""
+    return _run(TASK_CHECKS, TaskSubject(registry().task(name)), progress)
+
+
+def _run(checks: Sequence[Check | TaskCheck], subject: Any, progress: Callable[[Result], None] | None) -> Report:
     report = Report(subject.name)
-    for check in CHECKS:
+    for check in checks:
         result = run_check(check, subject)
         report.results.append(result)
         if progress is not None:

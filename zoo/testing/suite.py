@@ -1,4 +1,4 @@
-"""The conformance suite as a pytest class. Needs pytest, which `zoo check` does not."""
+"""The conformance suites as pytest classes. Needs pytest, which `zoo check` does not."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from zoo.interface.registry import registry
 from zoo.testing.check import Check, NotDeclared
 from zoo.testing.checks import CHECKS
+from zoo.testing.checks_task import TASK_CHECKS, TaskCheck, TaskSubject
 from zoo.testing.subject import Subject
 
 
@@ -47,3 +49,21 @@ class ArchitectureSuite:
             pytest.xfail(f"{why} ({error})")
         if why is not None:
             pytest.fail(f"{check.name} passed, though it is expected to fail: {why}")
+
+
+class TaskSuite:
+    """The same for a task: subclass it, name the task, and pytest runs every check of its data."""
+
+    task: ClassVar[str] = ""
+
+    @pytest.fixture(scope="class")
+    def subject(self) -> TaskSubject:
+        """The task, its data prepared once."""
+        return TaskSubject(registry().task(self.task))
+
+    @pytest.mark.parametrize("check", TASK_CHECKS, ids=lambda c: c.name)
+    def test_data(self, check: TaskCheck, subject: TaskSubject) -> None:
+        try:
+            check(subject)
+        except NotDeclared as declared:
+            pytest.skip(str(declared))

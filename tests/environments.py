@@ -1,0 +1,34 @@
+"""Fresh environments: zoo installed from its wheel, far from the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+
+def run(*args: str | Path, cwd: Path, **env: str) -> str:
+    """Standard output of a command that must succeed. The checkout is not on its path."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "ZOO_PLUGINS")} | env
+    done = subprocess.run([str(a) for a in args], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def install(python: Path, *packages: Path, build: bool = False) -> None:
+    """`pip install` without a network; with `build`, from source by this environment's build backend."""
+    options = ["-q", "--no-deps", "--no-index", *(["--no-build-isolation"] if build else [])]
+    run(sys.executable, "-m", "pip", "--python", python, "install", *options, *packages, cwd=python.parent)
+
+
+def fresh_environment(folder: Path, wheel: Path) -> Path:
+    """The interpreter of a new environment with the wheel; its dependencies are those of this one."""
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install(python, wheel)
+    return python

@@ -1,0 +1,127 @@
+"""docs/write-a-plugin.md and `zoo new`: what they give is installed as a stranger's distribution, checked and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.environments import fresh_environment, install, run
+
+PAGE = (ROOT / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^\*\*`([^`]+)`\*\*\n\n```\w+\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with zoo, the page's package and both packages of `zoo new`."""
+    folder = tmp_path_factory.mktemp("stranger")
+    python = fresh_environment(folder, wheel)
+    page = folder / "page"
+    for name, text in FILES.items():
+        (page / name).parent.mkdir(parents=True, exist_ok=True)
+        (page / name).write_text(text, encoding="utf-8")
+    zoo = python.with_name("zoo")
+    for kind, name in (("arch", "my_mixer"), ("task", "my_task")):
+        told = json.loads(run(zoo, "new", kind, name, "--in", folder / "new", "--json", cwd=folder))
+        assert told["distribution"] == f"zoo-{name.replace('_', '-')}"
+    install(python, page, folder / "new" / "my_mixer", folder / "new" / "my_task", build=True)
+    return python
+
+
+def test_the_page_has_the_whole_package() -> None:
+    wanted = {"__init__.py", "config.py", "backbone.py", "presets.py", "README.md"}
+    assert {f"zoo_my_gru/{name}" for name in wanted} | {"pyproject.toml", "tests/test_my_gru.py"} == set(FILES)
+    assert len(PAGE.splitlines()) < 260
+
+
+def test_the_plugins_are_listed_with_their_distribution(python: Path, tmp_path: Path) -> None:
+    listed = json.loads(run(python.with_name("zoo"), "list", "--json", cwd=tmp_path))
+    origin = {entry["name"]: entry["from"] for kind in ("architectures", "tasks") for entry in listed[kind]}
+    assert origin["my_gru"] == "zoo-my-gru 1.2.3"
+    assert origin["my_mixer"] == "zoo-my-mixer 0.1.0"
+    assert origin["my_task"] == "zoo-my-task 0.1.0"
+
+
+def test_zoo_check_finds_nothing(python: Path, tmp_path: Path) -> None:
+    zoo, data = python.with_name("zoo"), str(tmp_path / "data")
+    told = json.loads(run(zoo, "check", "my_gru", "my_mixer", "my_task", "--json", cwd=tmp_path, ZOO_DATA_DIR=data))
+    assert [(report["name"], report["failed"]) for report in told] == [("my_gru", 0), ("my_mixer", 0), ("my_task", 0)]
+    assert all(report["passed"] >= 9 for report in told)
+    gru = told[0]
+    count = f"{len(gru['details'])} checks: {gru['passed']} passed, {gru['not_declared']} not declared, 0 failed"
+    assert f"my_gru: {count}" in PAGE, f"the page says otherwise than {count}"
+
+
+def test_zoo_bench_runs_them_and_the_record_says_whose_they_are(python: Path, tmp_path: Path) -> None:
+    made = json.loads(
+        run(
+            *(python.with_name("zoo"), "bench", "--arch", "my_gru,my_mixer", "--task", "listops,my_task"),
+            *("--protocol", "smoke", "--json"),
+            cwd=tmp_path,
+            ZOO_DATA_DIR=str(tmp_path / "data"),
+            ZOO_RESULTS_DIR=str(tmp_path / "results"),
+        )
+    )
+    assert [record["outcome"] for record in made] == ["ok"] * 4
+    gru = made[0]["plugin"]
+    assert (gru["distribution"], gru["version"], gru["entry_point"]) == ("zoo-my-gru", "1.2.3", "zoo_my_gru")
+    assert made[1]["plugin"]["distribution"] == "zoo-my-mixer"
+
+
+def test_the_pages_own_suite_runs_under_pytest(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_my_gru.py").write_text(FILES["tests/test_my_gru.py"])
+    only = "causal or step_equals or spec_without"
+    out = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", only, tmp_path, cwd=tmp_path)
+    assert re.search(r"[34] passed", out), out
+
+
+FAULTS = {
+    "a future leak": (
+        "return h.to(x.dtype), h[:, -1]",
+        "return (h + 1e-6 * h.roll(-1, 1)).to(x.dtype), h[:, -1]",
+        {"causal", "causal_with_state"},
+    ),
+    "a padding leak": (
+        "last = h[torch.arange(len(h), device=h.device), (lengths - 1).clamp_min(0)]",
+        "last = h[:, -1]",
+        {"pads_do_not_enter_the_state"},
+    ),
+    "a step that differs": ("return h[:, 0], state", "return 0.999 * h[:, 0], state", {"step_equals_forward"}),
+    "a state that mixes rows": (
+        "first = torch.zeros_like(wide[:, 0]) if state is None else state.to(wide.dtype)",
+        "first = torch.zeros_like(wide[:, 0]) if state is None else (state + state.mean(0)).to(wide.dtype)",
+        {"rows_of_the_state_do_not_mix"},
+    ),
+    "a parameter without gradient": (
+        "self.gru = nn.GRU(d_model, d_model, batch_first=True)",
+        "self.gru = nn.GRU(d_model, d_model, batch_first=True)\n        self.unused = nn.Linear(d_model, d_model)",
+        {"every_parameter_gets_a_gradient"},
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_zoo_check_finds_what_is_planted(fault: str, tmp_path: Path) -> None:
+    before, after, checks = FAULTS[fault]
+    source = FILES["zoo_my_gru/backbone.py"]
+    assert source.count(before) == 1
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text.replace(before, after) if name.endswith("backbone.py") else text)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        "ZOO_PLUGINS": "zoo_my_gru",
+    }
+    command = [sys.executable, "-m", "zoo", "check", "my_gru", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    failed = {d["check"]: d["reason"] for d in json.loads(done.stdout)[0]["details"] if d["outcome"] == "failed"}
+    assert checks <= set(failed), failed
+    assert all(failed.values())
