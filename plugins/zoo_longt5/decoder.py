@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Shape, State
+from zoo import Shape, State, check_state
 from zoo.nn import RMSNorm
 from zoo.ops.attention import attention, reference_attention
 from zoo_longt5.config import LongT5Config
@@ -72,8 +72,8 @@ class Decoder(nn.Module):
         """y (B, T, D), memory (B, L, D), mask (B, L) of the source -> hidden (B, T, D), state after P + T tokens."""
         B, T = y.shape[:2]
         self._check(y, memory, mask)
-        fresh = self.init_state(B, device=y.device, dtype=y.dtype)
-        state = fresh if state is None else self._checked(state, fresh, B)
+        check_state(state, self.init_state(B, device="meta", dtype=y.dtype))
+        state = self.init_state(B, device=y.device, dtype=y.dtype) if state is None else state
         P = state["keys"][0].shape[1]
         bias, visible = self._positions(P, T, y.device)
         h = self.dropout(y)
@@ -97,21 +97,6 @@ class Decoder(nn.Module):
             raise ValueError(f"memory {memory.shape[-1]} and input {y.shape[-1]} wide, but d_model is {self.d_model}")
         if mask is not None and mask.shape != memory.shape[:2]:
             raise ValueError(f"memory_mask {tuple(mask.shape)} for memory {tuple(memory.shape)}")
-
-    def _checked(self, state: State, fresh: State, batch: int) -> State:
-        """The state, if a decoder like this one made it for as many rows."""
-        if not isinstance(state, dict) or set(state) != set(fresh):
-            raise ValueError("not a state of this decoder, which is {'keys': [...], 'values': [...]}")
-        for name, empty in fresh.items():
-            if len(state[name]) != len(empty):
-                raise ValueError(f"a state of {len(state[name])} layers given to a decoder of {len(empty)}")
-            wanted = (batch, state[name][0].shape[1], *empty[0].shape[2:])
-            for leaf in state[name]:
-                if tuple(leaf.shape) != wanted:
-                    raise ValueError(
-                        f"a state with {name} {tuple(leaf.shape)}, expected {wanted}: (rows, tokens, heads, width)"
-                    )
-        return state
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """Nothing decoded yet."""

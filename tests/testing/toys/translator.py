@@ -1,0 +1,74 @@
+"""A sound encoder-decoder, and faults to plant in it. B batch, L source, T target tokens, D d_model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.testing.toys.config import ToyConfig
+from zoo import Backbone, Output, Shape, State, check_state
+from zoo.nn import LayerNorm
+
+
+class Translator(Backbone):
+    """forward: each source token by itself. decode: h_t = h_{t-1} + U y_t asks the memory; the state is h."""
+
+    def __init__(self, config: ToyConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        d = shape.d_model
+        self.encode, self.u, self.ask = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
+        self.out, self.norm, self.final = nn.Linear(2 * d, d), LayerNorm(d), LayerNorm(d)
+        if config.fault == "unused parameter":
+            self.spare = nn.Parameter(torch.zeros(d))
+        self.calls = 0
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        if state is not None and self.config.fault != "any memory":
+            raise ValueError("the encoder carries no state")
+        return Output(self.norm(x + functional.gelu(self.encode(x))))
+
+    def decode(self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None) -> Output:
+        fault, (B, T, D) = self.config.fault, y.shape
+        if memory.shape[0] != B and fault != "any memory":
+            raise ValueError(f"memory of {memory.shape[0]} rows for {B} of input")
+        if fault != "any state":
+            check_state(state, self.init_state(B, device="meta", dtype=y.dtype))
+        state = state if isinstance(state, Tensor) and len(state) == B else y.new_zeros(B, D)
+        if fault == "in place":
+            y.add_(1e-3)
+        u = self.u(y)
+        if fault == "a leak from the future":
+            u = u + 1e-9 * u.roll(-1, dims=1)
+        if fault == "rows mix":
+            u = u - u.mean(dim=0, keepdim=True)
+        if fault == "float32 inside":
+            u = u.float().to(y.dtype)
+        if fault == "tensors on another device":
+            u = u * torch.ones(D)
+        if fault == "counts its calls":
+            self.calls += 1
+            u = u * self.calls
+        h = (state[:, None] if fault != "forgets its state" else 0) + u.cumsum(1)  # (B, T, D)
+        seen = torch.ones(memory.shape[:2], dtype=torch.bool, device=y.device) if memory_mask is None else memory_mask
+        if fault == "pads are keys":
+            seen = torch.ones_like(seen)
+        if fault == "reads half of the source":
+            seen = seen & (torch.arange(seen.shape[1], device=y.device) < seen.shape[1] // 2 + 1)
+        if fault != "masked rows are NaN":
+            seen = seen | ~seen.any(-1, keepdim=True)
+        if fault == "detached memory":
+            memory = memory.detach()
+        scores = (self.ask(h) @ memory.mT / D**0.5).masked_fill(~seen[:, None], -torch.inf)  # (B, T, L)
+        hidden = self.final(y + self.out(torch.cat([functional.silu(h), scores.softmax(-1) @ memory], -1)))
+        if fault == "wrong gradient":
+            hidden = hidden + 0.1 * (hidden - hidden.detach())
+        if fault == "too few":
+            hidden = hidden[:, -max(T - 1, 1) :]
+        return Output(hidden, h[:, -1])
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return torch.zeros(batch, self.shape.d_model, device=device, dtype=dtype)
+
+    def state_size(self, seq_len: int) -> int:
+        return self.shape.d_model + (self.config.fault == "miscounts its state")
