@@ -12,6 +12,8 @@ def _lra(expected: float, *, batch: int, updates: int, warmup: int, **own: Any) 
     common = {
         "model.mode": "bidirectional",
         "model.pool": "mean",
+        "model.head": "mlp",
+        "model.d_head": own["arch__d_ff"],
         "arch.d_ema": 16,
         "arch.bias": "simple",
         "arch.chunk_size": -1,
@@ -28,6 +30,7 @@ def _lra(expected: float, *, batch: int, updates: int, warmup: int, **own: Any) 
     values = common | {key.replace("__", "."): value for key, value in own.items()}
     sources = {
         "*": source,
+        "model.d_head": f"{source}: the classifier's hidden layer is as wide as the MLP's",
         "optim.warmup": f"{source}: {warmup:,} of {updates:,} updates",
         "train.samples": f"{source}: {updates:,} updates x batch size",
     }
