@@ -1,0 +1,76 @@
+"""Configuration of the Recurrent Memory Transformer. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from zoo import ConfigError, Shape
+
+CAUSAL_BODIES = ("transformer_xl", "transformer", "gpt2")
+BIDIRECTIONAL_BODIES = ("bert",)
+
+
+@dataclass
+class RMTConfig:
+    """Hyperparameters of the architecture. The memory is the paper's; `body` is what it is put into."""
+
+    body: str = "auto"
+    """The transformer around the memory, as its authors published it: transformer_xl (the paper's: relative positions),
+    transformer (absolute positions counted from the end), gpt2 (their port), all causal; bert (their encoder for
+    classification), bidirectional. auto = transformer_xl, or bert where the mode is bidirectional."""
+    num_mem_tokens: int = 10
+    """Memory tokens (the paper's m: 10 on WikiText-103 and for classification)."""
+    n_heads: int = 4
+    """Attention heads."""
+    d_head: Optional[int] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    """Width of a head; null = d_model / n_heads."""
+    d_ff: Optional[int] = None  # noqa: UP045
+    """Width of the feed-forward layer; null = 4 * d_model."""
+    mem_len: int = 0
+    """Rows of a Transformer-XL cache beside the memory tokens (the paper's RMT + Transformer-XL); 0 = none. Only for
+    transformer_xl. No gradient flows through it."""
+    read_mem_from_cache: bool = False
+    """Memory tokens see that cache, too."""
+    pre_lnorm: bool = False
+    """Normalise before each sub-layer instead of after it. Only for transformer_xl and transformer; the ports have
+    their own: gpt2 before, bert after."""
+    dropout: float = 0.0
+    """After attention, in and after the feed-forward layer, on position vectors and on the output."""
+    attn_dropout: float = 0.0
+    """On the attention weights."""
+
+    def check(self, shape: Shape) -> None:
+        """Raise ConfigError when the backbone cannot be built for `shape`."""
+        allowed = CAUSAL_BODIES if shape.mode == "causal" else BIDIRECTIONAL_BODIES
+        if self.body not in ("auto", *allowed):
+            raise ConfigError("body", f"{self.body!r}: {shape.mode} bodies are {', '.join(allowed)}")
+        body = self.body_for(shape)
+        for name in ("num_mem_tokens", "n_heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
+        for name in ("d_head", "d_ff"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(name, f"expected a positive number or null, got {value}")
+        if self.d_head is None and shape.d_model % self.n_heads:
+            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}; or set d_head")
+        if body in ("transformer_xl", "transformer") and shape.d_model % 2:
+            raise ConfigError("d_model", f"{shape.d_model} is odd; positions need as many sines as cosines")
+        if self.mem_len < 0:
+            raise ConfigError("mem_len", f"expected zero or more rows, got {self.mem_len}")
+        if self.mem_len and body != "transformer_xl":
+            raise ConfigError("mem_len", f"{self.mem_len} rows: the body {body} has no relative positions for a cache")
+        if self.read_mem_from_cache and not self.mem_len:
+            raise ConfigError("read_mem_from_cache", "there is no cache: mem_len is 0")
+        if self.pre_lnorm and body in ("gpt2", "bert"):
+            raise ConfigError("pre_lnorm", f"the body {body} has its own place for its norms")
+        for name in ("dropout", "attn_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(name, f"expected a fraction in [0, 1), got {getattr(self, name)}")
+
+    def body_for(self, shape: Shape) -> str:
+        """The body that `auto` stands for in this mode."""
+        if self.body != "auto":
+            return self.body
+        return "transformer_xl" if shape.mode == "causal" else "bert"
