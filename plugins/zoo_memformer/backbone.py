@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from zoo import Backbone, Output, Shape, State
 from zoo.nn import MLP, LayerNorm, at_least_float32, mark
 from zoo.ops.attention import attention
+from zoo.ops.positions import real_positions, sinusoidal
 from zoo_memformer.config import MemformerConfig
 from zoo_memformer.op import biased_normalisation, relative_bias, slot_attention, token_attention
 
@@ -54,26 +55,37 @@ class Attention(nn.Module):
         return self.W_o(y.flatten(-2))
 
 
-class ScoreBias(nn.Module):
-    """What is added to the scores within a segment, in all layers: T5's relative bias, and -inf on what is hidden."""
+class Positions(nn.Module):
+    """Where a token stands in its segment: relative, on the scores of all layers, or absolute, on the input.
+
+    What a query does not see gets -inf on the scores; it always sees itself, so no softmax is empty.
+    """
 
     def __init__(self, config: MemformerConfig, d_model: int, *, causal: bool) -> None:
         super().__init__()
         self.causal = causal
         self.two_sided = causal == (config.positions == "port")
-        self.table = nn.Parameter(torch.randn(N_BUCKETS, config.n_heads) * d_model**-0.5)  # as T5's own code
-        mark(self, "table", weight_decay=0.0)
+        self.table: nn.Parameter | None = None
+        if config.positions != "absolute":
+            self.table = nn.Parameter(torch.randn(N_BUCKETS, config.n_heads) * d_model**-0.5)  # as T5's own code
+            mark(self, "table", weight_decay=0.0)
 
-    def forward(self, T: int, mask: Tensor | None = None) -> Tensor:
-        """mask (B, T) -> (B|1, H, T, T) in at least float32. A query always sees itself, so no softmax is empty."""
-        bias = at_least_float32(relative_bias(self.table, T, two_sided=self.two_sided))[None]
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (B, T, D), mask (B, T) -> x, bias (B|1, H|1, T, T) in at least float32."""
+        T = x.shape[1]
+        if self.table is None:
+            bias = at_least_float32(x[:0]).new_zeros(1, 1, T, T)
+            place = sinusoidal(torch.arange(T, device=x.device), x.shape[-1]).to(x.dtype)  # (T, D)
+            x = x + (place if mask is None else place[real_positions(mask)])
+        else:
+            bias = at_least_float32(relative_bias(self.table, T, two_sided=self.two_sided))[None]
         if self.causal:
-            later = torch.ones(T, T, dtype=torch.bool, device=bias.device).triu(1)
+            later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
             bias = bias.masked_fill(later, -torch.inf)
         if mask is not None:
-            other = ~torch.eye(T, dtype=torch.bool, device=bias.device)
+            other = ~torch.eye(T, dtype=torch.bool, device=x.device)
             bias = bias.masked_fill((~mask[:, None, :] & other)[:, None], -torch.inf)
-        return bias
+        return x, bias
 
 
 class MemformerLayer(nn.Module):
@@ -88,7 +100,7 @@ class MemformerLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, h: Tensor, context: Tensor, bias: Tensor, context_mask: Tensor | None = None) -> Tensor:
-        """h (B, T, D), context (B, C, D), bias (B|1, H, T, T), context_mask (B, C) -> (B, T, D)."""
+        """h (B, T, D), context (B, C, D), bias (B|1, H|1, T, T), context_mask (B, C) -> (B, T, D)."""
         drop = self.dropout.p if self.training else 0.0
         z = self.norm_self(h)
         a = self.self_attention
@@ -182,7 +194,7 @@ class MemformerBackbone(Backbone):
         super().__init__(config, shape)
         config.check(shape)
         self.layers = nn.ModuleList(MemformerLayer(config, shape.d_model) for _ in range(shape.n_layers))
-        self.bias = ScoreBias(config, shape.d_model, causal=shape.mode == "causal")
+        self.positions = Positions(config, shape.d_model, causal=shape.mode == "causal")
         self.norm = LayerNorm(shape.d_model)
         writes: dict[str, type[BiasedWrite] | type[GRUWrite]] = {"bmn": BiasedWrite, "gru": GRUWrite}
         self.write = writes[config.write](config, shape.d_model)
@@ -190,7 +202,7 @@ class MemformerBackbone(Backbone):
         if shape.mode == "seq2seq":
             depth = config.n_decoder_layers or shape.n_layers
             self.decoder = nn.ModuleList(MemformerLayer(config, shape.d_model) for _ in range(depth))
-            self.decoder_bias = ScoreBias(config, shape.d_model, causal=True)
+            self.decoder_positions = Positions(config, shape.d_model, causal=True)
             self.decoder_norm = LayerNorm(shape.d_model)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
@@ -199,8 +211,7 @@ class MemformerBackbone(Backbone):
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0.0)
         read = self.write.read(memory)
-        bias = self.bias(x.shape[1], mask)
-        h = x
+        h, bias = self.positions(x, mask)
         for layer in self.layers:
             h = layer(h, read, bias)
         h = self.norm(h)
@@ -220,7 +231,7 @@ class MemformerBackbone(Backbone):
             raise ValueError("the decoder carries no state; it was given one")
         if memory.shape[0] != y.shape[0]:
             raise ValueError(f"{memory.shape[0]} encoded rows for a target of {y.shape[0]} rows")
-        bias = self.decoder_bias(y.shape[1])
+        y, bias = self.decoder_positions(y)
         if memory_mask is not None:
             memory = memory.masked_fill(~memory_mask[..., None], 0.0)
         for layer in self.decoder:

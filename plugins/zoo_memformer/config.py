@@ -8,7 +8,7 @@ from typing import Optional
 from zoo import ConfigError, Shape
 
 WRITES = ("bmn", "gru")
-POSITIONS = ("t5", "port")
+POSITIONS = ("absolute", "t5", "port")
 
 
 @dataclass
@@ -28,8 +28,9 @@ class MemformerConfig:
     """Divides the scores of slot attention under bmn; the paper wants it below 1, so that a slot chooses."""
     n_updates: int = 1
     """How often a segment is written under gru."""
-    positions: str = "t5"
-    """t5: relative bias with T5's buckets, two-sided where attention is two-sided, else one-sided. port: the two
+    positions: str = "absolute"
+    """absolute: sinusoids added to the input, counted from 0 in every segment, as in the authors' later model (learned
+    there). t5: relative bias with T5's buckets, two-sided where attention is two-sided, else one-sided. port: the two
     swapped, as the public port has them; its encoder cannot tell keys on the right from the query's own."""
     n_decoder_layers: Optional[int] = None  # noqa: UP045
     """Layers of the decoder in the seq2seq mode; null = as many as the encoder has."""

@@ -30,7 +30,7 @@ def token_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: floa
     """softmax(q kᵀ/√E + bias) v within a segment.
 
     q, k, v  (B, T, H, E)
-    bias     (1 or B, H, T, T) in at least float32, -inf where a query does not see a key; every query must see one
+    bias     (1 or B, 1 or H, T, T) in at least float32, -inf where a query does not see a key; every query must see one
     Returns (B, T, H, E).
     """
     q, k, v = (x.transpose(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))  # (B, H, T, E)

@@ -28,9 +28,9 @@ def build(mode: str = "bidirectional", n_layers: int = 2, d_model: int = D, **co
     (arch,) = zoo_architectures()
     config = {"n_heads": 2, "n_slots": S, **config}
     shape = Shape(d_model=d_model, n_layers=n_layers, mode=mode, max_len=16)  # type: ignore[arg-type]
-    backbone = arch.build(MemformerConfig(**config), shape).double().eval()
-    assert isinstance(backbone, MemformerBackbone)
-    return backbone
+    if mode in arch.capabilities.modes:
+        arch.check(MemformerConfig(**config), shape)
+    return MemformerBackbone(MemformerConfig(**config), shape).double().eval()
 
 
 def tokens(length: int, batch: int = B, seed: int = 1) -> Tensor:
@@ -217,6 +217,19 @@ def test_the_ports_positions_are_blind_to_the_right() -> None:
         assert torch.allclose(backbone(x).hidden[:, 0], backbone(turned).hidden[:, 0]) == same
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_absolute_positions_are_counted_over_real_tokens_and_from_zero_in_every_segment(mode: str) -> None:
+    backbone, x = build(mode, positions="absolute"), tokens(8)
+    mask = torch.arange(8) >= torch.tensor([0, 3, 7])[:, None]  # pads first
+    out = backbone(x, mask=mask)
+    for row, start in enumerate((0, 3, 7)):
+        alone = backbone(x[row : row + 1, start:])
+        torch.testing.assert_close(out.hidden[row, start:], alone.hidden[0], rtol=1e-12, atol=1e-12)
+    one, other = (backbone(y).hidden for y in (x, x.flip(1)))
+    assert not torch.allclose(one, other.flip(1))  # order counts
+    assert not any("table" in name for name, _ in backbone.named_parameters())
+
+
 # -- pads, states, shapes --------------------------------------------------------------------------------------------
 
 
@@ -254,7 +267,7 @@ def test_what_another_architecture_left_is_refused() -> None:
         ({"n_heads": 3}, {}, "n_heads"),
         ({"n_slots": 0}, {}, "n_slots"),
         ({"write": "lstm"}, {}, "write"),
-        ({"positions": "none"}, {}, "positions"),
+        ({"positions": "rope"}, {}, "positions"),
         ({"temperature": 0.0}, {}, "temperature"),
         ({"n_updates": 2}, {}, "n_updates"),
         ({"n_decoder_layers": 2}, {}, "n_decoder_layers"),

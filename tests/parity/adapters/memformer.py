@@ -25,8 +25,8 @@ WRITE = {f"mem_updater.{t}": f"attention.{o}" for t, o in ATTENTION.items()}
 WRITE |= {"mem_ff.fn.norm": "norm", "mem_ff.fn.fn.net.0": "ff.linear1", "mem_ff.fn.fn.net.2": "ff.linear2"}
 BMN = {"W_Q": "W_Q.weight", "W_K": "W_K.weight", "W_V": "W_V.weight", "v_bias": "v"}
 NET = {
-    "encoder.layer_blocks.": ("layers.", "bias."),
-    "decoder.net.layer_blocks.": ("decoder.", "decoder_bias."),
+    "encoder.layer_blocks.": ("layers.", "positions."),
+    "decoder.net.layer_blocks.": ("decoder.", "decoder_positions."),
 }
 BIAS = "rel_pos_emb.relative_attention_bias.weight"
 
@@ -138,8 +138,9 @@ def backbone_of(case: Case, mode: str, n_layers: int, **more: object) -> Memform
     config = config_of(case, write="gru", positions="port", d_ff=d_ff, **more)
     shape = Shape(d_model=c["d_model"], n_layers=n_layers, mode=mode, max_len=64)  # type: ignore[arg-type]
     backbone = MemformerBackbone(config, shape).to(case.dtype)
-    if backbone.bias.table.shape != table.shape:
-        raise Unmapped(f"relative bias {tuple(table.shape)}, ours {tuple(backbone.bias.table.shape)}")
+    ours = backbone.get_parameter("positions.table").shape
+    if ours != table.shape:
+        raise Unmapped(f"relative bias {tuple(table.shape)}, ours {tuple(ours)}")
     return backbone
 
 
@@ -153,7 +154,7 @@ def run_encoder_layer(case: Case) -> Result:
     depth = len({k.split(".")[1] for k in case.params if k.startswith("layers.")})
     backbone = backbone_of(case, "bidirectional", depth)
     backbone.norm = nn.Identity()  # type: ignore[assignment]
-    ours = {("bias.table" if t == BIAS else "layers." + ours_of_layer(t[7:])): v for t, v in case.params.items()}
+    ours = {("positions.table" if t == BIAS else "layers." + ours_of_layer(t[7:])): v for t, v in case.params.items()}
     mask = i["src_mask"] if c.get("use_mask", "src_mask" in i) else None
     out = functional_call(backbone, ours, (i["x"],), {"mask": mask, "state": {"memory": i["mem"]}})
     return finish(case, masked(out.hidden, mask))
