@@ -44,7 +44,7 @@ def _lra(task: str, script: str, *, epochs: int, examples: int, warm_epochs: int
             "optim.warmup": f"{source}: {warm_epochs} of {epochs} epochs",
             "optim.lr": f"{source}: lr_factor x ssm_lr_base",
         },
-        expected=SCORES[task],
+        expected=SCORES[task],  # the scripts name no score; the paper reports these for them
     )
 
 

@@ -1,4 +1,4 @@
-"""The diagonal scan: both forms against a dense matrix, gradients, directions, states, precision, memory of shapes."""
+"""The diagonal scan: both forms against a dense matrix, gradients, directions, states, precision."""
 
 from __future__ import annotations
 
