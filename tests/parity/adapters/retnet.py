@@ -97,9 +97,10 @@ class Runner:
         values |= self.case.gradients((y * self.case.inputs["cotangent"].detach()).sum(), retain=True)
         # the forms with the common denominator are one function, as far from theirs as theirs are from each other
         common = [self.forward(form, "common") for form in FORMS.values()] + [self.steps()]
-        apart = self.case.meta["tolerance"].get("between_forms", 1e-9)
+        tolerance = self.case.meta["tolerance"]
+        apart = tolerance.get("between_forms", tolerance["atol"])
         for other in common[1:]:
-            torch.testing.assert_close(other, common[0], rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(other, common[0], rtol=tolerance["rtol"], atol=tolerance["atol"])
         torch.testing.assert_close(common[0], values.get("out.y_recurrent", y), rtol=0, atol=apart)
         return Result(values | self.extras())
 
