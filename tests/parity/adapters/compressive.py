@@ -131,9 +131,14 @@ def run_loss(case: Case) -> Result:
 # -- layers ------------------------------------------------------------------------------------------------------------
 
 
+def is_prenorm(case: Case) -> bool:
+    """What the case says, or whether it has a norm in front of the attention at all."""
+    return case.config.get("norm", "pre" if "norm_self_attn.weight" in case.params else "post") == "pre"
+
+
 def labml_layer(case: Case, d_model: int, n_heads: int, d_ff: int, highest: int) -> RelativeLayer:
     attention = LearnedDistanceAttention(d_model, n_heads, d_model // n_heads, lowest=0, highest=highest)
-    layer = RelativeLayer(attention, d_model, d_ff, pre_lnorm=case.config.get("norm", "pre") == "pre").to(case.dtype)
+    layer = RelativeLayer(attention, d_model, d_ff, pre_lnorm=is_prenorm(case)).to(case.dtype)
     set_eps(layer, case)
     return layer
 

@@ -143,10 +143,10 @@ def run_lm_rmt(case: Case) -> Result:
             values["out.y"] = torch.cat(hidden, dim=1)
             values |= {f"out.memory_after_seg{s}": after["memory"] for s, after in enumerate(states)}
             if config.mem_len:
-                assert bool(states[-1]["cache_valid"].all())
+                filled = int(states[-1]["cache_valid"][0].sum())
                 # nobody reads the cache of the top layer: ours carries none, and it is the end of what it gave
-                caches = [*states[-1]["cache"], torch.cat(top, dim=1)[:, -config.mem_len :]]
-                values |= {f"out.cache_final.{n}": cache for n, cache in enumerate(caches)}
+                caches = [*states[-1]["cache"], torch.cat(top, dim=1)]
+                values |= {f"out.cache_final.{n}": cache[:, -filled:] for n, cache in enumerate(caches)}
         values |= gradients(case, loss_of(hidden, states[-1]["memory"]), prefix)
     return Result(values)
 
