@@ -18,8 +18,9 @@ from zoo import Backbone, Output, Shape, State
 from zoo.nn import MLP, Block, LayerNorm, Mixer, ResidualStack, last_real
 from zoo.ops.attention import reference_attention
 from zoo.ops.blocked import Side, blocked_attention
+from zoo.ops.rows import put_rows, take_rows
 from zoo_longformer.config import LongformerConfig
-from zoo_longformer.op import Globals, longformer_attention, put, take
+from zoo_longformer.op import Globals, longformer_attention
 
 
 class LongformerAttention(Mixer):
@@ -85,7 +86,7 @@ class LongformerAttention(Mixer):
         k, v = torch.cat([state["k"].to(k.dtype), k], 2), torch.cat([state["v"].to(v.dtype), v], 2)  # (B, H, P + L, d)
         near = torch.cat([state["valid"], near], 1)  # (B, P + L)
         last = count[:, None] + torch.arange(P, device=device)  # (B, P): the P places before the next piece
-        new = {"k": take(k, last), "v": take(v, last), "valid": near.gather(1, last), "seen": seen + count}
+        new = {"k": take_rows(k, last), "v": take_rows(v, last), "valid": near.gather(1, last), "seen": seen + count}
         side = None
         if g:
             source = torch.arange(g, device=device) - seen[:, None]  # (B, g): where in this piece a global token is
@@ -93,7 +94,12 @@ class LongformerAttention(Mixer):
             known = (source >= 0) & (source < count[:, None]) & mask.gather(1, index)
             chosen = x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))  # (B, g, D)
             k_g, v_g = self._heads(self.k_global(chosen)), self._heads(self.v_global(chosen))
-            found = {"far_k": take(k, index + P), "far_v": take(v, index + P), "global_k": k_g, "global_v": v_g}
+            found = {
+                "far_k": take_rows(k, index + P),
+                "far_v": take_rows(v, index + P),
+                "global_k": k_g,
+                "global_v": v_g,
+            }
             new |= {n: torch.where(known[:, None, :, None], x, state[n].to(x.dtype)) for n, x in found.items()}
             new["far_valid"] = state["far_valid"] | known
             side = Side(new["far_k"], new["far_v"], new["far_valid"], source)
@@ -117,7 +123,7 @@ class LongformerAttention(Mixer):
                 visible=visible,
                 dropout=self._attn_dropout,
             )
-            y = put(y, torch.where(known, index, length), rows)
+            y = put_rows(y, torch.where(known, index, length), rows)
         return self._out(y.masked_fill(~mask[:, None, :, None], 0)), new
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:

@@ -1,6 +1,6 @@
 """Weights of transformers' Longformer (LongformerModel). No torch here.
 
-Embeddings, their norm and the pooler stay outside: they belong to the frame.
+Embeddings and heads stand around the backbone (`outside`); the pooler belongs to no head that is offered.
 """
 
 from __future__ import annotations
@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo import ConfigError, Conversion, Reading, Shape, Weight
+from zoo import (
+    ConfigError,
+    Conversion,
+    Embedding,
+    Head,
+    HeadLayer,
+    Outside,
+    Reading,
+    Shape,
+    Weight,
+    model_class,
+)
 from zoo_longformer.config import LongformerConfig
 
 ACTIVATIONS = {
@@ -48,8 +59,6 @@ def read(theirs: Mapping[str, Any]) -> Reading:
     if activation not in ACTIVATIONS:
         raise ConfigError("hidden_act", f"{activation!r}: Longformer is offered with {', '.join(ACTIVATIONS)}")
     window = theirs.get("attention_window", 512)
-    # rows of the table before the first real token's: one for pads, and those below it
-    reserved = theirs.get("pad_token_id", 1) + 1
     return Reading(
         arch={
             "window": [window] if isinstance(window, int) else list(window),
@@ -66,9 +75,63 @@ def read(theirs: Mapping[str, Any]) -> Reading:
             d_model=theirs.get("hidden_size", 768),
             n_layers=theirs.get("num_hidden_layers", 12),
             mode="bidirectional",
-            max_len=theirs.get("max_position_embeddings", 512) - reserved,
+            max_len=theirs.get("max_position_embeddings", 512) - _reserved(theirs),
         ),
     )
+
+
+def _reserved(theirs: Mapping[str, Any]) -> int:
+    """Rows of the table of positions before that of the first token: that of pads, and those below it."""
+    return int(theirs.get("pad_token_id", 1)) + 1
+
+
+def outside(theirs: Mapping[str, Any]) -> Outside:
+    """The embedding, and the head of the class that the configuration names."""
+    cls = model_class(theirs, ("LongformerModel", "LongformerForMaskedLM", "LongformerForSequenceClassification"))
+    width, eps = theirs.get("hidden_size", 768), theirs.get("layer_norm_eps", 1e-12)
+    vocab, words = theirs.get("vocab_size", 30522), "embeddings.word_embeddings.weight"
+    embedding = Embedding(
+        vocab_size=vocab,
+        tokens=words,
+        positions="embeddings.position_embeddings.weight",
+        n_positions=theirs.get("max_position_embeddings", 512),
+        first_position=_reserved(theirs),
+        types="embeddings.token_type_embeddings.weight",
+        n_types=theirs.get("type_vocab_size", 2),
+        norm="embeddings.LayerNorm",
+        norm_eps=eps,
+    )
+    if cls == "LongformerModel":
+        return Outside(embedding=embedding, bare=True)
+    if cls == "LongformerForSequenceClassification":
+        head = Head(
+            layers=(
+                HeadLayer(kind="linear", weight="classifier.dense.weight", bias="classifier.dense.bias", d_out=width),
+                HeadLayer(kind="tanh"),
+                HeadLayer(
+                    kind="linear",
+                    weight="classifier.out_proj.weight",
+                    bias="classifier.out_proj.bias",
+                    d_out=len(theirs.get("id2label", "01")),
+                ),
+            ),
+            first=True,
+        )
+        return Outside(embedding=embedding, head=head)
+    tied = theirs.get("tie_word_embeddings", True)
+    decoder = "" if tied else "lm_head.decoder.weight"
+    head = Head(
+        layers=(
+            HeadLayer(kind="linear", weight="lm_head.dense.weight", bias="lm_head.dense.bias", d_out=width),
+            HeadLayer(kind="gelu"),
+            HeadLayer(kind="norm", weight="lm_head.layer_norm.weight", bias="lm_head.layer_norm.bias", eps=eps),
+            HeadLayer(kind="linear", weight=decoder, bias="lm_head.bias", d_out=vocab),
+        )
+    )
+    aliases = {"lm_head.decoder.bias": "lm_head.bias"}
+    if tied:
+        aliases["lm_head.decoder.weight"] = f"longformer.{words}"
+    return Outside(embedding=embedding, head=head, aliases=aliases)
 
 
 def write(config: LongformerConfig, shape: Shape) -> dict[str, Any]:
@@ -107,4 +170,13 @@ def _check(config: LongformerConfig, shape: Shape) -> None:
             raise ConfigError(key, f"transformers' Longformer has no such form: {why}")
 
 
-CONVERSION = Conversion(model_type="longformer", prefix="longformer.", read=read, write=write, weights=weights)
+CONVERSION = Conversion(
+    model_type="longformer",
+    prefix="longformer.",
+    read=read,
+    write=write,
+    weights=weights,
+    outside=outside,
+    # the pooler of a bare model feeds no head that is offered, and their own heads leave it out
+    ignored=("*position_ids", "*token_type_ids", "*pooler.*"),
+)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from zoo.ops.attention import reference_attention
 from zoo.ops.blocked import Side, blocked_attention
+from zoo.ops.rows import put_rows, take_rows
 
 
 class Globals(NamedTuple):
@@ -58,7 +59,7 @@ def longformer_attention(
     index, real = globals_.places, globals_.real & mask.gather(1, globals_.places)
     outside = torch.where(real, index, length)  # a place of no token
     is_global = F.pad(torch.zeros_like(mask), (0, 1)).scatter(1, outside, True)[:, :length]
-    side = Side(take(k, index), take(v, index), real, index)
+    side = Side(take_rows(k, index), take_rows(v, index), real, index)
     # a global key inside the window must count once: the window shows the others only
     near = mask & ~is_global
     y = blocked_attention(
@@ -68,15 +69,4 @@ def longformer_attention(
     if causal:
         visible = visible & (torch.arange(length, device=q.device) <= index[:, None, :, None])  # (B, 1, g, L)
     rows = reference_attention(globals_.q, globals_.k, globals_.v, visible=visible, dropout=dropout)  # few rows
-    return put(y, outside, rows).masked_fill(~mask[:, None, :, None], 0)
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """x (B, H, L, d) at index (B, g) -> (B, H, g, d)"""
-    return x.gather(2, index[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
-
-
-def put(y: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    """y (B, H, L, d) with rows (B, H, g, d) in place of its own at index (B, g); an index of L is dropped."""
-    where = index[:, None, :, None].expand(-1, y.shape[1], -1, y.shape[3])
-    return F.pad(y, (0, 0, 0, 1)).scatter(2, where, rows.to(y.dtype))[:, :, :-1]
+    return put_rows(y, outside, rows).masked_fill(~mask[:, None, :, None], 0)

@@ -32,6 +32,7 @@ BUILTINS = (
     "zoo_rmt",
     "zoo_memformer",
     "zoo_longformer",
+    "zoo_bigbird",
     "zoo_linformer",
     "zoo_performer",
     "zoo_nystromformer",
