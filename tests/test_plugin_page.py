@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.environments import fresh_environment, install, run
+from zoo.testing import Subject, run_checks
 
 PAGE = (ROOT / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^\*\*`([^`]+)`\*\*\n\n```\w+\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
@@ -59,20 +61,24 @@ def test_zoo_check_finds_nothing(python: Path, tmp_path: Path) -> None:
     assert f"my_gru: {count}" in PAGE, f"the page says otherwise than {count}"
 
 
-def test_zoo_bench_runs_them_and_the_record_says_whose_they_are(python: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arch", "task", "distribution", "version"),
+    [("my_gru", "listops", "zoo-my-gru", "1.2.3"), ("my_mixer", "my_task", "zoo-my-mixer", "0.1.0")],
+)
+def test_zoo_bench_runs_them_and_the_record_says_whose_they_are(
+    python: Path, tmp_path: Path, arch: str, task: str, distribution: str, version: str
+) -> None:
     made = json.loads(
         run(
-            *(python.with_name("zoo"), "bench", "--arch", "my_gru,my_mixer", "--task", "listops,my_task"),
-            *("--protocol", "smoke", "--json"),
+            *(python.with_name("zoo"), "bench", "--arch", arch, "--task", task, "--protocol", "smoke", "--json"),
             cwd=tmp_path,
             ZOO_DATA_DIR=str(tmp_path / "data"),
             ZOO_RESULTS_DIR=str(tmp_path / "results"),
         )
     )
-    assert [record["outcome"] for record in made] == ["ok"] * 4
-    gru = made[0]["plugin"]
-    assert (gru["distribution"], gru["version"], gru["entry_point"]) == ("zoo-my-gru", "1.2.3", "zoo_my_gru")
-    assert made[1]["plugin"]["distribution"] == "zoo-my-mixer"
+    assert [record["outcome"] for record in made] == ["ok"]
+    plugin = made[0]["plugin"]
+    assert (plugin["distribution"], plugin["version"], plugin["entry_point"]) == (distribution, version, f"zoo_{arch}")
 
 
 def test_the_pages_own_suite_runs_under_pytest(python: Path, tmp_path: Path) -> None:
@@ -107,21 +113,39 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_zoo_check_finds_what_is_planted(fault: str, tmp_path: Path) -> None:
-    before, after, checks = FAULTS[fault]
-    source = FILES["zoo_my_gru/backbone.py"]
-    assert source.count(before) == 1
+def faulty(fault: str, folder: Path) -> str:
+    """The page's package with a fault planted, under a name of its own; that name."""
+    before, after, _ = FAULTS[fault]
+    assert FILES["zoo_my_gru/backbone.py"].count(before) == 1
+    package = "zoo_with_" + fault.replace(" ", "_")
     for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text.replace(before, after) if name.endswith("backbone.py") else text)
+        path = folder / name.replace("zoo_my_gru", package)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = text.replace(before, after) if name.endswith("backbone.py") else text
+        path.write_text(text.replace("zoo_my_gru", package))
+    return package
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_suite_finds_what_is_planted(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = faulty(fault, tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (record,) = importlib.import_module(package).zoo_architectures()
+    report = run_checks(Subject(record, entry_point=package))
+    failed = {result.check: result.reason for result in report.results if result.outcome == "failed"}
+    assert FAULTS[fault][2] <= set(failed), failed
+    assert all(failed.values())
+    assert not report.ok
+
+
+def test_zoo_check_tells_of_it_and_exits_with_1(tmp_path: Path) -> None:
+    package = faulty("a future leak", tmp_path)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
-        "ZOO_PLUGINS": "zoo_my_gru",
+        "ZOO_PLUGINS": package,
     }
-    command = [sys.executable, "-m", "zoo", "check", "my_gru", "--json"]
+    command = [sys.executable, "-m", "zoo", "check", "my_gru"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    failed = {d["check"]: d["reason"] for d in json.loads(done.stdout)[0]["details"] if d["outcome"] == "failed"}
-    assert checks <= set(failed), failed
-    assert all(failed.values())
+    assert re.search(r"my_gru: 43 checks: \d+ passed, 3 not declared, [1-9] failed", done.stdout), done.stdout
+    assert "  causal: " in done.stdout

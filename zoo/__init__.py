@@ -14,6 +14,11 @@ _PUBLIC = {
     "Capabilities": "zoo.interface.architecture",
     "ConfigError": "zoo.interface.errors",
     "Conversion": "zoo.interface.conversion",
+    "Embedding": "zoo.interface.conversion",
+    "Head": "zoo.interface.conversion",
+    "HeadLayer": "zoo.interface.conversion",
+    "Outside": "zoo.interface.conversion",
+    "model_class": "zoo.interface.conversion",
     "Cost": "zoo.interface.architecture",
     "DataError": "zoo.interface.errors",
     "Output": "zoo.interface.backbone",
@@ -49,8 +54,13 @@ if TYPE_CHECKING:
     from zoo.interface.backbone import Output as Output
     from zoo.interface.backbone import State as State
     from zoo.interface.conversion import Conversion as Conversion
+    from zoo.interface.conversion import Embedding as Embedding
+    from zoo.interface.conversion import Head as Head
+    from zoo.interface.conversion import HeadLayer as HeadLayer
+    from zoo.interface.conversion import Outside as Outside
     from zoo.interface.conversion import Reading as Reading
     from zoo.interface.conversion import Weight as Weight
+    from zoo.interface.conversion import model_class as model_class
     from zoo.interface.errors import ConfigError as ConfigError
     from zoo.interface.errors import DataError as DataError
     from zoo.interface.errors import UserError as UserError

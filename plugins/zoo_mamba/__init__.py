@@ -39,4 +39,5 @@ def zoo_architectures() -> Iterator[Architecture]:
         ),
         presets="zoo_mamba.presets:PRESETS",
         reported="zoo_mamba.presets:REPORTED",
+        conversion="zoo_mamba.convert:CONVERSION",
     )

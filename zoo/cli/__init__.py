@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli import bench, check, data, doctor, leaderboard, listing, new
+from zoo.cli import bench, check, convert, data, doctor, leaderboard, listing, new
 from zoo.interface.errors import ZooError
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.command("bench")(bench.bench)
 app.command("list")(listing.list_)
 app.command("show")(listing.show)
 app.command("check")(check.check)
+app.command("convert")(convert.convert)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(new.app, name="new")

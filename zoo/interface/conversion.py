@@ -7,10 +7,11 @@ A plugin that can exchange weights has `convert.py` with `CONVERSION`, and names
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.interface.architecture import Shape
+from zoo.interface.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,17 +23,86 @@ class Weight:
                several keys whose tensors, joined along the first dimension, are ours
     transpose  theirs is ours with its two dimensions exchanged
     shape      ours has this shape, where theirs differs by dimensions of size one only; () = the same
+    their_shape theirs, in that case
     """
 
     ours: str
     theirs: str | tuple[str, ...]
     transpose: bool = False
     shape: tuple[int, ...] = ()
+    their_shape: tuple[int, ...] = ()
 
     @property
     def sources(self) -> tuple[str, ...]:
         """`theirs`, always as a tuple."""
         return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embedding:
+    """What makes vectors of ids, before the backbone; a Hugging Face model's own, not the frame's.
+
+    tokens, positions, types, norm   their keys in the base model (of the norm without .weight and .bias); "" = none
+    n_positions, first_position      rows of the table of positions, and the row of the first token
+    n_types                          rows of the table of token types, of which every token has the first
+    scale                            what the tokens' vectors are multiplied by
+    """
+
+    vocab_size: int
+    tokens: str
+    scale: float = 1.0
+    positions: str = ""
+    n_positions: int = 0
+    first_position: int = 0
+    types: str = ""
+    n_types: int = 0
+    norm: str = ""
+    norm_eps: float = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadLayer:
+    """One layer of a head, by its keys in the whole checkpoint (prefix included).
+
+    kind     "linear" | "norm" | an activation of zoo.nn.ACTIVATIONS, or tanh
+    weight   key of the weight; "" of a linear layer = the embedding's own, tied
+    bias     key of the bias; "" = none
+    d_out    of a linear layer
+    eps      of a norm
+    """
+
+    kind: str
+    weight: str = ""
+    bias: str = ""
+    d_out: int = 0
+    eps: float = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """What makes logits of hidden vectors.
+
+    first   it reads the first token only, else each token
+    scale   what the hidden vectors are multiplied by
+    """
+
+    layers: tuple[HeadLayer, ...]
+    first: bool = False
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outside:
+    """What stands around the backbone in a checkpoint. Without a head the model gives hidden vectors.
+
+    bare      the checkpoint's keys carry no prefix
+    aliases   keys that some checkpoints hold besides: another name of a tensor, which must then be equal
+    """
+
+    embedding: Embedding | None = None
+    head: Head | None = None
+    bare: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +127,9 @@ class Conversion:
                 plugin does not offer (an activation, a form of attention), naming the key and its value
     write       (our configuration, Shape) -> the config.json keys that `read` reads
     weights     (our configuration, Shape) -> every parameter and persistent buffer of the backbone, each exactly once
+    outside     config.json as a mapping -> what stands around the backbone; ConfigError for a class of model
+                (`architectures`) whose head is not offered
+    ignored     patterns of keys that hold no weights (tables that old checkpoints saved)
     """
 
     model_type: str
@@ -64,3 +137,14 @@ class Conversion:
     read: Callable[[Mapping[str, Any]], Reading]
     write: Callable[[Any, Shape], dict[str, Any]]
     weights: Callable[[Any, Shape], tuple[Weight, ...]]
+    outside: Callable[[Mapping[str, Any]], Outside] = lambda theirs: Outside(bare=True)
+    ignored: tuple[str, ...] = ("*position_ids", "*token_type_ids")
+
+
+def model_class(theirs: Mapping[str, Any], offered: tuple[str, ...]) -> str:
+    """The class that a config.json names (`architectures`), the first offered one where it names none. ConfigError for
+    another."""
+    named = theirs.get("architectures") or [offered[0]]
+    if named[0] not in offered:
+        raise ConfigError("architectures", f"{named[0]!r}; offered are {', '.join(offered)}")
+    return str(named[0])

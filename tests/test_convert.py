@@ -1,0 +1,221 @@
+"""`zoo convert`: small random models of transformers, there and back, logits equal; what does not fit is listed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zoo.convert import Converted, convert, load
+from zoo.interface.errors import ConfigError, DataError, UserError
+from zoo.interface.registry import registry
+
+VOCAB, LENGTH = 23, 24
+
+
+class Live(NamedTuple):
+    """A class of transformers, the configuration of a small model of it, and how the two are compared."""
+
+    arch: str
+    model: str
+    config: str
+    options: dict[str, Any]
+    call: Callable[[Any, Converted, Tensor, Tensor], tuple[Tensor, Tensor]]
+    tolerance: float = 1e-9
+
+
+SINGLE = 2e-5
+"""transformers computes RMS norms and the head in float32, whatever the weights are."""
+
+
+def causal(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    return theirs(ids).logits, ours(ids).logits
+
+
+def hidden(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    return theirs(ids).last_hidden_state, ours(ids).logits
+
+
+MAMBA = {"hidden_size": 8, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 2, "vocab_size": VOCAB}
+LIVE = [
+    Live("mamba", "MambaForCausalLM", "MambaConfig", MAMBA, causal, SINGLE),
+    Live(
+        "mamba",
+        "MambaForCausalLM",
+        "MambaConfig",
+        MAMBA | {"tie_word_embeddings": False, "use_bias": True},
+        causal,
+        SINGLE,
+    ),
+    Live("mamba", "MambaModel", "MambaConfig", MAMBA | {"use_conv_bias": False, "expand": 3}, hidden, SINGLE),
+]
+NAMES = [f"{live.model}-{i}" for i, live in enumerate(LIVE)]
+
+
+def made(live: Live, folder: Path) -> Any:
+    """A random model of transformers in double precision, no parameter at its initial value, saved into `folder`."""
+    torch.manual_seed(0)
+    options = dict(live.options)
+    if live.arch == "mamba" and "expand" in options:
+        options["intermediate_size"] = options["expand"] * options["hidden_size"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = getattr(transformers, live.model)(getattr(transformers, live.config)(**options)).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("live", LIVE, ids=NAMES)
+def test_logits_are_equal_there_and_back(live: Live, tmp_path: Path) -> None:
+    theirs = made(live, tmp_path / "hf")
+    done = convert(live.arch, tmp_path / "hf", tmp_path / "ours")
+    assert done.form == "zoo"
+    ours = load(tmp_path / "ours")
+    ids = torch.randint(2, VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(LENGTH) < torch.tensor([LENGTH, LENGTH - 5])[:, None]
+    with torch.no_grad():
+        expected, found = live.call(theirs, ours, ids, mask)
+        assert expected.abs().max() > 1e-3
+        torch.testing.assert_close(found, expected, rtol=live.tolerance, atol=live.tolerance)
+        # and back: the same tensors, and transformers gives the same logits, bit for bit
+        assert convert(live.arch, tmp_path / "ours", tmp_path / "back").form == "huggingface"
+        first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("hf", "back"))
+        assert set(second) == set(first)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        back = getattr(transformers, live.model).from_pretrained(tmp_path / "back", dtype=torch.float64).eval()
+        assert torch.equal(live.call(back, ours, ids, mask)[0], expected)
+
+
+def test_every_architecture_that_transformers_has_is_here() -> None:
+    with_conversion = {name for name, entry in registry().architectures.items() if entry.record.conversion}
+    assert with_conversion == {live.arch for live in LIVE}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    made(LIVE[0], tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+def edit(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def test_whatever_does_not_fit_is_listed_and_nothing_is_written(checkpoint: Path, tmp_path: Path) -> None:
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        del tensors["backbone.layers.0.mixer.D"]
+        tensors["backbone.layers.7.mixer.D"] = torch.zeros(16)
+        tensors["backbone.norm_f.weight"] = torch.zeros(5)
+        tensors["lm_head.weight"] = torch.zeros(VOCAB, 8)
+
+    edit(checkpoint, spoil)
+    with pytest.raises(DataError) as caught:
+        convert("mamba", checkpoint, tmp_path / "ours")
+    text = str(caught.value)
+    assert "4 tensors do not fit" in text
+    assert "missing: backbone.layers.0.mixer.D" in text
+    assert "extra: backbone.layers.7.mixer.D (16,)" in text
+    assert "shape: backbone.norm_f.weight (5,), expected (8,)" in text
+    assert "differs: lm_head.weight from backbone.embeddings.weight" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
+
+
+def test_tied_weights_that_a_checkpoint_keeps_twice_are_read(checkpoint: Path, tmp_path: Path) -> None:
+    def twice(tensors: dict[str, Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["backbone.embeddings.weight"].clone()
+
+    edit(checkpoint, twice)
+    convert("mamba", checkpoint, tmp_path / "ours")
+
+
+def test_shards_are_read(checkpoint: Path, tmp_path: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    keys = sorted(tensors)
+    where = {}
+    for i, part in enumerate((keys[::2], keys[1::2])):
+        save_file({key: tensors[key] for key in part}, checkpoint / f"model-{i}.safetensors")
+        where |= dict.fromkeys(part, f"model-{i}.safetensors")
+    convert("mamba", checkpoint, tmp_path / "whole")
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    convert("mamba", checkpoint, tmp_path / "shards")
+    whole, shards = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "shards"))
+    assert all(torch.equal(whole[key], shards[key]) for key in whole)
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../hf/x.safetensors"}}))
+    with pytest.raises(DataError, match="outside"):
+        convert("mamba", checkpoint, tmp_path / "other")
+
+
+def test_pickles_are_not_read(checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    with pytest.raises(DataError, match=r"no model\.safetensors \(pytorch_model\.bin may run code"):
+        convert("mamba", checkpoint, tmp_path / "ours")
+
+
+def test_a_damaged_file_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"model\.safetensors: "):
+        convert("mamba", checkpoint, tmp_path / "ours")
+    (checkpoint / "config.json").write_text("{")
+    with pytest.raises(DataError, match=r"config\.json: "):
+        convert("mamba", checkpoint, tmp_path / "ours")
+
+
+def test_another_model_and_unknown_variants_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text())
+    for change, error, says in (
+        ({"model_type": "bert"}, UserError, "'bert', but mamba reads 'mamba'"),
+        ({"hidden_act": "relu"}, ConfigError, "hidden_act: 'relu'"),
+        ({"architectures": ["MambaForOrigami"]}, ConfigError, "MambaForOrigami.*MambaForCausalLM"),
+    ):
+        path.write_text(json.dumps(config | change))
+        with pytest.raises(error, match=says):
+            convert("mamba", checkpoint, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+    with pytest.raises(UserError, match="s4 has no conversion"):
+        convert("s4", checkpoint, tmp_path / "ours")
+
+
+def test_what_is_there_is_kept_without_force(checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "ours"
+    target.mkdir()
+    (target / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="--force"):
+        convert("mamba", checkpoint, target)
+    assert (target / "mine.txt").read_text() == "mine"
+    with pytest.raises(UserError, match="is the checkpoint itself"):
+        convert("mamba", checkpoint, checkpoint, force=True)
+    convert("mamba", checkpoint, target, force=True)
+    assert not (target / "mine.txt").exists()
+    shutil.rmtree(target)
+
+
+def test_the_command(checkpoint: Path, tmp_path: Path) -> None:
+    def zoo(*args: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "zoo", "convert", *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = zoo("--arch", "mamba", "--from", checkpoint, "--to", tmp_path / "ours", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["form"] == "zoo"
+    again = zoo("--arch", "mamba", "--from", checkpoint, "--to", tmp_path / "ours")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert len(again.stderr.splitlines()) == 1
