@@ -1,0 +1,135 @@
+"""The encoder of a live transformers BigBird and ours, with its weights, on the same embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import BigBirdConfig, BigBirdModel
+
+from zoo import Backbone, ConfigError, Shape
+from zoo.interface.registry import registry
+from zoo_bigbird.convert import CONVERSION
+
+
+def pair(**fields: Any) -> tuple[BigBirdModel, Backbone]:
+    """A small random model of theirs, and ours with its weights, both float64."""
+    theirs = BigBirdModel(
+        BigBirdConfig(
+            vocab_size=20, intermediate_size=10, max_position_embeddings=128, initializer_range=0.5, **fields
+        ),
+        add_pooling_layer=False,
+    )
+    theirs = theirs.double().eval()
+    reading = CONVERSION.read(theirs.config.to_dict())
+    architecture = registry().architecture("bigbird").record
+    config = architecture.load_config()(**reading.arch)
+    ours = architecture.build(config, reading.shape).double().eval()
+    source = theirs.state_dict()
+    mapped = CONVERSION.weights(config, reading.shape)
+    ours.load_state_dict({w.ours: torch.cat([source[name] for name in w.sources]) for w in mapped}, strict=True)
+    return theirs, ours
+
+
+def compare(theirs: BigBirdModel, ours: Backbone, mask: Tensor) -> None:
+    """Hidden vectors at real tokens, theirs from ids, ours from what their embedding makes of them."""
+    embedded: list[Tensor] = []
+    theirs.embeddings.register_forward_hook(lambda module, args, out: embedded.append(out))
+    ids = torch.where(mask, torch.randint(3, 20, mask.shape), 0)
+    with torch.no_grad():
+        expected = theirs(ids, attention_mask=mask.long()).last_hidden_state
+        hidden = ours(embedded[-1][:, : mask.shape[1]], mask=mask).hidden
+    torch.testing.assert_close(hidden[mask], expected[mask], rtol=1e-8, atol=1e-8)
+
+
+SIZES = {
+    "block": st.integers(2, 5),
+    "n_random": st.integers(1, 3),
+    "heads": st.integers(1, 3),
+    "n_layers": st.integers(1, 2),
+    "activation": st.sampled_from(["gelu", "gelu_new", "relu"]),
+    "seed": st.integers(0, 100),
+}
+
+
+def build(block: int, n_random: int, heads: int, n_layers: int, activation: str, seed: int) -> Any:
+    torch.manual_seed(seed)
+    return pair(
+        hidden_size=4 * heads,
+        num_hidden_layers=n_layers,
+        num_attention_heads=heads,
+        hidden_act=activation,
+        block_size=block,
+        num_random_blocks=n_random,
+    )
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(more=st.integers(1, 30), short=st.lists(st.integers(0, 4), min_size=1, max_size=3), **SIZES)
+def test_sparse_attention_is_that_of_transformers(
+    more: int, short: list[int], block: int, n_random: int, heads: int, n_layers: int, activation: str, seed: int
+) -> None:
+    """Longer than the minimum, odd lengths; every example ends in the last block, which theirs takes to be global.
+
+    In evaluation transformers draws block 0 for everybody and counts it again, so our random blocks are put into it.
+    """
+    theirs, ours = build(block, n_random, heads, n_layers, activation, seed)
+    length = (5 + 2 * n_random) * block + more
+    last = (length - 1) // block * block
+    mask = torch.arange(length) < torch.tensor([max(length - s, last + 1) for s in short])[:, None]
+    for layer, block_of_ours in zip(theirs.encoder.layer, ours.stack.blocks, strict=True):
+        chosen = block_of_ours.mixer.random_blocks(-(-length // block))[0, :, 1:-1].numpy()  # (H, n - 2, r)
+        layer.attention.self._bigbird_block_rand_mask_with_head = lambda chosen=chosen, **_: list(chosen)
+    compare(theirs, ours, mask)
+    assert theirs.attention_type == "block_sparse"
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(less=st.integers(0, 40), lengths=st.lists(st.integers(1, 60), min_size=1, max_size=3), **SIZES)
+def test_short_inputs_are_attended_to_in_full_as_in_transformers(
+    less: int, lengths: list[int], block: int, n_random: int, heads: int, n_layers: int, activation: str, seed: int
+) -> None:
+    theirs, ours = build(block, n_random, heads, n_layers, activation, seed)
+    length = max((5 + 2 * n_random) * block - less, 1)
+    compare(theirs, ours, torch.arange(length) < torch.tensor(lengths)[:, None])
+    assert theirs.attention_type == "original_full"
+
+
+def test_both_directions_of_a_configuration() -> None:
+    architecture = registry().architecture("bigbird").record
+    reading = CONVERSION.read(BigBirdConfig(block_size=16, num_random_blocks=2).to_dict())
+    config = architecture.load_config()(**reading.arch)
+    again = CONVERSION.read(CONVERSION.write(config, reading.shape))
+    assert again == reading
+    small = Shape(d_model=24, n_layers=2, mode="bidirectional", max_len=64)
+    names = {w.ours for w in CONVERSION.weights(config, small)}
+    assert names == set(architecture.build(config, small).state_dict())
+
+
+@pytest.mark.parametrize("fields", [{"prenorm": True}, {"bias": False}, {"n_random": 0}, {"d_qkv": 4}])
+def test_what_transformers_does_not_have_is_refused(fields: dict[str, Any]) -> None:
+    architecture = registry().architecture("bigbird").record
+    config = architecture.load_config()(**{"prenorm": False} | fields)
+    with pytest.raises(ConfigError) as caught:
+        CONVERSION.write(config, Shape(d_model=8, n_layers=1, mode="bidirectional", max_len=16))
+    assert caught.value.key in fields
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden_act": "tanh"},
+        {"attention_type": "original_full"},
+        {"use_bias": False},
+        {"is_decoder": True},
+        {"add_cross_attention": True},
+    ],
+)
+def test_what_is_not_offered_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CONVERSION.read(fields)
+    assert caught.value.key in fields
