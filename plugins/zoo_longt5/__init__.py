@@ -30,9 +30,9 @@ def zoo_architectures() -> Iterable[Architecture]:
         config="zoo_longt5.config:LongT5Config",
         capabilities=Capabilities(modes=frozenset({"bidirectional", "seq2seq"}), length="any", positions="internal"),
         cost=Cost(
-            time="O(L (R + L/G) d): every token sees 2R + 1 neighbours and one global per block of G tokens, so "
-            "quadratic beyond L = 2 R G; attention=local is O(L R d)",
-            memory="O(L d) kept for backward, which computes the scores again; O(S (R + L/G)) scores at a time",
+            # with attention=local both are linear
+            time="O(L (R + L/G) d), quadratic",
+            memory="O(L d), scores again in backward",
             time_exponent=2.0,
             memory_exponent=1.0,
         ),
