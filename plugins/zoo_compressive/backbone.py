@@ -20,7 +20,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, Output, Shape, State, check_state
 from zoo.nn import LayerNorm, Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl, mark
 from zoo.ops.memory import real_first, real_last, take_rows
 from zoo.ops.relative import distances, relative_attention, sinusoids, visible_keys
@@ -173,17 +173,7 @@ class CompressiveBackbone(Backbone):
         if state is None:
             empty = torch.zeros(B, self.c_mem_len, dtype=torch.bool, device=x.device)
             return [x.new_zeros(B, 0, D)] * n, empty[:, :0], [x.new_zeros(B, self.c_mem_len, D)] * n, empty
-        keys = ("memory", "valid", "compressed", "compressed_valid")
-        if not isinstance(state, dict) or set(state) != set(keys):
-            raise ValueError(f"not the state of a Compressive Transformer, which is a dict of {', '.join(keys)}")
-        for key, rows in (("memory", self.mem_len), ("compressed", self.c_mem_len)):
-            if len(state[key]) != n:
-                raise ValueError(f"a state of {len(state[key])} layers for a backbone of {n}")
-            for leaf in state[key]:
-                if leaf.shape[0] != B:
-                    raise ValueError(f"a state of {leaf.shape[0]} rows for a batch of {B}")
-                if leaf.shape[1:] != (rows, D):
-                    raise ValueError(f"a {key} of shape {tuple(leaf.shape[1:])} for a backbone that has {(rows, D)}")
+        check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
         return state["memory"], state["valid"], state["compressed"], state["compressed_valid"]
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:

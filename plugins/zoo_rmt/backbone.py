@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, Output, Shape, State, check_state
 from zoo.nn import (
     MLP,
     Block,
@@ -226,23 +226,12 @@ class RMTBackbone(Backbone):
 
     def _carried(self, state: State, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         """Memory, cache and its real rows; of no state, the learned memory and no rows. ValueError for another's."""
-        B, D, n, N = x.shape[0], x.shape[-1], self.config.num_mem_tokens, len(self.layers)
+        B, D, N = x.shape[0], x.shape[-1], len(self.layers)
+        nothing = torch.zeros(B, 0, dtype=torch.bool, device=x.device)
         if state is None:
-            nothing = torch.zeros(B, 0, dtype=torch.bool, device=x.device)
             return self.memory.expand(B, -1, -1), [x.new_zeros(B, 0, D)] * N, nothing
-        keys = ("memory", "cache", "cache_valid") if self.config.mem_len else ("memory",)
-        if not isinstance(state, dict) or set(state) != set(keys):
-            raise ValueError(f"not a state of this Recurrent Memory Transformer, which is a dict of {', '.join(keys)}")
-        cache = state.get("cache", [x.new_zeros(B, 0, D)] * N)
-        if len(cache) != N:
-            raise ValueError(f"a state of {len(cache)} layers for a backbone of {N}")
-        expected = [(state["memory"], n), *((part, self.config.mem_len) for part in cache)]
-        for leaf, rows in expected:
-            if leaf.shape[0] != B:
-                raise ValueError(f"a state of {leaf.shape[0]} rows for a batch of {B}")
-            if leaf.shape[1:] != (rows, D):
-                raise ValueError(f"a memory of shape {tuple(leaf.shape[1:])} for a backbone that has {(rows, D)}")
-        return state["memory"], cache, state.get("cache_valid", torch.zeros(B, 0, dtype=torch.bool, device=x.device))
+        check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
+        return state["memory"], state.get("cache", [x.new_zeros(B, 0, D)] * N), state.get("cache_valid", nothing)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """The learned memory, with its gradient, and an empty cache."""

@@ -251,17 +251,15 @@ def test_state_size_and_the_fresh_state(config: dict[str, Any]) -> None:
 def test_other_states_are_refused_by_name() -> None:
     backbone = build()
     state = backbone(tokens(4)).state
-    with pytest.raises(ValueError, match=r"state of 3 rows for a batch of 2"):
+    with pytest.raises(ValueError, match=r"batch size 3 .* batch size 2"):
         backbone(tokens(4, batch=2), state=state)
-    with pytest.raises(ValueError, match=r"memory of shape \(4, 8\) for a backbone that has \(3, 8\)"):
+    with pytest.raises(ValueError, match=r"\(3, 4, 8\).*\(3, 3, 8\)"):
         backbone(tokens(4), state=build(num_mem_tokens=4)(tokens(4)).state)
     cached = build(body="transformer_xl", mem_len=5)
-    with pytest.raises(ValueError, match="a dict of memory, cache, cache_valid"):
-        cached(tokens(4), state=state)
-    with pytest.raises(ValueError, match="not a state of this"):
-        backbone(tokens(4), state=cached(tokens(4)).state)
-    with pytest.raises(ValueError, match=r"state of 1 layers for a backbone of 2"):
-        cached(tokens(4), state=build(body="transformer_xl", mem_len=5, n_layers=1)(tokens(4)).state)
+    shallow = build(body="transformer_xl", mem_len=5, n_layers=1)
+    for reader, writer in ((cached, backbone), (backbone, cached), (cached, shallow)):
+        with pytest.raises(ValueError, match="another architecture or configuration"):
+            reader(tokens(4), state=writer(tokens(4)).state)
 
 
 @pytest.mark.parametrize("config", ALL, ids=name)

@@ -232,7 +232,7 @@ def test_state_size_and_the_fresh_state(mem_len: int | None) -> None:
 
 def test_a_state_of_another_batch_is_refused() -> None:
     backbone = build(mem_len=4)
-    with pytest.raises(ValueError, match=r"state of 3 rows for a batch of 2"):
+    with pytest.raises(ValueError, match=r"batch size 3 .* batch size 2"):
         backbone(tokens(4, batch=2), state=backbone(tokens(4)).state)
 
 
