@@ -35,6 +35,7 @@ _PUBLIC = {
     "Weight": "zoo.interface.conversion",
     "ZooError": "zoo.interface.errors",
     "bench": "zoo.api",
+    "bert_outside": "zoo.interface.bert",
     "check_state": "zoo.interface.state",
     "hookimpl": "zoo.interface.hookspecs",
     "registry": "zoo.interface.registry",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from zoo.interface.backbone import Backbone as Backbone
     from zoo.interface.backbone import Output as Output
     from zoo.interface.backbone import State as State
+    from zoo.interface.bert import bert_outside as bert_outside
     from zoo.interface.conversion import Conversion as Conversion
     from zoo.interface.conversion import Embedding as Embedding
     from zoo.interface.conversion import Head as Head

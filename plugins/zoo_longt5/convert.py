@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo import ConfigError, Conversion, Reading, Shape, Weight
+from zoo import ConfigError, Conversion, Embedding, Head, HeadLayer, Outside, Reading, Shape, Weight, model_class
 from zoo_longt5.config import LongT5Config
 
 ATTENTION = {"transient_global": "TransientGlobalSelfAttention", "local": "LocalSelfAttention"}
@@ -125,4 +125,23 @@ def write(config: LongT5Config, shape: Shape) -> dict[str, Any]:
     }
 
 
-CONVERSION = Conversion(model_type="longt5", prefix="", read=read, write=write, weights=weights)
+def outside(theirs: Mapping[str, Any]) -> Outside:
+    """The embedding that encoder and decoder share, and the language model's head."""
+    kind = model_class(theirs, ("LongT5ForConditionalGeneration", "LongT5Model", "LongT5EncoderModel"))
+    vocab_size, d_model = theirs.get("vocab_size", 32128), theirs.get("d_model", 512)
+    embedding = Embedding(vocab_size=vocab_size, tokens="shared.weight")
+    aliases = {f"{stack}.embed_tokens.weight": "shared.weight" for stack in ("encoder", "decoder")}
+    if kind != "LongT5ForConditionalGeneration":
+        return Outside(embedding=embedding, bare=True, aliases=aliases)
+    tied = theirs.get("tie_word_embeddings", True)
+    scaled = theirs.get("scale_decoder_outputs", tied)
+    head = Head(
+        layers=(HeadLayer(kind="linear", weight="" if tied else "lm_head.weight", d_out=vocab_size),),
+        scale=d_model**-0.5 if scaled else 1.0,
+    )
+    return Outside(
+        embedding=embedding, head=head, aliases=aliases | ({"lm_head.weight": "shared.weight"} if tied else {})
+    )
+
+
+CONVERSION = Conversion(model_type="longt5", prefix="", read=read, write=write, weights=weights, outside=outside)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo import ConfigError, Conversion, Reading, Shape, Weight
+from zoo import ConfigError, Conversion, Outside, Reading, Shape, Weight, bert_outside
 from zoo_nystromformer.config import NystromformerConfig
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu": "gelu", "relu": "relu", "silu": "silu"}
@@ -36,7 +36,10 @@ def layer_weights(config: NystromformerConfig, ours: str = "", theirs: str = "")
     ]
     if config.conv_kernel:
         name = f"{theirs}attention.self.conv.weight"  # (H, 1, c, 1)
-        found.append(Weight(ours=f"{ours}mixer.conv", theirs=name, shape=(config.n_heads, config.conv_kernel)))
+        heads, kernel = config.n_heads, config.conv_kernel
+        found.append(
+            Weight(ours=f"{ours}mixer.conv", theirs=name, shape=(heads, kernel), their_shape=(heads, 1, kernel, 1))
+        )
     return tuple(found)
 
 
@@ -113,4 +116,21 @@ def write(config: NystromformerConfig, shape: Shape) -> dict[str, Any]:
     }
 
 
-CONVERSION = Conversion(model_type="nystromformer", prefix="nystromformer.", read=read, write=write, weights=weights)
+def outside(theirs: Mapping[str, Any]) -> Outside:
+    """The embedding, whose positions begin at row 2, and the head of the class that config.json names."""
+    return bert_outside(
+        theirs,
+        model="Nystromformer",
+        base="nystromformer.",
+        vocab_size=30000,
+        n_positions=510,
+        norm_eps=1e-5,
+        activation=ACTIVATIONS[theirs.get("hidden_act", "gelu_new")],
+        first_position=2,
+        extra_positions=2,
+    )
+
+
+CONVERSION = Conversion(
+    model_type="nystromformer", prefix="nystromformer.", read=read, write=write, weights=weights, outside=outside
+)

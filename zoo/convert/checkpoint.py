@@ -58,8 +58,9 @@ def convert(name: str, source: Path, target: Path, *, force: bool = False) -> Do
     if (source / OURS).is_file():
         model, about = _load(source, expected=name)
         theirs = to_theirs(model.state_dict(), model.weights(conversion))
-        config = {**about["huggingface"], "model_type": conversion.model_type}
-        config |= {k: v for k, v in conversion.write(model.config, model.shape).items() if k != "architectures"}
+        # what was read says more than our own words for it: sizes of tables, names of labels, special tokens
+        config = {"model_type": conversion.model_type, **conversion.write(model.config, model.shape)}
+        config |= about["huggingface"]
         _write(target, {THEIRS: config}, theirs)
         return Done(target, "huggingface", name, len(theirs), _count(theirs))
     model, config = from_huggingface(entry.record, conversion, source)
