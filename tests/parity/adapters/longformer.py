@@ -59,6 +59,12 @@ def globals_of(case: Case) -> tuple[Tensor, Tensor]:
     return index, torch.arange(index.shape[1]) < counts[:, None]
 
 
+def dilations(case: Case) -> list[int]:
+    """One for each head."""
+    given = case.config.get("dilation_per_head", case.config.get("dilation", 1))
+    return [given] * case.config["heads"] if isinstance(given, int) else given
+
+
 def place_globals(mixer: nn.Module, index: Tensor, real: Tensor) -> None:
     """The reference's global tokens in place of the first ones."""
     assert isinstance(mixer, LongformerAttention)
@@ -88,8 +94,7 @@ def at_real(case: Case, y: Tensor) -> Tensor:
 def op(case: Case) -> dict[str, Tensor]:
     known(case, "head_dim", "dilation", "dilation_per_head")
     config, w = case.config, case.config["one_sided_window"]
-    dilation = config.get("dilation_per_head", config.get("dilation", 1))
-    dilation = [dilation] * config["heads"] if isinstance(dilation, int) else dilation
+    dilation = dilations(case)
     if "dilation" in case.inputs and case.inputs["dilation"].tolist() != dilation:
         raise Unmapped(f"dilation {dilation}, but the input says {case.inputs['dilation'].tolist()}")
     q, k, v = (case.inputs[n].transpose(1, 2) for n in "qkv")
@@ -113,7 +118,7 @@ def op(case: Case) -> dict[str, Tensor]:
 
 def attention(case: Case) -> dict[str, Tensor]:
     """LongformerSelfAttention of transformers and of allenai: six projections, nothing after the heads are joined."""
-    known(case, *HF, "dilation")
+    known(case, *HF, "dilation", "dilation_per_head")
     config, params, d_model = case.config, case.params, case.config["d_model"]
     separate = "query_global.weight" in params
     if config["output_projection"]:
@@ -126,11 +131,11 @@ def attention(case: Case) -> dict[str, Tensor]:
     weights |= {"out.weight": torch.eye(d_model, dtype=case.dtype), "out.bias": torch.zeros(d_model, dtype=case.dtype)}
     ours = LongformerConfig(
         window=[2 * config["one_sided_window"]],
-        dilation=[config.get("dilation", 1)],
         n_heads=config["heads"],
         n_global=int(separate),
     )
     mixer = LongformerAttention(ours, d_model, layer=0, causal=config["causal"])
+    mixer.dilations = tuple(dilations(case))
     place_globals(mixer, *globals_of(case))
     return {"out.y": call(mixer, weights, case.inputs["x"], mask=mask_of(case))[0]}
 
@@ -214,6 +219,7 @@ def model(case: Case) -> dict[str, Tensor]:
         "layer_norm_eps",
         "vocab",
         "pad_token_id",
+        "num_layers",
         "position_offset",
         "one_sided_window_per_layer",
         "attention_window_per_layer",
