@@ -9,6 +9,7 @@ channel d (n - 1) + o is the filter of the o-th convolution for model channel d,
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import cast
 
@@ -133,6 +134,17 @@ class HyenaBackbone(Backbone):
             ],
             LayerNorm(D, eps=eps),
         )
+        self._init()
+
+    @torch.no_grad()
+    def _init(self) -> None:
+        """safari's language models: N(0, 0.02) on every linear map, the filter networks' included, and no biases."""
+        for name, linear in self.named_modules():
+            if isinstance(linear, nn.Linear):
+                ends_branch = name.endswith(("mixer.out_proj", "mlp.linear2"))
+                nn.init.normal_(linear.weight, std=0.02 / (math.sqrt(2 * self.shape.n_layers) if ends_branch else 1.0))
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         return self.stack(x, mask=mask, state=state)

@@ -24,13 +24,19 @@ MODES = ["causal", "bidirectional"]
 
 
 def build(
-    mode: str = "causal", d_model: int = 6, max_len: int = 40, dtype: torch.dtype = torch.float64, **config: Any
+    mode: str = "causal", max_len: int = 40, dtype: torch.dtype = torch.float64, scale: float = 15.0, **config: Any
 ) -> HyenaBackbone:
+    """A model of width 6 whose matrices are larger than at the start, so that every term of every sum counts."""
     torch.manual_seed(0)
-    shape = Shape(d_model=d_model, n_layers=2, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    shape = Shape(d_model=6, n_layers=2, mode=mode, max_len=max_len)  # type: ignore[arg-type]
     settings = HyenaConfig(**{"filter_width": 8, "emb_dim": 5, **config})
     settings.check(shape)
-    return HyenaBackbone(settings, shape).to(dtype)
+    model = HyenaBackbone(settings, shape)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2:
+                p.mul_(scale)
+    return model.to(dtype)
 
 
 def sequence(batch: int = 3, seq_len: int = 17, d_model: int = 6) -> Tensor:
@@ -213,7 +219,7 @@ def test_it_has_no_state() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_float32_agrees_with_float64(mode: str) -> None:
-    double, single = build(mode, max_len=2048), build(mode, max_len=2048, dtype=torch.float32)
+    double, single = (build(mode, 2048, dtype, scale=1.0) for dtype in (torch.float64, torch.float32))
     x = sequence(2, 2048)
     a, b = single(x.float()).hidden, double(x).hidden
     assert a.dtype == torch.float32
@@ -244,14 +250,28 @@ def test_marks(filter_lr: float | None, positions_lr: float) -> None:
 
 def test_initial_values() -> None:
     torch.manual_seed(0)
-    mixer = HyenaMixer(HyenaConfig(), 512, 1024, bidirectional=False)
-    assert (mixer.filter.freq == 14.0).all()
-    assert abs(float(mixer.bias.detach().std()) - 1) < 0.1
-    assert float(mixer.short_filter.weight.detach().abs().max()) == pytest.approx(3**-0.5, rel=0.01)
-    k = mixer.filter(1024)[0].detach()
-    # filters that are alive, and rough: neighbours differ by a good part of their size
-    assert 0.1 < float(k[:, :100].abs().mean()) < 0.4
-    assert (k[:, 1:100] - k[:, :99]).abs().mean() > 0.05 * k[:, :100].abs().mean()
+    shape = Shape(d_model=256, n_layers=8, mode="bidirectional", max_len=1024)
+    model = HyenaBackbone(HyenaConfig(), shape)
+    block = model.stack.blocks[3]
+    mixer, filters = block.mixer, block.mixer.filter
+    with torch.no_grad():
+        for linear, std in (
+            (mixer.in_proj, 0.02),
+            (mixer.out_proj, 0.02 / 4),
+            (block.mlp.linear1, 0.02),
+            (block.mlp.linear2, 0.02 / 4),
+            (filters.forwards.layers[1], 0.02),
+            (filters.backwards.layers[-1], 0.02),
+        ):
+            assert float(linear.weight.std()) == pytest.approx(std, rel=0.05)
+            assert linear.bias is None or not linear.bias.any()
+        assert (filters.freq == 14.0).all()
+        assert float(mixer.bias.std()) == pytest.approx(1, rel=0.15)
+        assert float(mixer.short_filter.weight.abs().max()) == pytest.approx(3**-0.5, rel=0.01)
+        # w and the small weights go together: with w = 1 nothing but the direct term would be alive
+        assert 0.005 < float(filters(1024)[0][:, :100].abs().mean()) < 0.2
+        filters.freq.fill_(1.0)
+        assert float(filters(1024)[0].abs().mean()) < 1e-4
 
 
 # -- metadata ----------------------------------------------------------------------------------------------------------
