@@ -67,6 +67,16 @@ def encoded(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Te
     return theirs(ids, attention_mask=mask.long()).last_hidden_state[mask], ours(ids, mask).logits[mask]
 
 
+def read(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """What stands for the whole row, of which pads are no part: queries' or latents' own outputs."""
+    return theirs(ids, attention_mask=mask.long()).logits, ours(ids, mask).logits
+
+
+def vectors(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    x = torch.sin(ids[..., None] * torch.arange(1.0, 9.0, dtype=torch.float64))
+    return theirs(x, attention_mask=mask.long()).last_hidden_state, ours(x, mask).logits
+
+
 MAMBA = {"hidden_size": 8, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 2, "vocab_size": VOCAB}
 BERT = {
     "hidden_size": 8,
@@ -94,6 +104,21 @@ T5 = {
 }
 TGLOBAL = T5 | {"encoder_attention_type": "transient-global", "feed_forward_proj": "gated-gelu"}
 UNTIED = TGLOBAL | {"tie_word_embeddings": False}
+PERCEIVER = {
+    "d_model": 8,
+    "d_latents": 12,
+    "num_latents": 5,
+    "num_blocks": 2,
+    "num_self_attends_per_block": 2,
+    "num_self_attention_heads": 2,
+    "num_cross_attention_heads": 3,
+    "qk_channels": 6,
+    "v_channels": 12,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 30,
+    "num_labels": 3,
+}
+OTHER_WIDTHS = {"qk_channels": None, "cross_attention_shape_for_attention": "q", "use_query_residual": False}
 LIVE = [
     Live("mamba", "MambaForCausalLM", "MambaConfig", MAMBA, causal, SINGLE),
     Live(
@@ -111,6 +136,9 @@ LIVE = [
     Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", T5, translated, SINGLE),
     Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", UNTIED, translated, SINGLE),
     Live("longt5", "LongT5EncoderModel", "LongT5Config", TGLOBAL, encoded, SINGLE),
+    Live("perceiver", "PerceiverForMaskedLM", "PerceiverConfig", PERCEIVER, read),
+    Live("perceiver", "PerceiverForSequenceClassification", "PerceiverConfig", PERCEIVER, read),
+    Live("perceiver", "PerceiverModel", "PerceiverConfig", PERCEIVER | OTHER_WIDTHS, vectors),
 ]
 NAMES = [f"{live.model}-{i}" for i, live in enumerate(LIVE)]
 

@@ -17,6 +17,7 @@ _PUBLIC = {
     "Embedding": "zoo.interface.conversion",
     "Head": "zoo.interface.conversion",
     "HeadLayer": "zoo.interface.conversion",
+    "HeadModule": "zoo.interface.conversion",
     "Outside": "zoo.interface.conversion",
     "model_class": "zoo.interface.conversion",
     "Cost": "zoo.interface.architecture",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from zoo.interface.conversion import Embedding as Embedding
     from zoo.interface.conversion import Head as Head
     from zoo.interface.conversion import HeadLayer as HeadLayer
+    from zoo.interface.conversion import HeadModule as HeadModule
     from zoo.interface.conversion import Outside as Outside
     from zoo.interface.conversion import Reading as Reading
     from zoo.interface.conversion import Weight as Weight

@@ -43,4 +43,5 @@ def zoo_architectures() -> Iterable[Architecture]:
         ),
         presets="zoo_perceiver.presets:PRESETS",
         reported="zoo_perceiver.presets:REPORTED",
+        conversion="zoo_perceiver.convert:CONVERSION",
     )

@@ -1,6 +1,6 @@
 """Perceiver IO's encoder (Jaegle et al. 2022, arXiv 2107.14795) and Perceiver AR (Hawthorne et al. 2022, 2202.07765).
 
-Shapes: B batch, L seq_len, N latents, D width of the latents, C width of the input (d_model both, in the backbone).
+Shapes: B batch, L seq_len, N latents, D width of the latents, C width of the input (d_model; D too unless told).
 One layer, for latents z and an input x (x = z in self-attention, and then with one norm):
 
     z <- z + W_o Attention(W_q LN(z), W_k LN(x), W_v LN(x))
@@ -140,16 +140,28 @@ class PerceiverAR(nn.Module):
 
 
 class PerceiverBackbone(Backbone):
-    """Bidirectional: hidden are the latents (B, n_latents, D). Causal: hidden[:, i] stands for position L - N + i."""
+    """Bidirectional: hidden are the n_latents latents. Causal: hidden[:, i] stands for position L - N + i.
+
+    Latents of a width of their own leave through one linear map, for hidden has the width of x.
+    """
 
     def __init__(self, config: PerceiverConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         config.check(shape)
-        D, causal = shape.d_model, shape.mode == "causal"
+        C, D, causal = shape.d_model, config.latent_width(shape), shape.mode == "causal"
+        qk_channels, v_channels = config.qk_channels, config.v_channels
         self.returns_latents = not causal
         activation = config.activation or ("squared_relu" if causal else "gelu")
         cross = Layer(
-            Attention(D, D, n_heads=config.n_cross_heads, rotary_dim=config.rotary_dim, latent_keys=config.latent_keys),
+            Attention(
+                D,
+                C,
+                n_heads=config.n_cross_heads,
+                qk_channels=qk_channels,
+                v_channels=v_channels,
+                rotary_dim=config.rotary_dim,
+                latent_keys=config.latent_keys,
+            ),
             D,
             widening=config.cross_widening,
             activation=activation,
@@ -158,7 +170,13 @@ class PerceiverBackbone(Backbone):
         )
         layers = [
             Layer(
-                Attention(D, n_heads=config.n_heads, rotary_dim=config.rotary_dim),
+                Attention(
+                    D,
+                    n_heads=config.n_heads,
+                    qk_channels=qk_channels,
+                    v_channels=v_channels,
+                    rotary_dim=config.rotary_dim,
+                ),
                 D,
                 widening=config.widening,
                 activation=activation,
@@ -168,10 +186,11 @@ class PerceiverBackbone(Backbone):
         ]
         self.core: PerceiverEncoder | PerceiverAR
         if causal:
-            self.core = PerceiverAR(config.n_latents, D, D, cross, layers)
+            self.core = PerceiverAR(config.n_latents, C, D, cross, layers)
         else:
             self.core = PerceiverEncoder(config.n_latents, D, cross, layers, config.n_blocks)
         self.final_norm = LayerNorm(D)
+        self.to_output = nn.Identity() if D == C else nn.Linear(D, C)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -189,10 +208,10 @@ class PerceiverBackbone(Backbone):
         if state is not None:
             raise ValueError("the Perceiver carries no state; expected state=None")
         if mask is None or isinstance(self.core, PerceiverEncoder):
-            return Output(self.final_norm(self.core(x, mask)))
+            return Output(self.to_output(self.final_norm(self.core(x, mask))))
         shift = trailing_pads(mask)
         latents = self.final_norm(self.core(roll_rows(x, shift), roll_rows(mask, shift)))
-        return Output(at_positions(latents, shift))
+        return Output(at_positions(self.to_output(latents), shift))
 
 
 def at_positions(latents: Tensor, shift: Tensor) -> Tensor:

@@ -26,12 +26,18 @@ class PerceiverConfig:
     n_blocks: int = 1
     """How often the block of self-attention layers is applied, with the same weights. Bidirectional only."""
     widening: int = 1
-    """Hidden width of the latent layers' MLPs, as a multiple of d_model."""
+    """Hidden width of the latent layers' MLPs, as a multiple of the latents' width."""
     cross_widening: int = 1
-    """Hidden width of the cross-attention layer's MLP, as a multiple of d_model."""
+    """Hidden width of the cross-attention layer's MLP, as a multiple of the latents' width."""
+    d_latents: Optional[int] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    """Width of the latents; null = d_model. A linear map at the end brings latents of another width to d_model."""
+    qk_channels: Optional[int] = None  # noqa: UP045
+    """Channels of queries and keys, all heads together; null = the width of what the keys are made from."""
+    v_channels: Optional[int] = None  # noqa: UP045
+    """Channels of the values, all heads together; null = as many as the keys have."""
     query_residual: bool = True
     """Add the latents to what they read in the cross-attention."""
-    activation: Optional[str] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    activation: Optional[str] = None  # noqa: UP045
     """Of the MLPs: gelu | gelu_tanh | relu | squared_relu; null = gelu, or squared_relu when causal, as published."""
     rotary_dim: int = 0
     """Causal only: channels of each head that are turned by rotary positions; 0 = only the input's own positions."""
@@ -46,10 +52,21 @@ class PerceiverConfig:
         for name in ("n_latents", "n_heads", "n_cross_heads", "n_blocks", "widening", "cross_widening"):
             if getattr(self, name) < 1:
                 raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
-        for name in ("n_heads", "n_cross_heads"):
+        for name in ("d_latents", "qk_channels", "v_channels"):
+            width = getattr(self, name)
+            if width is not None and width < 1:
+                raise ConfigError(name, f"expected null or a positive number, got {width}")
+        d_latents = self.latent_width(shape)
+        keys = {"n_heads": self.qk_channels or d_latents, "n_cross_heads": self.qk_channels or shape.d_model}
+        for name, qk_channels in keys.items():
             heads = getattr(self, name)
-            if shape.d_model % heads:
-                raise ConfigError(name, f"{heads} heads do not divide d_model {shape.d_model}")
+            default = "d_latents" if name == "n_heads" and self.d_latents is not None else "d_model"
+            if qk_channels % heads:
+                raise ConfigError(
+                    name, f"{heads} heads do not divide {'qk_channels' if self.qk_channels else default} {qk_channels}"
+                )
+            if self.v_channels is not None and self.v_channels % heads:
+                raise ConfigError(name, f"{heads} heads do not divide v_channels {self.v_channels}")
         if self.activation is not None and self.activation not in ACTIVATIONS:
             raise ConfigError("activation", f"{self.activation!r}: expected null or one of {', '.join(ACTIVATIONS)}")
         if not 0.0 <= self.dropout < 1.0:
@@ -57,12 +74,20 @@ class PerceiverConfig:
         if shape.mode == "causal":
             if self.n_blocks != 1:
                 raise ConfigError("n_blocks", f"Perceiver AR repeats no block; only 1 applies, got {self.n_blocks}")
-            narrowest = shape.d_model // max(self.n_heads, self.n_cross_heads)
+            narrowest = min(qk_channels // getattr(self, name) for name, qk_channels in keys.items())
             if self.rotary_dim % 2 or not 0 <= self.rotary_dim <= narrowest:
                 raise ConfigError(
                     "rotary_dim",
                     f"expected an even number up to the head's {narrowest} channels, got {self.rotary_dim}",
                 )
+            if self.latent_keys and d_latents != shape.d_model:
+                raise ConfigError(
+                    "latent_keys", f"latents of width {d_latents} are no keys among inputs of width {shape.d_model}"
+                )
         elif self.rotary_dim or self.latent_keys:
             name = "rotary_dim" if self.rotary_dim else "latent_keys"
             raise ConfigError(name, f"the learned latents of the {shape.mode} mode stand at no position of the input")
+
+    def latent_width(self, shape: Shape) -> int:
+        """Width of the latents, filled in."""
+        return shape.d_model if self.d_latents is None else self.d_latents

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.convert.model import Converted, head_from
+from zoo.convert.model import Converted, outside_from
 from zoo.convert.tensors import to_ours, to_theirs
 from zoo.interface.architecture import Architecture, Shape
-from zoo.interface.conversion import Conversion, Embedding, Outside
+from zoo.interface.conversion import Conversion
 from zoo.interface.errors import ConfigError, DataError, UserError
 from zoo.interface.registry import registry
 
@@ -120,12 +120,8 @@ def _load(folder: Path, expected: str | None = None) -> tuple[Converted, dict[st
         raise UserError(f"{folder / OURS}: format {about.get('format')!r}, this version reads {FORMAT}")
     if expected is not None and about["architecture"] != expected:
         raise UserError(f"{folder / OURS}: holds {about['architecture']}, not {expected}")
-    outside = dict(about["outside"])
-    if outside["embedding"] is not None:
-        outside["embedding"] = Embedding(**outside["embedding"])
-    outside["head"] = head_from(outside["head"])
     record = registry().architecture(about["architecture"]).record
-    model = Converted(record, about["arch"], Shape(**about["shape"]), Outside(**outside))
+    model = Converted(record, about["arch"], Shape(**about["shape"]), outside_from(about["outside"]))
     tensors = _tensors(folder)
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     wrong = sorted(set(shapes) ^ set(tensors))

@@ -6,6 +6,7 @@ part of somebody's weights.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +15,9 @@ from torch.nn import functional as F
 
 from zoo.interface.architecture import Architecture, Shape
 from zoo.interface.backbone import State
-from zoo.interface.conversion import Conversion, Embedding, Head, HeadLayer, Outside, Weight
+from zoo.interface.conversion import Conversion, Embedding, Head, HeadLayer, HeadModule, Outside, Weight
 from zoo.interface.errors import ConfigError
+from zoo.interface.loading import load_object
 from zoo.nn import ACTIVATIONS, LayerNorm
 
 
@@ -60,11 +62,15 @@ class Embed(nn.Module):
 class HeadModel(nn.Module):
     """hidden (B, L, D) -> logits (B, L, ...), or (B, ...) where only the first token is read."""
 
-    def __init__(self, spec: Head, d_model: int) -> None:
+    def __init__(self, spec: Head, d_model: int, module: str) -> None:
         super().__init__()
         self.spec = spec
-        self.layers = nn.ModuleDict()
+        self.module: nn.Module | None = None
         width = d_model
+        if spec.module is not None:
+            self.module = load_object(module, what="module of a head")(**spec.module.settings)
+            width = spec.module.d_out
+        self.layers = nn.ModuleDict()
         for i, layer in enumerate(spec.layers):
             if layer.kind == "linear" and layer.weight:
                 self.layers[str(i)] = nn.Linear(width, layer.d_out, bias=bool(layer.bias))
@@ -76,6 +82,7 @@ class HeadModel(nn.Module):
 
     def forward(self, hidden: Tensor, tied: Tensor | None) -> Tensor:
         """tied: the embedding's weight (V, D), for a layer that has none of its own."""
+        hidden = hidden if self.module is None else self.module(hidden)
         x = (hidden[:, 0] if self.spec.first else hidden) * self.spec.scale
         for i, layer in enumerate(self.spec.layers):
             own = dict(self.layers.items()).get(str(i))
@@ -91,6 +98,8 @@ class HeadModel(nn.Module):
     def weights(self) -> list[Weight]:
         """Names of ours within this module and of theirs within the whole checkpoint."""
         found = []
+        if self.spec.module is not None:
+            found = [replace(w, ours=f"module.{w.ours}") for w in self.spec.module.weights]
         for i, layer in enumerate(self.spec.layers):
             for kind, theirs in (("weight", layer.weight), ("bias", layer.bias)):
                 if theirs and str(i) in self.layers:
@@ -121,8 +130,12 @@ class Converted(nn.Module):
         except TypeError as error:
             raise ConfigError("arch", f"{architecture.name}: {error}") from error
         self.backbone = architecture.build(self.config, shape)
+        for name in outside.without:
+            self.backbone.set_submodule(name, nn.Identity(), strict=True)
         self.embed = None if outside.embedding is None else Embed(outside.embedding, shape.d_model)
-        self.head = None if outside.head is None else HeadModel(outside.head, shape.d_model)
+        self.head: HeadModel | None = None
+        if outside.head is not None:
+            self.head = HeadModel(outside.head, shape.d_model, architecture.load_conversion().head_module)
 
     def forward(
         self,
@@ -153,23 +166,30 @@ class Converted(nn.Module):
         if self.embed is not None:
             base.append(("embed.", self.embed.weights()))
         found = [
-            Weight(
-                ours=part + w.ours,
-                theirs=tuple(prefix + source for source in w.sources),
-                transpose=w.transpose,
-                shape=w.shape,
-                their_shape=w.their_shape,
-            )
+            replace(w, ours=part + w.ours, theirs=tuple(prefix + source for source in w.sources))
             for part, of_part in base
             for w in of_part
         ]
         if self.head is not None:
-            found += [Weight(ours=f"head.{w.ours}", theirs=w.sources) for w in self.head.weights()]
+            found += [replace(w, ours=f"head.{w.ours}") for w in self.head.weights()]
         return tuple(found)
 
 
-def head_from(values: dict[str, Any] | None) -> Head | None:
-    """A head from its plain containers."""
-    if values is None:
-        return None
-    return Head(**values | {"layers": tuple(HeadLayer(**layer) for layer in values["layers"])})
+def outside_from(values: dict[str, Any]) -> Outside:
+    """What stands around a backbone, from its plain containers."""
+    values = dict(values)
+    embedding, head = values.get("embedding"), values.get("head")
+    if embedding is not None:
+        values["embedding"] = Embedding(**embedding)
+    if head is not None:
+        layers, module = tuple(HeadLayer(**layer) for layer in head["layers"]), head.get("module")
+        if module is not None:
+            module = HeadModule(**module | {"weights": tuple(_weight(weight) for weight in module["weights"])})
+        values["head"] = Head(**head | {"layers": layers, "module": module})
+    values["without"] = tuple(values.get("without", ()))
+    return Outside(**values)
+
+
+def _weight(values: dict[str, Any]) -> Weight:
+    tuples: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    return Weight(**tuples)

@@ -79,16 +79,33 @@ class HeadLayer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HeadModule:
+    """The plugin's own part of a head, in front of its layers: built from plain settings, hidden vectors in and out.
+
+    settings  keyword arguments of the class that `Conversion.head_module` names (a checkpoint of ours keeps them, and
+              names no code)
+    d_out     width of what it gives
+    weights   every tensor of the module, and its key in the whole checkpoint (prefix included)
+    """
+
+    settings: Mapping[str, Any]
+    d_out: int
+    weights: tuple[Weight, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Head:
     """What makes logits of hidden vectors.
 
     first   it reads the first token only, else each token
     scale   what the hidden vectors are multiplied by
+    module  what comes before that, where a plugin has more than layers
     """
 
     layers: tuple[HeadLayer, ...]
     first: bool = False
     scale: float = 1.0
+    module: HeadModule | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,12 +113,14 @@ class Outside:
     """What stands around the backbone in a checkpoint. Without a head the model gives hidden vectors.
 
     bare      the checkpoint's keys carry no prefix
+    without   modules of our backbone that the checkpoint does not have ("final_norm"): what they get, they pass on
     aliases   keys that some checkpoints hold besides: another name of a tensor, which must then be equal
     """
 
     embedding: Embedding | None = None
     head: Head | None = None
     bare: bool = False
+    without: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -126,9 +145,11 @@ class Conversion:
     read        config.json as a mapping -> Reading; raises `zoo.ConfigError` or `zoo.UserError` for a variant that the
                 plugin does not offer (an activation, a form of attention), naming the key and its value
     write       (our configuration, Shape) -> the config.json keys that `read` reads
-    weights     (our configuration, Shape) -> every parameter and persistent buffer of the backbone, each exactly once
+    weights     (our configuration, Shape) -> every parameter and persistent buffer of the backbone, each exactly once,
+                save those of `Outside.without`
     outside     config.json as a mapping -> what stands around the backbone; ConfigError for a class of model
                 (`architectures`) whose head is not offered
+    head_module "package.module:Class" of the heads' `HeadModule`; empty where layers are enough
     ignored     patterns of keys that hold no weights (tables that old checkpoints saved)
     """
 
@@ -138,6 +159,7 @@ class Conversion:
     write: Callable[[Any, Shape], dict[str, Any]]
     weights: Callable[[Any, Shape], tuple[Weight, ...]]
     outside: Callable[[Mapping[str, Any]], Outside] = lambda theirs: Outside(bare=True)
+    head_module: str = ""
     ignored: tuple[str, ...] = ("*position_ids", "*token_type_ids")
 
 
