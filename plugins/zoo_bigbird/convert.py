@@ -8,18 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo import (
-    ConfigError,
-    Conversion,
-    Embedding,
-    Head,
-    HeadLayer,
-    Outside,
-    Reading,
-    Shape,
-    Weight,
-    model_class,
-)
+from zoo import ConfigError, Conversion, Outside, Reading, Shape, Weight, bert_outside
 from zoo_bigbird.config import BigBirdConfig
 
 ACTIVATIONS = {
@@ -94,54 +83,18 @@ def _activation(theirs: Mapping[str, Any]) -> str:
 
 
 def outside(theirs: Mapping[str, Any]) -> Outside:
-    """The embedding, and the head of the class that the configuration names."""
-    cls = model_class(theirs, ("BigBirdModel", "BigBirdForMaskedLM", "BigBirdForSequenceClassification"))
-    width, eps = theirs.get("hidden_size", 768), theirs.get("layer_norm_eps", 1e-12)
-    vocab, words = theirs.get("vocab_size", 50358), "embeddings.word_embeddings.weight"
-    embedding = Embedding(
-        vocab_size=vocab,
-        tokens=words,
+    """The embedding, and the head of the class that config.json names."""
+    width = theirs.get("hidden_size", 768)
+    return bert_outside(
+        theirs,
+        model="BigBird",
+        base="bert.",
+        vocab_size=50358,
+        n_positions=4096,
+        norm_eps=1e-12,
+        activation=_activation(theirs),
         scale=width**0.5 if theirs.get("rescale_embeddings", False) else 1.0,
-        positions="embeddings.position_embeddings.weight",
-        n_positions=theirs.get("max_position_embeddings", 4096),
-        types="embeddings.token_type_embeddings.weight",
-        n_types=theirs.get("type_vocab_size", 2),
-        norm="embeddings.LayerNorm",
-        norm_eps=eps,
     )
-    activation = HeadLayer(kind=_activation(theirs))
-    if cls == "BigBirdModel":
-        return Outside(embedding=embedding, bare=True)
-    if cls == "BigBirdForSequenceClassification":
-        head = Head(
-            layers=(
-                HeadLayer(kind="linear", weight="classifier.dense.weight", bias="classifier.dense.bias", d_out=width),
-                activation,
-                HeadLayer(
-                    kind="linear",
-                    weight="classifier.out_proj.weight",
-                    bias="classifier.out_proj.bias",
-                    d_out=len(theirs.get("id2label", "01")),
-                ),
-            ),
-            first=True,
-        )
-        return Outside(embedding=embedding, head=head)
-    cls_, tied = "cls.predictions", theirs.get("tie_word_embeddings", True)
-    dense, norm = f"{cls_}.transform.dense", f"{cls_}.transform.LayerNorm"
-    decoder = "" if tied else f"{cls_}.decoder.weight"
-    head = Head(
-        layers=(
-            HeadLayer(kind="linear", weight=f"{dense}.weight", bias=f"{dense}.bias", d_out=width),
-            activation,
-            HeadLayer(kind="norm", weight=f"{norm}.weight", bias=f"{norm}.bias", eps=eps),
-            HeadLayer(kind="linear", weight=decoder, bias=f"{cls_}.bias", d_out=vocab),
-        )
-    )
-    aliases = {f"{cls_}.decoder.bias": f"{cls_}.bias"}
-    if tied:
-        aliases[f"{cls_}.decoder.weight"] = f"bert.{words}"
-    return Outside(embedding=embedding, head=head, aliases=aliases)
 
 
 def write(config: BigBirdConfig, shape: Shape) -> dict[str, Any]:
@@ -186,6 +139,5 @@ CONVERSION = Conversion(
     write=write,
     weights=weights,
     outside=outside,
-    # the pooler of a bare model feeds no head that is offered, and their own heads leave it out
-    ignored=("*position_ids", "*token_type_ids", "*pooler.*"),
+    ignored=("*position_ids", "*token_type_ids", "*pooler.*"),  # a pooler feeds no head that is offered
 )

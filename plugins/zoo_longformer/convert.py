@@ -8,18 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo import (
-    ConfigError,
-    Conversion,
-    Embedding,
-    Head,
-    HeadLayer,
-    Outside,
-    Reading,
-    Shape,
-    Weight,
-    model_class,
-)
+from zoo import ConfigError, Conversion, Outside, Reading, Shape, Weight, bert_outside
 from zoo_longformer.config import LongformerConfig
 
 ACTIVATIONS = {
@@ -86,52 +75,22 @@ def _reserved(theirs: Mapping[str, Any]) -> int:
 
 
 def outside(theirs: Mapping[str, Any]) -> Outside:
-    """The embedding, and the head of the class that the configuration names."""
-    cls = model_class(theirs, ("LongformerModel", "LongformerForMaskedLM", "LongformerForSequenceClassification"))
-    width, eps = theirs.get("hidden_size", 768), theirs.get("layer_norm_eps", 1e-12)
-    vocab, words = theirs.get("vocab_size", 30522), "embeddings.word_embeddings.weight"
-    embedding = Embedding(
-        vocab_size=vocab,
-        tokens=words,
-        positions="embeddings.position_embeddings.weight",
-        n_positions=theirs.get("max_position_embeddings", 512),
+    """The embedding, and the head of the class that config.json names. Their masked language model has no global
+    token of its own: give it a global_attention_mask of the first token to see the same numbers."""
+    return bert_outside(
+        theirs,
+        model="Longformer",
+        base="longformer.",
+        vocab_size=30522,
+        n_positions=512,
+        norm_eps=1e-12,
+        activation="gelu",
         first_position=_reserved(theirs),
-        types="embeddings.token_type_embeddings.weight",
-        n_types=theirs.get("type_vocab_size", 2),
-        norm="embeddings.LayerNorm",
-        norm_eps=eps,
+        classifier_activation="tanh",
+        lm_dense="lm_head.dense",
+        lm_norm="lm_head.layer_norm",
+        lm="lm_head",
     )
-    if cls == "LongformerModel":
-        return Outside(embedding=embedding, bare=True)
-    if cls == "LongformerForSequenceClassification":
-        head = Head(
-            layers=(
-                HeadLayer(kind="linear", weight="classifier.dense.weight", bias="classifier.dense.bias", d_out=width),
-                HeadLayer(kind="tanh"),
-                HeadLayer(
-                    kind="linear",
-                    weight="classifier.out_proj.weight",
-                    bias="classifier.out_proj.bias",
-                    d_out=len(theirs.get("id2label", "01")),
-                ),
-            ),
-            first=True,
-        )
-        return Outside(embedding=embedding, head=head)
-    tied = theirs.get("tie_word_embeddings", True)
-    decoder = "" if tied else "lm_head.decoder.weight"
-    head = Head(
-        layers=(
-            HeadLayer(kind="linear", weight="lm_head.dense.weight", bias="lm_head.dense.bias", d_out=width),
-            HeadLayer(kind="gelu"),
-            HeadLayer(kind="norm", weight="lm_head.layer_norm.weight", bias="lm_head.layer_norm.bias", eps=eps),
-            HeadLayer(kind="linear", weight=decoder, bias="lm_head.bias", d_out=vocab),
-        )
-    )
-    aliases = {"lm_head.decoder.bias": "lm_head.bias"}
-    if tied:
-        aliases["lm_head.decoder.weight"] = f"longformer.{words}"
-    return Outside(embedding=embedding, head=head, aliases=aliases)
 
 
 def write(config: LongformerConfig, shape: Shape) -> dict[str, Any]:
@@ -177,6 +136,5 @@ CONVERSION = Conversion(
     write=write,
     weights=weights,
     outside=outside,
-    # the pooler of a bare model feeds no head that is offered, and their own heads leave it out
-    ignored=("*position_ids", "*token_type_ids", "*pooler.*"),
+    ignored=("*position_ids", "*token_type_ids", "*pooler.*"),  # a pooler feeds no head that is offered
 )
