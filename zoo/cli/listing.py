@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+
+from zoo.interface.errors import UserError
 
 
 def list_(
@@ -77,15 +80,19 @@ def show(
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Card of an architecture and, with --task, the exact configuration a run would use, each value with its origin."""
-    from zoo.experiment.config import documentation
+    """Card of an architecture with its own settings; with --task, the exact configuration a run would use.
+
+    Each value is shown with its origin.
+    """
+    from zoo.experiment.config import documentation, field_docs
     from zoo.experiment.sweep import resolve
     from zoo.interface.card import card, facts
     from zoo.interface.registry import registry
 
     entry = registry().architecture(arch)
     told: dict[str, Any] = {**_architecture(arch, entry), **facts(entry.record)}
-    rows: list[dict[str, Any]] = []
+    if not task and set_:
+        raise UserError("--set needs --task: it changes the configuration of a run")
     if task:
         experiment = resolve(arch, task, protocol=protocol, overrides=set_ or [])[0]
         help_texts = documentation(experiment)
@@ -96,7 +103,14 @@ def show(
             for key, value in flatten(experiment.values).items()
         ]
         told |= {"task": task, "protocol": protocol, "mode": experiment.mode, "config_hash": experiment.hash}
-        told["configuration"] = rows
+    else:
+        config = entry.record.load_config()
+        values = asdict(config())
+        rows = [
+            {"key": f"arch.{name}", "value": values[name], "origin": "default", "help": text}
+            for name, text in field_docs(config).items()
+        ]
+    told["configuration"] = rows
     if json_:
         print(json.dumps(told, indent=2))
         return
@@ -109,9 +123,13 @@ def show(
         console.print(Markdown(text))
     else:
         print(text)
-    if task:
-        from tabulate import tabulate
+    from tabulate import tabulate
 
+    if task:
         print(f"\n{arch} on {task}, {told['mode']}, protocol {protocol}, configuration {told['config_hash']}\n")
-        cells = [[r["key"], json.dumps(r["value"]), r["origin"]] for r in rows]
-        print(tabulate(cells, headers=("key", "value", "origin"), disable_numparse=True))
+        last, widths = "origin", None
+    else:
+        print(f"\nSettings of {arch} (--task shows those of a run, solved width and presets included)\n")
+        last, widths = "help", [None, None, 90]
+    cells = [[r["key"], json.dumps(r["value"]), r[last]] for r in rows]
+    print(tabulate(cells, headers=("key", "value", last), disable_numparse=True, maxcolwidths=widths))

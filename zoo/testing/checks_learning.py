@@ -134,6 +134,20 @@ def trains_under_ddp(subject: Subject) -> None:
 
 
 @check()
+def on_step_depends_on_the_step_only(subject: Subject) -> None:
+    """`on_step(7)` leaves the same whatever was called before: a resumed run goes on as an unbroken one."""
+    for mode in subject.modes:
+        straight = subject.build(mode)
+        resumed = subject.copy(straight)
+        for step in range(8):
+            straight.on_step(step)
+        resumed.on_step(7)
+        x = subject.input(straight, LENGTH)
+        same = torch.equal(straight(x).hidden, resumed(x).hidden)
+        assert same, f"{mode}: after on_step(7) the outputs depend on the steps before"
+
+
+@check()
 def follows_the_device_of_its_input(subject: Subject) -> None:
     """Every tensor that a call makes is made on the input's device.
 
@@ -176,4 +190,9 @@ def use_all(subject: Subject, backbone: Backbone, x: Tensor, mask: Tensor) -> Te
     return torch.cat(hidden).detach()
 
 
-CHECKS: tuple[Check, ...] = (learns_and_comes_back, trains_under_ddp, follows_the_device_of_its_input)
+CHECKS: tuple[Check, ...] = (
+    learns_and_comes_back,
+    trains_under_ddp,
+    on_step_depends_on_the_step_only,
+    follows_the_device_of_its_input,
+)

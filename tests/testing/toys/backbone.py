@@ -91,6 +91,11 @@ class EMA(Backbone):
             (Block(EMAMixer(config, shape), LayerNorm(d)) for _ in range(shape.n_layers)), LayerNorm(d)
         )
 
+    def on_step(self, step: int) -> None:
+        if self.config.fault == "drifts":
+            with torch.no_grad():
+                next(self.parameters()).add_(0.01)
+
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         if self.config.fault == "in place":
             x.add_(1e-3)
