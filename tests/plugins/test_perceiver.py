@@ -19,7 +19,14 @@ from zoo_perceiver.op import attend, roll_rows, trailing_pads
 
 B, D = 3, 8
 SAME = {"rtol": 1e-10, "atol": 1e-12}
-AR_FORMS = [{}, {"latent_keys": True}, {"rotary_dim": 2}, {"latent_keys": True, "rotary_dim": 4, "activation": "gelu"}]
+WIDTHS = {"d_latents": 12, "qk_channels": 4, "v_channels": 6}
+AR_FORMS = [
+    {},
+    {"latent_keys": True},
+    {"rotary_dim": 2},
+    {"latent_keys": True, "rotary_dim": 4, "activation": "gelu"},
+    WIDTHS | {"rotary_dim": 2},
+]
 
 
 def build(mode: str, n_latents: int, n_layers: int = 2, **config: Any) -> Backbone:
@@ -83,14 +90,32 @@ def test_permuting_inputs_with_their_positions_changes_nothing() -> None:
     assert (backbone(x[:, order] + position).hidden - backbone(x + position).hidden).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("widths", [{}, WIDTHS])
 @pytest.mark.parametrize("length", [1, 3, 20])
-def test_bidirectional_returns_its_latents(length: int) -> None:
-    assert build("bidirectional", 5)(tokens(length)).hidden.shape == (B, 5, D)
+def test_bidirectional_returns_its_latents(length: int, widths: dict[str, Any]) -> None:
+    backbone = build("bidirectional", 5, **widths)
+    hidden, latents = backbone(tokens(length)).hidden, backbone.core(tokens(length))
+    assert hidden.shape == (B, 5, D)
+    assert latents.shape == (B, 5, widths.get("d_latents", D))
+    normed = backbone.final_norm(latents)
+    if widths:  # hidden keeps the width of x: one linear map after the norm
+        normed = normed @ backbone.to_output.weight.T + backbone.to_output.bias
+    torch.testing.assert_close(hidden, normed, **SAME)
 
 
+def test_channels_are_as_told() -> None:
+    backbone = build("bidirectional", 5, **WIDTHS)
+    for layer, source in ((backbone.core.cross, D), (backbone.core.layers[0], 12)):  # type: ignore[union-attr,index]
+        assert layer.attention.W_q.weight.shape == (4, 12)
+        assert layer.attention.W_k.weight.shape == (4, source)
+        assert layer.attention.W_v.weight.shape == (6, source)
+        assert layer.W_o.weight.shape == (12, 6)
+
+
+@pytest.mark.parametrize("widths", [{}, WIDTHS])
 @pytest.mark.parametrize("kind", ["right", "left", "ragged"])
-def test_bidirectional_padding(kind: str) -> None:
-    backbone = build("bidirectional", 5)
+def test_bidirectional_padding(kind: str, widths: dict[str, Any]) -> None:
+    backbone = build("bidirectional", 5, **widths)
     x, mask = tokens(6), layout(kind, 6, 10)
     torch.testing.assert_close(backbone(scatter(x, mask), mask=mask).hidden, backbone(x).hidden, **SAME)
 
@@ -251,6 +276,13 @@ def test_initialisation_is_deepminds() -> None:
         ({"n_heads": 3}, "causal", "arch.n_heads"),
         ({"n_cross_heads": 3}, "causal", "arch.n_cross_heads"),
         ({"n_latents": 0}, "causal", "arch.n_latents"),
+        ({"d_latents": 6}, "bidirectional", "arch.n_heads"),
+        ({"d_latents": 0}, "bidirectional", "arch.d_latents"),
+        ({"qk_channels": 6}, "bidirectional", "arch.n_heads"),
+        ({"qk_channels": -4}, "bidirectional", "arch.qk_channels"),
+        ({"v_channels": 6}, "bidirectional", "arch.n_heads"),
+        ({"d_latents": 12, "latent_keys": True}, "causal", "arch.latent_keys"),
+        ({"qk_channels": 4, "rotary_dim": 2}, "causal", "arch.rotary_dim"),
         ({"activation": "gelo"}, "causal", "arch.activation"),
         ({"n_blocks": 2}, "causal", "arch.n_blocks"),
         ({"rotary_dim": 3}, "causal", "arch.rotary_dim"),
