@@ -12,7 +12,7 @@ def zoo_architectures() -> Iterator[Architecture]:
     yield Architecture(
         name="mamba",
         title="Mamba",
-        family="state space model",
+        family="state space",
         paper=Paper(
             title="Mamba: Linear-Time Sequence Modeling with Selective State Spaces",
             authors="Albert Gu, Tri Dao",
