@@ -136,5 +136,4 @@ CONVERSION = Conversion(
     write=write,
     weights=weights,
     outside=outside,
-    ignored=("*position_ids", "*token_type_ids", "*pooler.*"),  # a pooler feeds no head that is offered
 )

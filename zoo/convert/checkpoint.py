@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ from zoo.interface.registry import registry
 OURS, THEIRS = "zoo.json", "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+CARRIED = "carried/"
+"""In our safetensors: what only travels along, by its key in the other form."""
 FORMAT = 1
 
 
@@ -57,7 +60,7 @@ def convert(name: str, source: Path, target: Path, *, force: bool = False) -> Do
         raise UserError(f"{target} is the checkpoint itself")
     if (source / OURS).is_file():
         model, about = _load(source, expected=name)
-        theirs = to_theirs(model.state_dict(), model.weights(conversion))
+        theirs = to_theirs(model.state_dict(), model.weights(conversion)) | model.carried
         # what was read says more than our own words for it: sizes of tables, names of labels, special tokens
         config = {"model_type": conversion.model_type, **conversion.write(model.config, model.shape)}
         config |= about["huggingface"]
@@ -74,7 +77,7 @@ def convert(name: str, source: Path, target: Path, *, force: bool = False) -> Do
         "outside": {**asdict(model.outside), "aliases": dict(model.outside.aliases)},
         "huggingface": config,
     }
-    ours = dict(model.state_dict())
+    ours = dict(model.state_dict()) | {CARRIED + key: tensor for key, tensor in model.carried.items()}
     _write(target, {OURS: about}, ours)
     return Done(target, "zoo", name, len(ours), _count(ours))
 
@@ -95,6 +98,8 @@ def from_huggingface(
     except ConfigError as error:
         raise ConfigError(error.key, error.message, origin=str(folder / THEIRS)) from error
     tensors = _tensors(folder)
+    unused = [key for key in tensors if any(fnmatch(key, pattern) for pattern in outside.carried)]
+    model.carried = {key: tensors.pop(key) for key in unused}
     _load_into(
         model,
         to_ours(
@@ -123,6 +128,8 @@ def _load(folder: Path, expected: str | None = None) -> tuple[Converted, dict[st
     record = registry().architecture(about["architecture"]).record
     model = Converted(record, about["arch"], Shape(**about["shape"]), outside_from(about["outside"]))
     tensors = _tensors(folder)
+    unused = [key for key in tensors if key.startswith(CARRIED)]
+    model.carried = {key.removeprefix(CARRIED): tensors.pop(key) for key in unused}
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     wrong = sorted(set(shapes) ^ set(tensors))
     wrong += [f"{key} {tuple(t.shape)}" for key, t in tensors.items() if t.shape != shapes.get(key, t.shape)]

@@ -132,6 +132,7 @@ class Converted(nn.Module):
         self.backbone = architecture.build(self.config, shape)
         for name in outside.without:
             self.backbone.set_submodule(name, nn.Identity(), strict=True)
+        self.carried: dict[str, Tensor] = {}
         self.embed = None if outside.embedding is None else Embed(outside.embedding, shape.d_model)
         self.head: HeadModel | None = None
         if outside.head is not None:

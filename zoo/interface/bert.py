@@ -7,9 +7,6 @@ from typing import Any
 
 from zoo.interface.conversion import Embedding, Head, HeadLayer, Outside, model_class
 
-POOLER = ("*position_ids", "*token_type_ids", "*pooler.*")
-"""`Conversion.ignored` of these models: the pooler of a bare model feeds no head that is offered."""
-
 
 def bert_outside(
     theirs: Mapping[str, Any],
@@ -56,7 +53,7 @@ def bert_outside(
         norm_eps=eps,
     )
     if kind == f"{model}Model":
-        return Outside(embedding=embedding, bare=True)
+        return Outside(embedding=embedding, bare=True, carried=("pooler.*",))
     if kind == f"{model}ForSequenceClassification":
         classes = len(theirs.get("id2label", "01"))
         layers = (
@@ -64,19 +61,22 @@ def bert_outside(
             HeadLayer(kind=classifier_activation or activation),
             _linear("classifier.out_proj", classes),
         )
-        return Outside(embedding=embedding, head=Head(layers=layers, first=True))
+        return Outside(embedding=embedding, head=Head(layers=layers, first=True), carried=(f"{base}pooler.*",))
     tied = theirs.get("tie_word_embeddings", True)
-    head = Head(
-        layers=(
-            _linear(lm_dense, width),
-            HeadLayer(kind=lm_activation or activation),
-            HeadLayer(kind="norm", weight=f"{lm_norm}.weight", bias=f"{lm_norm}.bias", eps=eps),
-            HeadLayer(kind="linear", weight="" if tied else f"{lm}.decoder.weight", bias=f"{lm}.bias", d_out=vocab),
-        )
+    weight, bias = f"{lm}.decoder.weight", f"{lm}.decoder.bias"
+    layers = (
+        _linear(lm_dense, width),
+        HeadLayer(kind=lm_activation or activation),
+        HeadLayer(kind="norm", weight=f"{lm_norm}.weight", bias=f"{lm_norm}.bias", eps=eps),
+        # tied, the bias goes by the head's name; untied the head's is never used
+        HeadLayer(kind="linear", bias=f"{lm}.bias", d_out=vocab) if tied else _linear(f"{lm}.decoder", vocab),
     )
-    # checkpoints that keep tied tensors twice
-    aliases = {f"{lm}.decoder.bias": f"{lm}.bias"} | ({f"{lm}.decoder.weight": base + words} if tied else {})
-    return Outside(embedding=embedding, head=head, aliases=aliases)
+    return Outside(
+        embedding=embedding,
+        head=Head(layers=layers),
+        aliases={weight: base + words, bias: f"{lm}.bias"} if tied else {},
+        carried=(f"{base}pooler.*", *([] if tied else [f"{lm}.bias"])),
+    )
 
 
 def _linear(key: str, d_out: int) -> HeadLayer:

@@ -115,6 +115,7 @@ class Outside:
     bare      the checkpoint's keys carry no prefix
     without   modules of our backbone that the checkpoint does not have ("final_norm"): what they get, they pass on
     aliases   keys that some checkpoints hold besides: another name of a tensor, which must then be equal
+    carried   patterns of keys whose weights the class never uses (a pooler without a head): kept, and written back
     """
 
     embedding: Embedding | None = None
@@ -122,6 +123,7 @@ class Outside:
     bare: bool = False
     without: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    carried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
