@@ -56,12 +56,12 @@ def bert_outside(
         return Outside(embedding=embedding, bare=True, carried=("pooler.*",))
     if kind == f"{model}ForSequenceClassification":
         classes = len(theirs.get("id2label", "01"))
-        layers = (
+        classifier = (
             _linear("classifier.dense", width),
             HeadLayer(kind=classifier_activation or activation),
             _linear("classifier.out_proj", classes),
         )
-        return Outside(embedding=embedding, head=Head(layers=layers, first=True), carried=(f"{base}pooler.*",))
+        return Outside(embedding=embedding, head=Head(layers=classifier, first=True), carried=(f"{base}pooler.*",))
     tied = theirs.get("tie_word_embeddings", True)
     weight, bias = f"{lm}.decoder.weight", f"{lm}.decoder.bias"
     layers = (
