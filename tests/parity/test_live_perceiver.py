@@ -1,7 +1,4 @@
-"""transformers' PerceiverModel and its text models, small and random, their weights copied through the plugin's map.
-
-What is compared is what `zoo convert` makes, without the files: our backbone, the embedding, Perceiver IO's decoder.
-"""
+"""transformers' PerceiverModel and its text models, small and random, their weights copied through the plugin's map."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from torch import Tensor
 from transformers import PerceiverConfig as TheirConfig
 from transformers import PerceiverForMaskedLM, PerceiverForSequenceClassification, PerceiverModel
 
-from zoo import ConfigError, Shape, registry
+from tests.parity.live import built, copied, told
+from zoo import ConfigError, Shape
 from zoo.convert import Converted
-from zoo.convert.tensors import to_ours, to_theirs
 from zoo_perceiver.config import PerceiverConfig
 from zoo_perceiver.convert import CONVERSION
 
@@ -74,34 +71,15 @@ def live(cls: type, **options: Any) -> Any:
     return model
 
 
-def told(model: Any) -> dict[str, Any]:
-    return {**model.config.to_dict(), "architectures": [type(model).__name__]}
-
-
-def built(model: Any) -> Converted:
-    """Ours, not yet with their weights."""
-    reading, outside = CONVERSION.read(told(model)), CONVERSION.outside(told(model))
-    return Converted(registry().architecture("perceiver").record, dict(reading.arch), reading.shape, outside)
-
-
-def copied(model: Any) -> Converted:
-    """Ours with their weights, each taken exactly once, and none left."""
-    ours, theirs = built(model), model.state_dict()
-    weights = ours.weights(CONVERSION)
-    assert sorted(source for w in weights for source in w.sources) == sorted(theirs)
-    shapes = {key: value.shape for key, value in ours.state_dict().items()}
-    tensors = to_ours(theirs, weights, shapes, aliases={}, ignored=(), where="live")
-    back = to_theirs(tensors, weights)
-    assert all(torch.equal(back[key], value) for key, value in theirs.items())
-    ours.double().load_state_dict(tensors, strict=True)
-    return ours.eval()
+def ours_from(theirs: Any) -> Converted:
+    return copied("perceiver", CONVERSION, theirs)
 
 
 @FEW
 @given(drawn=sizes(), mask=masks())
 def test_latents_and_the_gradient_of_the_input(drawn: dict[str, Any], mask: Tensor) -> None:
     theirs = live(PerceiverModel, **drawn)
-    ours = copied(theirs)
+    ours = ours_from(theirs)
     x = torch.randn(*mask.shape, drawn["d_model"], dtype=torch.float64).requires_grad_()
     expected = theirs(x, attention_mask=mask.long()).last_hidden_state
     found = ours(x, mask).logits
@@ -123,7 +101,7 @@ def test_masked_language_model(drawn: dict[str, Any], mask: Tensor) -> None:
     ids = torch.randint(0, VOCAB, mask.shape)
     with torch.no_grad():
         expected = theirs(ids, attention_mask=mask.long()).logits
-        found = copied(theirs)(ids, mask).logits
+        found = ours_from(theirs)(ids, mask).logits
     assert found.shape == (len(mask), 33, VOCAB)
     torch.testing.assert_close(found, expected, **SAME)
 
@@ -135,7 +113,7 @@ def test_classification(drawn: dict[str, Any], mask: Tensor, n_labels: int) -> N
     ids = torch.randint(0, VOCAB, mask.shape)
     with torch.no_grad():
         expected = theirs(ids, attention_mask=mask.long()).logits
-        found = copied(theirs)(ids, mask).logits
+        found = ours_from(theirs)(ids, mask).logits
     assert found.shape == (len(mask), n_labels)
     torch.testing.assert_close(found, expected, **SAME)
 
@@ -145,7 +123,7 @@ def test_every_tensor_of_the_published_sizes_has_its_place(cls: type) -> None:
     """deepmind/language-perceiver: 201,108,230 parameters as a masked language model."""
     with torch.device("meta"):
         theirs = cls(TheirConfig(qk_channels=256, v_channels=1280))
-        ours = built(theirs)
+        ours = built("perceiver", CONVERSION, theirs)
     shapes, their_shapes = ({k: v.shape for k, v in m.state_dict().items()} for m in (ours, theirs))
     weights = ours.weights(CONVERSION)
     assert sorted(w.ours for w in weights) == sorted(shapes)

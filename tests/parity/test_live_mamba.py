@@ -1,0 +1,204 @@
+"""transformers' MambaModel and MambaForCausalLM, small and random, their weights copied through the plugin's map.
+
+Their code casts to float32 whatever the weights are: norms, step sizes, the input's part of the recurrence, logits.
+Here it runs with those casts left out (`Double`), so that the comparison is one of float64; one test runs it as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from transformers import MambaConfig as TheirConfig
+from transformers import MambaForCausalLM, MambaModel
+
+from tests.parity.live import copied, told
+from zoo import ConfigError, Shape
+from zoo.convert import Converted
+from zoo_mamba.config import MambaConfig
+from zoo_mamba.convert import CONVERSION
+
+FEW = settings(max_examples=20, deadline=None)
+SAME = {"rtol": 1e-9, "atol": 1e-10}
+SINGLE = {"rtol": 2e-5, "atol": 2e-5}
+VOCAB = 11
+
+
+class Double(TorchFunctionMode):
+    """Casts from float64 to float32 do nothing. `left_out` counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        to_single = func is torch.Tensor.float or (func is torch.Tensor.to and torch.float32 in args)
+        if to_single and args[0].dtype == torch.float64:
+            self.left_out += 1
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@st.composite
+def sizes(draw: st.DrawFn) -> dict[str, Any]:
+    width, expand = draw(st.integers(1, 9)), draw(st.integers(1, 3))
+    return {
+        "hidden_size": width,
+        "expand": expand,
+        "intermediate_size": expand * width,
+        "num_hidden_layers": draw(st.integers(1, 3)),
+        "state_size": draw(st.integers(1, 7)),
+        "conv_kernel": draw(st.integers(1, 6)),
+        "time_step_rank": draw(st.integers(1, min(3, expand * width)) | st.just("auto")),
+        "use_bias": draw(st.booleans()),
+        "use_conv_bias": draw(st.booleans()),
+        "layer_norm_epsilon": draw(st.sampled_from([1e-5, 1e-2])),
+        "vocab_size": VOCAB,
+    }
+
+
+lengths = st.integers(1, 33)
+
+
+def live(cls: type, **options: Any) -> Any:
+    """Their model with every parameter away from its initial value, so that no zero hides a fault."""
+    torch.manual_seed(0)
+    model = cls(TheirConfig(**options)).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+def ours_from(theirs: Any) -> Converted:
+    return copied("mamba", CONVERSION, theirs)
+
+
+def inputs(batch: int, length: int, width: int) -> Tensor:
+    return torch.randn(batch, length, width, dtype=torch.float64)
+
+
+def same_states(found: Any, cache: Any) -> None:
+    """Every layer's carried state; each of ours has its counterpart in their cache."""
+    assert len(found) == len(cache.layers)
+    for n, state in enumerate(found):
+        torch.testing.assert_close(state["conv"], cache.get_conv_state(n), **SAME)
+        torch.testing.assert_close(state["ssm"], cache.get_recurrent_state(n), **SAME)
+
+
+@FEW
+@given(drawn=sizes(), length=lengths, batch=st.integers(1, 3))
+def test_hidden_vectors_and_gradients(drawn: dict[str, Any], length: int, batch: int) -> None:
+    theirs = live(MambaModel, **drawn)
+    ours = ours_from(theirs).backbone
+    x = inputs(batch, length, drawn["hidden_size"]).requires_grad_()
+    with Double() as double:
+        expected = theirs(inputs_embeds=x, use_cache=False).last_hidden_state
+    assert double.left_out > 0
+    found = ours(x).hidden
+    torch.testing.assert_close(found, expected, **SAME)
+    direction = torch.randn_like(expected)
+    (their_gradient,) = torch.autograd.grad((expected * direction).sum(), x)
+    (gradient,) = torch.autograd.grad((found * direction).sum(), x)
+    torch.testing.assert_close(gradient, their_gradient, **SAME)
+
+
+@FEW
+@given(drawn=sizes(), length=lengths, steps=st.integers(1, 9))
+def test_the_carried_state_and_what_follows(drawn: dict[str, Any], length: int, steps: int) -> None:
+    """Their cache after a prompt and after every further token, which is how they continue; ours by steps and whole."""
+    theirs = live(MambaModel, **drawn)
+    ours = ours_from(theirs).backbone
+    x, more = inputs(2, length, drawn["hidden_size"]), inputs(2, steps, drawn["hidden_size"])
+    with torch.no_grad(), Double():
+        cache = theirs(inputs_embeds=x, use_cache=True).cache_params
+        state = ours(x).state
+        same_states(state, cache)
+        whole = ours(more, state=state)
+        expected = []
+        for t in range(steps):
+            out = theirs(inputs_embeds=more[:, t : t + 1], use_cache=True, cache_params=cache)
+            expected.append(out.last_hidden_state[:, 0])
+            cache = out.cache_params
+            y, state = ours.step(more[:, t], state)
+            torch.testing.assert_close(y, expected[-1], **SAME)
+            same_states(state, cache)
+        torch.testing.assert_close(whole.hidden, torch.stack(expected, 1), **SAME)
+        same_states(whole.state, cache)
+
+
+@FEW
+@given(drawn=sizes(), data=st.data())
+def test_pads(drawn: dict[str, Any], data: st.DataObject) -> None:
+    """Pads on both sides. Their pads reach real tokens on their right when the projections have biases, and decay the
+    state on their left; ours do neither (tests/plugins), so that biases come with pads behind only, states with pads in
+    front."""
+    length = data.draw(lengths)
+    most = 0 if drawn["use_bias"] else length - 1
+    front = torch.tensor(data.draw(st.lists(st.integers(0, most), min_size=1, max_size=3)))
+    behind = torch.tensor([data.draw(st.integers(0, length - 1 - n)) for n in front.tolist()])
+    position = torch.arange(length)
+    mask = (position >= front[:, None]) & (position < length - behind[:, None])
+    theirs = live(MambaModel, **drawn)
+    ours = ours_from(theirs).backbone
+    x = inputs(len(mask), length, drawn["hidden_size"])
+    with torch.no_grad(), Double():
+        out = theirs(inputs_embeds=x, attention_mask=mask.long(), use_cache=True)
+        found = ours(x, mask=mask)
+    torch.testing.assert_close(found.hidden[mask], out.last_hidden_state[mask], **SAME)
+    if not behind.any():
+        same_states(found.state, out.cache_params)
+
+
+@FEW
+@given(drawn=sizes(), length=lengths, tied=st.booleans())
+def test_language_model(drawn: dict[str, Any], length: int, tied: bool) -> None:
+    theirs = live(MambaForCausalLM, tie_word_embeddings=tied, **drawn)
+    ids = torch.randint(0, VOCAB, (2, length))
+    with torch.no_grad(), Double():
+        expected = theirs(ids, use_cache=True)
+        found = ours_from(theirs)(ids)
+    assert expected.logits.dtype == torch.float64
+    torch.testing.assert_close(found.logits, expected.logits, **SAME)
+    same_states(found.state, expected.cache_params)
+
+
+def test_their_code_as_it_is_differs_by_float32_rounding_only() -> None:
+    theirs = live(MambaForCausalLM, hidden_size=8, num_hidden_layers=2, state_size=4, vocab_size=VOCAB)
+    ids = torch.randint(0, VOCAB, (3, 29))
+    with torch.no_grad():
+        expected, found = theirs(ids).logits, ours_from(theirs)(ids).logits
+    assert expected.dtype == torch.float32
+    torch.testing.assert_close(found, expected.double(), **SINGLE)
+    assert not torch.equal(found, expected.double())
+
+
+@FEW
+@given(drawn=sizes())
+def test_the_way_back_builds_the_same_model(drawn: dict[str, Any]) -> None:
+    theirs = MambaModel(TheirConfig(**drawn))
+    reading = CONVERSION.read(told(theirs))
+    written = CONVERSION.write(MambaConfig(**reading.arch), reading.shape)
+    again = CONVERSION.read(written)
+    resolved = MambaConfig(**reading.arch).resolved_dt_rank(drawn["hidden_size"])
+    assert (dict(again.arch), again.shape) == ({**reading.arch, "dt_rank": resolved}, reading.shape)
+    model = MambaModel(TheirConfig(**{**told(theirs), **written}))
+    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("intermediate_size", 7)])
+def test_what_is_not_offered_is_refused_by_name(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=str(value)) as error:
+        CONVERSION.read({**TheirConfig().to_dict(), key: value})
+    assert error.value.key == key
+
+
+def test_a_layer_norm_is_not_written() -> None:
+    shape = Shape(d_model=8, n_layers=1, mode="causal", max_len=9)
+    with pytest.raises(ConfigError, match="'rms' only"):
+        CONVERSION.write(MambaConfig(norm="layer"), shape)
