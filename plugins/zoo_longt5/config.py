@@ -30,6 +30,9 @@ class LongT5Config:
     """Buckets of the relative position bias."""
     max_distance: int = 128
     """Distances from here on share one bucket; among globals it counts blocks."""
+    bias_lr_scale: float = 30.0
+    """Learning rate of the bias tables, as a multiple of the run's. Ours, not the paper's, which trains with Adafactor:
+    a table is added to the scores as it is, so that Adam moves a score through it by its rate per step and no more."""
     ffn: str = "gated_gelu"
     """gated_gelu (T5 1.1 and LongT5; the tanh form) | relu (the first T5)."""
     n_decoder_layers: int = 0
@@ -63,8 +66,9 @@ class LongT5Config:
                 "max_distance",
                 f"{self.max_distance} must exceed the {exact} distances that n_buckets {self.n_buckets} keeps apart",
             )
-        if self.norm_eps <= 0:
-            raise ConfigError("norm_eps", f"expected a positive number, got {self.norm_eps}")
+        for name in ("norm_eps", "bias_lr_scale"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ConfigError("dropout", f"expected a number in [0, 1), got {self.dropout}")
 

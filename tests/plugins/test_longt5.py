@@ -238,10 +238,13 @@ def test_initialisation_is_the_papers() -> None:
     assert not [name for name in p if name.endswith("bias")]
 
 
-def test_bias_tables_carry_no_weight_decay() -> None:
-    decay = {name: mark.weight_decay for name, _, mark in marked_parameters(build("seq2seq"))}
-    assert decay["encoder.bias.table"] == decay["encoder.global_bias.table"] == decay["decoder.bias.table"] == 0.0
-    assert decay["encoder.layers.0.attention.q.weight"] is None
+def test_learning_rates_follow_what_stands_in_place_of_the_scale() -> None:
+    marks = {name: mark for name, _, mark in marked_parameters(build("seq2seq", bias_lr_scale=10.0))}
+    tables = [mark for name, mark in marks.items() if name.endswith("table")]
+    assert [(m.lr_scale, m.weight_decay) for m in tables] == [(10.0, 0.0)] * 3
+    queries = [mark for name, mark in marks.items() if name.endswith(".q.weight")]
+    assert [(m.lr_scale, m.weight_decay) for m in queries] == [(0.5, None)] * 6  # heads of 4
+    assert marks["encoder.layers.0.attention.k.weight"].lr_scale is None
 
 
 def test_published_base_model_has_its_size() -> None:
@@ -292,6 +295,7 @@ def test_relu_form_has_one_matrix_in() -> None:
         ({"max_distance": 8}, {}, "arch.max_distance"),
         ({"max_distance": 16}, {"mode": "seq2seq"}, "arch.max_distance"),
         ({"norm_eps": 0.0}, {}, "arch.norm_eps"),
+        ({"bias_lr_scale": 0.0}, {}, "arch.bias_lr_scale"),
         ({"dropout": 1.0}, {}, "arch.dropout"),
         ({}, {"mode": "causal"}, "model.mode"),
     ],
