@@ -45,6 +45,9 @@ def _paper(
 
 PRESETS = {
     ("listops", "paper"): _paper(128, 8, 0.001, 50, 40 * 96_000),
+    ("text", "paper"): _paper(256, 6, 0.001, 50, 35 * 25_000, dropout=0.1),
+    ("retrieval", "paper"): _paper(128, 6, 0.001, 32, 20 * 147_086),
+    ("image", "paper"): _paper(512, 6, 0.001, 50, 250 * 45_000, dropout=0.1),
     ("pathfinder", "paper"): _paper(192, 6, 0.001, 64, 200 * 160_000, dropout=0.05),
     # the step sizes of S4 and S5 on Path-X start at 1e-4: 16,384 pixels want longer memories
     ("pathx", "paper"): _paper(128, 6, 0.0005, 32, 75 * 160_000, dt_min=0.0001),

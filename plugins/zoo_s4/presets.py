@@ -28,7 +28,11 @@ def _lra(file: str, expected: float, **own: Any) -> Preset:
     values = common | {key.replace("__", "."): value for key, value in own.items()}
     return Preset(
         values=values,
-        sources={"*": source, "train.samples": f"{source}: scheduler steps x batch size"},
+        sources={
+            "*": source,
+            "train.samples": f"{source}: scheduler steps x batch size",
+            "model.d_head": "ours, because the width of the recipe's hidden layer was not read; as wide as the model",
+        },
         expected=expected,  # state-spaces/s4@e757cef models/s4/experiments.md
     )
 
@@ -63,6 +67,24 @@ PRESETS: dict[tuple[str, str], Preset] = {
         optim__lr=0.01,
         train__batch_size=16,
         train__samples=50_000 * 16,
+    ),
+    ("retrieval", "paper"): _lra(
+        "aan",
+        0.91,
+        # the recipe's classifier on [a, b, a - b, ab] has one hidden layer with GELU; the frame's has ReLU
+        model__head="mlp",
+        model__d_head=256,
+        model__d_model=256,
+        arch__d_state=4,
+        arch__n_ssm=1,
+        arch__prenorm=True,
+        arch__dropout=0.0,
+        arch__dt_min=0.001,
+        arch__dt_lr=None,
+        arch__c_lr=None,
+        optim__lr=0.01,
+        train__batch_size=64,
+        train__samples=50_000 * 64,
     ),
     ("image", "paper"): _lra(
         "cifar",
