@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from zoo.interface.registry import BUILTINS, registry
-from zoo.testing import ArchitectureSuite
+import pytest
 
+from zoo.interface.registry import BUILTINS, registry
+from zoo.testing import ArchitectureSuite, run_task_checks
+
+NINETEEN = (
+    *("transformer", "transformer_xl", "compressive", "rmt", "memformer", "longformer", "bigbird", "linformer"),
+    *("performer", "nystromformer", "perceiver", "s4", "s5", "h3", "hyena", "mamba", "retnet", "mega", "longt5"),
+)
 BUILT_IN = sorted(name for name, entry in registry().architectures.items() if entry.provenance.builtin)
 
 for _name in BUILT_IN:
@@ -18,4 +24,10 @@ def test_every_built_in_plugin_is_covered() -> None:
     modules = {entry.provenance.entry_point for entry in registry().architectures.values()}
     tasks = {entry.provenance.entry_point for entry in registry().tasks.values()}
     assert modules | tasks >= set(BUILTINS)
-    assert set(BUILT_IN) >= {"transformer", "transformer_xl", "linformer", "perceiver", "s4", "mamba"}
+    assert sorted(NINETEEN) == BUILT_IN
+
+
+@pytest.mark.parametrize("task", sorted(name for name, e in registry().tasks.items() if e.provenance.builtin))
+def test_every_built_in_task_keeps_its_promises(task: str) -> None:
+    report = run_task_checks(task)
+    assert report.ok, report.to_text()
