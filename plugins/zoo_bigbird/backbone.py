@@ -11,12 +11,14 @@ number of blocks of the example): the same in training and evaluation, whoever e
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, Output, Shape, State
-from zoo.nn import MLP, Block, LayerNorm, Mixer, ResidualStack, last_real
-from zoo.ops.attention import attention
+from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, last_real, projections
+from zoo.ops.attention import attention, join_heads, split_heads
 from zoo_bigbird.config import BigBirdConfig
 from zoo_bigbird.op import Pattern, bigbird_attention, causal_pattern, draw_blocks, two_way_pattern
 
@@ -28,12 +30,7 @@ class BigBirdAttention(Mixer):
         super().__init__()
         d_qkv = config.d_qkv or d_model
         self.config, self.causal, self.max_len = config, causal, max_len
-        self.q, self.k, self.v = (nn.Linear(d_model, d_qkv, bias=config.bias) for _ in range(3))
-        self.out = nn.Linear(d_qkv, d_model, bias=config.bias)
-        for linear in (self.q, self.k, self.v, self.out):
-            nn.init.xavier_uniform_(linear.weight)
-            if config.bias:
-                nn.init.zeros_(linear.bias)
+        self.q, self.k, self.v, self.out = projections(d_model, d_qkv, bias=config.bias)
         # integers, which no cast of the module rounds; made again from the seed, so not saved with the weights
         generator = torch.Generator(device="cpu").manual_seed(config.seed * 100_003 + layer)
         shape = (-(-max_len // config.block_size), config.n_heads, config.n_random)
@@ -44,10 +41,7 @@ class BigBirdAttention(Mixer):
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         if x.shape[1] > self.max_len:
             raise ValueError(f"a sequence of {x.shape[1]} tokens, but random blocks for max_len {self.max_len}")
-        q, k, v = (
-            linear(x).unflatten(-1, (self.config.n_heads, -1)).transpose(1, 2)  # (B, H, L, d)
-            for linear in (self.q, self.k, self.v)
-        )
+        q, k, v = (split_heads(linear(x), self.config.n_heads) for linear in (self.q, self.k, self.v))  # (B, H, L, d)
         dropout = self.config.attn_dropout if self.training else 0.0
         pattern = self.pattern(x.shape[1], mask)
         if pattern is None:
@@ -55,7 +49,7 @@ class BigBirdAttention(Mixer):
             y = y if mask is None else y.masked_fill(~mask[:, None, :, None], 0)
         else:
             y = bigbird_attention(q, k, v, pattern=pattern, block=self.config.block_size, mask=mask, dropout=dropout)
-        return self.out(y.transpose(1, 2).flatten(2)), None  # (B, H, L, d) -> (B, L, D)
+        return self.out(join_heads(y)), None  # (B, H, L, d) -> (B, L, D)
 
     def pattern(self, length: int, mask: Tensor | None) -> Pattern | None:
         """Who sees whom in a call; None where all examples are so short that everybody sees everybody."""
@@ -92,18 +86,8 @@ class BigBirdAttention(Mixer):
 
 def bigbird_block(config: BigBirdConfig, d_model: int, *, layer: int, causal: bool, max_len: int) -> Block:
     """Attention and channel MLP of one layer."""
-    mlp = MLP(d_model, config.d_ff or 4 * d_model, activation=config.activation, dropout=config.dropout)
-    for linear in (mlp.linear1, mlp.linear2):
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-    return Block(
-        BigBirdAttention(config, d_model, layer=layer, causal=causal, max_len=max_len),
-        LayerNorm(d_model, eps=config.norm_eps),
-        mlp=mlp,
-        norm2=LayerNorm(d_model, eps=config.norm_eps),
-        prenorm=config.prenorm,
-        dropout=config.dropout,
-    )
+    mixer = partial(BigBirdAttention, config, d_model, layer=layer, causal=causal, max_len=max_len)
+    return block_around(mixer, config, d_model, prenorm=config.prenorm)
 
 
 class BigBirdBackbone(Backbone):

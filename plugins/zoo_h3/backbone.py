@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo import Backbone, Output, Shape, State
 from zoo.nn import MLP, Block, Mixer, ResidualStack, at_least_float32, last_real, make_norm
-from zoo.ops.attention import attention
+from zoo.ops.attention import attention, join_heads, split_heads
 from zoo_h3.config import H3Config
 from zoo_h3.ssm import Diagonal, Shift, run
 
@@ -131,9 +131,9 @@ class AttentionMixer(Mixer):
         if self.causal and L > 1:
             # empty queries in the places of the past, so that query i sees keys 0 .. i
             q = torch.cat([q.new_zeros(x.shape[0], T, q.shape[2]), q], 1)
-        heads = (z.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for z in (q, k, v))
+        heads = (split_heads(z, self.n_heads) for z in (q, k, v))
         y = attention(*heads, mask=real, causal=self.causal and L > 1)[:, :, -L:]
-        y = self.out(y.transpose(1, 2).flatten(2))
+        y = self.out(join_heads(y))
         if not self.causal:
             return y, None
         if real is None:

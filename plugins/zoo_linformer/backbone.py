@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, Output, Shape, State
-from zoo.nn import MLP, Block, LayerNorm, Mixer, ResidualStack
-from zoo.ops.attention import attention
+from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, projections
+from zoo.ops.attention import attention, join_heads, split_heads
 from zoo_linformer.config import LinformerConfig
 from zoo_linformer.op import compress, linformer_attention
 
@@ -41,47 +41,27 @@ class LinformerAttention(Mixer):
         super().__init__()
         self.config = config
         d_qkv = config.d_qkv or d_model
-        self.q = nn.Linear(d_model, d_qkv, bias=config.bias)
-        self.k = nn.Linear(d_model, d_qkv, bias=config.bias)
-        self.v = nn.Linear(d_model, d_qkv, bias=config.bias)
-        self.out = nn.Linear(d_qkv, d_model, bias=config.bias)
-        for linear in (self.q, self.k, self.v, self.out):
-            nn.init.xavier_uniform_(linear.weight)
-            if config.bias:
-                nn.init.zeros_(linear.bias)
+        self.q, self.k, self.v, self.out = projections(d_model, d_qkv, bias=config.bias)
         self.E = projection(config, max_len) if E is None else E
         self.F = None if config.share_kv else projection(config, max_len)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         E, F = self.E, self.E if self.F is None else self.F
-        dropout = self.config.attn_dropout if self.training else 0.0
-        q = self.heads(self.q(x))
+        H, dropout = self.config.n_heads, self.config.attn_dropout if self.training else 0.0
+        q = split_heads(self.q(x), H)
         if self.config.compress == "before":
-            k = self.heads(self.k(compress(E, x, mask)))  # (B, H, k, d)
-            v = self.heads(self.v(compress(F, x, mask)))
+            k = split_heads(self.k(compress(E, x, mask)), H)  # (B, H, k, d)
+            v = split_heads(self.v(compress(F, x, mask)), H)
             y = attention(q, k, v, dropout=dropout)
         else:
-            y = linformer_attention(q, self.heads(self.k(x)), self.heads(self.v(x)), E, F, mask=mask, dropout=dropout)
-        return self.out(y.transpose(1, 2).flatten(2)), None  # (B, L, H d) -> (B, L, D)
-
-    def heads(self, x: Tensor) -> Tensor:
-        """(B, L, H d) -> (B, H, L, d)"""
-        return x.unflatten(-1, (self.config.n_heads, -1)).transpose(1, 2)
+            k, v = split_heads(self.k(x), H), split_heads(self.v(x), H)  # (B, H, L, d)
+            y = linformer_attention(q, k, v, E, F, mask=mask, dropout=dropout)
+        return self.out(join_heads(y)), None  # (B, L, H d) -> (B, L, D)
 
 
 def linformer_block(config: LinformerConfig, d_model: int, max_len: int, *, E: nn.Parameter | None = None) -> Block:
     """h = x + MHA(LN x), y = h + MLP(LN h)."""
-    mlp = MLP(d_model, config.d_ff or 4 * d_model, activation=config.activation, dropout=config.dropout)
-    for linear in (mlp.linear1, mlp.linear2):
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-    return Block(
-        LinformerAttention(config, d_model, max_len, E=E),
-        LayerNorm(d_model, eps=config.norm_eps),
-        mlp=mlp,
-        norm2=LayerNorm(d_model, eps=config.norm_eps),
-        dropout=config.dropout,
-    )
+    return block_around(lambda: LinformerAttention(config, d_model, max_len, E=E), config, d_model)
 
 
 class LinformerBackbone(Backbone):

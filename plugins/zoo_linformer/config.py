@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_block, check_choice, check_dropout
 
 COMPRESS = ("after", "before")
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 
 
 @dataclass
@@ -43,29 +42,14 @@ class LinformerConfig:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
-        if self.n_heads < 1:
-            raise ConfigError("n_heads", f"expected a positive number, got {self.n_heads}")
-        for name in ("d_qkv", "d_ff"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, f"expected a positive number, or 0 for the default, got {getattr(self, name)}")
-        d_qkv = self.d_qkv or shape.d_model
-        if d_qkv % self.n_heads:
-            width = f"d_qkv {d_qkv}" if self.d_qkv else f"d_model {d_qkv}"
-            raise ConfigError("n_heads", f"{self.n_heads} does not divide {width}")
+        check_block(self, shape)
+        check_dropout(self, "attn_dropout")
         if not 1 <= self.k <= shape.max_len:
             raise ConfigError("k", f"expected 1 to max_len {shape.max_len} compressed positions, got {self.k}")
-        if self.compress not in COMPRESS:
-            raise ConfigError("compress", f"{self.compress!r}: expected one of {', '.join(COMPRESS)}")
+        check_choice(self, "compress", COMPRESS)
         if self.per_head and self.compress == "before":
             raise ConfigError(
                 "per_head", "compress=before acts on the input, which has no heads yet; use compress=after"
             )
         if self.share_layers and not self.share_kv:
             raise ConfigError("share_layers", "one matrix for all layers is also one for keys and values; set share_kv")
-        if self.activation not in ACTIVATIONS:
-            raise ConfigError("activation", f"{self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
-        if self.norm_eps <= 0:
-            raise ConfigError("norm_eps", f"expected a positive number, got {self.norm_eps}")
-        for name in ("dropout", "attn_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(name, f"expected a number in [0, 1), got {getattr(self, name)}")

@@ -11,12 +11,14 @@ of a sequence give exactly what the whole gives.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, Output, Shape, State
-from zoo.nn import MLP, Block, LayerNorm, Mixer, ResidualStack, last_real
-from zoo.ops.attention import reference_attention
+from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, last_real, projections
+from zoo.ops.attention import join_heads, reference_attention, split_heads
 from zoo.ops.blocked import Side, blocked_attention
 from zoo.ops.rows import put_rows, take_rows
 from zoo_longformer.config import LongformerConfig
@@ -35,12 +37,7 @@ class LongformerAttention(Mixer):
         self.window = (back, 0 if causal else ahead)
         self.dilations = config.dilations(layer)
         self.cached = back * max(self.dilations)
-        self.q, self.k, self.v = (nn.Linear(d_model, d_qkv, bias=config.bias) for _ in range(3))
-        self.out = nn.Linear(d_qkv, d_model, bias=config.bias)
-        for linear in (self.q, self.k, self.v, self.out):
-            nn.init.xavier_uniform_(linear.weight)
-            if config.bias:
-                nn.init.zeros_(linear.bias)
+        self.q, self.k, self.v, self.out = projections(d_model, d_qkv, bias=config.bias)
         if self.n_global:
             self.q_global, self.k_global, self.v_global = (nn.Linear(d_model, d_qkv, bias=config.bias) for _ in "qkv")
             for theirs, own in ((self.q, self.q_global), (self.k, self.k_global), (self.v, self.v_global)):
@@ -54,13 +51,13 @@ class LongformerAttention(Mixer):
 
     def attend(self, x: Tensor, mask: Tensor | None, index: Tensor, real: Tensor) -> Tensor:
         """One whole sequence whose global tokens stand at index (B, g) where real (B, g): x (B, L, D) -> (B, L, D)."""
-        globals_ = None
+        H, globals_ = self.config.n_heads, None
         if index.shape[1]:
             chosen = x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))  # (B, g, D)
             q_g, k_g, v_g = self.q_global(chosen), self.k_global(x), self.v_global(x)
-            globals_ = Globals(index, real, self._heads(q_g), self._heads(k_g), self._heads(v_g))
+            globals_ = Globals(index, real, split_heads(q_g, H), split_heads(k_g, H), split_heads(v_g, H))
         y = longformer_attention(
-            *(self._heads(linear(x)) for linear in (self.q, self.k, self.v)),
+            *(split_heads(linear(x), H) for linear in (self.q, self.k, self.v)),
             window=self.window,
             dilation=self.dilations,
             globals_=globals_,
@@ -68,12 +65,13 @@ class LongformerAttention(Mixer):
             mask=mask,
             dropout=self._attn_dropout,
         )
-        return self._out(y)
+        return self.out(join_heads(y))  # (B, L, H d) -> (B, L, D)
 
     def _continue(self, x: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:
         """The causal form, with what earlier pieces left. Global token m is the one at position m of the whole."""
         (batch, length, _), P, g, device = x.shape, self.cached, self.n_global, x.device
-        q, k, v = (self._heads(linear(x)) for linear in (self.q, self.k, self.v))
+        H = self.config.n_heads
+        q, k, v = (split_heads(linear(x), H) for linear in (self.q, self.k, self.v))
         mask = torch.ones(batch, length, dtype=torch.bool, device=device) if mask is None else mask
         place = torch.arange(length, device=device)
         count = last_real(mask)  # (B,) tokens of this piece
@@ -93,7 +91,7 @@ class LongformerAttention(Mixer):
             index = source.clamp(0, length - 1)
             known = (source >= 0) & (source < count[:, None]) & mask.gather(1, index)
             chosen = x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))  # (B, g, D)
-            k_g, v_g = self._heads(self.k_global(chosen)), self._heads(self.v_global(chosen))
+            k_g, v_g = split_heads(self.k_global(chosen), H), split_heads(self.v_global(chosen), H)
             found = {
                 "far_k": take_rows(k, index + P),
                 "far_v": take_rows(v, index + P),
@@ -117,14 +115,14 @@ class LongformerAttention(Mixer):
         if g:
             visible = new["far_valid"][:, None, None] & torch.ones(g, g, dtype=torch.bool, device=device).tril()
             rows = reference_attention(
-                self._heads(self.q_global(chosen)),
+                split_heads(self.q_global(chosen), H),
                 new["global_k"],
                 new["global_v"],
                 visible=visible,
                 dropout=self._attn_dropout,
             )
             y = put_rows(y, torch.where(known, index, length), rows)
-        return self._out(y.masked_fill(~mask[:, None, :, None], 0)), new
+        return self.out(join_heads(y.masked_fill(~mask[:, None, :, None], 0))), new
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         y, state = self._continue(x_t[:, None], None, state)
@@ -155,29 +153,11 @@ class LongformerAttention(Mixer):
     def _attn_dropout(self) -> float:
         return self.config.attn_dropout if self.training else 0.0
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, L, H d) -> (B, H, L, d)"""
-        return x.unflatten(-1, (self.config.n_heads, -1)).transpose(1, 2)
-
-    def _out(self, y: Tensor) -> Tensor:
-        """(B, H, L, d) -> (B, L, D)"""
-        return self.out(y.transpose(1, 2).flatten(2))
-
 
 def longformer_block(config: LongformerConfig, d_model: int, *, layer: int, causal: bool) -> Block:
     """Attention and channel MLP of one layer."""
-    mlp = MLP(d_model, config.d_ff or 4 * d_model, activation=config.activation, dropout=config.dropout)
-    for linear in (mlp.linear1, mlp.linear2):
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-    return Block(
-        LongformerAttention(config, d_model, layer=layer, causal=causal),
-        LayerNorm(d_model, eps=config.norm_eps),
-        mlp=mlp,
-        norm2=LayerNorm(d_model, eps=config.norm_eps),
-        prenorm=config.prenorm,
-        dropout=config.dropout,
-    )
+    mixer = partial(LongformerAttention, config, d_model, layer=layer, causal=causal)
+    return block_around(mixer, config, d_model, prenorm=config.prenorm)
 
 
 class LongformerBackbone(Backbone):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from zoo import ConfigError, Shape
-
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+from zoo import ConfigError, Shape, check_block, check_dropout
 
 
 @dataclass
@@ -61,15 +59,8 @@ class LongformerConfig:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
-        if self.n_heads < 1:
-            raise ConfigError("n_heads", f"expected a positive number, got {self.n_heads}")
-        for name in ("d_qkv", "d_ff"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, f"expected a positive number, or 0 for the default, got {getattr(self, name)}")
-        d_qkv = self.d_qkv or shape.d_model
-        if d_qkv % self.n_heads:
-            width = f"d_qkv {d_qkv}" if self.d_qkv else f"d_model {d_qkv}"
-            raise ConfigError("n_heads", f"{self.n_heads} does not divide {width}")
+        check_block(self, shape)
+        check_dropout(self, "attn_dropout")
         for name in ("window", "dilation"):
             numbers = getattr(self, name)
             if len(numbers) not in (1, shape.n_layers):
@@ -86,10 +77,3 @@ class LongformerConfig:
             raise ConfigError("dilated_heads", f"expected 0 .. {self.n_heads} (n_heads), got {self.dilated_heads}")
         if self.n_global is not None and self.n_global < 0:
             raise ConfigError("n_global", f"expected 0 or more, got {self.n_global}")
-        if self.activation not in ACTIVATIONS:
-            raise ConfigError("activation", f"{self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
-        if self.norm_eps <= 0:
-            raise ConfigError("norm_eps", f"expected a positive number, got {self.norm_eps}")
-        for name in ("dropout", "attn_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(name, f"expected a number in [0, 1), got {getattr(self, name)}")

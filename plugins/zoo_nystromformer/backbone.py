@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, Output, Shape, State
-from zoo.nn import MLP, Block, LayerNorm, Mixer, ResidualStack, at_least_float32
+from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, at_least_float32, block_around, projections
+from zoo.ops.attention import join_heads, split_heads
 from zoo_nystromformer.config import NystromformerConfig
 from zoo_nystromformer.op import depthwise, nystrom_attention
 
@@ -30,14 +31,7 @@ class NystromAttention(Mixer):
         super().__init__()
         self.config = config
         d_qkv = config.d_qkv or d_model
-        self.q = nn.Linear(d_model, d_qkv, bias=config.bias)
-        self.k = nn.Linear(d_model, d_qkv, bias=config.bias)
-        self.v = nn.Linear(d_model, d_qkv, bias=config.bias)
-        self.out = nn.Linear(d_qkv, d_model, bias=config.bias)
-        for linear in (self.q, self.k, self.v, self.out):
-            nn.init.xavier_uniform_(linear.weight)
-            if config.bias:
-                nn.init.zeros_(linear.bias)
+        self.q, self.k, self.v, self.out = projections(d_model, d_qkv, bias=config.bias)
         self.conv: nn.Parameter | None = None
         if config.conv_kernel:
             # PyTorch's own for a depthwise convolution, as the paper's code leaves it
@@ -46,7 +40,7 @@ class NystromAttention(Mixer):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         c = self.config
-        q, k, v = (self.heads(linear(x)) for linear in (self.q, self.k, self.v))  # (B, H, L, d)
+        q, k, v = (split_heads(linear(x), c.n_heads) for linear in (self.q, self.k, self.v))  # (B, H, L, d)
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = (at_least_float32(t) for t in (q, k, v))
             if mask is not None and c.padding != "blind":
@@ -56,27 +50,12 @@ class NystromAttention(Mixer):
             )
             if self.conv is not None:
                 y = y + depthwise(v, self.conv.to(v.dtype))
-        return self.out(y.transpose(1, 2).flatten(2).to(x.dtype)), None  # (B, L, H d) -> (B, L, D)
-
-    def heads(self, x: Tensor) -> Tensor:
-        """(B, L, H d) -> (B, H, L, d)"""
-        return x.unflatten(-1, (self.config.n_heads, -1)).transpose(1, 2)
+        return self.out(join_heads(y).to(x.dtype)), None  # (B, L, H d) -> (B, L, D)
 
 
 def nystromformer_block(config: NystromformerConfig, d_model: int) -> Block:
     """h = x + NystromMHA(LN x), y = h + MLP(LN h), or post-norm."""
-    mlp = MLP(d_model, config.d_ff or 4 * d_model, activation=config.activation, dropout=config.dropout)
-    for linear in (mlp.linear1, mlp.linear2):
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-    return Block(
-        NystromAttention(config, d_model),
-        LayerNorm(d_model, eps=config.norm_eps),
-        mlp=mlp,
-        norm2=LayerNorm(d_model, eps=config.norm_eps),
-        prenorm=config.prenorm,
-        dropout=config.dropout,
-    )
+    return block_around(lambda: NystromAttention(config, d_model), config, d_model, prenorm=config.prenorm)
 
 
 class NystromformerBackbone(Backbone):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_block, check_choice, check_positive
 
 INITS = ("exact", "original")
 PADDING = ("real", "zero", "blind")
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 
 
 @dataclass
@@ -46,25 +45,11 @@ class NystromformerConfig:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
-        if self.n_heads < 1:
-            raise ConfigError("n_heads", f"expected a positive number, got {self.n_heads}")
-        for name in ("d_qkv", "d_ff"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, f"expected a positive number, or 0 for the default, got {getattr(self, name)}")
-        d_qkv = self.d_qkv or shape.d_model
-        if d_qkv % self.n_heads:
-            width = f"d_qkv {d_qkv}" if self.d_qkv else f"d_model {d_qkv}"
-            raise ConfigError("n_heads", f"{self.n_heads} does not divide {width}")
+        check_block(self, shape)
         if self.n_landmarks < 0:
             raise ConfigError("n_landmarks", f"expected a positive number, or 0 for none, got {self.n_landmarks}")
         if self.conv_kernel and (self.conv_kernel < 0 or self.conv_kernel % 2 == 0):
             raise ConfigError("conv_kernel", f"expected an odd number of taps, or 0 for none, got {self.conv_kernel}")
-        if self.pinv_iterations < 1:
-            raise ConfigError("pinv_iterations", f"expected a positive number, got {self.pinv_iterations}")
-        for name, allowed in (("pinv_init", INITS), ("padding", PADDING), ("activation", ACTIVATIONS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        if self.norm_eps <= 0:
-            raise ConfigError("norm_eps", f"expected a positive number, got {self.norm_eps}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"expected a number in [0, 1), got {self.dropout}")
+        check_positive(self, "pinv_iterations")
+        check_choice(self, "pinv_init", INITS)
+        check_choice(self, "padding", PADDING)

@@ -15,10 +15,11 @@ built and again by `on_step` at every `redraw_every`-th optimiser step, never in
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo import Backbone, Output, Shape, State
-from zoo.nn import MLP, Block, LayerNorm, Mixer, ResidualStack, at_least_float32
+from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, at_least_float32, block_around, projections
+from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.random_features import draw_features
 from zoo_performer.config import PerformerConfig
 from zoo_performer.op import NOTHING, FeatureMap, causal_linear_attention, causal_step, linear_attention
@@ -34,14 +35,7 @@ class PerformerAttention(Mixer):
         self.config, self.causal = config, causal
         d_qkv = config.d_qkv or d_model
         self.d_head = d_qkv // config.n_heads
-        self.q = nn.Linear(d_model, d_qkv, bias=config.bias)
-        self.k = nn.Linear(d_model, d_qkv, bias=config.bias)
-        self.v = nn.Linear(d_model, d_qkv, bias=config.bias)
-        self.out = nn.Linear(d_qkv, d_model, bias=config.bias)
-        for linear in (self.q, self.k, self.v, self.out):
-            nn.init.xavier_uniform_(linear.weight)
-            if config.bias:
-                nn.init.zeros_(linear.bias)
+        self.q, self.k, self.v, self.out = projections(d_model, d_qkv, bias=config.bias)
         self.n_features = config.features(self.d_head) if config.project else 0
         self.register_buffer("W", torch.empty(self.n_features, self.d_head) if config.project else None)
 
@@ -58,7 +52,7 @@ class PerformerAttention(Mixer):
         return FeatureMap(c.kernel, W, c.feature_eps, scaled=c.project, grad_shift=c.grad_shift)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
-        q, k, v = (self.heads(linear(x)) for linear in (self.q, self.k, self.v))  # (B, H, L, d)
+        q, k, v = (split_heads(linear(x), self.config.n_heads) for linear in (self.q, self.k, self.v))  # (B, H, L, d)
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = (at_least_float32(t) for t in (q, k, v))
             phi, floor = self.features(q.dtype), self.config.denominator_eps
@@ -69,11 +63,12 @@ class PerformerAttention(Mixer):
                 )
             else:
                 y = linear_attention(phi.queries(q), phi.keys(k, mask), v, mask=mask, denominator_eps=floor)
-        return self.out(y.transpose(1, 2).flatten(2).to(x.dtype)), state  # (B, L, H d) -> (B, L, D)
+        return self.out(join_heads(y).to(x.dtype)), state  # (B, L, H d) -> (B, L, D)
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """x_t (B, D) -> (B, D)"""
-        q, k, v = (self.heads(linear(x_t[:, None])) for linear in (self.q, self.k, self.v))  # (B, H, 1, d)
+        x, H = x_t[:, None], self.config.n_heads
+        q, k, v = (split_heads(linear(x), H) for linear in (self.q, self.k, self.v))  # (B, H, 1, d)
         with torch.autocast(x_t.device.type, enabled=False):
             q, k, v = (at_least_float32(t) for t in (q, k, v))
             phi = self.features(q.dtype)
@@ -87,10 +82,6 @@ class PerformerAttention(Mixer):
                 denominator_eps=self.config.denominator_eps,
             )
         return self.out(y.flatten(1).to(x_t.dtype)), state
-
-    def heads(self, x: Tensor) -> Tensor:
-        """(B, L, H d) -> (B, H, L, d)"""
-        return x.unflatten(-1, (self.config.n_heads, -1)).transpose(1, 2)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -118,17 +109,7 @@ class PerformerAttention(Mixer):
 
 def performer_block(config: PerformerConfig, d_model: int, *, causal: bool) -> Block:
     """h = x + FAVOR(LN x), y = h + MLP(LN h)."""
-    mlp = MLP(d_model, config.d_ff or 4 * d_model, activation=config.activation, dropout=config.dropout)
-    for linear in (mlp.linear1, mlp.linear2):
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-    return Block(
-        PerformerAttention(config, d_model, causal=causal),
-        LayerNorm(d_model, eps=config.norm_eps),
-        mlp=mlp,
-        norm2=LayerNorm(d_model, eps=config.norm_eps),
-        dropout=config.dropout,
-    )
+    return block_around(lambda: PerformerAttention(config, d_model, causal=causal), config, d_model)
 
 
 class PerformerBackbone(Backbone):

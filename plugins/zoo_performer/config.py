@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_block, check_choice, check_widths
 
 KERNELS = ("softmax", "hyperbolic", "relu")
 ROW_NORMS = ("gaussian", "sqrt_d")
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 
 
 @dataclass
@@ -59,19 +58,10 @@ class PerformerConfig:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
-        if self.n_heads < 1:
-            raise ConfigError("n_heads", f"expected a positive number, got {self.n_heads}")
-        for name in ("d_qkv", "d_ff", "n_features"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, f"expected a positive number, or 0 for the default, got {getattr(self, name)}")
-        d_qkv = self.d_qkv or shape.d_model
-        if d_qkv % self.n_heads:
-            width = f"d_qkv {d_qkv}" if self.d_qkv else f"d_model {d_qkv}"
-            raise ConfigError("n_heads", f"{self.n_heads} does not divide {width}")
-        if self.kernel not in KERNELS:
-            raise ConfigError("kernel", f"{self.kernel!r}: expected one of {', '.join(KERNELS)}")
-        if self.row_norms not in ROW_NORMS:
-            raise ConfigError("row_norms", f"{self.row_norms!r}: expected one of {', '.join(ROW_NORMS)}")
+        check_block(self, shape)
+        check_widths(self, "n_features")
+        check_choice(self, "kernel", KERNELS)
+        check_choice(self, "row_norms", ROW_NORMS)
         if not self.project and self.kernel != "relu":
             raise ConfigError("project", f"only kernel=relu works without random features, not {self.kernel}")
         if not self.project and self.n_features:
@@ -81,9 +71,3 @@ class PerformerConfig:
         for name in ("eps", "denominator_eps"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(name, f"expected a number from 0, got {getattr(self, name)}")
-        if self.activation not in ACTIVATIONS:
-            raise ConfigError("activation", f"{self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
-        if self.norm_eps <= 0:
-            raise ConfigError("norm_eps", f"expected a positive number, got {self.norm_eps}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"expected a number in [0, 1), got {self.dropout}")

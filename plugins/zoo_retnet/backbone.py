@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, Output, Shape, State
-from zoo.nn import ACTIVATIONS, Block, Mixer, ResidualStack, RMSNorm, at_least_float32, last_real
+from zoo.nn import ACTIVATIONS, Block, Mixer, ResidualStack, RMSNorm, at_least_float32, last_real, xavier
+from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.retention import advance, final_state, retention
 from zoo_retnet.config import RetNetConfig
 from zoo_retnet.op import decay_sums, group_norm, log_decays, published_denominator, turn, turn_state
@@ -33,9 +34,8 @@ class MultiScaleRetention(Mixer):
         self.v_proj = nn.Linear(D, V, bias=False)
         self.g_proj = nn.Linear(D, V, bias=False)
         self.out_proj = nn.Linear(V, D, bias=False)
-        for linear in (self.q_proj, self.k_proj, self.v_proj, self.g_proj):
-            nn.init.xavier_uniform_(linear.weight, gain=2**-2.5)
-        nn.init.xavier_uniform_(self.out_proj.weight, gain=2**-1)
+        xavier(self.q_proj, self.k_proj, self.v_proj, self.g_proj, gain=2**-2.5)
+        xavier(self.out_proj, gain=2**-1)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         """x (B, L, D), mask (B, L) -> y (B, L, D), state (causal) or None (bidirectional)."""
@@ -84,7 +84,7 @@ class MultiScaleRetention(Mixer):
     def gated(self, x: Tensor, o: Tensor) -> Tensor:
         """Group norm, gate and output projection: x (B, L, D), o (B, H, L, v) -> (B, L, D)."""
         with torch.autocast(x.device.type, enabled=False):
-            normed = group_norm(o, self.config.norm_eps).transpose(1, 2).flatten(2).to(x.dtype)
+            normed = join_heads(group_norm(o, self.config.norm_eps)).to(x.dtype)
         return self.out_proj(ACTIVATIONS[self.config.gate](self.g_proj(x)) * normed)
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
@@ -117,7 +117,7 @@ class MultiScaleRetention(Mixer):
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, L, H d) -> (B, H, L, d) in at least float32."""
-        return at_least_float32(x).unflatten(-1, (self.H, -1)).transpose(1, 2)
+        return split_heads(at_least_float32(x), self.H)
 
 
 class GLU(nn.Module):

@@ -29,7 +29,7 @@ from zoo.nn import (
     initialise_as_transformer_xl,
     mark,
 )
-from zoo.ops.attention import attention
+from zoo.ops.attention import attention, join_heads, split_heads
 from zoo.ops.memory import kept_rows, real_first, take_rows
 from zoo.ops.relative import distances, sinusoids
 from zoo_rmt.config import RMTConfig
@@ -62,10 +62,10 @@ class SelfAttention(Mixer):
         self.out = nn.Linear(n_heads * d_head, d_model, bias=bias)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
-        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k, v = (split_heads(part, self.n_heads) for part in self.qkv(x).chunk(3, dim=-1))
         visible = None if mask is None else mask[:, None]  # (B, 1, 1 or R, R)
         y = attention(q, k, v, visible=visible, dropout=self.dropout if self.training else 0.0)
-        return self.out(y.transpose(1, 2).flatten(2)), None  # (B, H, R, E) -> (B, R, D)
+        return self.out(join_heads(y)), None  # (B, R, H E) -> (B, R, D)
 
 
 class RMTBackbone(Backbone):

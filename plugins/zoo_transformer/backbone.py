@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, Output, Shape, State
-from zoo.nn import MLP, Block, LayerNorm, Mixer, ResidualStack, mark
-from zoo.ops.attention import attention
+from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, mark, xavier
+from zoo.ops.attention import attention, join_heads, split_heads
 from zoo.ops.positions import (
     alibi_key_bias,
     alibi_slopes,
@@ -43,14 +43,13 @@ class SelfAttention(Mixer):
         self.qkv = nn.Linear(d_model, 3 * d_qkv, bias=config.bias)
         self.out = nn.Linear(d_qkv, d_model, bias=config.bias)
         # PyTorch's own choice: Xavier on the fused matrix
-        nn.init.xavier_uniform_(self.qkv.weight)
+        xavier(self.qkv)
         if config.bias:
-            nn.init.zeros_(self.qkv.bias)
             nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         q, k, v = (
-            part.unflatten(-1, (self.config.n_heads, -1)).transpose(1, 2)  # (B, H, L, d)
+            split_heads(part, self.config.n_heads)  # (B, H, L, d)
             for part in self.qkv(x).chunk(3, dim=-1)
         )
         kind, seq_len, device = self.config.positions, x.shape[1], x.device
@@ -77,22 +76,12 @@ class SelfAttention(Mixer):
             symmetric_slopes=symmetric,
             dropout=self.config.attn_dropout if self.training else 0.0,
         )
-        return self.out(y.transpose(1, 2).flatten(2)), None  # (B, L, H d) -> (B, L, D)
+        return self.out(join_heads(y)), None  # (B, L, H d) -> (B, L, D)
 
 
 def transformer_block(config: TransformerConfig, d_model: int, *, causal: bool) -> Block:
     """h = x + MHA(LN x), y = h + MLP(LN h)."""
-    mlp = MLP(d_model, config.d_ff or 4 * d_model, activation=config.activation, dropout=config.dropout)
-    for linear in (mlp.linear1, mlp.linear2):
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-    return Block(
-        SelfAttention(config, d_model, causal=causal),
-        LayerNorm(d_model, eps=config.norm_eps),
-        mlp=mlp,
-        norm2=LayerNorm(d_model, eps=config.norm_eps),
-        dropout=config.dropout,
-    )
+    return block_around(lambda: SelfAttention(config, d_model, causal=causal), config, d_model)
 
 
 class TransformerBackbone(Backbone):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_block, check_choice, check_dropout
 
 POSITIONS = ("rope", "sinusoidal", "learned", "alibi")
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 
 
 @dataclass
@@ -37,17 +36,10 @@ class TransformerConfig:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
-        if self.n_heads < 1:
-            raise ConfigError("n_heads", f"expected a positive number, got {self.n_heads}")
-        for name in ("d_qkv", "d_ff"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, f"expected a positive number, or 0 for the default, got {getattr(self, name)}")
+        check_block(self, shape)
+        check_dropout(self, "attn_dropout")
+        check_choice(self, "positions", POSITIONS)
         d_qkv = self.d_qkv or shape.d_model
-        if d_qkv % self.n_heads:
-            width = f"d_qkv {d_qkv}" if self.d_qkv else f"d_model {d_qkv}"
-            raise ConfigError("n_heads", f"{self.n_heads} does not divide {width}")
-        if self.positions not in POSITIONS:
-            raise ConfigError("positions", f"{self.positions!r}: expected one of {', '.join(POSITIONS)}")
         d_head = d_qkv // self.n_heads
         if self.positions == "rope" and d_head % 2:
             raise ConfigError(
@@ -55,10 +47,3 @@ class TransformerConfig:
             )
         if self.positions == "rope" and self.rope_theta <= 1:
             raise ConfigError("rope_theta", f"expected a base above 1, got {self.rope_theta}")
-        if self.activation not in ACTIVATIONS:
-            raise ConfigError("activation", f"{self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
-        if self.norm_eps <= 0:
-            raise ConfigError("norm_eps", f"expected a positive number, got {self.norm_eps}")
-        for name in ("dropout", "attn_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(name, f"expected a number in [0, 1), got {getattr(self, name)}")

@@ -20,6 +20,16 @@ FORMS = {"attention": lambda device: ("torch", "reference")}
 """Forms of the op on any device, best first; for `choose` and `zoo doctor`."""
 
 
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """(B, L, H d) -> (B, H, L, d)"""
+    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def join_heads(y: Tensor) -> Tensor:
+    """(B, H, L, d) -> (B, L, H d)"""
+    return y.transpose(1, 2).flatten(2)
+
+
 def attention(
     q: Tensor,
     k: Tensor,
