@@ -22,16 +22,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else 
 @app.command()
 def arch(name: Name, parent: Parent = Path(), force: Force = False, as_json: Json = False) -> None:
     """A package with a small architecture that works: change its mixer into yours."""
-    _write("arch", name, parent, force, as_json, f"zoo bench --arch {name} --task listops --protocol smoke")
+    _write("arch", name, parent, force, as_json)
 
 
 @app.command()
 def task(name: Name, parent: Parent = Path(), force: Force = False, as_json: Json = False) -> None:
     """A package with a small generated task that works: change its examples into yours."""
-    _write("task", name, parent, force, as_json, f"zoo bench --arch transformer --task {name} --protocol smoke")
+    _write("task", name, parent, force, as_json)
 
 
-def _write(kind: Kind, name: str, parent: Path, force: bool, as_json: bool, run: str) -> None:
+def _write(kind: Kind, name: str, parent: Path, force: bool, as_json: bool) -> None:
+    from zoo.interface.registry import registry
     from zoo.scaffold import write
 
     made = write(kind, name, parent, force=force)
@@ -41,4 +42,7 @@ def _write(kind: Kind, name: str, parent: Path, force: bool, as_json: bool, run:
         return
     for file in made.files:
         print(made.folder / file)
+    known = registry()
+    arch, task = (name, next(iter(known.tasks))) if kind == "arch" else (next(iter(known.architectures)), name)
+    run = f"zoo bench --arch {arch} --task {task} --protocol smoke"
     print(f"\nNext:\n  pip install -e {made.folder}\n  zoo check {name}\n  {run}")

@@ -143,7 +143,7 @@ class Conversion:
     """Both directions of one architecture.
 
     model_type  `model_type` of config.json
-    prefix      what models with heads put before the base model's keys ("longformer.")
+    prefix      what models with heads put before the base model's keys ("bert.")
     read        config.json as a mapping -> Reading; raises `zoo.ConfigError` or `zoo.UserError` for a variant that the
                 plugin does not offer (an activation, a form of attention), naming the key and its value
     write       (our configuration, Shape) -> the config.json keys that `read` reads
