@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PerceiverConfig as TheirConfig
 from transformers import PerceiverForMaskedLM, PerceiverForSequenceClassification, PerceiverModel
 
 from tests.parity.live import built, copied, told
-from zoo import ConfigError, Shape
-from zoo.convert import Converted
+from zoo import ConfigError, DataError, Shape
+from zoo.convert import Converted, convert
 from zoo_perceiver.config import PerceiverConfig
 from zoo_perceiver.convert import CONVERSION
 
 FEW = settings(max_examples=20, deadline=None)
 SAME = {"rtol": 1e-9, "atol": 1e-10}
 VOCAB = 11
+SMALL = {"num_latents": 3, "num_self_attention_heads": 2, "num_cross_attention_heads": 2, "max_position_embeddings": 9}
 CLASSES = [PerceiverModel, PerceiverForMaskedLM, PerceiverForSequenceClassification]
 
 
@@ -173,3 +176,19 @@ def test_what_they_do_not_have_is_not_written(config: dict[str, Any], mode: str,
     with pytest.raises(ConfigError) as error:
         CONVERSION.write(PerceiverConfig(**config), Shape(d_model=8, n_layers=1, mode=mode, max_len=9))  # type: ignore[arg-type]
     assert error.value.key == key
+
+
+def test_a_decoder_that_does_not_fit_is_listed(tmp_path: Path) -> None:
+    model = live(PerceiverForSequenceClassification, d_model=4, d_latents=6, num_self_attends_per_block=1, **SMALL)
+    model.save_pretrained(tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf" / "model.safetensors")
+    del tensors["perceiver.decoder.decoder.output_position_encodings.position_embeddings"]
+    tensors["perceiver.decoder.decoder.decoding_cross_attention.mlp.dense1.bias"] = torch.zeros(7)
+    save_file(tensors, tmp_path / "hf" / "model.safetensors")
+    with pytest.raises(DataError) as caught:
+        convert("perceiver", tmp_path / "hf", tmp_path / "ours")
+    text = str(caught.value)
+    assert "2 tensors do not fit" in text
+    assert "missing: perceiver.decoder.decoder.output_position_encodings.position_embeddings" in text
+    assert "mlp.dense1.bias (7,), expected (6,) in our head.module.layer.mlp.linear1.bias" in text
+    assert not (tmp_path / "ours").exists()
