@@ -27,6 +27,19 @@ class Output(NamedTuple):
     aux: dict[str, Tensor] = {}  # noqa: RUF012  (never mutated: a NamedTuple default)
 
 
+def check_input(x: Tensor, mask: Tensor | None, shape: Shape) -> None:
+    """ValueError unless x is (B >= 1, L >= 1, D) with the D of `shape`, and mask (B, L) bool.
+
+    Broadcasting would make something of nearly everything else, and nobody would see that it is garbage.
+    """
+    if x.ndim != 3 or x.shape[-1] != shape.d_model or 0 in x.shape:
+        expected = f"(batch, seq_len, {shape.d_model}) with at least one row and one token"
+        raise ValueError(f"an input of shape {tuple(x.shape)}, expected {expected}")
+    if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
+        given = f"{mask.dtype} mask of shape {tuple(mask.shape)}"
+        raise ValueError(f"a {given} for an input of {tuple(x.shape[:2])}, expected bool of that shape")
+
+
 class Backbone(nn.Module):
     """A sequence-to-sequence map on vectors: no embeddings, heads, pooling or losses.
 
@@ -41,6 +54,11 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.shape = shape
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Output:
+        """`forward`, once the input is what the contract says. ValueError, with both numbers, for what does not fit."""
+        check_input(args[0] if args else kwargs["x"], kwargs.get("mask"), self.shape)
+        return super().__call__(*args, **kwargs)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """Map a sequence, or its next chunk (for "memory" architectures: its next segment).

@@ -129,6 +129,30 @@ def length_contract(subject: Subject) -> None:
 
 
 @check()
+def what_does_not_fit_is_refused(subject: Subject) -> None:
+    """An input of another width, an empty one, and a mask of another shape or kind are ValueErrors."""
+    for mode in subject.modes:
+        backbone = subject.build(mode)
+        x = subject.input(backbone, 8)
+        whole = torch.ones(2, 8, dtype=torch.bool)
+        misfits: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = {
+            "another width": (x[..., 1:], None),
+            "no tokens": (x[:, :0], None),
+            "no rows": (x[:0], None),
+            "two dimensions": (x[0], None),
+            "a shorter mask": (x, whole[:, 1:]),
+            "a mask of one row": (x, whole[:1]),
+            "a mask of numbers": (x, whole.to(x.dtype)),
+        }
+        for what, (given, mask) in misfits.items():
+            try:
+                backbone(given, mask=mask)
+            except ValueError:
+                continue
+            raise AssertionError(f"{mode}: {what}: no ValueError")
+
+
+@check()
 def float64_stays_float64(subject: Subject) -> None:
     """float64 in, float64 out, with the precision of float64."""
     for mode in subject.modes:
@@ -303,6 +327,7 @@ CHECKS: tuple[Check, ...] = (
     parameters_depend_on_shape_only,
     shapes,
     length_contract,
+    what_does_not_fit_is_refused,
     float64_stays_float64,
     finite_in_bf16,
     every_parameter_gets_a_gradient,
