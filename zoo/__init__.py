@@ -37,11 +37,13 @@ _PUBLIC = {
     "ZooError": "zoo.interface.errors",
     "bench": "zoo.api",
     "bert_outside": "zoo.interface.bert",
+    "check_batch_norm": "zoo.interface.checks",
     "check_block": "zoo.interface.checks",
     "check_choice": "zoo.interface.checks",
-    "check_dropout": "zoo.interface.checks",
+    "check_fraction": "zoo.interface.checks",
     "check_positive": "zoo.interface.checks",
     "check_state": "zoo.interface.state",
+    "check_step_sizes": "zoo.interface.checks",
     "check_widths": "zoo.interface.checks",
     "hookimpl": "zoo.interface.hookspecs",
     "registry": "zoo.interface.registry",
@@ -61,10 +63,12 @@ if TYPE_CHECKING:
     from zoo.interface.backbone import Output as Output
     from zoo.interface.backbone import State as State
     from zoo.interface.bert import bert_outside as bert_outside
+    from zoo.interface.checks import check_batch_norm as check_batch_norm
     from zoo.interface.checks import check_block as check_block
     from zoo.interface.checks import check_choice as check_choice
-    from zoo.interface.checks import check_dropout as check_dropout
+    from zoo.interface.checks import check_fraction as check_fraction
     from zoo.interface.checks import check_positive as check_positive
+    from zoo.interface.checks import check_step_sizes as check_step_sizes
     from zoo.interface.checks import check_widths as check_widths
     from zoo.interface.conversion import Conversion as Conversion
     from zoo.interface.conversion import Embedding as Embedding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_block, check_dropout, check_positive
+from zoo import ConfigError, Shape, check_block, check_fraction, check_positive
 
 
 @dataclass
@@ -44,7 +44,7 @@ class BigBirdConfig:
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
         check_block(self, shape)
-        check_dropout(self, "attn_dropout")
+        check_fraction(self, "attn_dropout")
         check_positive(self, "block_size")
         for name in ("n_random", "seed"):
             if getattr(self, name) < 0:

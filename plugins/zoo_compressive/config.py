@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive
 
 COMPRESSIONS = ("conv", "mean", "max")
 POSITIONS = ("sinusoidal", "learned")
@@ -47,20 +47,14 @@ class CompressiveConfig:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError when the backbone cannot be built for `shape`."""
-        for name in ("n_heads", "compression_rate"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
-        for name, allowed in (("compression", COMPRESSIONS), ("positions", POSITIONS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        check_positive(self, "n_heads", "compression_rate")
+        check_choice(self, "compression", COMPRESSIONS)
+        check_choice(self, "positions", POSITIONS)
         if self.d_head is None and shape.d_model % self.n_heads:
             raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}; or set d_head")
         if self.positions == "sinusoidal" and shape.d_model % 2:
             raise ConfigError("d_model", f"{shape.d_model} is odd; positions need as many sines as cosines")
-        for name in ("d_head", "d_ff", "c_mem_len", "clamp_len"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, f"expected a positive number or null, got {value}")
+        check_positive(self, "d_head", "d_ff", "c_mem_len", "clamp_len", optional=True)
         if self.mem_len is not None and self.mem_len < self.compression_rate:
             raise ConfigError(
                 "mem_len", f"{self.mem_len} rows are fewer than the {self.compression_rate} that are compressed to one"
@@ -69,9 +63,7 @@ class CompressiveConfig:
             raise ConfigError("clamp_len", f"{self.clamp_len}: learned positions have a vector for every distance")
         if self.reconstruction_weight < 0:
             raise ConfigError("reconstruction_weight", f"expected zero or more, got {self.reconstruction_weight}")
-        for name in ("dropout", "attn_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(name, f"expected a fraction in [0, 1), got {getattr(self, name)}")
+        check_fraction(self, "dropout", "attn_dropout")
 
     def sizes(self, shape: Shape) -> tuple[int, int]:
         """Rows of memory and of compressed memory per layer."""

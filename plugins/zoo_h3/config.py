@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_step_sizes
 
 CHOICES = {"disc": ("bilinear", "zoh"), "norm": ("layer", "rms", "batch")}
 
@@ -40,8 +40,7 @@ class H3Config:
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+            check_choice(self, name, allowed)
         if self.d_state < 2 or self.d_state % 2:
             raise ConfigError("d_state", f"conjugate pairs need an even number of at least 2, got {self.d_state}")
         if self.head_dim < 1 or shape.d_model % self.head_dim:
@@ -54,13 +53,10 @@ class H3Config:
             raise ConfigError("attn_layers", why)
         if self.attn_layers and (self.attn_heads < 1 or shape.d_model % self.attn_heads):
             raise ConfigError("attn_heads", f"{self.attn_heads} heads cannot share d_model={shape.d_model} evenly")
-        if not 0 < self.dt_min <= self.dt_max:
-            raise ConfigError("dt_min", f"expected 0 < dt_min <= dt_max, got {self.dt_min} and {self.dt_max}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"expected a probability in [0, 1), got {self.dropout}")
+        check_step_sizes(self)
+        check_fraction(self, "dropout")
         if self.init_std is not None and self.init_std <= 0:
             raise ConfigError("init_std", f"expected a positive deviation or null, got {self.init_std}")
         if self.ssm_lr is not None and self.ssm_lr < 0:
             raise ConfigError("ssm_lr", f"expected a learning rate >= 0 or null, got {self.ssm_lr}")
-        if self.norm == "batch" and shape.mode == "causal":
-            raise ConfigError("norm", "batch norm averages over time: a causal model would see the future; use layer")
+        check_batch_norm(self, shape)

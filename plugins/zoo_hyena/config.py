@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_fraction, check_positive
 
 
 @dataclass
@@ -60,12 +60,9 @@ class HyenaConfig:
             raise ConfigError("fast_decay_pct", f"expected 0 < fast_decay_pct <= slow_decay_pct, got {both}")
         if not 0 < self.decay_target < 1:
             raise ConfigError("decay_target", f"expected a number between 0 and 1, got {self.decay_target}")
-        for name in ("w", "norm_eps"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
+        check_positive(self, "w", "norm_eps")
         for name in ("filter_lr", "positions_lr", "shift"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ConfigError(name, f"expected a number of at least 0, got {value}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"expected 0 <= dropout < 1, got {self.dropout}")
+        check_fraction(self, "dropout")

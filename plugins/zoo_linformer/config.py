@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_block, check_choice, check_dropout
+from zoo import ConfigError, Shape, check_block, check_choice, check_fraction
 
 COMPRESS = ("after", "before")
 
@@ -43,7 +43,7 @@ class LinformerConfig:
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
         check_block(self, shape)
-        check_dropout(self, "attn_dropout")
+        check_fraction(self, "attn_dropout")
         if not 1 <= self.k <= shape.max_len:
             raise ConfigError("k", f"expected 1 to max_len {shape.max_len} compressed positions, got {self.k}")
         check_choice(self, "compress", COMPRESS)

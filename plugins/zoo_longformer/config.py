@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from zoo import ConfigError, Shape, check_block, check_dropout
+from zoo import ConfigError, Shape, check_block, check_fraction
 
 
 @dataclass
@@ -60,7 +60,7 @@ class LongformerConfig:
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
         check_block(self, shape)
-        check_dropout(self, "attn_dropout")
+        check_fraction(self, "attn_dropout")
         for name in ("window", "dilation"):
             numbers = getattr(self, name)
             if len(numbers) not in (1, shape.n_layers):

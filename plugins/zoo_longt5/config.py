@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive, check_widths
 
 ATTENTIONS = ("transient_global", "local")
 FFNS = ("gated_gelu", "relu")
@@ -44,19 +44,14 @@ class LongT5Config:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
-        for name in ("n_heads", "local_radius", "global_block"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
-        for name in ("d_kv", "d_ff", "n_decoder_layers"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, f"expected a positive number, or 0 for the default, got {getattr(self, name)}")
+        check_positive(self, "n_heads", "local_radius", "global_block", "norm_eps", "bias_lr_scale")
+        check_widths(self, "d_kv", "d_ff", "n_decoder_layers")
         if not self.d_kv and shape.d_model % self.n_heads:
             raise ConfigError(
                 "n_heads", f"{self.n_heads} does not divide d_model {shape.d_model}, and d_kv is not given"
             )
-        for name, allowed in (("attention", ATTENTIONS), ("ffn", FFNS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        check_choice(self, "attention", ATTENTIONS)
+        check_choice(self, "ffn", FFNS)
         if self.n_buckets < 4 or self.n_buckets % 2:
             raise ConfigError("n_buckets", f"expected an even number of at least 4, got {self.n_buckets}")
         # the encoder has a half of the buckets per direction, the decoder all of them for the past
@@ -66,11 +61,7 @@ class LongT5Config:
                 "max_distance",
                 f"{self.max_distance} must exceed the {exact} distances that n_buckets {self.n_buckets} keeps apart",
             )
-        for name in ("norm_eps", "bias_lr_scale"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"expected a number in [0, 1), got {self.dropout}")
+        check_fraction(self, "dropout")
 
     def head_width(self, d_model: int) -> int:
         """d_kv, or what follows from d_model."""

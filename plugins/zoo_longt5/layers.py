@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn import mark
+from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.positions import t5_buckets
 from zoo_longt5.config import LongT5Config
 
@@ -35,11 +36,11 @@ class Projections(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(B, L, H E) -> (B, H, L, E)"""
-        return x.unflatten(-1, (self.n_heads, self.d_kv)).transpose(1, 2)
+        return split_heads(x, self.n_heads)
 
     def join(self, y: Tensor) -> Tensor:
         """(B, H, L, E) -> (B, L, D)"""
-        return self.o(y.transpose(1, 2).flatten(2))
+        return self.o(join_heads(y))
 
 
 class FeedForward(nn.Module):

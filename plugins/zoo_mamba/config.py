@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive, check_step_sizes
 
 NORMS = ("rms", "layer")
 DT_INITS = ("random", "constant")
@@ -50,19 +50,12 @@ class MambaConfig:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
-        for name in ("d_state", "d_conv", "expand"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, f"expected at least 1, got {getattr(self, name)}")
+        check_positive(self, "d_state", "d_conv", "expand")
         d_inner = self.expand * shape.d_model
         if self.dt_rank is not None and not 1 <= self.dt_rank <= d_inner:
             raise ConfigError("dt_rank", f"expected 1 to d_inner = expand * d_model = {d_inner}, got {self.dt_rank}")
-        if not 0 < self.dt_min <= self.dt_max:
-            raise ConfigError("dt_min", f"expected 0 < dt_min <= dt_max, got {self.dt_min} and {self.dt_max}")
-        for name in ("dt_init_floor", "dt_scale", "norm_eps"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"expected 0 <= dropout < 1, got {self.dropout}")
-        for name, allowed in (("norm", NORMS), ("dt_init", DT_INITS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        check_step_sizes(self)
+        check_positive(self, "dt_init_floor", "dt_scale", "norm_eps")
+        check_fraction(self, "dropout")
+        check_choice(self, "norm", NORMS)
+        check_choice(self, "dt_init", DT_INITS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_positive, check_widths
 
 CHOICES = {
     "attention": ("softmax", "laplace", "relu2"),
@@ -58,13 +58,9 @@ class MegaConfig:
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        for name in ("d_attn", "d_value", "d_ff", "max_positions"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, f"expected a positive number, or 0 for the default, got {getattr(self, name)}")
-        if self.d_ema < 1:
-            raise ConfigError("d_ema", f"expected at least 1, got {self.d_ema}")
+            check_choice(self, name, allowed)
+        check_widths(self, "d_attn", "d_value", "d_ff", "max_positions")
+        check_positive(self, "d_ema")
         if self.bias == "rotary" and self.d_attn % 2:
             raise ConfigError("d_attn", f"the rotary bias turns pairs of channels: expected even, got {self.d_attn}")
         if self.chunk_size != -1 and self.chunk_size < 1:
@@ -81,7 +77,5 @@ class MegaConfig:
                 "truncation",
                 f"{self.truncation} taps: the recurrence that continues a causal sequence never ends; set null",
             )
-        if self.norm == "batch" and shape.mode == "causal":
-            raise ConfigError("norm", "batch norm averages over time: a causal model would see the future; use layer")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"expected a probability in [0, 1), got {self.dropout}")
+        check_batch_norm(self, shape)
+        check_fraction(self, "dropout")

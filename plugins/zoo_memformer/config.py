@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive
 
 WRITES = ("bmn", "gru")
 POSITIONS = ("absolute", "t5", "port")
@@ -39,22 +39,16 @@ class MemformerConfig:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError when the backbone cannot be built for `shape`."""
-        for name in ("n_heads", "n_slots", "n_updates", "d_ff", "n_decoder_layers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, f"expected a positive number, got {value}")
+        check_positive(self, "n_heads", "n_slots", "n_updates", "temperature")
+        check_positive(self, "d_ff", "n_decoder_layers", optional=True)
         if shape.d_model % self.n_heads:
             raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}")
-        for name, allowed in (("write", WRITES), ("positions", POSITIONS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        if not self.temperature > 0.0:
-            raise ConfigError("temperature", f"expected a positive number, got {self.temperature}")
+        check_choice(self, "write", WRITES)
+        check_choice(self, "positions", POSITIONS)
         if self.n_updates != 1 and self.write != "gru":
             raise ConfigError("n_updates", f"{self.n_updates} updates per segment need write=gru; bmn writes once")
         if self.n_decoder_layers is not None and shape.mode != "seq2seq":
             raise ConfigError(
                 "n_decoder_layers", f"{self.n_decoder_layers} decoder layers, but the {shape.mode} mode has no decoder"
             )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError("dropout", f"expected a fraction in [0, 1), got {self.dropout}")
+        check_fraction(self, "dropout")

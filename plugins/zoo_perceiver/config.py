@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_fraction, check_positive
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "squared_relu")
 
@@ -49,13 +49,8 @@ class PerceiverConfig:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError when the backbone cannot be built for `shape`."""
-        for name in ("n_latents", "n_heads", "n_cross_heads", "n_blocks", "widening", "cross_widening"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
-        for name in ("d_latents", "qk_channels", "v_channels"):
-            width = getattr(self, name)
-            if width is not None and width < 1:
-                raise ConfigError(name, f"expected null or a positive number, got {width}")
+        check_positive(self, "n_latents", "n_heads", "n_cross_heads", "n_blocks", "widening", "cross_widening")
+        check_positive(self, "d_latents", "qk_channels", "v_channels", optional=True)
         d_latents = self.latent_width(shape)
         keys = {"n_heads": self.qk_channels or d_latents, "n_cross_heads": self.qk_channels or shape.d_model}
         for name, qk_channels in keys.items():
@@ -69,8 +64,7 @@ class PerceiverConfig:
                 raise ConfigError(name, f"{heads} heads do not divide v_channels {self.v_channels}")
         if self.activation is not None and self.activation not in ACTIVATIONS:
             raise ConfigError("activation", f"{self.activation!r}: expected null or one of {', '.join(ACTIVATIONS)}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError("dropout", f"expected a fraction in [0, 1), got {self.dropout}")
+        check_fraction(self, "dropout")
         if shape.mode == "causal":
             if self.n_blocks != 1:
                 raise ConfigError("n_blocks", f"Perceiver AR repeats no block; only 1 applies, got {self.n_blocks}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.positions import rope, rope_tables, rotate
 
 
@@ -20,7 +21,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, n_heads: int, visible: Tensor | None
     rotary_dim  channels of each head turned by rotary positions; the queries then stand at the last N keys
     Returns (B, N, channels of v). Memory O((N + K) d): the (N, K) weights live inside PyTorch's kernel.
     """
-    q, k, v = (x.unflatten(-1, (n_heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, N or K, width)
+    q, k, v = (split_heads(x, n_heads) for x in (q, k, v))  # (B, H, N or K, width)
     if rotary_dim:
         position = torch.arange(k.shape[2], device=k.device)
         cos, sin = rope_tables(position, rope(rotary_dim, device=k.device))  # (K, rotary_dim/2)
@@ -32,7 +33,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, n_heads: int, visible: Tensor | None
         sees = visible.any(dim=-1, keepdim=True)
         # an empty softmax is opened and its result wiped, so that neither it nor its gradient is a NaN
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=visible | ~sees).masked_fill(~sees, 0.0)
-    return z.transpose(1, 2).flatten(2)
+    return join_heads(z)
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive
 
 CHOICES = {
     "form": ("chunkwise", "parallel", "recurrent"),
@@ -57,12 +57,9 @@ class RetNetConfig:
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        for name in ("n_heads", "chunk_size", "value_dim", "ffn_dim"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, f"expected at least 1, got {value}")
+            check_choice(self, name, allowed)
+        check_positive(self, "n_heads", "chunk_size", "norm_eps")
+        check_positive(self, "value_dim", "ffn_dim", optional=True)
         if shape.d_model % (2 * self.n_heads):
             why = f"{self.n_heads} heads of even width (keys turn in pairs) do not divide d_model={shape.d_model}"
             raise ConfigError("n_heads", why)
@@ -75,7 +72,4 @@ class RetNetConfig:
                 raise ConfigError("form", "the recurrent form only looks back; a bidirectional RetNet is chunkwise")
             if self.denominator == "published":
                 raise ConfigError("denominator", "published denominators exist for causal retention only; use common")
-        if not self.norm_eps > 0:
-            raise ConfigError("norm_eps", f"expected a positive number, got {self.norm_eps}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"expected 0 <= dropout < 1, got {self.dropout}")
+        check_fraction(self, "dropout")

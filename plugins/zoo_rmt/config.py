@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_fraction, check_positive
 
 CAUSAL_BODIES = ("transformer_xl", "transformer", "gpt2")
 BIDIRECTIONAL_BODIES = ("bert",)
@@ -46,13 +46,8 @@ class RMTConfig:
         if self.body not in ("auto", *allowed):
             raise ConfigError("body", f"{self.body!r}: {shape.mode} bodies are {', '.join(allowed)}")
         body = self.body_for(shape)
-        for name in ("num_mem_tokens", "n_heads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
-        for name in ("d_head", "d_ff"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, f"expected a positive number or null, got {value}")
+        check_positive(self, "num_mem_tokens", "n_heads")
+        check_positive(self, "d_head", "d_ff", optional=True)
         if self.d_head is None and shape.d_model % self.n_heads:
             raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}; or set d_head")
         if body in ("transformer_xl", "transformer") and shape.d_model % 2:
@@ -65,9 +60,7 @@ class RMTConfig:
             raise ConfigError("read_mem_from_cache", "there is no cache: mem_len is 0")
         if self.pre_lnorm and body in ("gpt2", "bert"):
             raise ConfigError("pre_lnorm", f"the body {body} has its own place for its norms")
-        for name in ("dropout", "attn_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(name, f"expected a fraction in [0, 1), got {getattr(self, name)}")
+        check_fraction(self, "dropout", "attn_dropout")
 
     def body_for(self, shape: Shape) -> str:
         """The body that `auto` stands for in this mode."""

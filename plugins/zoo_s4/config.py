@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_step_sizes
 
 CHOICES = {
     "kernel": ("dplr", "diag"),
@@ -49,8 +49,7 @@ class S4Config:
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+            check_choice(self, name, allowed)
         if self.d_state < 2 or self.d_state % 2:
             raise ConfigError("d_state", f"conjugate pairs need an even number of at least 2, got {self.d_state}")
         if self.n_ssm is not None and (self.n_ssm < 1 or shape.d_model % self.n_ssm):
@@ -59,13 +58,10 @@ class S4Config:
             raise ConfigError("init", f"kernel=dplr starts from legs, not {self.init!r}; use kernel=diag")
         if self.kernel == "dplr" and self.disc == "zoh":
             raise ConfigError("disc", "kernel=dplr has only the bilinear discretisation; zoh is for kernel=diag")
-        if not 0 < self.dt_min <= self.dt_max:
-            raise ConfigError("dt_min", f"expected 0 < dt_min <= dt_max, got {self.dt_min} and {self.dt_max}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"expected a probability in [0, 1), got {self.dropout}")
+        check_step_sizes(self)
+        check_fraction(self, "dropout")
         for name in ("ssm_lr", "dt_lr", "c_lr"):
             rate = getattr(self, name)
             if rate is not None and rate < 0:
                 raise ConfigError(name, f"expected a learning rate >= 0 or null, got {rate}")
-        if self.norm == "batch" and shape.mode == "causal":
-            raise ConfigError("norm", "batch norm averages over time: a causal model would see the future; use layer")
+        check_batch_norm(self, shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_positive, check_step_sizes
 
 CHOICES = {
     "disc": ("zoh", "bilinear"),
@@ -56,26 +56,17 @@ class S5Config:
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(name, f"{getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        for name in ("d_state", "blocks"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
+            check_choice(self, name, allowed)
+        check_positive(self, "d_state", "blocks")
         if self.d_state % (2 * self.blocks):
             even = 2 * self.blocks * max(1, round(self.d_state / (2 * self.blocks)))
             raise ConfigError(
                 "blocks",
                 f"d_state={self.d_state} does not make {self.blocks} blocks of even size; d_state={even} would",
             )
-        if not 0 < self.dt_min <= self.dt_max:
-            raise ConfigError("dt_min", f"expected 0 < dt_min <= dt_max, got {self.dt_min} and {self.dt_max}")
-        if self.step_rescale <= 0:
-            raise ConfigError("step_rescale", f"expected a positive number, got {self.step_rescale}")
-        if not 0 <= self.bn_momentum < 1:
-            raise ConfigError("bn_momentum", f"expected a share in [0, 1), got {self.bn_momentum}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"expected a probability in [0, 1), got {self.dropout}")
+        check_step_sizes(self)
+        check_positive(self, "step_rescale")
+        check_fraction(self, "bn_momentum", "dropout")
         if self.ssm_lr is not None and self.ssm_lr < 0:
             raise ConfigError("ssm_lr", f"expected a learning rate >= 0 or null, got {self.ssm_lr}")
-        if self.norm == "batch" and shape.mode == "causal":
-            raise ConfigError("norm", "batch norm averages over time: a causal model would see the future; use layer")
+        check_batch_norm(self, shape)

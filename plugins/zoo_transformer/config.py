@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_block, check_choice, check_dropout
+from zoo import ConfigError, Shape, check_block, check_choice, check_fraction
 
 POSITIONS = ("rope", "sinusoidal", "learned", "alibi")
 
@@ -37,7 +37,7 @@ class TransformerConfig:
     def check(self, shape: Shape) -> None:
         """Raise ConfigError for what cannot be built."""
         check_block(self, shape)
-        check_dropout(self, "attn_dropout")
+        check_fraction(self, "attn_dropout")
         check_choice(self, "positions", POSITIONS)
         d_qkv = self.d_qkv or shape.d_model
         d_head = d_qkv // self.n_heads

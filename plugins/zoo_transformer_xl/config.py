@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, Shape, check_fraction, check_positive
 
 
 @dataclass
@@ -34,22 +34,16 @@ class TransformerXLConfig:
 
     def check(self, shape: Shape) -> None:
         """Raise ConfigError when the backbone cannot be built for `shape`."""
-        if self.n_heads < 1:
-            raise ConfigError("n_heads", f"expected a positive number, got {self.n_heads}")
+        check_positive(self, "n_heads")
         if self.d_head is None and shape.d_model % self.n_heads:
             raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}; or set d_head")
         if shape.d_model % 2:
             raise ConfigError("d_model", f"{shape.d_model} is odd; positions need as many sines as cosines")
-        for name in ("d_head", "d_ff", "clamp_len"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, f"expected a positive number or null, got {value}")
+        check_positive(self, "d_head", "d_ff", "clamp_len", optional=True)
         if self.mem_len is not None and self.mem_len < 0:
             raise ConfigError("mem_len", f"expected zero or more rows, or null, got {self.mem_len}")
         if self.same_length and self.mem_len == 0:
             raise ConfigError("same_length", "a window of mem_len = 0 keys shows a token nothing, not even itself")
         if self.same_length and shape.mode != "causal":
             raise ConfigError("same_length", f"a window over the past; it has no meaning in the {shape.mode} mode")
-        for name in ("dropout", "attn_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(name, f"expected a fraction in [0, 1), got {getattr(self, name)}")
+        check_fraction(self, "dropout", "attn_dropout")

@@ -207,8 +207,8 @@ def test_a_and_d_carry_no_weight_decay() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("d_state", 0, "at least 1, got 0"),
-        ("d_conv", 0, "at least 1, got 0"),
+        ("d_state", 0, "a positive number, got 0"),
+        ("d_conv", 0, "a positive number, got 0"),
         ("dt_rank", 17, "d_inner = expand \\* d_model = 16, got 17"),
         ("dt_min", 0.2, "got 0.2 and 0.1"),
         ("norm", "batch", "'batch': expected one of rms, layer"),

@@ -29,6 +29,19 @@ class BlockConfig(Protocol):
     dropout: float
 
 
+class StepSizes(Protocol):
+    """The range that step sizes of a state space model start in."""
+
+    dt_min: float
+    dt_max: float
+
+
+class Normed(Protocol):
+    """The name of a norm: layer, rms, batch …"""
+
+    norm: str
+
+
 def check_block(config: BlockConfig, shape: Shape) -> None:
     """The fields of BlockConfig: heads that divide d_qkv (or d_model), widths, activation, norm_eps, dropout."""
     check_positive(config, "n_heads", "norm_eps")
@@ -38,7 +51,7 @@ def check_block(config: BlockConfig, shape: Shape) -> None:
         width = f"d_qkv {d_qkv}" if config.d_qkv else f"d_model {d_qkv}"
         raise ConfigError("n_heads", f"{config.n_heads} does not divide {width}")
     check_choice(config, "activation", BLOCK_ACTIVATIONS)
-    check_dropout(config, "dropout")
+    check_fraction(config, "dropout")
 
 
 def check_positive(config: object, *names: str, optional: bool = False) -> None:
@@ -63,8 +76,20 @@ def check_choice(config: object, name: str, allowed: Sequence[str]) -> None:
         raise ConfigError(name, f"{value!r}: expected one of {', '.join(allowed)}")
 
 
-def check_dropout(config: object, *names: str) -> None:
+def check_fraction(config: object, *names: str) -> None:
     """Numbers in [0, 1)."""
     for name in names:
         if not 0 <= getattr(config, name) < 1:
             raise ConfigError(name, f"expected a number in [0, 1), got {getattr(config, name)}")
+
+
+def check_step_sizes(config: StepSizes) -> None:
+    """0 < dt_min <= dt_max."""
+    if not 0 < config.dt_min <= config.dt_max:
+        raise ConfigError("dt_min", f"expected 0 < dt_min <= dt_max, got {config.dt_min} and {config.dt_max}")
+
+
+def check_batch_norm(config: Normed, shape: Shape) -> None:
+    """norm=batch is for modes without causality."""
+    if config.norm == "batch" and shape.mode == "causal":
+        raise ConfigError("norm", "batch norm averages over time: a causal model would see the future; use layer")
