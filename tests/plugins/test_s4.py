@@ -311,7 +311,7 @@ def test_presets_fit_the_configuration() -> None:
             max_len=16384,
         )
         record.check(config, shape)
-        assert task in {"listops", "text", "image", "pathfinder", "pathx"}
+        assert task in {"listops", "text", "retrieval", "image", "pathfinder", "pathx"}
     pathx = PRESETS["pathx", "paper"].values
     assert pathx["arch.dt_min"] == 1e-4
     assert pathx["arch.n_ssm"] is None
