@@ -36,7 +36,13 @@ _PUBLIC = {
     "Weight": "zoo.interface.conversion",
     "ZooError": "zoo.interface.errors",
     "bench": "zoo.api",
+    "bert_activation": "zoo.interface.bert_layers",
+    "bert_arch": "zoo.interface.bert_layers",
+    "bert_check": "zoo.interface.bert_layers",
+    "bert_keys": "zoo.interface.bert_layers",
+    "bert_layer": "zoo.interface.bert_layers",
     "bert_outside": "zoo.interface.bert",
+    "bert_shape": "zoo.interface.bert_layers",
     "check_batch_norm": "zoo.interface.checks",
     "check_block": "zoo.interface.checks",
     "check_choice": "zoo.interface.checks",
@@ -63,6 +69,12 @@ if TYPE_CHECKING:
     from zoo.interface.backbone import Output as Output
     from zoo.interface.backbone import State as State
     from zoo.interface.bert import bert_outside as bert_outside
+    from zoo.interface.bert_layers import bert_activation as bert_activation
+    from zoo.interface.bert_layers import bert_arch as bert_arch
+    from zoo.interface.bert_layers import bert_check as bert_check
+    from zoo.interface.bert_layers import bert_keys as bert_keys
+    from zoo.interface.bert_layers import bert_layer as bert_layer
+    from zoo.interface.bert_layers import bert_shape as bert_shape
     from zoo.interface.checks import check_batch_norm as check_batch_norm
     from zoo.interface.checks import check_block as check_block
     from zoo.interface.checks import check_choice as check_choice

@@ -234,7 +234,7 @@ SHAPE = Shape(d_model=16, n_layers=2, mode="bidirectional", max_len=32)
 @pytest.mark.parametrize(
     ("change", "key", "message"),
     [
-        ({"prenorm": True}, "prenorm", "True: transformers' Nyströmformer has False only"),
+        ({"prenorm": True}, "prenorm", "True: .* norms stand after"),
         ({"padding": "real"}, "padding", "'real'.* has 'blind' only"),
         ({"pinv_init": "exact"}, "pinv_init", "'exact'.* has 'original' only"),
         ({"bias": False}, "bias", "False"),

@@ -10,11 +10,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import Shape, bert_layer
 from zoo.nn import Block
 from zoo_bigbird.backbone import BigBirdAttention, BigBirdBackbone, bigbird_block
 from zoo_bigbird.config import BigBirdConfig
-from zoo_bigbird.convert import LAYER
 from zoo_bigbird.op import Pattern, bigbird_attention, causal_pattern, two_way_pattern
 
 COMMON = {"batch", "length", "lengths", "causal", "heads", "block_size", "num_random_blocks"}
@@ -134,12 +133,8 @@ def attention(case: Case) -> dict[str, Tensor]:
     return {"out.y": call(mixer, weights, x, mask=mask)[0][:, : config["length"]]}
 
 
-def layer_weights(params: dict[str, Tensor], theirs: str = "", ours: str = "") -> dict[str, Tensor]:
-    return {
-        f"{ours}{mine}.{kind}": params[f"{theirs}{name}.{kind}"]
-        for mine, name in LAYER.items()
-        for kind in ("weight", "bias")
-    }
+def taken(params: dict[str, Tensor], theirs: str = "", ours: str = "") -> dict[str, Tensor]:
+    return {w.ours: params[source] for w in bert_layer(ours, theirs) for source in w.sources}
 
 
 def layer(case: Case) -> dict[str, Tensor]:
@@ -158,7 +153,7 @@ def layer(case: Case) -> dict[str, Tensor]:
     x, mask = extended(case, case.inputs["x"])
     block = bigbird_block(ours, config["d_model"], layer=0, causal=config["causal"], max_len=x.shape[1])
     place_pattern(block.mixer, pattern_of(case, case.inputs["rand_attn"]))
-    y = call(block, layer_weights(case.params), x, mask=mask)[0]
+    y = call(block, taken(case.params), x, mask=mask)[0]
     return {"out.y": at_real(case, y[:, : config["length"]])}
 
 
@@ -219,6 +214,6 @@ def model(case: Case) -> dict[str, Tensor]:
     for n, block in enumerate(backbone.stack.blocks):
         assert isinstance(block, Block)
         place_pattern(block.mixer, pattern_of(case, case.inputs["rand_attn"][n]))
-        weights |= layer_weights(params, f"encoder.layer.{n}.", f"stack.blocks.{n}.")
+        weights |= taken(params, f"encoder.layer.{n}.", f"stack.blocks.{n}.")
     y = call(backbone, weights, x, mask=mask).hidden
     return {"out.y": at_real(case, y[:, :length])}

@@ -14,7 +14,7 @@ from zoo import Shape
 from zoo.nn import Block
 from zoo_longformer.backbone import LongformerAttention, LongformerBackbone, longformer_block
 from zoo_longformer.config import LongformerConfig
-from zoo_longformer.convert import LAYER
+from zoo_longformer.convert import layer_weights
 from zoo_longformer.op import longformer_attention
 
 COMMON = {"batch", "length", "lengths", "global_positions", "causal", "heads", "one_sided_window", "attention_window"}
@@ -140,12 +140,8 @@ def attention(case: Case) -> dict[str, Tensor]:
     return {"out.y": call(mixer, weights, case.inputs["x"], mask=mask_of(case))[0]}
 
 
-def layer_weights(params: dict[str, Tensor], theirs: str = "", ours: str = "") -> dict[str, Tensor]:
-    return {
-        f"{ours}{mine}.{kind}": params[f"{theirs}{name}.{kind}"]
-        for mine, name in LAYER.items()
-        for kind in ("weight", "bias")
-    }
+def taken(params: dict[str, Tensor], theirs: str = "", ours: str = "") -> dict[str, Tensor]:
+    return {w.ours: params[source] for w in layer_weights(ours, theirs) for source in w.sources}
 
 
 def layer(case: Case) -> dict[str, Tensor]:
@@ -165,7 +161,7 @@ def layer(case: Case) -> dict[str, Tensor]:
     )
     block = longformer_block(ours, config["d_model"], layer=0, causal=config["causal"])
     place_globals(block.mixer, *globals_of(case))
-    return {"out.y": at_real(case, call(block, layer_weights(case.params), case.inputs["x"], mask=mask_of(case))[0])}
+    return {"out.y": at_real(case, call(block, taken(case.params), case.inputs["x"], mask=mask_of(case))[0])}
 
 
 def lra_block(case: Case) -> dict[str, Tensor]:
@@ -251,6 +247,6 @@ def model(case: Case) -> dict[str, Tensor]:
         place_globals(block.mixer, *globals_of(case))
     weights: dict[str, Tensor] = {}
     for n in range(len(windows)):
-        weights |= layer_weights(params, f"encoder.layer.{n}.", f"stack.blocks.{n}.")
+        weights |= taken(params, f"encoder.layer.{n}.", f"stack.blocks.{n}.")
     y = call(backbone, weights, x, mask=mask_of(case)).hidden
     return {"out.y": at_real(case, y)}
