@@ -312,8 +312,13 @@ def test_what_is_there_is_kept_without_force(checkpoint: Path, tmp_path: Path) -
 def test_the_command(checkpoint: Path, tmp_path: Path) -> None:
     def zoo(*args: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "zoo", "convert", *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True)
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
+    named = zoo("--arch", "mamba", "--from", checkpoint)
+    assert named.returncode == 0, named.stderr
+    assert (tmp_path / "hf-zoo" / "zoo.json").is_file()
+    assert zoo("--arch", "mamba", "--from", tmp_path / "hf-zoo").returncode == 0
+    assert (tmp_path / "hf-zoo-huggingface" / "config.json").is_file()
     done = zoo("--arch", "mamba", "--from", checkpoint, "--to", tmp_path / "ours", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["form"] == "zoo"

@@ -12,7 +12,9 @@ import typer
 def convert(
     arch: Annotated[str, typer.Option(help="The architecture.")],
     source: Annotated[Path, typer.Option("--from", help="A Hugging Face directory, or one that zoo convert wrote.")],
-    target: Annotated[Path, typer.Option("--to", help="The directory to write.")],
+    target: Annotated[
+        Path | None, typer.Option("--to", help="The directory to write [beside you: its name, -zoo or -huggingface].")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace that directory.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")] = False,
 ) -> None:

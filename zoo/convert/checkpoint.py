@@ -44,8 +44,9 @@ class Done:
     parameters: int
 
 
-def convert(name: str, source: Path, target: Path, *, force: bool = False) -> Done:
-    """Convert the checkpoint in `source` into the other form, in `target`.
+def convert(name: str, source: Path, target: Path | None = None, *, force: bool = False) -> Done:
+    """Convert the checkpoint in `source` into the other form, in `target` (by default NAME-zoo or NAME-huggingface in
+    the current folder).
 
     A directory with zoo.json is ours and becomes a Hugging Face one; one with config.json becomes ours. Raises
     UserError or DataError, and then has written nothing.
@@ -54,11 +55,13 @@ def convert(name: str, source: Path, target: Path, *, force: bool = False) -> Do
     conversion = entry.record.load_conversion()
     if not source.is_dir():
         raise UserError(f"{source}: no such directory; a checkpoint is a directory with {THEIRS} and *.safetensors")
+    ours = (source / OURS).is_file()
+    target = target or Path(f"{source.resolve().name}-{'huggingface' if ours else 'zoo'}")
     if target.exists() and not force:
         raise UserError(f"{target} is there already; --force replaces it")
     if target.exists() and target.resolve() == source.resolve():
         raise UserError(f"{target} is the checkpoint itself")
-    if (source / OURS).is_file():
+    if ours:
         model, about = _load(source, expected=name)
         theirs = to_theirs(model.state_dict(), model.weights(conversion)) | model.carried
         # what was read says more than our own words for it: sizes of tables, names of labels, special tokens
@@ -77,9 +80,9 @@ def convert(name: str, source: Path, target: Path, *, force: bool = False) -> Do
         "outside": {**asdict(model.outside), "aliases": dict(model.outside.aliases)},
         "huggingface": config,
     }
-    ours = dict(model.state_dict()) | {CARRIED + key: tensor for key, tensor in model.carried.items()}
-    _write(target, {OURS: about}, ours)
-    return Done(target, "zoo", name, len(ours), _count(ours))
+    tensors = dict(model.state_dict()) | {CARRIED + key: tensor for key, tensor in model.carried.items()}
+    _write(target, {OURS: about}, tensors)
+    return Done(target, "zoo", name, len(tensors), _count(tensors))
 
 
 def from_huggingface(
