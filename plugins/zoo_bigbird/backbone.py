@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zoo import Backbone, Output, Shape, State
 from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, last_real, projections
 from zoo.ops.attention import attention, join_heads, split_heads
+from zoo.ops.blocked import Side
 from zoo_bigbird.config import BigBirdConfig
 from zoo_bigbird.op import Pattern, bigbird_attention, causal_pattern, draw_blocks, two_way_pattern
 
@@ -48,8 +49,20 @@ class BigBirdAttention(Mixer):
             y = attention(q, k, v, mask=mask, dropout=dropout)
             y = y if mask is None else y.masked_fill(~mask[:, None, :, None], 0)
         else:
-            y = bigbird_attention(q, k, v, pattern=pattern, block=self.config.block_size, mask=mask, dropout=dropout)
+            again = self.first_again(k, v, mask) if self.config.random_blocks == "first" else None
+            y = bigbird_attention(
+                q, k, v, pattern=pattern, block=self.config.block_size, side=again, mask=mask, dropout=dropout
+            )
         return self.out(join_heads(y)), None  # (B, H, L, d) -> (B, L, D)
+
+    def first_again(self, k: Tensor, v: Tensor, mask: Tensor | None) -> Side:
+        """The keys of block 0, n_random times more, for examples that are not attended to in full."""
+        S, r = self.config.block_size, self.config.n_random
+        real = None
+        if mask is not None:
+            sparse = last_real(mask) > self.config.full_below * S
+            real = (mask[:, :S] & sparse[:, None]).repeat(1, r)
+        return Side(k[:, :, :S].repeat(1, 1, r, 1), v[:, :, :S].repeat(1, 1, r, 1), real)
 
     def pattern(self, length: int, mask: Tensor | None) -> Pattern | None:
         """Who sees whom in a call; None where all examples are so short that everybody sees everybody."""
@@ -76,6 +89,8 @@ class BigBirdAttention(Mixer):
     def random_blocks(self, n: int, count: Tensor | None = None) -> Tensor:
         """The random blocks of each of n blocks: (B or 1, H, n, r). count (B or 1,): blocks of each example."""
         b = torch.arange(n, device=self.draws.device)
+        if self.config.random_blocks == "first":
+            return self.draws.new_empty(1, 1, n, 0)
         if self.causal:
             return draw_blocks(self.draws[:, :n], (b + 1)[None], torch.stack([0 * b, b - 1, b], -1)[None])
         count = torch.tensor([n], device=self.draws.device) if count is None else count

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from zoo import ConfigError, Shape, check_block, check_fraction, check_positive
 
+RANDOM_BLOCKS = ("drawn", "first")
+
 
 @dataclass
 class BigBirdConfig:
@@ -15,6 +17,8 @@ class BigBirdConfig:
     """Tokens of a block."""
     n_random: int = 3
     """Random blocks that every block sees besides its window and the global ones."""
+    random_blocks: str = "drawn"
+    """drawn | first: block 0 again in place of each random block, counted every time, as transformers evaluates."""
     seed: int = 0
     """Decides which blocks are the random ones, with layer and head; not the run's seed."""
     n_heads: int = 4
@@ -46,6 +50,10 @@ class BigBirdConfig:
         check_block(self, shape)
         check_fraction(self, "attn_dropout")
         check_positive(self, "block_size")
+        if self.random_blocks not in RANDOM_BLOCKS:
+            raise ConfigError("random_blocks", f"{self.random_blocks!r}: expected one of {', '.join(RANDOM_BLOCKS)}")
+        if self.random_blocks == "first" and shape.mode == "causal":
+            raise ConfigError("random_blocks", "'first' is transformers' evaluation, which is bidirectional")
         for name in ("n_random", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(name, f"expected 0 or more, got {getattr(self, name)}")

@@ -39,7 +39,6 @@ def weights(config: BigBirdConfig, shape: Shape) -> tuple[Weight, ...]:
 def read(theirs: Mapping[str, Any]) -> Reading:
     """config.json. Keys that it leaves out have the defaults of transformers' BigBirdConfig."""
     for key, default, offered in (
-        ("attention_type", "block_sparse", "block_sparse"),  # original_full is BERT's
         ("use_bias", True, True),  # without, they leave the biases out of three projections of four
         ("is_decoder", False, False),
         ("add_cross_attention", False, False),
@@ -47,14 +46,20 @@ def read(theirs: Mapping[str, Any]) -> Reading:
         value = theirs.get(key, default)
         if value != offered:
             raise ConfigError(key, f"{value!r}: {TITLE} is offered with {offered!r}")
+    kind = theirs.get("attention_type", "block_sparse")
+    if kind not in ("block_sparse", "original_full"):
+        raise ConfigError("attention_type", f"{kind!r}: {TITLE} is offered with 'block_sparse' and 'original_full'")
+    longest = theirs.get("max_position_embeddings", 4096)
     return Reading(
         arch={
-            "block_size": theirs.get("block_size", 64),
+            # BERT's attention is that of a single block
+            "block_size": longest if kind == "original_full" else theirs.get("block_size", 64),
             "n_random": theirs.get("num_random_blocks", 3),
+            "random_blocks": "first",
             "attn_dropout": theirs.get("attention_probs_dropout_prob", 0.1),
         }
         | bert_arch(theirs, title=TITLE, activation="gelu_new", norm_eps=1e-12),
-        shape=bert_shape(theirs, max_len=theirs.get("max_position_embeddings", 4096)),
+        shape=bert_shape(theirs, max_len=longest),
     )
 
 
@@ -76,8 +81,12 @@ def outside(theirs: Mapping[str, Any]) -> Outside:
 def write(config: BigBirdConfig, shape: Shape) -> dict[str, Any]:
     """The keys that `read` reads."""
     _check(config, shape)
+    full = config.block_size >= shape.max_len
+    if not full and config.random_blocks != "first":
+        why = "transformers evaluates with 'first', so that longer inputs would have other logits there"
+        raise ConfigError("random_blocks", f"{config.random_blocks!r}: {why}")
     return bert_keys(config, shape) | {
-        "attention_type": "block_sparse",
+        "attention_type": "original_full" if full else "block_sparse",
         "use_bias": True,
         "block_size": config.block_size,
         "num_random_blocks": config.n_random,

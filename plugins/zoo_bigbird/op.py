@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops.attention import attention
-from zoo.ops.blocked import blocked_attention
+from zoo.ops.blocked import Side, blocked_attention
 from zoo.ops.rows import put_rows, take_rows
 
 
@@ -40,13 +40,17 @@ def bigbird_attention(
     *,
     pattern: Pattern,
     block: int,
+    side: Side | None = None,
     mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """q, k, v (B, H, L, d), mask (B, L) -> (B, H, L, d); zero at pads. Time and memory O(L S T + S L)."""
+    """q, k, v (B, H, L, d), mask (B, L) -> (B, H, L, d); zero at pads. Time and memory O(L S T + S L).
+
+    side  keys that all queries but those of the two global blocks see besides
+    """
     (batch, _, length, _), table = q.shape, pattern.table
     causal = pattern.last is None
-    y = blocked_attention(q, k, v, table=table, block=block, causal=causal, mask=mask, dropout=dropout)
+    y = blocked_attention(q, k, v, table=table, block=block, side=side, causal=causal, mask=mask, dropout=dropout)
     if pattern.last is not None:
         last = pattern.last.expand(batch)[:, None]  # (B, 1)
         within = torch.arange(block, device=q.device)

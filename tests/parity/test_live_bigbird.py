@@ -16,8 +16,8 @@ from zoo.interface.registry import registry
 from zoo_bigbird.convert import CONVERSION
 
 
-def pair(**fields: Any) -> tuple[BigBirdModel, Backbone]:
-    """A small random model of theirs, and ours with its weights, both float64."""
+def pair(arch: dict[str, Any], **fields: Any) -> tuple[BigBirdModel, Backbone]:
+    """A small random model of theirs, and ours with its weights and the settings `arch` besides, both float64."""
     theirs = BigBirdModel(
         BigBirdConfig(
             vocab_size=20, intermediate_size=10, max_position_embeddings=128, initializer_range=0.5, **fields
@@ -27,7 +27,7 @@ def pair(**fields: Any) -> tuple[BigBirdModel, Backbone]:
     theirs = theirs.double().eval()
     reading = CONVERSION.read(theirs.config.to_dict())
     architecture = registry().architecture("bigbird").record
-    config = architecture.load_config()(**reading.arch)
+    config = architecture.load_config()(**reading.arch | arch)
     ours = architecture.build(config, reading.shape).double().eval()
     source = theirs.state_dict()
     mapped = CONVERSION.weights(config, reading.shape)
@@ -46,6 +46,7 @@ def compare(theirs: BigBirdModel, ours: Backbone, mask: Tensor) -> None:
     torch.testing.assert_close(hidden[mask], expected[mask], rtol=1e-8, atol=1e-8)
 
 
+DRAWN: dict[str, Any] = {"random_blocks": "drawn", "block_size": 4}
 SIZES = {
     "block": st.integers(2, 5),
     "n_random": st.integers(1, 3),
@@ -56,9 +57,12 @@ SIZES = {
 }
 
 
-def build(block: int, n_random: int, heads: int, n_layers: int, activation: str, seed: int) -> Any:
+def build(
+    block: int, n_random: int, heads: int, n_layers: int, activation: str, seed: int, arch: dict[str, Any] | None = None
+) -> Any:
     torch.manual_seed(seed)
     return pair(
+        arch or {},
         hidden_size=4 * heads,
         num_hidden_layers=n_layers,
         num_attention_heads=heads,
@@ -69,23 +73,51 @@ def build(block: int, n_random: int, heads: int, n_layers: int, activation: str,
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(more=st.integers(1, 30), short=st.lists(st.integers(0, 4), min_size=1, max_size=3), **SIZES)
+@given(drawn=st.booleans(), more=st.integers(1, 30), short=st.lists(st.integers(0, 4), min_size=1, max_size=3), **SIZES)
 def test_sparse_attention_is_that_of_transformers(
-    more: int, short: list[int], block: int, n_random: int, heads: int, n_layers: int, activation: str, seed: int
+    drawn: bool,
+    more: int,
+    short: list[int],
+    block: int,
+    n_random: int,
+    heads: int,
+    n_layers: int,
+    activation: str,
+    seed: int,
 ) -> None:
     """Longer than the minimum, odd lengths; every example ends in the last block, which theirs takes to be global.
 
-    In evaluation transformers draws block 0 for everybody and counts it again, so our random blocks are put into it.
+    In evaluation transformers draws block 0 for everybody and counts it again, and so does what `read` gives
+    (random_blocks=first). For ours that are really drawn, they are put into it.
     """
-    theirs, ours = build(block, n_random, heads, n_layers, activation, seed)
+    arch = {"random_blocks": "drawn"} if drawn else {}
+    theirs, ours = build(block, n_random, heads, n_layers, activation, seed, arch)
     length = (5 + 2 * n_random) * block + more
     last = (length - 1) // block * block
     mask = torch.arange(length) < torch.tensor([max(length - s, last + 1) for s in short])[:, None]
     for layer, block_of_ours in zip(theirs.encoder.layer, ours.stack.blocks, strict=True):
-        chosen = block_of_ours.mixer.random_blocks(-(-length // block))[0, :, 1:-1].numpy()  # (H, n - 2, r)
-        layer.attention.self._bigbird_block_rand_mask_with_head = lambda chosen=chosen, **_: list(chosen)
+        if drawn:
+            chosen = block_of_ours.mixer.random_blocks(-(-length // block))[0, :, 1:-1].numpy()  # (H, n - 2, r)
+            layer.attention.self._bigbird_block_rand_mask_with_head = lambda chosen=chosen, **_: list(chosen)
     compare(theirs, ours, mask)
     assert theirs.attention_type == "block_sparse"
+
+
+def test_an_example_in_longer_company_is_as_alone() -> None:
+    """A short example is attended to in full; what its company has of block 0 again must not reach it."""
+    _, ours = build(block=3, n_random=2, heads=2, n_layers=2, activation="gelu", seed=0)
+    x = torch.randn(2, 40, 8, dtype=torch.float64)
+    mask = torch.arange(40) < torch.tensor([40, 20])[:, None]
+    with torch.no_grad():
+        together, alone = ours(x, mask=mask).hidden[1, :20], ours(x[1:, :20]).hidden[0]
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+
+
+def test_full_attention_is_that_of_transformers() -> None:
+    torch.manual_seed(0)
+    theirs, ours = pair({}, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, attention_type="original_full")
+    compare(theirs, ours, torch.arange(100) < torch.tensor([100, 41])[:, None])
+    assert theirs.attention_type == "original_full"
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -110,10 +142,13 @@ def test_both_directions_of_a_configuration() -> None:
     assert names == set(architecture.build(config, small).state_dict())
 
 
-@pytest.mark.parametrize("fields", [{"prenorm": True}, {"bias": False}, {"n_random": 0}, {"d_qkv": 4}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"prenorm": True}, {"bias": False}, {"n_random": 0}, {"d_qkv": 4}, DRAWN],
+)
 def test_what_transformers_does_not_have_is_refused(fields: dict[str, Any]) -> None:
     architecture = registry().architecture("bigbird").record
-    config = architecture.load_config()(**{"prenorm": False} | fields)
+    config = architecture.load_config()(**{"prenorm": False, "random_blocks": "first"} | fields)
     with pytest.raises(ConfigError) as caught:
         CONVERSION.write(config, Shape(d_model=8, n_layers=1, mode="bidirectional", max_len=16))
     assert caught.value.key in fields
@@ -123,7 +158,7 @@ def test_what_transformers_does_not_have_is_refused(fields: dict[str, Any]) -> N
     "fields",
     [
         {"hidden_act": "tanh"},
-        {"attention_type": "original_full"},
+        {"attention_type": "sparse"},
         {"use_bias": False},
         {"is_decoder": True},
         {"add_cross_attention": True},
