@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_block, check_fraction, check_positive
+from zoo import ConfigError, Shape, check_block, check_choice, check_fraction, check_positive
 
 RANDOM_BLOCKS = ("drawn", "first")
 
@@ -50,8 +50,7 @@ class BigBirdConfig:
         check_block(self, shape)
         check_fraction(self, "attn_dropout")
         check_positive(self, "block_size")
-        if self.random_blocks not in RANDOM_BLOCKS:
-            raise ConfigError("random_blocks", f"{self.random_blocks!r}: expected one of {', '.join(RANDOM_BLOCKS)}")
+        check_choice(self, "random_blocks", RANDOM_BLOCKS)
         if self.random_blocks == "first" and shape.mode == "causal":
             raise ConfigError("random_blocks", "'first' is transformers' evaluation, which is bidirectional")
         for name in ("n_random", "seed"):
