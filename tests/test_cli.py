@@ -70,7 +70,7 @@ def test_list_reads_well_and_survives_a_closed_pipe() -> None:
         ),
         (("bench", "--arch", "mamba", "--task", "listops", "--seed", "3", "--seeds", "2"), "one of the two"),
         (("show", "mmba"), "did you mean 'mamba'"),
-        (("check",), "names of architectures, or --all"),
+        (("check",), "names of architectures or tasks, or --all"),
         (("check", "perciever"), "did you mean 'perceiver'"),
     ],
 )
