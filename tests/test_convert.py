@@ -65,7 +65,8 @@ def in_last_block(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tu
     """Their last global block is that of the padding, ours the example's: every example ends in the last block."""
     mask = mask | (torch.arange(LENGTH) < LENGTH - 1)
     out, found = theirs(ids, attention_mask=mask.long()), ours(ids, mask).logits
-    return (out.logits if "logits" in out else out.last_hidden_state)[mask], found[mask]
+    name = next(name for name in ("logits", "prediction_logits", "last_hidden_state") if name in out)
+    return out[name][mask], found[mask]
 
 
 def translated(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,6 +155,7 @@ LIVE = [
     Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG | {"tie_word_embeddings": False}, in_last_block),
     Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG | {"attention_type": "original_full"}, in_last_block),
     Live("bigbird", "BigBirdForSequenceClassification", "BigBirdConfig", BIG, whole),
+    Live("bigbird", "BigBirdForPreTraining", "BigBirdConfig", BIG, in_last_block),
     Live("bigbird", "BigBirdModel", "BigBirdConfig", BIG, in_last_block),
     Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", T5, translated, SINGLE),
     Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", UNTIED, translated, SINGLE),

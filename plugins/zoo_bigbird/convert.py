@@ -74,6 +74,7 @@ def outside(theirs: Mapping[str, Any]) -> Outside:
         n_positions=4096,
         norm_eps=1e-12,
         activation=bert_activation(theirs, title=TITLE, default="gelu_new"),
+        pretraining=True,
         scale=width**0.5 if theirs.get("rescale_embeddings", False) else 1.0,
     )
 

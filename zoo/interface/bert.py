@@ -21,7 +21,7 @@ def bert_outside(
     extra_positions: int = 0,
     scale: float = 1.0,
     classifier_activation: str = "",
-    lm_activation: str = "",
+    pretraining: bool = False,
     lm_dense: str = "cls.predictions.transform.dense",
     lm_norm: str = "cls.predictions.transform.LayerNorm",
     lm: str = "cls.predictions",
@@ -32,12 +32,14 @@ def bert_outside(
     base                             prefix of models with heads ("bert.")
     vocab_size, n_positions, norm_eps transformers' defaults, for what config.json leaves out
     extra_positions                  rows of the table of positions beyond max_position_embeddings
-    activation                       ours, of the heads' hidden layer; the other two say where a head has one of its own
+    activation                       ours, of the heads' hidden layer
+    classifier_activation            of the classifier's, where that is another
+    pretraining                      there is a MODELForPreTraining too: the language model, and a second head that only
+                                     travels along
     lm_dense, lm_norm, lm            keys of the language model's head
     """
-    kind = model_class(
-        theirs, tuple(f"{model}{suffix}" for suffix in ("Model", "ForMaskedLM", "ForSequenceClassification"))
-    )
+    kinds = ("Model", "ForMaskedLM", "ForSequenceClassification", *(["ForPreTraining"] if pretraining else []))
+    kind = model_class(theirs, tuple(f"{model}{suffix}" for suffix in kinds))
     width, eps = theirs.get("hidden_size", 768), theirs.get("layer_norm_eps", norm_eps)
     vocab, words = theirs.get("vocab_size", vocab_size), "embeddings.word_embeddings.weight"
     embedding = Embedding(
@@ -66,7 +68,7 @@ def bert_outside(
     weight, bias = f"{lm}.decoder.weight", f"{lm}.decoder.bias"
     layers = (
         _linear(lm_dense, width),
-        HeadLayer(kind=lm_activation or activation),
+        HeadLayer(kind=activation),
         HeadLayer(kind="norm", weight=f"{lm_norm}.weight", bias=f"{lm_norm}.bias", eps=eps),
         # tied, the bias goes by the head's name; untied the head's is never used
         HeadLayer(kind="linear", bias=f"{lm}.bias", d_out=vocab) if tied else _linear(f"{lm}.decoder", vocab),
@@ -75,7 +77,7 @@ def bert_outside(
         embedding=embedding,
         head=Head(layers=layers),
         aliases={weight: base + words, bias: f"{lm}.bias"} if tied else {},
-        carried=(f"{base}pooler.*", *([] if tied else [f"{lm}.bias"])),
+        carried=(f"{base}pooler.*", "cls.seq_relationship.*", *([] if tied else [f"{lm}.bias"])),
     )
 
 
