@@ -160,7 +160,13 @@ def start(tmp_path: Path, *more: str, slow: float = 0.0) -> subprocess.Popen[str
     args += ["--runs", str(tmp_path / "runs"), *more]
     environment = os.environ | {"ZOO_DATA_DIR": str(tmp_path / "data"), "TOY_SLOW": str(slow)}
     return subprocess.Popen(
-        [sys.executable, "-m", "zoo", *args], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "zoo", *args],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        # tests that were started in the background inherit a SIGINT that is ignored; a terminal's is not
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
