@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive
 
@@ -17,13 +16,13 @@ class CompressiveConfig:
 
     n_heads: int = 4
     """Attention heads."""
-    d_head: Optional[int] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    d_head: int | None = None
     """Width of a head; null = d_model / n_heads."""
-    d_ff: Optional[int] = None  # noqa: UP045
+    d_ff: int | None = None
     """Width of the ReLU feed-forward layer; null = 4 * d_model."""
-    mem_len: Optional[int] = None  # noqa: UP045
+    mem_len: int | None = None
     """Rows of memory per layer; null = as many as a segment has tokens, as in the paper."""
-    c_mem_len: Optional[int] = None  # noqa: UP045
+    c_mem_len: int | None = None
     """Rows of compressed memory per layer; null = as many as mem_len, as in the paper's WikiText-103 model."""
     compression_rate: int = 4
     """Rows of memory that become one compressed row (the paper's c: 4 on WikiText-103, 3 on Enwik8, 2 on PG-19)."""
@@ -38,7 +37,7 @@ class CompressiveConfig:
     """Normalise before each sub-layer instead of after it; memories are normalised when they are read."""
     final_norm: bool = False
     """A layer norm above the last layer, which pre-norm stacks usually have."""
-    clamp_len: Optional[int] = None  # noqa: UP045
+    clamp_len: int | None = None
     """Distances beyond this share one position vector; null = never. Only for sinusoidal positions."""
     dropout: float = 0.0
     """On the position vectors, after attention, twice in the feed-forward layer, and on the output."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_step_sizes
 
@@ -32,9 +31,9 @@ class H3Config:
     """layer | rms | batch (bidirectional only: batch statistics look across time)."""
     dropout: float = 0.0
     """Dropout on the residual branches."""
-    init_std: Optional[float] = 0.02  # noqa: UP045
+    init_std: float | None = 0.02
     """Deviation of all linear weights at the start (GPT-2's, as in the paper's models); null = PyTorch's own."""
-    ssm_lr: Optional[float] = 0.001  # noqa: UP045
+    ssm_lr: float | None = 0.001
     """Peak learning rate of A, B and dt, the shift's B included; null = the run's."""
 
     def check(self, shape: Shape) -> None:

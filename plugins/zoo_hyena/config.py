@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_fraction, check_positive
 
@@ -34,9 +33,9 @@ class HyenaConfig:
     """Added to every window: what is left of a filter at any distance."""
     normalized: bool = False
     """Divide the filters by their sum of magnitudes over channels, position by position."""
-    d_ff: Optional[int] = None  # noqa: UP045
+    d_ff: int | None = None
     """Width inside the channel MLP; null = 2 d_model."""
-    filter_lr: Optional[float] = 0.001  # noqa: UP045
+    filter_lr: float | None = 0.001
     """Peak learning rate of the filter network; null = the run's. It carries no weight decay."""
     positions_lr: float = 0.0
     """Peak learning rate of the position features (longest input · emb_dim numbers); 0 = they stay what they are."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_positive, check_widths
 
@@ -34,7 +33,7 @@ class MegaConfig:
     """Attention inside chunks of so many tokens, linear in the length; -1: over everything, quadratic."""
     max_positions: int = 0
     """Longest text that the simple bias has lags for when chunk_size=-1, carried state included; 0 = the run's."""
-    truncation: Optional[int] = None  # noqa: UP045
+    truncation: int | None = None
     """Taps of the moving average's kernel, only bidirectional; null = as many as tokens."""
     norm: str = "layer"
     """layer | rms | scale (one learned number) | batch (bidirectional only: batch statistics look across time)."""

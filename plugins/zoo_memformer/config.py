@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive
 
@@ -17,7 +16,7 @@ class MemformerConfig:
 
     n_heads: int = 4
     """Attention heads, in reading as in writing."""
-    d_ff: Optional[int] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    d_ff: int | None = None
     """Width of the feed-forward layers; null = 4 * d_model."""
     n_slots: int = 32
     """Slots of the memory, each d_model wide; the paper's language models have 32 and find 8 nearly enough."""
@@ -32,7 +31,7 @@ class MemformerConfig:
     """absolute: sinusoids added to the input, counted from 0 in every segment, as in the authors' later model (learned
     there). t5: relative bias with T5's buckets, two-sided where attention is two-sided, else one-sided. port: the two
     swapped, as the public port has them; its encoder cannot tell keys on the right from the query's own."""
-    n_decoder_layers: Optional[int] = None  # noqa: UP045
+    n_decoder_layers: int | None = None
     """Layers of the decoder in the seq2seq mode; null = as many as the encoder has."""
     dropout: float = 0.0
     """On attention weights, on the output of each sub-layer, and inside the feed-forward layers."""

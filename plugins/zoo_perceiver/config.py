@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_fraction, check_positive
 
@@ -29,15 +28,15 @@ class PerceiverConfig:
     """Hidden width of the latent layers' MLPs, as a multiple of the latents' width."""
     cross_widening: int = 1
     """Hidden width of the cross-attention layer's MLP, as a multiple of the latents' width."""
-    d_latents: Optional[int] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    d_latents: int | None = None
     """Width of the latents; null = d_model. A linear map at the end brings latents of another width to d_model."""
-    qk_channels: Optional[int] = None  # noqa: UP045
+    qk_channels: int | None = None
     """Channels of queries and keys, all heads together; null = the width of what the keys are made from."""
-    v_channels: Optional[int] = None  # noqa: UP045
+    v_channels: int | None = None
     """Channels of the values, all heads together; null = as many as the keys have."""
     query_residual: bool = True
     """Add the latents to what they read in the cross-attention."""
-    activation: Optional[str] = None  # noqa: UP045
+    activation: str | None = None
     """Of the MLPs: gelu | gelu_tanh | relu | squared_relu; null = gelu, or squared_relu when causal, as published."""
     rotary_dim: int = 0
     """Causal only: channels of each head that are turned by rotary positions; 0 = only the input's own positions."""

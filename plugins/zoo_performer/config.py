@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_block, check_choice, check_widths
 
@@ -32,7 +31,7 @@ class PerformerConfig:
     """gaussian (each row of W is N(0, I_d)) | sqrt_d (all rows equally long)."""
     redraw_every: int = 1000
     """Draw W anew every so many optimiser steps; 0 = never. Evaluation always uses the W of the last step."""
-    eps: Optional[float] = None  # noqa: UP045  (OmegaConf reads the annotation)
+    eps: float | None = None
     """Added to every feature; unset = 1e-6 for softmax, 0 for hyperbolic, 1e-3 for relu."""
     denominator_eps: float = 0.0
     """Added to the normaliser: to phi_q z, or, causal, to every entry of z."""

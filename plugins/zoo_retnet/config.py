@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive
 
@@ -21,9 +20,9 @@ class RetNetConfig:
 
     n_heads: int = 4
     """Heads; head h forgets by 1 - 2^(-5-h) per token: half-lives of 22, 44, 88, 177, 355, … tokens."""
-    value_dim: Optional[int] = None  # noqa: UP045
+    value_dim: int | None = None
     """Width of values and gate over all heads; null = 5/3 d_model, to the nearest multiple of n_heads."""
-    ffn_dim: Optional[int] = None  # noqa: UP045
+    ffn_dim: int | None = None
     """Width inside the gated channel MLP; null = 5/3 d_model, rounded: a layer then has 12 d_model² weights."""
     form: str = "chunkwise"
     """chunkwise: linear in the length | parallel: quadratic, the definition | recurrent: by token, causal only."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_fraction, check_positive
 
@@ -23,9 +22,9 @@ class RMTConfig:
     """Memory tokens (the paper's m: 10 on WikiText-103 and for classification)."""
     n_heads: int = 4
     """Attention heads."""
-    d_head: Optional[int] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    d_head: int | None = None
     """Width of a head; null = d_model / n_heads."""
-    d_ff: Optional[int] = None  # noqa: UP045
+    d_ff: int | None = None
     """Width of the feed-forward layer; null = 4 * d_model."""
     mem_len: int = 0
     """Rows of a Transformer-XL cache beside the memory tokens (the paper's RMT + Transformer-XL); 0 = none. Only for

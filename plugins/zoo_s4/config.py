@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_step_sizes
 
@@ -25,7 +24,7 @@ class S4Config:
     """legs | lin | inv: HiPPO-LegS, or S4D-Lin and S4D-Inv (kernel=diag only)."""
     disc: str = "auto"
     """auto | zoh | bilinear: discretisation; auto is bilinear for dplr (it has no other) and zoh for diag."""
-    n_ssm: Optional[int] = 1  # noqa: UP045
+    n_ssm: int | None = 1
     """Independent copies of (A, B, P) that the channels share: channel h uses copy h mod n_ssm; null = one each."""
     dt_min: float = 0.001
     """Smallest initial step size; about 1 / dt is the length that a channel first sees."""
@@ -39,11 +38,11 @@ class S4Config:
     """Dropout at its three places: after the convolution, before the output projection, on the residual branch."""
     tie_dropout: bool = False
     """The last two of them drop a channel for a whole sequence instead of single tokens."""
-    ssm_lr: Optional[float] = 0.001  # noqa: UP045
+    ssm_lr: float | None = 0.001
     """Peak learning rate of A, B and P; null = the run's."""
-    dt_lr: Optional[float] = None  # noqa: UP045
+    dt_lr: float | None = None
     """Peak learning rate of the step sizes dt; null = the run's."""
-    c_lr: Optional[float] = None  # noqa: UP045
+    c_lr: float | None = None
     """Peak learning rate of C; null = the run's."""
 
     def check(self, shape: Shape) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_positive, check_step_sizes
 
@@ -46,7 +45,7 @@ class S5Config:
     """norm=batch: share of the running statistics that one step keeps."""
     dropout: float = 0.0
     """Dropout after GELU and on the residual branch; drops a channel for a whole sequence."""
-    ssm_lr: Optional[float] = 0.001  # noqa: UP045
+    ssm_lr: float | None = 0.001
     """Peak learning rate of Lambda, the step sizes and, unless groups=BfastandCdecay, B; null = the run's."""
     groups: str = "standard"
     """standard: B without weight decay | BandCdecay: B decays | BfastandCdecay: B decays, at the run's rate."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from zoo import ConfigError, Shape, check_fraction, check_positive
 
@@ -14,18 +13,18 @@ class TransformerXLConfig:
 
     n_heads: int = 4
     """Attention heads."""
-    d_head: Optional[int] = None  # noqa: UP045  (OmegaConf's structured configurations read this form)
+    d_head: int | None = None
     """Width of a head; null = d_model / n_heads."""
-    d_ff: Optional[int] = None  # noqa: UP045
+    d_ff: int | None = None
     """Width of the ReLU feed-forward layer; null = 4 * d_model."""
-    mem_len: Optional[int] = None  # noqa: UP045
+    mem_len: int | None = None
     """Rows of memory per layer; null = as many as a segment has tokens, as in the paper's training; 0 = no memory."""
     pre_lnorm: bool = False
     """Normalise before each sub-layer instead of after it; as in the reference there is then no final norm."""
     same_length: bool = False
     """Every token sees exactly mem_len keys, itself included; the result then does not depend on how the sequence is
     cut into segments. The published scores are evaluated so, and trained without."""
-    clamp_len: Optional[int] = None  # noqa: UP045
+    clamp_len: int | None = None
     """Distances beyond this share one position vector; null = never."""
     dropout: float = 0.0
     """On the position vectors, after attention, twice in the feed-forward layer, and on the output."""

@@ -160,7 +160,7 @@ class Conversion:
     read: Callable[[Mapping[str, Any]], Reading]
     write: Callable[[Any, Shape], dict[str, Any]]
     weights: Callable[[Any, Shape], tuple[Weight, ...]]
-    outside: Callable[[Mapping[str, Any]], Outside] = lambda theirs: Outside(bare=True)
+    outside: Callable[[Mapping[str, Any]], Outside]
     head_module: str = ""
     ignored: tuple[str, ...] = ("*position_ids", "*token_type_ids")
 
