@@ -40,9 +40,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The registry with the toy architecture and the toy task, here and in subprocesses."""
-    from zoo.interface.registry import registry
+    from zoo.spec.registry import registry
 
-    monkeypatch.setenv("ZOO_PLUGINS", "tests.experiment.toy")
+    monkeypatch.setenv("ZOO_PLUGINS", "tests.run.toy")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     registry.cache_clear()
     yield

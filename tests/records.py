@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.interface import record as records
+from zoo.spec import record as records
 
 
 def make(
@@ -16,7 +16,7 @@ def make(
     seed: int = 0,
     accuracy: float | None = 0.5,
     n: int = 1000,
-    outcome: str = "ok",
+    status: str = "ok",
     protocol: str = "quick",
     config_hash: str = "0123456789ab",
     ended: str = "2026-01-02T03:04:05+00:00",
@@ -28,7 +28,7 @@ def make(
     **changes: Any,
 ) -> dict[str, Any]:
     """One record; `changes` replace whole fields. `accuracy` is the test score of an "ok" record."""
-    ok = outcome == "ok"
+    ok = status == "ok"
     plugin = {"distribution": "seqzoo", "version": "0.1.0", "entry_point": f"zoo_{arch}", "source_hash": "ab" * 32}
     fields: dict[str, Any] = {
         "architecture": {"name": arch, "title": arch.title(), "family": "attention"},
@@ -46,8 +46,8 @@ def make(
         "parameters": 120_000,
         "match": None,
         "state_size": 2048,
-        "outcome": outcome,
-        "detail": "" if ok else f"made {outcome}",
+        "status": status,
+        "detail": "" if ok else f"made {status}",
         "metrics": {
             "val": {"accuracy": 0.5, "loss": 1.25, "n": 20},
             "test": {"accuracy": accuracy, "loss": 1.5, "n": n},
@@ -55,7 +55,7 @@ def make(
         if ok
         else None,
         "baselines": {"chance": chance, "majority": majority},
-        "curves": [
+        "history": [
             {"step": 3, "samples": 96, "seconds": 1.5, "split": "train", "loss": 2.0, "metric": 0.25},
             {"step": 3, "samples": 96, "seconds": 2.0, "split": "val", "loss": 1.25, "metric": 0.5},
         ],
@@ -88,7 +88,7 @@ def recall(
     n: int = 100,
     answers: int = 4,
     offered: int = 0,
-    outcome: str = "ok",
+    status: str = "ok",
     **changes: Any,
 ) -> dict[str, Any]:
     """A record of the kind recall: per group, as (("length", 64), ("pairs", 4)), its accuracy over `n` questions of
@@ -99,21 +99,21 @@ def recall(
     }
     counts = {"train": 96, "val": 20, "test": n * len(test)}
     if beyond is not None or offered:
-        counts["beyond"] = offered or n * len(beyond or ())
+        counts["length_generalization"] = offered or n * len(beyond or ())
     if beyond is not None:
-        metrics["beyond"] = _split(beyond, n, answers)
+        metrics["length_generalization"] = _split(beyond, n, answers)
     fields: dict[str, Any] = {
         "suite": "recall",
         "kind": "recall",
         "data": {"kind": "regenerated", "version": "1", "seed": 0, "counts": counts},
-        "objective": "next-token",
+        "objective": "causal_lm",
         "metric": ACCURACY,
         "metrics": metrics,
         "baselines": {"chance": 1 / 64, "majority": None},
     }
-    if outcome != "ok":
+    if status != "ok":
         fields["metrics"] = None
-    return make(arch, task, outcome=outcome, **(fields | changes))
+    return make(arch, task, status=status, **(fields | changes))
 
 
 def _split(groups: Mapping[tuple[tuple[str, float], ...], float], n: int, answers: int) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def language(
     nats: float = 3.5,
     stderr: float | None = 0.01,
     carried: bool = False,
-    outcome: str = "ok",
+    status: str = "ok",
     **changes: Any,
 ) -> dict[str, Any]:
     """A record of the kind lm on running text read as bytes, of which five make a word: `nats` per word."""
@@ -156,15 +156,15 @@ def language(
     counts = {"val": 20, "test": 200}
     fields: dict[str, Any] = {
         "suite": "lambada",
-        "kind": "lm",
+        "kind": "language_modeling",
         "data": {"kind": "published", "version": "1", "files": {"a.txt": "ab" * 32}, "counts": counts},
-        "objective": "next-token",
+        "objective": "causal_lm",
         "metric": {"name": "word_perplexity", "higher_is_better": False},
         "metrics": metrics,
         "baselines": {"chance": None, "majority": None},
-        "curves": [point | {"split": "train"}, point],
+        "history": [point | {"split": "train"}, point],
         "carried": carried,
     }
-    if outcome != "ok":
+    if status != "ok":
         fields["metrics"] = None
-    return make(arch, task, outcome=outcome, **(fields | changes))
+    return make(arch, task, status=status, **(fields | changes))

@@ -97,7 +97,7 @@ def test_show_tells_each_value_with_its_origin() -> None:
     done = zoo("show", "mamba", "--task", "listops", "--json")
     told = json.loads(done.stdout)
     rows = {row["key"]: row for row in told["configuration"]}
-    assert rows["train.samples"]["origin"].startswith("protocol quick of listops")
+    assert rows["train.max_samples"]["origin"].startswith("protocol quick of listops")
     assert all(row["help"] for row in rows.values())
     assert told["paper"]["arxiv"] == "2312.00752"
     text = zoo("show", "mamba", "--task", "listops").stdout

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zoo.convert import Converted, convert, load
-from zoo.interface.errors import ConfigError, DataError, UserError
-from zoo.interface.registry import registry
+from zoo.spec.errors import ConfigError, DataError, UserError
+from zoo.spec.registry import registry
 
 VOCAB, LENGTH = 23, 24
 

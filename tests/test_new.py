@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from zoo.interface.errors import UserError
 from zoo.scaffold import write
+from zoo.spec.errors import UserError
 
 
 @pytest.mark.parametrize("kind", ["arch", "task"])

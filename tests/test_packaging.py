@@ -16,7 +16,7 @@ def test_wheel_holds_every_package_card_and_schema(wheel: Path) -> None:
         if (folder / "__init__.py").exists():
             assert f"{folder.name}/__init__.py" in names
             assert f"{folder.name}/README.md" in names
-    assert "zoo/interface/record.schema.json" in names
+    assert "zoo/spec/record.schema.json" in names
     assert "zoo/py.typed" in names
     assert "zoo/scaffold/templates/arch/zoo_NAME/backbone.py.tmpl" in names
     assert not [n for n in names if n.startswith(("tests/", "plugins/", "benchmarks/", "efficiency/"))]
@@ -38,6 +38,6 @@ def test_zoo_from_the_wheel_lists_and_runs(wheel: Path, tmp_path: Path) -> None:
             ZOO_RESULTS_DIR=str(tmp_path / "results"),
         )
     )
-    assert [r["outcome"] for r in made] == ["ok"]
+    assert [r["status"] for r in made] == ["ok"]
     assert made[0]["plugin"]["distribution"] == "seqzoo"
     assert list((tmp_path / "results").rglob("*.json"))

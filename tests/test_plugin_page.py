@@ -76,7 +76,7 @@ def test_zoo_bench_runs_them_and_the_record_says_whose_they_are(
             ZOO_RESULTS_DIR=str(tmp_path / "results"),
         )
     )
-    assert [record["outcome"] for record in made] == ["ok"]
+    assert [record["status"] for record in made] == ["ok"]
     plugin = made[0]["plugin"]
     assert (plugin["distribution"], plugin["version"], plugin["entry_point"]) == (distribution, version, f"zoo_{arch}")
 
@@ -132,7 +132,7 @@ def test_the_suite_finds_what_is_planted(fault: str, tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     (record,) = importlib.import_module(package).zoo_architectures()
     report = run_checks(Subject(record, entry_point=package))
-    failed = {result.check: result.reason for result in report.results if result.outcome == "failed"}
+    failed = {result.check: result.reason for result in report.results if result.status == "failed"}
     assert FAULTS[fault][2] <= set(failed), failed
     assert all(failed.values())
     assert not report.ok

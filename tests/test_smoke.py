@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.interface.record import comparable, validate
-from zoo.interface.registry import registry
+from zoo.spec.record import comparable, validate
+from zoo.spec.registry import registry
 
 KNOWN = registry()
 GENERATED = [name for name, entry in KNOWN.tasks.items() if not entry.record.needs]
 ONE_OF_EACH = ("transformer", "mamba", "transformer_xl", "linformer", "longt5")
-"""Next-token without a state, with one, by segments; fill-in; seq2seq."""
+"""Next-token without a state, with one, by segments; infilling; seq2seq."""
 QUESTIONS = [name for name in GENERATED if KNOWN.task(name).record.kind == "recall"]
 PAIRS = [(a, t) for t in GENERATED for a in (ONE_OF_EACH if t in QUESTIONS[1:] else KNOWN.architectures)]
 
@@ -31,7 +31,7 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(("arch", "task"), PAIRS, ids=[f"{a}-{t}" for a, t in PAIRS])
 def test_smoke_run_is_recorded(arch: str, task: str, tmp_path: Path) -> None:
     record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0]
-    assert record["outcome"] == "ok", record["detail"]
+    assert record["status"] == "ok", record["detail"]
     assert validate({k: v for k, v in record.items() if k != "path"}) == []
     assert record["data"]["kind"] == "regenerated"
     assert record["state_size"] is None or record["state_size"] > 0
@@ -59,7 +59,7 @@ def test_a_record_repeats_the_run(tmp_path: Path) -> None:
 
 def test_the_form_that_was_asked_for_runs_and_the_record_says_so(tmp_path: Path) -> None:
     def forms(backend: str) -> dict[str, str]:
-        asked = {"train.backend": backend}
+        asked = {"train.op_backend": backend}
         return zoo.bench("mamba", "listops", protocol="smoke", overrides=asked, results=tmp_path / "r")[0]["backend"]
 
     assert forms("auto") == {"selective_scan": "torch"}

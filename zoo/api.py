@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.experiment.sweep import Names, results_dir, sweep
+from zoo.run.sweep import Names, results_dir, sweep
 
 
 def bench(

@@ -55,12 +55,12 @@ class Asked(Dataset[Question]):
 
     def __getitem__(self, i: int) -> Continuation:
         prompt, answer, _ = self.whole(i)
-        # next-token reads the answer, too, but for its last token
+        # causal_lm reads the answer, too, but for its last token
         return Continuation(prompt[-(self.room - self.last * (len(answer) - 1)) :], answer)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of end symbol and context, and of what next-token reads of the word, before anything is cut, (n,)."""
+        """Tokens of end symbol and context, and of what causal_lm reads of the word, before anything is cut, (n,)."""
         ends = np.asarray(self.stored.ends, np.int64) // self.dtype.itemsize
         answers = np.asarray(self.stored.labels, np.int64)
         return (np.diff(ends, prepend=0) + 1 - (1 if self.last else answers))[: self.n]
@@ -142,7 +142,7 @@ class LambadaData(LanguageData):
         self._refuse_unprepared()
         options, objective = self.options, self.objective
         stored = Stored(self.passages_folder, "test")
-        if objective == "fill-in":
+        if objective == "infilling":
             longest = int(np.asarray(stored.labels).max())
             if longest >= options.slots:
                 raise DataError(
@@ -150,27 +150,27 @@ class LambadaData(LanguageData):
                     f" {longest + 1}, which is {options.slots}"
                 )
         n = min(options.test_size or len(stored), len(stored))
-        room = options.seq_len - (options.slots if objective == "fill-in" else 0)
-        reads_answer = objective not in ("fill-in", "seq2seq")
+        room = options.seq_len - (options.slots if objective == "infilling" else 0)
+        reads_answer = objective not in ("infilling", "seq2seq")
         return Asked(stored, self.tokens.size, n, room, reads_answer, self.specials.end)
 
     def dataset(self, split: Split) -> Dataset[Example]:
         if split == "test":
             return self.asked()
-        if self.objective in ("fill-in", "seq2seq"):
+        if self.objective in ("infilling", "seq2seq"):
             return self.words(split)
         return self.pieces(split)
 
     def eval_order(self, split: Split, limit: int | None) -> Any:
         data = self.dataset(split)
-        if split == "test" or self.objective in ("fill-in", "seq2seq"):
+        if split == "test" or self.objective in ("infilling", "seq2seq"):
             return super().eval_order(split, limit)
         limits = [n for n in (limit, self.options.val_size) if n]
         return document_order(data.counts.tolist(), self.eval_batch_size, min(limits, default=None))  # type: ignore[attr-defined]
 
     def score(self, split: Split, totals: Totals) -> dict[str, float]:
         if split != "test":
-            words = self.objective in ("fill-in", "seq2seq")
+            words = self.objective in ("infilling", "seq2seq")
             return {"accuracy": totals.whole / totals.questions if words else totals.hits / totals.answers}
         n, nats = totals.questions, totals.nats / totals.questions
         spread = max(totals.squares / n - nats * nats, 0.0)
@@ -191,7 +191,7 @@ class LambadaData(LanguageData):
     def lengths(self, split: Split) -> np.ndarray | None:
         if split != "test":
             return super().lengths(split)
-        return self.asked().lengths + (self.options.slots if self.objective == "fill-in" else 0)
+        return self.asked().lengths + (self.options.slots if self.objective == "infilling" else 0)
 
     def view(self, split: Split, i: int) -> str:
         if split != "test":

@@ -48,10 +48,10 @@ class LambadaOptions:
     """Longest sequence the model is given, in training and in test. A longer passage loses its beginning, as in
     lm-evaluation-harness; in bytes all passages fit in 1,024."""
     slots: int = 32
-    """Slots that the objective fill-in offers for an answer and its end symbol; the longest answer has 23 bytes."""
+    """Slots that the objective infilling offers for an answer and its end symbol; the longest answer has 23 bytes."""
     val_size: int = 2_000
-    """Validation examples from the corpus's held-out text, at most: pieces of seq_len tokens under next-token, words to
-    be told under fill-in and seq2seq. 0 = all pieces (or 2,000 words)."""
+    """Validation examples from the corpus's held-out text, at most: pieces of seq_len tokens under causal_lm, words to
+    be told under infilling and seq2seq. 0 = all pieces (or 2,000 words)."""
     test_size: int = 0
     """Test passages, at most, the first ones; 0 = all 5,153."""
     data_seed: int = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 SMOKE: dict[str, Any] = {
     "task.seq_len": 128,
-    "train.samples": 32,
+    "train.max_samples": 32,
     "train.batch_size": 8,
     "model.d_model": 16,
     "model.n_layers": 1,
@@ -15,11 +15,11 @@ SMOKE: dict[str, Any] = {
 QUICK: dict[str, Any] = {
     "task.corpus": "wikitext-2",
     "task.seq_len": 512,
-    "train.samples": 4_000,
+    "train.max_samples": 4_000,
     "train.batch_size": 4,
     "train.eval_batch_size": 16,
-    "train.eval_every": 2_000,
-    "model.match": "transformer",
+    "train.val_every": 2_000,
+    "model.match_params_of": "transformer",
     "model.d_model": 64,
     "model.n_layers": 2,
     "optim.lr": 3e-3,
@@ -28,9 +28,9 @@ QUICK: dict[str, Any] = {
 PAPER: dict[str, Any] = {
     "task.corpus": "wikitext-103",
     "task.seq_len": 1_024,
-    "train.samples": 100_000 * 32,
+    "train.max_samples": 100_000 * 32,
     "train.batch_size": 32,
-    "train.eval_every": 5_000 * 32,
+    "train.val_every": 5_000 * 32,
     "model.d_model": 512,
     "model.n_layers": 12,
     "optim.lr": 1e-3,

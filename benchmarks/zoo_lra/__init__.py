@@ -33,7 +33,7 @@ def zoo_tasks() -> Iterable[Task]:
         length=2_000,
         metrics=("accuracy",),
         chance=0.1,
-        licence="Apache-2.0 (generator)",
+        license="Apache-2.0 (generator)",
         source=Source(
             paper=LRA,
             identifiers={"release": RELEASE, "files": "listops-1000/basic_{train,val,test}.tsv"},
@@ -55,7 +55,7 @@ def zoo_tasks() -> Iterable[Task]:
         length=4_096,
         metrics=("accuracy",),
         chance=0.5,
-        licence="none stated; cite Maas et al. 2011",
+        license="none stated; cite Maas et al. 2011",
         source=Source(
             paper=LRA,
             identifiers={
@@ -77,13 +77,13 @@ def zoo_tasks() -> Iterable[Task]:
         suite="lra",
         title="Retrieval",
         version="1",
-        kind="matching",
+        kind="pair_classification",
         vocab_size=258,
         classes=2,
         length=4_000,
         metrics=("accuracy",),
         chance=0.5,
-        licence="the texts may not be redistributed (AAN)",
+        license="the texts may not be redistributed (AAN)",
         source=Source(
             paper=LRA,
             identifiers={"release": RELEASE, "files": "tsv_data/new_aan_pairs.{train,eval,test}.tsv"},
@@ -106,7 +106,7 @@ def zoo_tasks() -> Iterable[Task]:
         length=1_024,
         metrics=("accuracy",),
         chance=0.1,
-        licence="none stated; cite Krizhevsky 2009",
+        license="none stated; cite Krizhevsky 2009",
         source=Source(
             paper=LRA,
             identifiers={
@@ -138,7 +138,7 @@ def zoo_tasks() -> Iterable[Task]:
             length=length,
             metrics=("accuracy",),
             chance=0.5,
-            licence="MIT (generator)",
+            license="MIT (generator)",
             source=Source(
                 paper=LRA,
                 identifiers={"release": RELEASE, "files": "pathfinder{32,128}/curv_contour_length_14"},
@@ -154,13 +154,13 @@ def zoo_tasks() -> Iterable[Task]:
         suite="books",
         title="Retrieval from books",
         version="1",
-        kind="matching",
+        kind="pair_classification",
         vocab_size=258,
         classes=2,
         length=4_000,
         metrics=("accuracy",),
         chance=0.5,
-        licence="that of your books; PG-19's are in the public domain",
+        license="that of your books; PG-19's are in the public domain",
         source=Source(
             identifiers={
                 "code": "https://github.com/google-deepmind/pg19",

@@ -54,7 +54,7 @@ def zoo_tasks() -> Iterable[Task]:
         length=256,
         metrics=("accuracy", "exact"),
         chance=1 / 4_096,
-        licence="Apache-2.0 (the published generator)",
+        license="Apache-2.0 (the published generator)",
         source=Source(
             paper=ZOOLOGY,
             identifiers={"code": "https://github.com/HazyResearch/zoology, zoology/data/multiquery_ar.py"},
@@ -76,7 +76,7 @@ def zoo_tasks() -> Iterable[Task]:
         length=4_112,
         metrics=("accuracy", "exact"),
         chance=1 / 14,
-        licence="Apache-2.0 (the published generator)",
+        license="Apache-2.0 (the published generator)",
         source=Source(
             paper=MAMBA,
             identifiers={"layout": "https://github.com/state-spaces/s4, src/dataloaders/datasets/copying.py"},
@@ -98,7 +98,7 @@ def zoo_tasks() -> Iterable[Task]:
         length=256,
         metrics=("accuracy",),
         chance=1 / 15,
-        licence="Apache-2.0 (the published generator)",
+        license="Apache-2.0 (the published generator)",
         source=Source(
             paper=MAMBA,
             identifiers={"first published": "arXiv 2212.14052 (H3)"},
@@ -120,7 +120,7 @@ def zoo_tasks() -> Iterable[Task]:
         length=4_096,
         metrics=("accuracy",),
         chance=1 / 9_000_000,
-        licence="Apache-2.0 (the wording)",
+        license="Apache-2.0 (the wording)",
         source=Source(
             paper=RULER,
             identifiers={
@@ -145,7 +145,7 @@ def zoo_tasks() -> Iterable[Task]:
         length=6_400,
         metrics=("accuracy",),
         chance=0.0,
-        licence="MIT (the published files)",
+        license="MIT (the published files)",
         source=Source(
             paper=MIDDLE,
             identifiers={

@@ -23,7 +23,7 @@ from zoo.data.questions import IGNORE, Continuation, Marked, Specials
 from zoo.data.rng import key
 
 Asked = Marked | Continuation
-ALL: tuple[Split, ...] = ("train", "val", "test", "beyond")
+ALL: tuple[Split, ...] = ("train", "val", "test", "length_generalization")
 LOOK = 20_000
 """Questions that are looked at where a split is summed up."""
 SOLVE = 8

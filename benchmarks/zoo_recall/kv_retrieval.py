@@ -43,7 +43,7 @@ class KvRetrieval(Law):
 
     def groups(self, split: Split) -> list[Group]:
         o = self.options
-        pairs = {"test": o.test_pairs, "beyond": o.beyond_pairs}.get(split, o.train_pairs)
+        pairs = {"test": o.test_pairs, "length_generalization": o.beyond_pairs}.get(split, o.train_pairs)
         if split in ("train", "val"):
             counts = shares(self.size(split), [1] * len(pairs))
             whats = [{"length": o.length(n), "pairs": n} for n in pairs]
@@ -62,7 +62,7 @@ class KvRetrieval(Law):
 
     def draw(self, split: Split, group: Group, index: int) -> Continuation:
         o, n, position = self.options, group.what["pairs"], group.draw["position"]
-        if n in self.files and split in ("test", "beyond"):
+        if n in self.files and split in ("test", "length_generalization"):
             record = kv_files.read(self.files[n], n)[index]
             return prompt_of(list(record.others), record.asked, position)
         family = self.family(split, n)  # the same other pairs at every position

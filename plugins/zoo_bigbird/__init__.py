@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="huggingface/transformers",
             path="src/transformers/models/big_bird/modeling_big_bird.py",
             commit="transformers 5.23.0 (PyPI)",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_bigbird.backbone:BigBirdBackbone",
         config="zoo_bigbird.config:BigBirdConfig",

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, last_real, projections
 from zoo.ops.attention import attention, join_heads, split_heads
 from zoo.ops.blocked import Side
@@ -108,13 +108,13 @@ def bigbird_block(config: BigBirdConfig, d_model: int, *, layer: int, causal: bo
 class BigBirdBackbone(Backbone):
     """Blocks of sparse attention. Positions come from outside."""
 
-    def __init__(self, config: BigBirdConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
+    def __init__(self, config: BigBirdConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
         blocks = [
-            bigbird_block(config, shape.d_model, layer=n, causal=shape.mode == "causal", max_len=shape.max_len)
-            for n in range(shape.n_layers)
+            bigbird_block(config, dims.d_model, layer=n, causal=dims.mode == "causal", max_len=dims.max_len)
+            for n in range(dims.n_layers)
         ]
-        self.stack = ResidualStack(blocks, LayerNorm(shape.d_model, eps=config.norm_eps) if config.prenorm else None)
+        self.stack = ResidualStack(blocks, LayerNorm(dims.d_model, eps=config.norm_eps) if config.prenorm else None)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """x (B, L, D), mask (B, L) -> hidden (B, L, D). ValueError beyond max_len, and for a state: none is carried."""

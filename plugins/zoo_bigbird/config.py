@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_block, check_choice, check_fraction, check_positive
+from zoo import ConfigError, ModelDims, check_block, check_choice, check_fraction, check_positive
 
 RANDOM_BLOCKS = ("drawn", "first")
 
@@ -45,13 +45,13 @@ class BigBirdConfig:
         """Up to so many blocks a bidirectional example is attended to in full."""
         return 5 + 2 * self.n_random
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
-        check_block(self, shape)
+        check_block(self, dims)
         check_fraction(self, "attn_dropout")
         check_positive(self, "block_size")
         check_choice(self, "random_blocks", RANDOM_BLOCKS)
-        if self.random_blocks == "first" and shape.mode == "causal":
+        if self.random_blocks == "first" and dims.mode == "causal":
             raise ConfigError("random_blocks", "'first' is transformers' evaluation, which is bidirectional")
         for name in ("n_random", "seed"):
             if getattr(self, name) < 0:

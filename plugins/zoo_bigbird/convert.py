@@ -11,9 +11,9 @@ from typing import Any
 from zoo import (
     ConfigError,
     Conversion,
+    ModelDims,
     Outside,
     Reading,
-    Shape,
     Weight,
     bert_activation,
     bert_arch,
@@ -28,11 +28,11 @@ from zoo_bigbird.config import BigBirdConfig
 TITLE = "BigBird"
 
 
-def weights(config: BigBirdConfig, shape: Shape) -> tuple[Weight, ...]:
+def weights(config: BigBirdConfig, dims: ModelDims) -> tuple[Weight, ...]:
     """Every parameter of the backbone; which blocks are random is made from the seed."""
-    _check(config, shape)
+    _check(config, dims)
     return tuple(
-        weight for n in range(shape.n_layers) for weight in bert_layer(f"stack.blocks.{n}.", f"encoder.layer.{n}.")
+        weight for n in range(dims.n_layers) for weight in bert_layer(f"stack.blocks.{n}.", f"encoder.layer.{n}.")
     )
 
 
@@ -59,7 +59,7 @@ def read(theirs: Mapping[str, Any]) -> Reading:
             "attn_dropout": theirs.get("attention_probs_dropout_prob", 0.1),
         }
         | bert_arch(theirs, title=TITLE, activation="gelu_new", norm_eps=1e-12),
-        shape=bert_shape(theirs, max_len=longest),
+        dims=bert_shape(theirs, max_len=longest),
     )
 
 
@@ -79,30 +79,30 @@ def outside(theirs: Mapping[str, Any]) -> Outside:
     )
 
 
-def write(config: BigBirdConfig, shape: Shape) -> dict[str, Any]:
+def write(config: BigBirdConfig, dims: ModelDims) -> dict[str, Any]:
     """The keys that `read` reads."""
-    _check(config, shape)
-    full = config.block_size >= shape.max_len
+    _check(config, dims)
+    full = config.block_size >= dims.max_len
     if not full and config.random_blocks != "first":
         why = "transformers evaluates with 'first', so that longer inputs would have other logits there"
         raise ConfigError("random_blocks", f"{config.random_blocks!r}: {why}")
-    return bert_keys(config, shape) | {
+    return bert_keys(config, dims) | {
         "attention_type": "original_full" if full else "block_sparse",
         "use_bias": True,
         "block_size": config.block_size,
         "num_random_blocks": config.n_random,
         "attention_probs_dropout_prob": config.attn_dropout,
-        "max_position_embeddings": shape.max_len,
+        "max_position_embeddings": dims.max_len,
     }
 
 
-def _check(config: BigBirdConfig, shape: Shape) -> None:
+def _check(config: BigBirdConfig, dims: ModelDims) -> None:
     """ConfigError for what transformers' BigBird is not."""
     wrong = {
         "n_random": (config.n_random == 0, "it has at least one random block"),
-        "mode": (shape.mode != "bidirectional", "its causal form is full attention"),
+        "mode": (dims.mode != "bidirectional", "its causal form is full attention"),
     }
-    bert_check(config, shape, title=TITLE, wrong=wrong)
+    bert_check(config, dims, title=TITLE, wrong=wrong)
 
 
 CONVERSION = Conversion(

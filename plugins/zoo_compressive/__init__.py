@@ -25,7 +25,7 @@ def zoo_architectures() -> Iterable[Architecture]:
             project="labmlai/annotated_deep_learning_paper_implementations",
             path="labml_nn/transformers/compressive",
             commit="e6b3c8a6a2cdae4071bcde1abeaaf9a2bc37bd53",
-            licence="MIT",
+            license="MIT",
         ),
         backbone="zoo_compressive.backbone:CompressiveBackbone",
         config="zoo_compressive.config:CompressiveConfig",

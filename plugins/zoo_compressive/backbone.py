@@ -20,8 +20,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State, check_state
-from zoo.nn import LayerNorm, Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl, mark
+from zoo import Backbone, ModelDims, Output, State, check_state
+from zoo.nn import LayerNorm, Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl, param_options
 from zoo.ops.memory import real_first, real_last, take_rows
 from zoo.ops.relative import distances, relative_attention, sinusoids, visible_keys
 from zoo_compressive.config import CompressiveConfig
@@ -47,7 +47,7 @@ class LearnedDistanceAttention(nn.Module):
         self.R = nn.Parameter(torch.zeros(highest - lowest + 1, n_heads, d_head))
         self.S = nn.Parameter(torch.zeros(highest - lowest + 1, n_heads))
         self.v = nn.Parameter(torch.zeros(n_heads, d_head))
-        mark(self, "R", "S", "v", weight_decay=0.0)
+        param_options(self, "R", "S", "v", weight_decay=0.0)
 
     def forward(self, z: Tensor, n_tokens: int, places: Tensor, visible: Tensor) -> Tensor:
         """z (B, K, D), its last `n_tokens` rows the segment; places (P,) falling distances -> (B, T, D)."""
@@ -77,42 +77,42 @@ class CompressiveBackbone(Backbone):
     "compressed_valid": (B, C) bool}. Real rows stand at the end; the others are zero and never seen.
     """
 
-    def __init__(self, config: CompressiveConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        config.check(shape)
-        self.mem_len, self.c_mem_len = config.sizes(shape)
-        self.two_sided = shape.mode == "bidirectional"
-        D, H = shape.d_model, config.n_heads
+    def __init__(self, config: CompressiveConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        config.check(dims)
+        self.mem_len, self.c_mem_len = config.sizes(dims)
+        self.two_sided = dims.mode == "bidirectional"
+        D, H = dims.d_model, config.n_heads
         E, d_ff = config.d_head or D // H, config.d_ff or 4 * D
         self.learned = config.positions == "learned"
         self.layers = nn.ModuleList(
             RelativeLayer(self._attention(D, H, E), D, d_ff, pre_lnorm=config.pre_lnorm, dropout=config.dropout)
-            for _ in range(shape.n_layers)
+            for _ in range(dims.n_layers)
         )
         self.compress = nn.ModuleList(
-            Compression(config.compression, D, config.compression_rate) for _ in range(shape.n_layers)
+            Compression(config.compression, D, config.compression_rate) for _ in range(dims.n_layers)
         )
         self.norm = LayerNorm(D) if config.final_norm else None
         initialise_as_transformer_xl(self)
         if not self.learned:
             self.u = nn.Parameter(0.02 * torch.randn(H, E))
             self.v = nn.Parameter(0.02 * torch.randn(H, E))
-            mark(self, "u", "v", weight_decay=0.0)
+            param_options(self, "u", "v", weight_decay=0.0)
         self.dropout = nn.Dropout(config.dropout)
 
     def _attention(self, d_model: int, n_heads: int, d_head: int) -> nn.Module:
         dropout = self.config.attn_dropout
         if not self.learned:
             return RelativeAttention(d_model, n_heads, d_head, dropout=dropout)
-        longest = self.shape.max_len - 1
+        longest = self.dims.max_len - 1
         lowest, highest = -longest if self.two_sided else 0, self.mem_len + self.c_mem_len + longest
         return LearnedDistanceAttention(d_model, n_heads, d_head, lowest=lowest, highest=highest, dropout=dropout)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """One segment. Real tokens are moved together, so distances count real tokens only and pads change nothing."""
         B, T, _ = x.shape
-        if self.learned and self.shape.max_len < T:
-            raise ValueError(f"a segment of {T} tokens, but learned distances for segments of {self.shape.max_len}")
+        if self.learned and self.dims.max_len < T:
+            raise ValueError(f"a segment of {T} tokens, but learned distances for segments of {self.dims.max_len}")
         memories, m_real, compressed, c_real = self._carried(state, x)
         real = order = None
         if mask is not None:
@@ -180,7 +180,7 @@ class CompressiveBackbone(Backbone):
         """Empty memories: rows of zeros that no token sees."""
 
         def zeros(rows: int) -> list[Tensor]:
-            return [torch.zeros(batch, rows, self.shape.d_model, device=device, dtype=dtype) for _ in self.layers]
+            return [torch.zeros(batch, rows, self.dims.d_model, device=device, dtype=dtype) for _ in self.layers]
 
         return {
             "memory": zeros(self.mem_len),
@@ -191,4 +191,4 @@ class CompressiveBackbone(Backbone):
 
     def state_size(self, seq_len: int) -> int:
         """mem_len + c_mem_len rows per layer, whatever the length."""
-        return len(self.layers) * (self.mem_len + self.c_mem_len) * self.shape.d_model
+        return len(self.layers) * (self.mem_len + self.c_mem_len) * self.dims.d_model

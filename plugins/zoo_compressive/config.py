@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive
+from zoo import ConfigError, ModelDims, check_choice, check_fraction, check_positive
 
 COMPRESSIONS = ("conv", "mean", "max")
 POSITIONS = ("sinusoidal", "learned")
@@ -44,15 +44,15 @@ class CompressiveConfig:
     attn_dropout: float = 0.0
     """On the attention weights."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError when the backbone cannot be built for `shape`."""
         check_positive(self, "n_heads", "compression_rate")
         check_choice(self, "compression", COMPRESSIONS)
         check_choice(self, "positions", POSITIONS)
-        if self.d_head is None and shape.d_model % self.n_heads:
-            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}; or set d_head")
-        if self.positions == "sinusoidal" and shape.d_model % 2:
-            raise ConfigError("d_model", f"{shape.d_model} is odd; positions need as many sines as cosines")
+        if self.d_head is None and dims.d_model % self.n_heads:
+            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {dims.d_model}; or set d_head")
+        if self.positions == "sinusoidal" and dims.d_model % 2:
+            raise ConfigError("d_model", f"{dims.d_model} is odd; positions need as many sines as cosines")
         check_positive(self, "d_head", "d_ff", "c_mem_len", "clamp_len", optional=True)
         if self.mem_len is not None and self.mem_len < self.compression_rate:
             raise ConfigError(
@@ -64,7 +64,7 @@ class CompressiveConfig:
             raise ConfigError("reconstruction_weight", f"expected zero or more, got {self.reconstruction_weight}")
         check_fraction(self, "dropout", "attn_dropout")
 
-    def sizes(self, shape: Shape) -> tuple[int, int]:
+    def sizes(self, dims: ModelDims) -> tuple[int, int]:
         """Rows of memory and of compressed memory per layer."""
-        mem_len = max(shape.max_len, self.compression_rate) if self.mem_len is None else self.mem_len
+        mem_len = max(dims.max_len, self.compression_rate) if self.mem_len is None else self.mem_len
         return mem_len, mem_len if self.c_mem_len is None else self.c_mem_len

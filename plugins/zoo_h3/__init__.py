@@ -22,7 +22,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="HazyResearch/safari",
             path="src/models/sequence/h3.py",
             commit="02220c69d247e5473616cd053a443ad99fd2559b",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_h3.backbone:H3Backbone",
         config="zoo_h3.config:H3Config",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import MLP, Block, Mixer, ResidualStack, at_least_float32, last_real, make_norm
 from zoo.ops.attention import attention, join_heads, split_heads
 from zoo_h3.config import H3Config
@@ -176,11 +176,11 @@ def h3_block(config: H3Config, d_model: int, *, layer: int, bidirectional: bool)
 class H3Backbone(Backbone):
     """n_layers pre-norm blocks and a final norm."""
 
-    def __init__(self, config: H3Config, shape: Shape) -> None:
-        super().__init__(config, shape)
-        bidirectional = shape.mode == "bidirectional"
-        blocks = [h3_block(config, shape.d_model, layer=i, bidirectional=bidirectional) for i in range(shape.n_layers)]
-        self.stack = ResidualStack(blocks, make_norm(config.norm, shape.d_model))
+    def __init__(self, config: H3Config, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        bidirectional = dims.mode == "bidirectional"
+        blocks = [h3_block(config, dims.d_model, layer=i, bidirectional=bidirectional) for i in range(dims.n_layers)]
+        self.stack = ResidualStack(blocks, make_norm(config.norm, dims.d_model))
         if config.init_std is not None:
             self.initialise(config.init_std)
 
@@ -195,7 +195,7 @@ class H3Backbone(Backbone):
                 nn.init.zeros_(linear.bias)
             for name in ("mlp.linear2", "mixer.out")[: 1 + isinstance(block.mixer, AttentionMixer)]:
                 weight = block.get_parameter(f"{name}.weight")
-                nn.init.normal_(weight, std=std / (2 * self.shape.n_layers) ** 0.5)
+                nn.init.normal_(weight, std=std / (2 * self.dims.n_layers) ** 0.5)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         return self.stack(x, mask=mask, state=state)

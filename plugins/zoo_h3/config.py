@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_step_sizes
+from zoo import ConfigError, ModelDims, check_batch_norm, check_choice, check_fraction, check_step_sizes
 
 CHOICES = {"disc": ("bilinear", "zoh"), "norm": ("layer", "rms", "batch")}
 
@@ -36,26 +36,26 @@ class H3Config:
     ssm_lr: float | None = 0.001
     """Peak learning rate of A, B and dt, the shift's B included; null = the run's."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, allowed in CHOICES.items():
             check_choice(self, name, allowed)
         if self.d_state < 2 or self.d_state % 2:
             raise ConfigError("d_state", f"conjugate pairs need an even number of at least 2, got {self.d_state}")
-        if self.head_dim < 1 or shape.d_model % self.head_dim:
-            raise ConfigError("head_dim", f"heads of {self.head_dim} channels cannot make up d_model={shape.d_model}")
+        if self.head_dim < 1 or dims.d_model % self.head_dim:
+            raise ConfigError("head_dim", f"heads of {self.head_dim} channels cannot make up d_model={dims.d_model}")
         if self.d_ff < 0:
             raise ConfigError("d_ff", f"expected a width, or 0 for 4 * d_model, got {self.d_ff}")
-        wrong = [i for i in self.attn_layers if not 0 <= i < shape.n_layers]
+        wrong = [i for i in self.attn_layers if not 0 <= i < dims.n_layers]
         if wrong or len(set(self.attn_layers)) < len(self.attn_layers):
-            why = f"{self.attn_layers}: expected different numbers from 0 to {shape.n_layers - 1}, the layers there are"
+            why = f"{self.attn_layers}: expected different numbers from 0 to {dims.n_layers - 1}, the layers there are"
             raise ConfigError("attn_layers", why)
-        if self.attn_layers and (self.attn_heads < 1 or shape.d_model % self.attn_heads):
-            raise ConfigError("attn_heads", f"{self.attn_heads} heads cannot share d_model={shape.d_model} evenly")
+        if self.attn_layers and (self.attn_heads < 1 or dims.d_model % self.attn_heads):
+            raise ConfigError("attn_heads", f"{self.attn_heads} heads cannot share d_model={dims.d_model} evenly")
         check_step_sizes(self)
         check_fraction(self, "dropout")
         if self.init_std is not None and self.init_std <= 0:
             raise ConfigError("init_std", f"expected a positive deviation or null, got {self.init_std}")
         if self.ssm_lr is not None and self.ssm_lr < 0:
             raise ConfigError("ssm_lr", f"expected a learning rate >= 0 or null, got {self.ssm_lr}")
-        check_batch_norm(self, shape)
+        check_batch_norm(self, dims)

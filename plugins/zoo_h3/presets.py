@@ -27,13 +27,13 @@ def _paper(batch_size: int, steps: int, d_model: int = 256, dropout: float = 0.0
             "arch.dropout": dropout,
             "optim.lr": 0.001,
             "optim.weight_decay": 0.05,
-            "optim.warmup": 0.1,
-            "optim.schedule": "cosine",
-            "optim.clip": 1.0,
+            "optim.warmup_ratio": 0.1,
+            "optim.lr_scheduler": "cosine",
+            "optim.gradient_clip_val": 1.0,
             "train.batch_size": batch_size,
-            "train.samples": steps * batch_size,
+            "train.max_samples": steps * batch_size,
         },
-        sources={"*": _WHY, "optim.lr": _LR, "optim.clip": _LR, "model.mode": _MODE, "model.pool": _MODE},
+        sources={"*": _WHY, "optim.lr": _LR, "optim.gradient_clip_val": _LR, "model.mode": _MODE, "model.pool": _MODE},
     )
 
 

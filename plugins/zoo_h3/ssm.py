@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn import mark
+from zoo.nn import param_options
 from zoo.ops.diagonal import DiagonalSSM, discretize_diagonal
 from zoo.ops.fftconv import fft_conv
 from zoo_h3.config import H3Config
@@ -97,8 +97,8 @@ class Shift(nn.Module):
         # as a depthwise convolution of N taps starts in PyTorch
         self.C = nn.Parameter(torch.empty(n_kernels, G, N).uniform_(-(N**-0.5), N**-0.5))
         self.D = nn.Parameter(torch.randn(G))
-        mark(self, "B", lr=config.ssm_lr, weight_decay=0.0)
-        mark(self, "D")  # decays like a weight, although it has one dimension
+        param_options(self, "B", lr=config.ssm_lr, weight_decay=0.0)
+        param_options(self, "D")  # decays like a weight, although it has one dimension
 
     def system(self) -> ShiftSystem:
         return ShiftSystem(self.B, self.C)
@@ -120,8 +120,8 @@ class Diagonal(nn.Module):
         self.C = nn.Parameter(torch.randn(n_kernels, G, n, 2) * math.sqrt(0.5))
         self.log_dt = nn.Parameter(torch.empty(G).uniform_(math.log(config.dt_min), math.log(config.dt_max)))
         self.D = nn.Parameter(torch.randn(G))
-        mark(self, "A_real", "A_imag", "B", "log_dt", lr=config.ssm_lr, weight_decay=0.0)
-        mark(self, "D")
+        param_options(self, "A_real", "A_imag", "B", "log_dt", lr=config.ssm_lr, weight_decay=0.0)
+        param_options(self, "D")
 
     def system(self) -> DiagonalSSM:
         """In discrete time, differentiable, in double precision whatever the parameters are."""

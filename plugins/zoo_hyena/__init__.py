@@ -25,7 +25,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="HazyResearch/safari",
             path="src/models/sequence/hyena.py",
             commit="02220c69d247e5473616cd053a443ad99fd2559b",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_hyena.backbone:HyenaBackbone",
         config="zoo_hyena.config:HyenaConfig",

@@ -3,7 +3,7 @@
     [x_0, .., x_{n-1}, v] = short_conv(u W_in + b_in)            y = hyena(x, v) W_out + b_out
     k_{i,c} = (W_last sin(freq ·(.. sin(freq ·(W_0 z_i + b_0)) ..)))_c (exp(-|delta_c| t_i) + shift)
 
-B batch, L seq_len, D d_model, n order, M shape.max_len, E emb_dim, W filter_width, C = D (n - 1) filter channels:
+B batch, L seq_len, D d_model, n order, M dims.max_len, E emb_dim, W filter_width, C = D (n - 1) filter channels:
 channel d (n - 1) + o is the filter of the o-th convolution for model channel d, as in the reference.
 """
 
@@ -16,8 +16,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
-from zoo.nn import MLP, Block, DepthwiseConv, LayerNorm, Mixer, ResidualStack, at_least_float32, mark
+from zoo import Backbone, ModelDims, Output, State
+from zoo.nn import MLP, Block, DepthwiseConv, LayerNorm, Mixer, ResidualStack, at_least_float32, param_options
 from zoo.ops.conv import causal_conv1d
 from zoo_hyena.config import HyenaConfig
 from zoo_hyena.op import decay_rates, features, hyena, times, window
@@ -33,8 +33,8 @@ class FilterMLP(nn.Module):
         inner = [nn.Linear(a, b) for a, b in pairwise(widths)]
         self.layers = nn.ModuleList([*inner, nn.Linear(W, channels, bias=False)])
         for linear in inner:
-            mark(linear, "weight", "bias", lr=config.filter_lr, weight_decay=0.0)
-        mark(self.layers[-1], "weight", lr=config.filter_lr, weight_decay=0.0)
+            param_options(linear, "weight", "bias", lr=config.filter_lr, weight_decay=0.0)
+        param_options(self.layers[-1], "weight", lr=config.filter_lr, weight_decay=0.0)
 
     def forward(self, z: Tensor, freq: Tensor) -> Tensor:
         *inner, last = cast("list[nn.Linear]", list(self.layers))
@@ -57,10 +57,10 @@ class HyenaFilter(nn.Module):
         self.freq = nn.Parameter(config.w * torch.ones(config.filter_width))
         self.forwards = FilterMLP(config, channels)
         self.backwards = FilterMLP(config, channels) if bidirectional else None
-        mark(self, "freq", lr=config.filter_lr, weight_decay=0.0)
+        param_options(self, "freq", lr=config.filter_lr, weight_decay=0.0)
         if config.positions_lr > 0:
             self.z = nn.Parameter(features(M, M, config.emb_dim).float())
-            mark(self, "z", lr=config.positions_lr, weight_decay=0.0)
+            param_options(self, "z", lr=config.positions_lr, weight_decay=0.0)
         else:
             self.register_parameter("z", None)
 
@@ -118,19 +118,19 @@ class HyenaMixer(Mixer):
 class HyenaBackbone(Backbone):
     """n_layers of x + Hyena(LN x), x + MLP(LN x), and a final LN."""
 
-    def __init__(self, config: HyenaConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        D, eps = shape.d_model, config.norm_eps
+    def __init__(self, config: HyenaConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        D, eps = dims.d_model, config.norm_eps
         self.stack = ResidualStack(
             [
                 Block(
-                    HyenaMixer(config, D, shape.max_len, bidirectional=shape.mode == "bidirectional"),
+                    HyenaMixer(config, D, dims.max_len, bidirectional=dims.mode == "bidirectional"),
                     LayerNorm(D, eps=eps),
                     mlp=MLP(D, config.d_ff or 2 * D, activation="gelu_tanh"),
                     norm2=LayerNorm(D, eps=eps),
                     dropout=config.dropout,
                 )
-                for _ in range(shape.n_layers)
+                for _ in range(dims.n_layers)
             ],
             LayerNorm(D, eps=eps),
         )
@@ -142,7 +142,7 @@ class HyenaBackbone(Backbone):
         for name, linear in self.named_modules():
             if isinstance(linear, nn.Linear):
                 ends_branch = name.endswith(("mixer.out_proj", "mlp.linear2"))
-                nn.init.normal_(linear.weight, std=0.02 / (math.sqrt(2 * self.shape.n_layers) if ends_branch else 1.0))
+                nn.init.normal_(linear.weight, std=0.02 / (math.sqrt(2 * self.dims.n_layers) if ends_branch else 1.0))
                 if linear.bias is not None:
                     nn.init.zeros_(linear.bias)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_fraction, check_positive
+from zoo import ConfigError, ModelDims, check_fraction, check_positive
 
 
 @dataclass
@@ -44,7 +44,7 @@ class HyenaConfig:
     dropout: float = 0.0
     """Dropout on what mixer and MLP add to the residual stream."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, least in (("order", 2), ("short_taps", 1), ("filter_width", 1), ("filter_layers", 0), ("d_ff", 1)):
             value = getattr(self, name)

@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="google-research/long-range-arena",
             path="lra_benchmarks/models/linformer/linformer.py",
             commit="cd31e5c6b8e5bceabd28de2d2afb23f7ae5d36d8",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_linformer.backbone:LinformerBackbone",
         config="zoo_linformer.config:LinformerConfig",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, projections
 from zoo.ops.attention import attention, join_heads, split_heads
 from zoo_linformer.config import LinformerConfig
@@ -65,13 +65,13 @@ def linformer_block(config: LinformerConfig, d_model: int, max_len: int, *, E: n
 
 
 class LinformerBackbone(Backbone):
-    """Pre-norm blocks and a final layer norm; sequences up to `shape.max_len`."""
+    """Pre-norm blocks and a final layer norm; sequences up to `dims.max_len`."""
 
-    def __init__(self, config: LinformerConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        E = projection(config, shape.max_len) if config.share_layers else None
-        blocks = [linformer_block(config, shape.d_model, shape.max_len, E=E) for _ in range(shape.n_layers)]
-        self.stack = ResidualStack(blocks, LayerNorm(shape.d_model, eps=config.norm_eps))
+    def __init__(self, config: LinformerConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        E = projection(config, dims.max_len) if config.share_layers else None
+        blocks = [linformer_block(config, dims.d_model, dims.max_len, E=E) for _ in range(dims.n_layers)]
+        self.stack = ResidualStack(blocks, LayerNorm(dims.d_model, eps=config.norm_eps))
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """x (B, L, D), mask (B, L) -> hidden (B, L, D). ValueError when L > max_len."""

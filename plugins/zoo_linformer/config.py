@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_block, check_choice, check_fraction
+from zoo import ConfigError, ModelDims, check_block, check_choice, check_fraction
 
 COMPRESS = ("after", "before")
 
@@ -40,12 +40,12 @@ class LinformerConfig:
     attn_dropout: float = 0.0
     """Dropout on the attention weights."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
-        check_block(self, shape)
+        check_block(self, dims)
         check_fraction(self, "attn_dropout")
-        if not 1 <= self.k <= shape.max_len:
-            raise ConfigError("k", f"expected 1 to max_len {shape.max_len} compressed positions, got {self.k}")
+        if not 1 <= self.k <= dims.max_len:
+            raise ConfigError("k", f"expected 1 to max_len {dims.max_len} compressed positions, got {self.k}")
         check_choice(self, "compress", COMPRESS)
         if self.per_head and self.compress == "before":
             raise ConfigError(

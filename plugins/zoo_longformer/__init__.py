@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="allenai/longformer",
             path="longformer/longformer.py",
             commit="caefee668e39cacdece7dd603a0bebf24df6d8ca",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_longformer.backbone:LongformerBackbone",
         config="zoo_longformer.config:LongformerConfig",

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, last_real, projections
 from zoo.ops.attention import join_heads, reference_attention, split_heads
 from zoo.ops.blocked import Side, blocked_attention
@@ -163,13 +163,11 @@ def longformer_block(config: LongformerConfig, d_model: int, *, layer: int, caus
 class LongformerBackbone(Backbone):
     """Blocks of window and global attention. Positions come from outside."""
 
-    def __init__(self, config: LongformerConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        causal = shape.mode == "causal"
-        blocks = [
-            longformer_block(config, shape.d_model, layer=layer, causal=causal) for layer in range(shape.n_layers)
-        ]
-        self.stack = ResidualStack(blocks, LayerNorm(shape.d_model, eps=config.norm_eps) if config.prenorm else None)
+    def __init__(self, config: LongformerConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        causal = dims.mode == "causal"
+        blocks = [longformer_block(config, dims.d_model, layer=layer, causal=causal) for layer in range(dims.n_layers)]
+        self.stack = ResidualStack(blocks, LayerNorm(dims.d_model, eps=config.norm_eps) if config.prenorm else None)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """x (B, L, D), mask (B, L) -> hidden (B, L, D), and when causal the state after the last real token."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from zoo import ConfigError, Shape, check_block, check_fraction
+from zoo import ConfigError, ModelDims, check_block, check_fraction
 
 
 @dataclass
@@ -57,14 +57,14 @@ class LongformerConfig:
         D, dilated = self.dilation[layer if len(self.dilation) > 1 else 0], self.dilated_heads or self.n_heads
         return (1,) * (self.n_heads - dilated) + (D,) * dilated
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
-        check_block(self, shape)
+        check_block(self, dims)
         check_fraction(self, "attn_dropout")
         for name in ("window", "dilation"):
             numbers = getattr(self, name)
-            if len(numbers) not in (1, shape.n_layers):
-                raise ConfigError(name, f"{len(numbers)} numbers for {shape.n_layers} layers; expected one, or as many")
+            if len(numbers) not in (1, dims.n_layers):
+                raise ConfigError(name, f"{len(numbers)} numbers for {dims.n_layers} layers; expected one, or as many")
             if min(numbers) < 1:
                 raise ConfigError(name, f"expected positive numbers, got {min(numbers)}")
         odd = [W for W in self.window if W % 2]

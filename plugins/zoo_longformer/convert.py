@@ -10,9 +10,9 @@ from typing import Any
 
 from zoo import (
     Conversion,
+    ModelDims,
     Outside,
     Reading,
-    Shape,
     Weight,
     bert_arch,
     bert_check,
@@ -31,11 +31,11 @@ def layer_weights(ours: str = "", theirs: str = "") -> tuple[Weight, ...]:
     return bert_layer(ours, theirs, suffixes=("", "_global"))
 
 
-def weights(config: LongformerConfig, shape: Shape) -> tuple[Weight, ...]:
+def weights(config: LongformerConfig, dims: ModelDims) -> tuple[Weight, ...]:
     """Every parameter of the backbone."""
-    _check(config, shape)
+    _check(config, dims)
     return tuple(
-        weight for n in range(shape.n_layers) for weight in layer_weights(f"stack.blocks.{n}.", f"encoder.layer.{n}.")
+        weight for n in range(dims.n_layers) for weight in layer_weights(f"stack.blocks.{n}.", f"encoder.layer.{n}.")
     )
 
 
@@ -49,7 +49,7 @@ def read(theirs: Mapping[str, Any]) -> Reading:
             "attn_dropout": theirs.get("attention_probs_dropout_prob", 0.1),
         }
         | bert_arch(theirs, title=TITLE, activation="gelu", norm_eps=1e-12),
-        shape=bert_shape(theirs, max_len=theirs.get("max_position_embeddings", 512) - _reserved(theirs)),
+        dims=bert_shape(theirs, max_len=theirs.get("max_position_embeddings", 512) - _reserved(theirs)),
     )
 
 
@@ -77,26 +77,26 @@ def outside(theirs: Mapping[str, Any]) -> Outside:
     )
 
 
-def write(config: LongformerConfig, shape: Shape) -> dict[str, Any]:
+def write(config: LongformerConfig, dims: ModelDims) -> dict[str, Any]:
     """The keys that `read` reads."""
-    _check(config, shape)
-    windows = config.window if len(config.window) > 1 else config.window * shape.n_layers
-    return bert_keys(config, shape) | {
+    _check(config, dims)
+    windows = config.window if len(config.window) > 1 else config.window * dims.n_layers
+    return bert_keys(config, dims) | {
         "attention_window": list(windows),
         "attention_probs_dropout_prob": config.attn_dropout,
         "pad_token_id": 1,
-        "max_position_embeddings": shape.max_len + 2,
+        "max_position_embeddings": dims.max_len + 2,
     }
 
 
-def _check(config: LongformerConfig, shape: Shape) -> None:
+def _check(config: LongformerConfig, dims: ModelDims) -> None:
     """ConfigError for what transformers' Longformer is not."""
     wrong = {
         "counts_self": (config.counts_self, "its window has as many keys on both sides"),
         "dilation": (max(config.dilation) > 1, "it has no dilation"),
-        "n_global": (not config.globals_in(shape.mode), "it has global projections"),
+        "n_global": (not config.globals_in(dims.mode), "it has global projections"),
     }
-    bert_check(config, shape, title=TITLE, wrong=wrong)
+    bert_check(config, dims, title=TITLE, wrong=wrong)
 
 
 CONVERSION = Conversion(

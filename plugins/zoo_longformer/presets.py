@@ -49,16 +49,16 @@ def _text(config: str, *, warmup: int, steps: int, d_model: int, d_ff: int, n_he
         # a run that ends before the warm-up does has reached this fraction of the peak
         "optim.lr": round(0.05 * reached / warmup / warmup**0.5, 7),
         "optim.weight_decay": 0.1,
-        "optim.warmup": reached / steps,
-        "optim.schedule": "rsqrt",
-        "optim.clip": 0.0,
+        "optim.warmup_ratio": reached / steps,
+        "optim.lr_scheduler": "rsqrt",
+        "optim.gradient_clip_val": 0.0,
         "train.batch_size": 32,
-        "train.samples": 32 * steps,
+        "train.max_samples": 32 * steps,
     }
     own = {
         "model.d_head": f"{files}: the classifier's hidden layer is mlp_dim wide",
         "optim.lr": f"{files}: 0.05 * min(1, t/{warmup}) / sqrt(max(t, {warmup})) at its peak",
-        "train.samples": f"{files}: {steps} steps of 32",
+        "train.max_samples": f"{files}: {steps} steps of 32",
     }
     return Preset(values=values, sources={"*": files} | _SOURCES | own, expected=expected)
 
@@ -96,15 +96,15 @@ def _image(
         "arch.attn_dropout": attn_dropout,
         "optim.lr": lr,
         "optim.weight_decay": 0.0,
-        "optim.warmup": warmup / steps,
-        "optim.schedule": "cosine",
-        "optim.clip": clip,
+        "optim.warmup_ratio": warmup / steps,
+        "optim.lr_scheduler": "cosine",
+        "optim.gradient_clip_val": clip,
         "train.batch_size": batch,
-        "train.samples": batch * steps,
+        "train.max_samples": batch * steps,
     }
     own = {
         "model.d_head": f"{files}: the classifier's hidden layer is mlp_dim wide",
-        "train.samples": f"{files}: {steps} steps of {batch}",
+        "train.max_samples": f"{files}: {steps} steps of {batch}",
     }
     return Preset(values=values, sources={"*": files} | _SOURCES | own, expected=expected)
 

@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterable[Architecture]:
             project="huggingface/transformers",
             path="src/transformers/models/longt5/modeling_longt5.py",
             commit="transformers 5.23.0 (PyPI)",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_longt5.backbone:LongT5Backbone",
         config="zoo_longt5.config:LongT5Config",

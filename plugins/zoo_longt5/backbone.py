@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import RMSNorm
 from zoo.ops.blocked import Side, blocked_attention
 from zoo_longt5.config import LongT5Config
@@ -84,15 +84,15 @@ class EncoderLayer(nn.Module):
 class Encoder(nn.Module):
     """The layers, the bias tables that all of them share, and a last norm."""
 
-    def __init__(self, config: LongT5Config, shape: Shape) -> None:
+    def __init__(self, config: LongT5Config, dims: ModelDims) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(EncoderLayer(config, shape.d_model) for _ in range(shape.n_layers))
-        self.bias = PositionBias(config, shape.d_model, two_sided=True)
+        self.layers = nn.ModuleList(EncoderLayer(config, dims.d_model) for _ in range(dims.n_layers))
+        self.bias = PositionBias(config, dims.d_model, two_sided=True)
         self.global_bias: PositionBias | None = None
         if config.attention == "transient_global":
-            self.global_bias = PositionBias(config, shape.d_model, two_sided=True)
-        self.final_norm = RMSNorm(shape.d_model, config.norm_eps)
+            self.global_bias = PositionBias(config, dims.d_model, two_sided=True)
+        self.final_norm = RMSNorm(dims.d_model, config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -120,11 +120,11 @@ class LongT5Backbone(Backbone):
     so that a state never belongs to another source than the one given beside it.
     """
 
-    def __init__(self, config: LongT5Config, shape: Shape) -> None:
-        super().__init__(config, shape)
-        config.check(shape)
-        self.encoder = Encoder(config, shape)
-        self.decoder = Decoder(config, shape) if shape.mode == "seq2seq" else None
+    def __init__(self, config: LongT5Config, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        config.check(dims)
+        self.encoder = Encoder(config, dims)
+        self.decoder = Decoder(config, dims) if dims.mode == "seq2seq" else None
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """x (B, L, D), mask (B, L) right-padded -> hidden (B, L, D). ValueError for a state: the encoder has none."""
@@ -135,7 +135,7 @@ class LongT5Backbone(Backbone):
     def decode(self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None) -> Output:
         """y (B, T, D) after the tokens of `state`, memory (B, L, D) from `forward` -> hidden (B, T, D), next state."""
         if self.decoder is None:
-            raise TypeError(f"LongT5 built in mode {self.shape.mode} has no decoder; mode seq2seq has")
+            raise TypeError(f"LongT5 built in mode {self.dims.mode} has no decoder; mode seq2seq has")
         hidden, state = self.decoder(y, memory=memory, mask=memory_mask, state=state)
         return Output(hidden, state)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive, check_widths
+from zoo import ConfigError, ModelDims, check_choice, check_fraction, check_positive, check_widths
 
 ATTENTIONS = ("transient_global", "local")
 FFNS = ("gated_gelu", "relu")
@@ -42,20 +42,20 @@ class LongT5Config:
     dropout: float = 0.0
     """On inputs and outputs of both stacks, on attention weights, inside the FFN, and on what each sub-layer adds."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
         check_positive(self, "n_heads", "local_radius", "global_block", "norm_eps", "bias_lr_scale")
         check_widths(self, "d_kv", "d_ff", "n_decoder_layers")
-        if not self.d_kv and shape.d_model % self.n_heads:
+        if not self.d_kv and dims.d_model % self.n_heads:
             raise ConfigError(
-                "n_heads", f"{self.n_heads} does not divide d_model {shape.d_model}, and d_kv is not given"
+                "n_heads", f"{self.n_heads} does not divide d_model {dims.d_model}, and d_kv is not given"
             )
         check_choice(self, "attention", ATTENTIONS)
         check_choice(self, "ffn", FFNS)
         if self.n_buckets < 4 or self.n_buckets % 2:
             raise ConfigError("n_buckets", f"expected an even number of at least 4, got {self.n_buckets}")
         # the encoder has a half of the buckets per direction, the decoder all of them for the past
-        exact = self.n_buckets // (2 if shape.mode == "seq2seq" else 4)
+        exact = self.n_buckets // (2 if dims.mode == "seq2seq" else 4)
         if self.max_distance <= exact:
             raise ConfigError(
                 "max_distance",

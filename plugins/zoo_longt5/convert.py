@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo import ConfigError, Conversion, Embedding, Head, HeadLayer, Outside, Reading, Shape, Weight, model_class
+from zoo import ConfigError, Conversion, Embedding, Head, HeadLayer, ModelDims, Outside, Reading, Weight, model_class
 from zoo_longt5.config import LongT5Config
 
 ATTENTION = {"transient_global": "TransientGlobalSelfAttention", "local": "LocalSelfAttention"}
@@ -51,12 +51,12 @@ def _ffn(config: LongT5Config, layer: str) -> dict[str, str]:
     return {f"ffn.{w}.weight": f"{layer}.DenseReluDense.{w}.weight" for w in matrices}
 
 
-def weights(config: LongT5Config, shape: Shape) -> tuple[Weight, ...]:
+def weights(config: LongT5Config, dims: ModelDims) -> tuple[Weight, ...]:
     """Every parameter of the backbone."""
-    stacks = [("encoder", shape.n_layers, encoder_layer(config), encoder_biases(config))]
-    if shape.mode == "seq2seq":
+    stacks = [("encoder", dims.n_layers, encoder_layer(config), encoder_biases(config))]
+    if dims.mode == "seq2seq":
         bias = {"bias.table": "layer.0.SelfAttention.relative_attention_bias.weight"}
-        stacks.append(("decoder", config.n_decoder_layers or shape.n_layers, decoder_layer(config), bias))
+        stacks.append(("decoder", config.n_decoder_layers or dims.n_layers, decoder_layer(config), bias))
     names: dict[str, str] = {}
     for stack, n_layers, layer, biases in stacks:
         names |= {f"{stack}.{ours}": f"{stack}.block.0.{theirs}" for ours, theirs in biases.items()}
@@ -92,7 +92,7 @@ def read(theirs: Mapping[str, Any]) -> Reading:
             "norm_eps": theirs.get("layer_norm_epsilon", 1e-6),
             "dropout": theirs.get("dropout_rate", 0.1),
         },
-        shape=Shape(
+        dims=ModelDims(
             d_model=theirs.get("d_model", 512),
             n_layers=n_layers,
             mode="bidirectional" if encoder_only else "seq2seq",
@@ -101,17 +101,17 @@ def read(theirs: Mapping[str, Any]) -> Reading:
     )
 
 
-def write(config: LongT5Config, shape: Shape) -> dict[str, Any]:
+def write(config: LongT5Config, dims: ModelDims) -> dict[str, Any]:
     """What `read` reads."""
-    encoder_only = shape.mode != "seq2seq"
+    encoder_only = dims.mode != "seq2seq"
     return {
         "architectures": ["LongT5EncoderModel" if encoder_only else "LongT5Model"],
-        "d_model": shape.d_model,
-        "d_kv": config.head_width(shape.d_model),
-        "d_ff": config.ffn_width(shape.d_model),
+        "d_model": dims.d_model,
+        "d_kv": config.head_width(dims.d_model),
+        "d_ff": config.ffn_width(dims.d_model),
         "num_heads": config.n_heads,
-        "num_layers": shape.n_layers,
-        "num_decoder_layers": config.n_decoder_layers or shape.n_layers,
+        "num_layers": dims.n_layers,
+        "num_decoder_layers": config.n_decoder_layers or dims.n_layers,
         "encoder_attention_type": {ours: theirs for theirs, ours in KINDS.items()}[config.attention],
         "local_radius": config.local_radius,
         "global_block_size": config.global_block,
@@ -120,7 +120,7 @@ def write(config: LongT5Config, shape: Shape) -> dict[str, Any]:
         "feed_forward_proj": {ours: theirs for theirs, ours in FFN.items()}[config.ffn],
         "layer_norm_epsilon": config.norm_eps,
         "dropout_rate": config.dropout,
-        "n_positions": shape.max_len,
+        "n_positions": dims.max_len,
         "is_encoder_decoder": not encoder_only,
     }
 

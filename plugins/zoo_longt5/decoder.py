@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Shape, State, check_state
+from zoo import ModelDims, State, check_state
 from zoo.nn import RMSNorm
 from zoo.ops.attention import attention, reference_attention
 from zoo_longt5.config import LongT5Config
@@ -59,13 +59,13 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """The stack. State: {"keys": [per layer (B, P, H, E)], "values": the same}; P tokens have been decoded."""
 
-    def __init__(self, config: LongT5Config, shape: Shape) -> None:
+    def __init__(self, config: LongT5Config, dims: ModelDims) -> None:
         super().__init__()
-        self.config, self.d_model = config, shape.d_model
-        n_layers = config.n_decoder_layers or shape.n_layers
-        self.layers = nn.ModuleList(DecoderLayer(config, shape.d_model) for _ in range(n_layers))
-        self.bias = PositionBias(config, shape.d_model, two_sided=False)
-        self.final_norm = RMSNorm(shape.d_model, config.norm_eps)
+        self.config, self.d_model = config, dims.d_model
+        n_layers = config.n_decoder_layers or dims.n_layers
+        self.layers = nn.ModuleList(DecoderLayer(config, dims.d_model) for _ in range(n_layers))
+        self.bias = PositionBias(config, dims.d_model, two_sided=False)
+        self.final_norm = RMSNorm(dims.d_model, config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, y: Tensor, *, memory: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:

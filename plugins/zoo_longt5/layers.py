@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn import mark
+from zoo.nn import param_options
 from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.positions import t5_buckets
 from zoo_longt5.config import LongT5Config
@@ -32,7 +32,7 @@ class Projections(nn.Module):
         nn.init.normal_(self.o.weight, std=inner**-0.5)
         # Adafactor, which T5 was made for, takes steps in proportion to a matrix; Adam's are the same for all, and q,
         # made smaller by sqrt(E), would learn so much faster than under scores that are divided by it
-        mark(self.q, "weight", lr_scale=self.d_kv**-0.5)
+        param_options(self.q, "weight", lr_scale=self.d_kv**-0.5)
 
     def split(self, x: Tensor) -> Tensor:
         """(B, L, H E) -> (B, H, L, E)"""
@@ -76,7 +76,7 @@ class PositionBias(nn.Module):
         super().__init__()
         self.config, self.two_sided = config, two_sided
         self.table = nn.Parameter(torch.randn(config.n_buckets, config.n_heads) * d_model**-0.5)
-        mark(self, "table", lr_scale=config.bias_lr_scale, weight_decay=0.0)  # an embedding
+        param_options(self, "table", lr_scale=config.bias_lr_scale, weight_decay=0.0)  # an embedding
 
     def forward(self, first: int, last: int) -> Tensor:
         """For key position - query position = first .. last, both included: (H, last - first + 1)."""

@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="state-spaces/mamba",
             path="mamba_ssm/modules/mamba_simple.py",
             commit="e9594ce1c732d97440f0332fdc43170a2294dbfa",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_mamba.backbone:MambaBackbone",
         config="zoo_mamba.config:MambaConfig",

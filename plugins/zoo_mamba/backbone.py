@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, Output, Shape, State
-from zoo.nn import Block, DepthwiseConv, Mixer, ResidualStack, at_least_float32, make_norm, mark
+from zoo import Backbone, ModelDims, Output, State
+from zoo.nn import Block, DepthwiseConv, Mixer, ResidualStack, at_least_float32, make_norm, param_options
 from zoo.ops.conv import causal_conv1d, causal_conv1d_step
 from zoo.ops.selective_scan import selective_scan, selective_scan_step
 from zoo_mamba.config import MambaConfig
@@ -54,7 +54,7 @@ class MambaMixer(Mixer):
         self.A_log = nn.Parameter(a_log(E, config.d_state))
         self.D = nn.Parameter(torch.ones(E))
         self.out_proj = nn.Linear(E, d_model, bias=config.bias)
-        mark(self, "A_log", "D", weight_decay=0.0)
+        param_options(self, "A_log", "D", weight_decay=0.0)
         self._init(config, n_layers)
 
     @torch.no_grad()
@@ -137,16 +137,16 @@ class MambaBackbone(Backbone):
 
     config: MambaConfig
 
-    def __init__(self, config: MambaConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        config.check(shape)
-        D = shape.d_model
+    def __init__(self, config: MambaConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        config.check(dims)
+        D = dims.d_model
 
         def norm() -> nn.Module:
             return make_norm("layer" if config.norm == "layer" else "rms", D, eps=config.norm_eps)
 
-        depth = range(shape.n_layers)
-        blocks = [Block(MambaMixer(config, D, shape.n_layers), norm(), dropout=config.dropout) for _ in depth]
+        depth = range(dims.n_layers)
+        blocks = [Block(MambaMixer(config, D, dims.n_layers), norm(), dropout=config.dropout) for _ in depth]
         self.stack = ResidualStack(blocks, norm())
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive, check_step_sizes
+from zoo import ConfigError, ModelDims, check_choice, check_fraction, check_positive, check_step_sizes
 
 NORMS = ("rms", "layer")
 DT_INITS = ("random", "constant")
@@ -48,10 +48,10 @@ class MambaConfig:
         """dt_rank, or its default for this width."""
         return self.dt_rank if self.dt_rank is not None else math.ceil(d_model / 16)
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
         check_positive(self, "d_state", "d_conv", "expand")
-        d_inner = self.expand * shape.d_model
+        d_inner = self.expand * dims.d_model
         if self.dt_rank is not None and not 1 <= self.dt_rank <= d_inner:
             raise ConfigError("dt_rank", f"expected 1 to d_inner = expand * d_model = {d_inner}, got {self.dt_rank}")
         check_step_sizes(self)

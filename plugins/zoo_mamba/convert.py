@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo import ConfigError, Conversion, Embedding, Head, HeadLayer, Outside, Reading, Shape, Weight, model_class
+from zoo import ConfigError, Conversion, Embedding, Head, HeadLayer, ModelDims, Outside, Reading, Weight, model_class
 from zoo_mamba.config import MambaConfig
 
 MIXER = {
@@ -19,13 +19,13 @@ MIXER = {
 }
 """Our names within a mixer -> theirs."""
 LONGEST = 2**20
-"""Mamba has no longest sequence; a Shape names one."""
+"""Mamba has no longest sequence; a ModelDims names one."""
 
 
-def weights(config: MambaConfig, shape: Shape) -> tuple[Weight, ...]:
+def weights(config: MambaConfig, dims: ModelDims) -> tuple[Weight, ...]:
     """Every parameter of the backbone."""
     found = [Weight(ours="stack.final_norm.weight", theirs="norm_f.weight")]
-    for n in range(shape.n_layers):
+    for n in range(dims.n_layers):
         ours, theirs = f"stack.blocks.{n}", f"layers.{n}"
         found.append(Weight(ours=f"{ours}.norm1.weight", theirs=f"{theirs}.norm.weight"))
         names = dict(MIXER)
@@ -34,7 +34,7 @@ def weights(config: MambaConfig, shape: Shape) -> tuple[Weight, ...]:
         if config.conv_bias:
             names["conv.bias"] = "conv1d.bias"
         found += [Weight(ours=f"{ours}.mixer.{o}", theirs=f"{theirs}.mixer.{t}") for o, t in names.items()]
-        d_inner, taps = config.expand * shape.d_model, config.d_conv
+        d_inner, taps = config.expand * dims.d_model, config.d_conv
         found.append(
             Weight(
                 ours=f"{ours}.mixer.conv.weight",
@@ -71,22 +71,22 @@ def read(theirs: Mapping[str, Any]) -> Reading:
             "norm": "rms",
             "norm_eps": theirs.get("layer_norm_epsilon", 1e-5),
         },
-        shape=Shape(d_model=d_model, n_layers=theirs.get("num_hidden_layers", 32), mode="causal", max_len=LONGEST),
+        dims=ModelDims(d_model=d_model, n_layers=theirs.get("num_hidden_layers", 32), mode="causal", max_len=LONGEST),
     )
 
 
-def write(config: MambaConfig, shape: Shape) -> dict[str, Any]:
+def write(config: MambaConfig, dims: ModelDims) -> dict[str, Any]:
     """The keys that `read` reads."""
     if config.norm != "rms":
         raise ConfigError("norm", f"{config.norm!r}: transformers' Mamba has 'rms' only")
     return {
-        "hidden_size": shape.d_model,
-        "num_hidden_layers": shape.n_layers,
+        "hidden_size": dims.d_model,
+        "num_hidden_layers": dims.n_layers,
         "state_size": config.d_state,
         "conv_kernel": config.d_conv,
         "expand": config.expand,
-        "intermediate_size": config.expand * shape.d_model,
-        "time_step_rank": config.resolved_dt_rank(shape.d_model),
+        "intermediate_size": config.expand * dims.d_model,
+        "time_step_rank": config.resolved_dt_rank(dims.d_model),
         "time_step_scale": config.dt_scale,
         "time_step_min": config.dt_min,
         "time_step_max": config.dt_max,

@@ -23,7 +23,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="facebookresearch/mega",
             path="fairseq/modules/moving_average_gated_attention.py",
             commit="aeaa4b44592cd1d60a9a34554e359eda2a62b03b",
-            licence="MIT",
+            license="MIT",
         ),
         backbone="zoo_mega.backbone:MegaBackbone",
         config="zoo_mega.config:MegaConfig",

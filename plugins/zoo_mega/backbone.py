@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, Output, Shape, State
-from zoo.nn import MLP, Block, Mixer, ResidualStack, at_least_float32, last_real, make_norm, mark
+from zoo import Backbone, ModelDims, Output, State
+from zoo.nn import MLP, Block, Mixer, ResidualStack, at_least_float32, last_real, make_norm, param_options
 from zoo.ops.fftconv import fft_conv
 from zoo_mega.cache import Cache, columns, in_chunks, remember
 from zoo_mega.config import MegaConfig
@@ -43,7 +43,7 @@ class MovingAverage(nn.Module):
         self.beta = nn.Parameter(sign + 0.02 * torch.randn(R, d_model, d_ema))
         self.eta = nn.Parameter(torch.randn(R, d_model, d_ema))
         self.omega = nn.Parameter(torch.randn(d_model))
-        mark(self, "omega")  # decays like a weight, although it has one dimension
+        param_options(self, "omega")  # decays like a weight, although it has one dimension
 
     def kernel(self, L: int, dtype: torch.dtype) -> Tensor:
         """(R, D, taps), taps = L or the truncation."""
@@ -118,7 +118,7 @@ class GatedAttention(Mixer):
             self.bias = nn.ParameterList([0.02 * torch.randn(2 * positions - 1)])
         else:
             self.bias = nn.ParameterList([0.02 * torch.randn(self.z) for _ in range(2)])
-        mark(self.bias, *dict(self.bias.named_parameters()))  # they decay like weights
+        param_options(self.bias, *dict(self.bias.named_parameters()))  # they decay like weights
         self.dropout = nn.Dropout(config.dropout)
         for linear in (self.W_v, self.W, self.U_h):
             initialise(linear)
@@ -235,11 +235,11 @@ class MegaBlock(Block):
 class MegaBackbone(Backbone):
     """n_layers Mega blocks; a final norm when they are pre-norm."""
 
-    def __init__(self, config: MegaConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
+    def __init__(self, config: MegaConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
         self.stack = ResidualStack(
-            [build_block(config, shape) for _ in range(shape.n_layers)],
-            final_norm=mega_norm(config.norm, shape.d_model) if config.prenorm else None,
+            [build_block(config, dims) for _ in range(dims.n_layers)],
+            final_norm=mega_norm(config.norm, dims.d_model) if config.prenorm else None,
         )
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
@@ -275,14 +275,14 @@ def mega_norm(kind: str, d_model: int) -> nn.Module:
     return ScaleNorm() if kind == "scale" else make_norm(kind, d_model)
 
 
-def build_block(config: MegaConfig, shape: Shape) -> MegaBlock:
+def build_block(config: MegaConfig, dims: ModelDims) -> MegaBlock:
     """Gated attention and the channel MLP W2 silu(W1 x), each with its norm."""
-    D = shape.d_model
+    D = dims.d_model
     mlp = MLP(D, config.resolved_d_ff(D), activation="silu")
     for linear in (mlp.linear1, mlp.linear2):
         initialise(linear)
     return MegaBlock(
-        GatedAttention(config, D, bidirectional=shape.mode == "bidirectional", max_len=shape.max_len),
+        GatedAttention(config, D, bidirectional=dims.mode == "bidirectional", max_len=dims.max_len),
         mega_norm(config.norm, D),
         mlp=mlp,
         norm2=mega_norm(config.norm, D),

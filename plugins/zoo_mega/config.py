@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_positive, check_widths
+from zoo import ConfigError, ModelDims, check_batch_norm, check_choice, check_fraction, check_positive, check_widths
 
 CHOICES = {
     "attention": ("softmax", "laplace", "relu2"),
@@ -54,7 +54,7 @@ class MegaConfig:
         """d_ff, or its default for this width."""
         return self.d_ff or 2 * d_model
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, allowed in CHOICES.items():
             check_choice(self, name, allowed)
@@ -64,17 +64,17 @@ class MegaConfig:
             raise ConfigError("d_attn", f"the rotary bias turns pairs of channels: expected even, got {self.d_attn}")
         if self.chunk_size != -1 and self.chunk_size < 1:
             raise ConfigError("chunk_size", f"expected at least 1 token, or -1 for no chunks, got {self.chunk_size}")
-        if self.chunk_size == -1 and self.bias == "simple" and 0 < self.max_positions < shape.max_len:
+        if self.chunk_size == -1 and self.bias == "simple" and 0 < self.max_positions < dims.max_len:
             raise ConfigError(
                 "max_positions",
-                f"{self.max_positions} positions for calls of {shape.max_len} tokens; take more, 0, or bias=rotary",
+                f"{self.max_positions} positions for calls of {dims.max_len} tokens; take more, 0, or bias=rotary",
             )
         if self.truncation is not None and self.truncation < 1:
             raise ConfigError("truncation", f"expected at least 1 tap, or null, got {self.truncation}")
-        if self.truncation is not None and shape.mode == "causal":
+        if self.truncation is not None and dims.mode == "causal":
             raise ConfigError(
                 "truncation",
                 f"{self.truncation} taps: the recurrence that continues a causal sequence never ends; set null",
             )
-        check_batch_norm(self, shape)
+        check_batch_norm(self, dims)
         check_fraction(self, "dropout")

@@ -20,19 +20,19 @@ def _lra(expected: float, *, batch: int, updates: int, warmup: int, **own: Any) 
         "arch.truncation": 1024,
         "optim.betas": [0.9, 0.98],
         "optim.eps": 1e-8,
-        "optim.schedule": "linear",
-        "optim.warmup": warmup / updates,
-        "optim.clip": 1.0,
+        "optim.lr_scheduler": "linear",
+        "optim.warmup_ratio": warmup / updates,
+        "optim.gradient_clip_val": 1.0,
         "train.batch_size": batch,
-        "train.samples": updates * batch,
+        "train.max_samples": updates * batch,
     }
     source = f"{REPO} README.md, scripts for the Long Range Arena; paper (arXiv 2209.10655), table 8"
     values = common | {key.replace("__", "."): value for key, value in own.items()}
     sources = {
         "*": source,
         "model.d_head": f"{source}: the classifier's hidden layer is as wide as the MLP's",
-        "optim.warmup": f"{source}: {warmup:,} of {updates:,} updates",
-        "train.samples": f"{source}: {updates:,} updates x batch size",
+        "optim.warmup_ratio": f"{source}: {warmup:,} of {updates:,} updates",
+        "train.max_samples": f"{source}: {updates:,} updates x batch size",
     }
     return Preset(values=values, sources=sources, expected=expected)  # paper, table 2, row Mega
 

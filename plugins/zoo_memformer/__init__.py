@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterable[Architecture]:
             project="lucidrains/memformer",
             path="memformer/memformer.py",
             commit="c8f9a97f8b3fc7a90c21f5d3ae911499bf13e50a",
-            licence="MIT",
+            license="MIT",
         ),
         backbone="zoo_memformer.backbone:MemformerBackbone",
         config="zoo_memformer.config:MemformerConfig",

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, Output, Shape, State
-from zoo.nn import MLP, LayerNorm, at_least_float32, mark, xavier
+from zoo import Backbone, ModelDims, Output, State
+from zoo.nn import MLP, LayerNorm, at_least_float32, param_options, xavier
 from zoo.ops.attention import attention
 from zoo.ops.positions import real_positions, sinusoidal
 from zoo_memformer.config import MemformerConfig
@@ -68,7 +68,7 @@ class Positions(nn.Module):
         self.table: nn.Parameter | None = None
         if config.positions != "absolute":
             self.table = nn.Parameter(torch.randn(N_BUCKETS, config.n_heads) * d_model**-0.5)  # as T5's own code
-            mark(self, "table", weight_decay=0.0)
+            param_options(self, "table", weight_decay=0.0)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x (B, T, D), mask (B, T) -> x, bias (B|1, H|1, T, T) in at least float32."""
@@ -122,7 +122,7 @@ class BiasedWrite(nn.Module):
         xavier(self.W_Q, self.W_K, self.W_V)
         # of length about one, as a slot is: neither the old slot nor the bias is lost in the sum
         self.v = nn.Parameter(torch.randn(config.n_slots, d_model) * d_model**-0.5)
-        mark(self, "v", weight_decay=0.0)
+        param_options(self, "v", weight_decay=0.0)
 
     def fresh(self) -> Tensor:
         """m_0, (S, D)."""
@@ -151,7 +151,7 @@ class GRUWrite(nn.Module):
         super().__init__()
         self.n_updates, self.dropout = config.n_updates, config.dropout
         self.slots = nn.Parameter(torch.randn(config.n_slots, d_model))
-        mark(self, "slots", weight_decay=0.0)
+        param_options(self, "slots", weight_decay=0.0)
         self.attention = Attention(d_model, config.n_heads)
         self.gru = nn.GRUCell(d_model, d_model)
         self.norm = LayerNorm(d_model)
@@ -189,20 +189,20 @@ class MemformerBackbone(Backbone):
     State: {"memory": (B, S, D)} in at least float32. Gradients flow through it.
     """
 
-    def __init__(self, config: MemformerConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        config.check(shape)
-        self.layers = nn.ModuleList(MemformerLayer(config, shape.d_model) for _ in range(shape.n_layers))
-        self.positions = Positions(config, shape.d_model, causal=shape.mode == "causal")
-        self.norm = LayerNorm(shape.d_model)
+    def __init__(self, config: MemformerConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        config.check(dims)
+        self.layers = nn.ModuleList(MemformerLayer(config, dims.d_model) for _ in range(dims.n_layers))
+        self.positions = Positions(config, dims.d_model, causal=dims.mode == "causal")
+        self.norm = LayerNorm(dims.d_model)
         writes: dict[str, type[BiasedWrite] | type[GRUWrite]] = {"bmn": BiasedWrite, "gru": GRUWrite}
-        self.write = writes[config.write](config, shape.d_model)
+        self.write = writes[config.write](config, dims.d_model)
         self.decoder: nn.ModuleList | None = None
-        if shape.mode == "seq2seq":
-            depth = config.n_decoder_layers or shape.n_layers
-            self.decoder = nn.ModuleList(MemformerLayer(config, shape.d_model) for _ in range(depth))
-            self.decoder_positions = Positions(config, shape.d_model, causal=True)
-            self.decoder_norm = LayerNorm(shape.d_model)
+        if dims.mode == "seq2seq":
+            depth = config.n_decoder_layers or dims.n_layers
+            self.decoder = nn.ModuleList(MemformerLayer(config, dims.d_model) for _ in range(depth))
+            self.decoder_positions = Positions(config, dims.d_model, causal=True)
+            self.decoder_norm = LayerNorm(dims.d_model)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """One segment: read the slots that `state` brings, then write them. A row of pads only keeps its slots."""
@@ -225,7 +225,7 @@ class MemformerBackbone(Backbone):
         Causal in y; it reads the slots only through the encoder, and carries nothing: a state is a ValueError.
         """
         if self.decoder is None:
-            raise TypeError(f"the {self.shape.mode} mode has no decoder; build with mode='seq2seq'")
+            raise TypeError(f"the {self.dims.mode} mode has no decoder; build with mode='seq2seq'")
         if state is not None:
             raise ValueError("the decoder carries no state; it was given one")
         if memory.shape[0] != y.shape[0]:
@@ -244,7 +244,7 @@ class MemformerBackbone(Backbone):
         memory = state.get("memory") if isinstance(state, dict) else None
         if not isinstance(memory, Tensor):
             raise ValueError("a state of another architecture: expected {'memory': one tensor of slots}")
-        expected = (x.shape[0], self.config.n_slots, self.shape.d_model)
+        expected = (x.shape[0], self.config.n_slots, self.dims.d_model)
         if tuple(memory.shape) != expected:
             raise ValueError(
                 f"a memory of shape {tuple(memory.shape)}; expected (batch, n_slots, d_model) = {expected}"
@@ -257,4 +257,4 @@ class MemformerBackbone(Backbone):
 
     def state_size(self, seq_len: int) -> int:
         """n_slots rows, whatever the length and the depth."""
-        return self.config.n_slots * self.shape.d_model
+        return self.config.n_slots * self.dims.d_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive
+from zoo import ConfigError, ModelDims, check_choice, check_fraction, check_positive
 
 WRITES = ("bmn", "gru")
 POSITIONS = ("absolute", "t5", "port")
@@ -36,18 +36,18 @@ class MemformerConfig:
     dropout: float = 0.0
     """On attention weights, on the output of each sub-layer, and inside the feed-forward layers."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError when the backbone cannot be built for `shape`."""
         check_positive(self, "n_heads", "n_slots", "n_updates", "temperature")
         check_positive(self, "d_ff", "n_decoder_layers", optional=True)
-        if shape.d_model % self.n_heads:
-            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}")
+        if dims.d_model % self.n_heads:
+            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {dims.d_model}")
         check_choice(self, "write", WRITES)
         check_choice(self, "positions", POSITIONS)
         if self.n_updates != 1 and self.write != "gru":
             raise ConfigError("n_updates", f"{self.n_updates} updates per segment need write=gru; bmn writes once")
-        if self.n_decoder_layers is not None and shape.mode != "seq2seq":
+        if self.n_decoder_layers is not None and dims.mode != "seq2seq":
             raise ConfigError(
-                "n_decoder_layers", f"{self.n_decoder_layers} decoder layers, but the {shape.mode} mode has no decoder"
+                "n_decoder_layers", f"{self.n_decoder_layers} decoder layers, but the {dims.mode} mode has no decoder"
             )
         check_fraction(self, "dropout")

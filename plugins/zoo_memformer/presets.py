@@ -15,8 +15,10 @@ def _lra(segment: int, why: str, replay: str = "none", n_heads: int = 0) -> Pres
     values: dict[str, str | int] = {"model.mode": "bidirectional", "model.pool": "mean", "segments.length": segment}
     sources = {"model.mode": _MODE, "model.pool": _MEAN, "segments.length": f"ours, because {why}"}
     if replay != "none":
-        values["segments.replay"] = replay
-        sources["segments.replay"] = "the paper's own way to train (algorithm 1); same gradients as without it"
+        values["segments.activation_checkpointing"] = replay
+        sources["segments.activation_checkpointing"] = (
+            "the paper's own way to train (algorithm 1); same gradients as without it"
+        )
     if n_heads:
         values["arch.n_heads"], sources["arch.n_heads"] = n_heads, _SIZE
     return Preset(values=values, sources=sources)

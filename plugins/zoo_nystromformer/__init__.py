@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="mlpen/Nystromformer",
             path="LRA/code/attention_nystrom.py",
             commit="56893131bf3fa99b5a2d3ab452a591dca722529a",
-            licence="not checked",
+            license="not checked",
         ),
         backbone="zoo_nystromformer.backbone:NystromformerBackbone",
         config="zoo_nystromformer.config:NystromformerConfig",

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, at_least_float32, block_around, projections
 from zoo.ops.attention import join_heads, split_heads
 from zoo_nystromformer.config import NystromformerConfig
@@ -61,10 +61,10 @@ def nystromformer_block(config: NystromformerConfig, d_model: int) -> Block:
 class NystromformerBackbone(Backbone):
     """Blocks and, pre-norm, a final layer norm."""
 
-    def __init__(self, config: NystromformerConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        blocks = [nystromformer_block(config, shape.d_model) for _ in range(shape.n_layers)]
-        final = LayerNorm(shape.d_model, eps=config.norm_eps) if config.prenorm else None
+    def __init__(self, config: NystromformerConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        blocks = [nystromformer_block(config, dims.d_model) for _ in range(dims.n_layers)]
+        final = LayerNorm(dims.d_model, eps=config.norm_eps) if config.prenorm else None
         self.stack = ResidualStack(blocks, final)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_block, check_choice, check_positive
+from zoo import ConfigError, ModelDims, check_block, check_choice, check_positive
 
 INITS = ("exact", "original")
 PADDING = ("real", "zero", "blind")
@@ -43,9 +43,9 @@ class NystromformerConfig:
     dropout: float = 0.0
     """Dropout on what each sublayer adds, and inside the MLP."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
-        check_block(self, shape)
+        check_block(self, dims)
         if self.n_landmarks < 0:
             raise ConfigError("n_landmarks", f"expected a positive number, or 0 for none, got {self.n_landmarks}")
         if self.conv_kernel and (self.conv_kernel < 0 or self.conv_kernel % 2 == 0):

@@ -12,9 +12,9 @@ from typing import Any
 from zoo import (
     ConfigError,
     Conversion,
+    ModelDims,
     Outside,
     Reading,
-    Shape,
     Weight,
     bert_activation,
     bert_arch,
@@ -39,11 +39,11 @@ def layer_weights(config: NystromformerConfig, ours: str = "", theirs: str = "")
     return (*bert_layer(ours, theirs), conv)
 
 
-def weights(config: NystromformerConfig, shape: Shape) -> tuple[Weight, ...]:
+def weights(config: NystromformerConfig, dims: ModelDims) -> tuple[Weight, ...]:
     """Every parameter of the backbone."""
     return tuple(
         weight
-        for n in range(shape.n_layers)
+        for n in range(dims.n_layers)
         for weight in layer_weights(config, f"stack.blocks.{n}.", f"encoder.layer.{n}.")
     )
 
@@ -64,11 +64,11 @@ def read(theirs: Mapping[str, Any]) -> Reading:
             "padding": "blind",
         }
         | bert_arch(theirs, title=TITLE, activation="gelu_new", norm_eps=1e-5),
-        shape=bert_shape(theirs, max_len=theirs.get("max_position_embeddings", 510) if exact else seq_len),
+        dims=bert_shape(theirs, max_len=theirs.get("max_position_embeddings", 510) if exact else seq_len),
     )
 
 
-def write(config: NystromformerConfig, shape: Shape) -> dict[str, Any]:
+def write(config: NystromformerConfig, dims: ModelDims) -> dict[str, Any]:
     """What `read` reads. ConfigError for what transformers' model cannot be told."""
     wrong = {
         "padding": (config.padding != "blind", "it has 'blind' only"),
@@ -76,15 +76,15 @@ def write(config: NystromformerConfig, shape: Shape) -> dict[str, Any]:
         "pinv_iterations": (config.pinv_iterations != 6, "it always takes 6"),
         "conv_kernel": (not config.conv_kernel, "it always has the convolution"),
     }
-    bert_check(config, shape, title=TITLE, wrong=wrong)
-    if config.n_landmarks and shape.max_len % config.n_landmarks:
-        message = f"{config.n_landmarks} does not divide max_len {shape.max_len}, as transformers' segments need"
+    bert_check(config, dims, title=TITLE, wrong=wrong)
+    if config.n_landmarks and dims.max_len % config.n_landmarks:
+        message = f"{config.n_landmarks} does not divide max_len {dims.max_len}, as transformers' segments need"
         raise ConfigError("n_landmarks", message)
-    return bert_keys(config, shape) | {
+    return bert_keys(config, dims) | {
         "attention_probs_dropout_prob": 0.0,
-        "max_position_embeddings": shape.max_len,
+        "max_position_embeddings": dims.max_len,
         "num_landmarks": config.n_landmarks or 64,
-        "segment_means_seq_len": shape.max_len if config.n_landmarks else 64,
+        "segment_means_seq_len": dims.max_len if config.n_landmarks else 64,
         "conv_kernel_size": config.conv_kernel,
         "inv_coeff_init_option": False,
     }

@@ -25,7 +25,7 @@ def zoo_architectures() -> Iterable[Architecture]:
             project="google-deepmind/deepmind-research",
             path="perceiver/perceiver.py",
             commit="198cf845de758fe966b2b7b1a95797df01e60011",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_perceiver.backbone:PerceiverBackbone",
         config="zoo_perceiver.config:PerceiverConfig",

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import MLP, LayerNorm
 from zoo_perceiver.config import PerceiverConfig
 from zoo_perceiver.op import attend, roll_rows, trailing_pads
@@ -145,10 +145,10 @@ class PerceiverBackbone(Backbone):
     Latents of a width of their own leave through one linear map, for hidden has the width of x.
     """
 
-    def __init__(self, config: PerceiverConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        config.check(shape)
-        C, D, causal = shape.d_model, config.latent_width(shape), shape.mode == "causal"
+    def __init__(self, config: PerceiverConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        config.check(dims)
+        C, D, causal = dims.d_model, config.latent_width(dims), dims.mode == "causal"
         qk_channels, v_channels = config.qk_channels, config.v_channels
         self.returns_latents = not causal
         activation = config.activation or ("squared_relu" if causal else "gelu")
@@ -182,7 +182,7 @@ class PerceiverBackbone(Backbone):
                 activation=activation,
                 dropout=config.dropout,
             )
-            for _ in range(shape.n_layers)
+            for _ in range(dims.n_layers)
         ]
         self.core: PerceiverEncoder | PerceiverAR
         if causal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_fraction, check_positive
+from zoo import ConfigError, ModelDims, check_fraction, check_positive
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "squared_relu")
 
@@ -46,12 +46,12 @@ class PerceiverConfig:
     dropout: float = 0.0
     """On the output of every sub-layer."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError when the backbone cannot be built for `shape`."""
         check_positive(self, "n_latents", "n_heads", "n_cross_heads", "n_blocks", "widening", "cross_widening")
         check_positive(self, "d_latents", "qk_channels", "v_channels", optional=True)
-        d_latents = self.latent_width(shape)
-        keys = {"n_heads": self.qk_channels or d_latents, "n_cross_heads": self.qk_channels or shape.d_model}
+        d_latents = self.latent_width(dims)
+        keys = {"n_heads": self.qk_channels or d_latents, "n_cross_heads": self.qk_channels or dims.d_model}
         for name, qk_channels in keys.items():
             heads = getattr(self, name)
             default = "d_latents" if name == "n_heads" and self.d_latents is not None else "d_model"
@@ -64,7 +64,7 @@ class PerceiverConfig:
         if self.activation is not None and self.activation not in ACTIVATIONS:
             raise ConfigError("activation", f"{self.activation!r}: expected null or one of {', '.join(ACTIVATIONS)}")
         check_fraction(self, "dropout")
-        if shape.mode == "causal":
+        if dims.mode == "causal":
             if self.n_blocks != 1:
                 raise ConfigError("n_blocks", f"Perceiver AR repeats no block; only 1 applies, got {self.n_blocks}")
             narrowest = min(qk_channels // getattr(self, name) for name, qk_channels in keys.items())
@@ -73,14 +73,14 @@ class PerceiverConfig:
                     "rotary_dim",
                     f"expected an even number up to the head's {narrowest} channels, got {self.rotary_dim}",
                 )
-            if self.latent_keys and d_latents != shape.d_model:
+            if self.latent_keys and d_latents != dims.d_model:
                 raise ConfigError(
-                    "latent_keys", f"latents of width {d_latents} are no keys among inputs of width {shape.d_model}"
+                    "latent_keys", f"latents of width {d_latents} are no keys among inputs of width {dims.d_model}"
                 )
         elif self.rotary_dim or self.latent_keys:
             name = "rotary_dim" if self.rotary_dim else "latent_keys"
-            raise ConfigError(name, f"the learned latents of the {shape.mode} mode stand at no position of the input")
+            raise ConfigError(name, f"the learned latents of the {dims.mode} mode stand at no position of the input")
 
-    def latent_width(self, shape: Shape) -> int:
+    def latent_width(self, dims: ModelDims) -> int:
         """Width of the latents, filled in."""
-        return shape.d_model if self.d_latents is None else self.d_latents
+        return dims.d_model if self.d_latents is None else self.d_latents

@@ -12,9 +12,9 @@ from zoo import (
     Head,
     HeadLayer,
     HeadModule,
+    ModelDims,
     Outside,
     Reading,
-    Shape,
     Weight,
     model_class,
 )
@@ -45,11 +45,11 @@ def layer(ours: str, theirs: str, names: Mapping[str, str]) -> list[Weight]:
     ]
 
 
-def weights(config: PerceiverConfig, shape: Shape) -> tuple[Weight, ...]:
+def weights(config: PerceiverConfig, dims: ModelDims) -> tuple[Weight, ...]:
     """Every parameter of the backbone but its readout's."""
     found = [Weight(ours="core.latents", theirs="embeddings.latents")]
     found += layer("core.cross", "encoder.cross_attention", CROSS)
-    for n in range(shape.n_layers):
+    for n in range(dims.n_layers):
         found += layer(f"core.layers.{n}", f"encoder.self_attends.{n}", LAYER)
     return tuple(found)
 
@@ -89,7 +89,7 @@ def read(theirs: Mapping[str, Any]) -> Reading:
             "query_residual": theirs.get("use_query_residual", True),
             "activation": _activation(theirs),
         },
-        shape=Shape(
+        dims=ModelDims(
             d_model=d_model,
             n_layers=theirs.get("num_self_attends_per_block", 26),
             mode="bidirectional",
@@ -98,24 +98,24 @@ def read(theirs: Mapping[str, Any]) -> Reading:
     )
 
 
-def write(config: PerceiverConfig, shape: Shape) -> dict[str, Any]:
+def write(config: PerceiverConfig, dims: ModelDims) -> dict[str, Any]:
     """The keys that `read` reads."""
-    d_latents = config.latent_width(shape)
+    d_latents = config.latent_width(dims)
     activation = config.activation or "gelu"
     theirs = {ours: name for name, ours in reversed(ACTIVATIONS.items())}
-    if shape.mode != "bidirectional":
-        raise ConfigError("mode", f"{shape.mode!r}: transformers' Perceiver is bidirectional")
+    if dims.mode != "bidirectional":
+        raise ConfigError("mode", f"{dims.mode!r}: transformers' Perceiver is bidirectional")
     if activation not in theirs:
         raise ConfigError("activation", f"{activation!r}: transformers' Perceiver has {', '.join(theirs)}")
     values = config.v_channels or config.qk_channels or d_latents
     if values != d_latents:
         raise ConfigError("v_channels", f"{values}: transformers' values are as wide as the latents, {d_latents}")
     return {
-        "d_model": shape.d_model,
+        "d_model": dims.d_model,
         "d_latents": d_latents,
         "num_latents": config.n_latents,
         "num_blocks": config.n_blocks,
-        "num_self_attends_per_block": shape.n_layers,
+        "num_self_attends_per_block": dims.n_layers,
         "num_self_attention_heads": config.n_heads,
         "num_cross_attention_heads": config.n_cross_heads,
         "qk_channels": config.qk_channels,
@@ -125,7 +125,7 @@ def write(config: PerceiverConfig, shape: Shape) -> dict[str, Any]:
         "cross_attention_widening_factor": config.cross_widening,
         "use_query_residual": config.query_residual,
         "hidden_act": theirs[activation],
-        "max_position_embeddings": shape.max_len,
+        "max_position_embeddings": dims.max_len,
     }
 
 

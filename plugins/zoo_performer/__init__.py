@@ -25,7 +25,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="google-research/long-range-arena",
             path="lra_benchmarks/models/performer/performer_attention.py",
             commit="cd31e5c6b8e5bceabd28de2d2afb23f7ae5d36d8",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_performer.backbone:PerformerBackbone",
         config="zoo_performer.config:PerformerConfig",

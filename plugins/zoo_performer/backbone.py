@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, at_least_float32, block_around, projections
 from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.random_features import draw_features
@@ -117,10 +117,10 @@ class PerformerBackbone(Backbone):
 
     seed: Tensor
 
-    def __init__(self, config: PerformerConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        blocks = [performer_block(config, shape.d_model, causal=shape.mode == "causal") for _ in range(shape.n_layers)]
-        self.stack = ResidualStack(blocks, LayerNorm(shape.d_model, eps=config.norm_eps))
+    def __init__(self, config: PerformerConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        blocks = [performer_block(config, dims.d_model, causal=dims.mode == "causal") for _ in range(dims.n_layers)]
+        self.stack = ResidualStack(blocks, LayerNorm(dims.d_model, eps=config.norm_eps))
         # of the run's own random state; it travels in the checkpoint, so that a resumed run draws what it would have
         self.register_buffer("seed", torch.randint(2**31, ()))
         self._draw(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_block, check_choice, check_widths
+from zoo import ConfigError, ModelDims, check_block, check_choice, check_widths
 
 KERNELS = ("softmax", "hyperbolic", "relu")
 ROW_NORMS = ("gaussian", "sqrt_d")
@@ -55,9 +55,9 @@ class PerformerConfig:
         """What is added to every feature."""
         return {"softmax": 1e-6, "hyperbolic": 0.0, "relu": 1e-3}[self.kernel] if self.eps is None else self.eps
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
-        check_block(self, shape)
+        check_block(self, dims)
         check_widths(self, "n_features")
         check_choice(self, "kernel", KERNELS)
         check_choice(self, "row_norms", ROW_NORMS)

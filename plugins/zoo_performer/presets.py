@@ -17,7 +17,7 @@ _COMMON: dict[str, Any] = {
     "arch.norm_eps": 1e-6,
     "optim.betas": [0.9, 0.98],
     "optim.eps": 1e-9,
-    "optim.clip": 0.0,
+    "optim.gradient_clip_val": 0.0,
 }
 _COMMON_SOURCES = {
     "model.d_head": f"{_LRA}: the classifier's hidden layer is mlp_dim wide",
@@ -55,15 +55,15 @@ def _text(
         # a run that ends before the warm-up does has reached this fraction of the peak
         "optim.lr": round(0.05 * reached / warmup / warmup**0.5, 7),
         "optim.weight_decay": 0.1,
-        "optim.warmup": reached / steps,
-        "optim.schedule": "rsqrt",
+        "optim.warmup_ratio": reached / steps,
+        "optim.lr_scheduler": "rsqrt",
         "train.batch_size": 32,
-        "train.samples": 32 * steps,
+        "train.max_samples": 32 * steps,
     }
     sources = _COMMON_SOURCES | {
         "*": files,
         "optim.lr": f"{files}: 0.05 * min(1, t/{warmup}) / sqrt(max(t, {warmup})) at its peak",
-        "train.samples": f"{files}: {steps} steps of 32",
+        "train.max_samples": f"{files}: {steps} steps of 32",
     }
     sources |= dict.fromkeys(_RELU, _RELU_SOURCE)
     if kernel is not _RELU:
@@ -96,14 +96,14 @@ def _image(
         "model.positions": positions,
         "optim.lr": lr,
         "optim.weight_decay": 0.0,
-        "optim.warmup": warmup / steps,
-        "optim.schedule": "cosine",
-        "optim.clip": clip,
+        "optim.warmup_ratio": warmup / steps,
+        "optim.lr_scheduler": "cosine",
+        "optim.gradient_clip_val": clip,
         "train.batch_size": batch,
-        "train.samples": batch * steps,
+        "train.max_samples": batch * steps,
     }
     sources = _COMMON_SOURCES | dict.fromkeys(_RELU, _RELU_SOURCE)
-    sources |= {"*": files, "train.samples": f"{files}: {steps} steps of {batch}"}
+    sources |= {"*": files, "train.max_samples": f"{files}: {steps} steps of {batch}"}
     return Preset(values=_COMMON | sizes | _RELU | values, sources=sources, expected=expected)
 
 

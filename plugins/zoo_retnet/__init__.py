@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="microsoft/torchscale",
             path="torchscale/architecture/retnet.py",
             commit="4d1e0e82e5adf86dd424f1463192635b73fc8efc",
-            licence="MIT",
+            license="MIT",
         ),
         backbone="zoo_retnet.backbone:RetNetBackbone",
         config="zoo_retnet.config:RetNetConfig",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import ACTIVATIONS, Block, Mixer, ResidualStack, RMSNorm, at_least_float32, last_real, xavier
 from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.retention import advance, final_state, retention
@@ -139,13 +139,13 @@ class RetNetBackbone(Backbone):
 
     config: RetNetConfig
 
-    def __init__(self, config: RetNetConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        D, eps = shape.d_model, config.norm_eps
-        alpha = (2.0 * shape.n_layers) ** 0.25 if config.deepnorm else 1.0
+    def __init__(self, config: RetNetConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        D, eps = dims.d_model, config.norm_eps
+        alpha = (2.0 * dims.n_layers) ** 0.25 if config.deepnorm else 1.0
         blocks = [
             Block(
-                MultiScaleRetention(config, D, bidirectional=shape.mode == "bidirectional"),
+                MultiScaleRetention(config, D, bidirectional=dims.mode == "bidirectional"),
                 RMSNorm(D, eps=eps),
                 mlp=GLU(D, config.resolved_ffn_dim(D), config.activation),
                 norm2=RMSNorm(D, eps=eps),
@@ -153,10 +153,10 @@ class RetNetBackbone(Backbone):
                 dropout=config.dropout,
                 residual_scale=alpha,
             )
-            for _ in range(shape.n_layers)
+            for _ in range(dims.n_layers)
         ]
         if config.deepnorm:
-            self._shrink(blocks, (8.0 * shape.n_layers) ** -0.25)
+            self._shrink(blocks, (8.0 * dims.n_layers) ** -0.25)
         self.stack = ResidualStack(blocks, RMSNorm(D, eps=eps) if config.prenorm else None)
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_choice, check_fraction, check_positive
+from zoo import ConfigError, ModelDims, check_choice, check_fraction, check_positive
 
 CHOICES = {
     "form": ("chunkwise", "parallel", "recurrent"),
@@ -53,20 +53,20 @@ class RetNetConfig:
         """ffn_dim, or its default for this width."""
         return self.ffn_dim if self.ffn_dim is not None else max(1, round(5 * d_model / 3))
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, allowed in CHOICES.items():
             check_choice(self, name, allowed)
         check_positive(self, "n_heads", "chunk_size", "norm_eps")
         check_positive(self, "value_dim", "ffn_dim", optional=True)
-        if shape.d_model % (2 * self.n_heads):
-            why = f"{self.n_heads} heads of even width (keys turn in pairs) do not divide d_model={shape.d_model}"
+        if dims.d_model % (2 * self.n_heads):
+            why = f"{self.n_heads} heads of even width (keys turn in pairs) do not divide d_model={dims.d_model}"
             raise ConfigError("n_heads", why)
         if self.value_dim is not None and self.value_dim % self.n_heads:
             raise ConfigError("value_dim", f"{self.value_dim} cannot be divided among n_heads={self.n_heads}")
         if self.deepnorm and self.prenorm:
             raise ConfigError("deepnorm", "DeepNorm scales a post-norm residual stream; set prenorm=false with it")
-        if shape.mode == "bidirectional":
+        if dims.mode == "bidirectional":
             if self.form == "recurrent":
                 raise ConfigError("form", "the recurrent form only looks back; a bidirectional RetNet is chunkwise")
             if self.denominator == "published":

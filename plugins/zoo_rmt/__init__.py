@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterable[Architecture]:
             project="booydar/LM-RMT",
             path="pytorch/mem_transformer.py",
             commit="e2895080868afc390386220f2b68a56c4a218126",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_rmt.backbone:RMTBackbone",
         config="zoo_rmt.config:RMTConfig",

@@ -7,7 +7,7 @@ of a Transformer-XL cache, K = M + R, D d_model, H heads, E width of a head, N l
                    H^N = Transformer(H~),           mem_{s+1} = the last n rows of H^N
     bidirectional  H~ = [CLS; mem_s; SEP; x_s; SEP] everything sees everything; mem_{s+1} = rows 1 .. n of H^N
 
-mem_1 is learned. The gradient flows through the memories of all segments (`segments.bptt` limits how many).
+mem_1 is learned. The gradient flows through the memories of all segments (`segments.tbptt` limits how many).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State, check_state
+from zoo import Backbone, ModelDims, Output, State, check_state
 from zoo.nn import (
     MLP,
     Block,
@@ -27,7 +27,7 @@ from zoo.nn import (
     RelativeAttention,
     RelativeLayer,
     initialise_as_transformer_xl,
-    mark,
+    param_options,
 )
 from zoo.ops.attention import attention, join_heads, split_heads
 from zoo.ops.memory import kept_rows, real_first, take_rows
@@ -75,15 +75,15 @@ class RMTBackbone(Backbone):
     (B, M) bool}, without gradient, real rows at the end.
     """
 
-    def __init__(self, config: RMTConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        config.check(shape)
-        self.body = config.body_for(shape)
-        D, H, n = shape.d_model, config.n_heads, config.num_mem_tokens
+    def __init__(self, config: RMTConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        config.check(dims)
+        self.body = config.body_for(dims)
+        D, H, n = dims.d_model, config.n_heads, config.num_mem_tokens
         E, d_ff = config.d_head or D // H, config.d_ff or 4 * D
         self.front, self.back = (n + 2, 1) if self.body == "bert" else (n, n)  # rows around the tokens
         self.memory = nn.Parameter(torch.randn(n, D))
-        mark(self, "memory", weight_decay=0.0)
+        param_options(self, "memory", weight_decay=0.0)
         if self.body == "transformer_xl":
             self.layers = nn.ModuleList(
                 RelativeLayer(
@@ -93,19 +93,19 @@ class RMTBackbone(Backbone):
                     pre_lnorm=config.pre_lnorm,
                     dropout=config.dropout,
                 )
-                for _ in range(shape.n_layers)
+                for _ in range(dims.n_layers)
             )
             self.u, self.v = nn.Parameter(0.02 * torch.randn(H, E)), nn.Parameter(0.02 * torch.randn(H, E))
-            mark(self, "u", "v", weight_decay=0.0)
+            param_options(self, "u", "v", weight_decay=0.0)
         else:
-            self.layers = nn.ModuleList(self._block(D, H, E, d_ff) for _ in range(shape.n_layers))
+            self.layers = nn.ModuleList(self._block(D, H, E, d_ff) for _ in range(dims.n_layers))
         if self.body in ("gpt2", "bert"):
-            self.positions = nn.Parameter(0.02 * torch.randn(self.front + shape.max_len + self.back, D))
+            self.positions = nn.Parameter(0.02 * torch.randn(self.front + dims.max_len + self.back, D))
             self.norm = LayerNorm(D, eps=BODIES[self.body].norm_eps)  # gpt2: above the layers; bert: below them
-            mark(self, "positions", weight_decay=0.0)
+            param_options(self, "positions", weight_decay=0.0)
         if self.body == "bert":
             self.cls, self.sep = nn.Parameter(torch.randn(D)), nn.Parameter(torch.randn(D))
-            mark(self, "cls", "sep", weight_decay=0.0)
+            param_options(self, "cls", "sep", weight_decay=0.0)
         self.dropout = nn.Dropout(config.dropout)
         self._initialise()
 
@@ -137,8 +137,8 @@ class RMTBackbone(Backbone):
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """One segment. Real rows are moved together, so that positions count nothing else and pads change nothing."""
         T = x.shape[1]
-        if self.shape.max_len < T:
-            raise ValueError(f"a segment of {T} tokens for a backbone built for segments of {self.shape.max_len}")
+        if self.dims.max_len < T:
+            raise ValueError(f"a segment of {T} tokens for a backbone built for segments of {self.dims.max_len}")
         memory, cache, cached = self._carried(state, x)
         rows = self._surround(x if mask is None else x.masked_fill(~mask[..., None], 0.0), memory.to(x.dtype))
         order = real = None
@@ -239,7 +239,7 @@ class RMTBackbone(Backbone):
         memory = {"memory": self.memory.to(device=device, dtype=dtype).expand(batch, -1, -1)}
         if not M:
             return memory
-        rows = (batch, M, self.shape.d_model)
+        rows = (batch, M, self.dims.d_model)
         return {
             **memory,
             "cache": [torch.zeros(rows, device=device, dtype=dtype) for _ in self.layers],
@@ -248,4 +248,4 @@ class RMTBackbone(Backbone):
 
     def state_size(self, seq_len: int) -> int:
         """num_mem_tokens rows, and mem_len rows of cache per layer."""
-        return (self.config.num_mem_tokens + len(self.layers) * self.config.mem_len) * self.shape.d_model
+        return (self.config.num_mem_tokens + len(self.layers) * self.config.mem_len) * self.dims.d_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_fraction, check_positive
+from zoo import ConfigError, ModelDims, check_fraction, check_positive
 
 CAUSAL_BODIES = ("transformer_xl", "transformer", "gpt2")
 BIDIRECTIONAL_BODIES = ("bert",)
@@ -39,18 +39,18 @@ class RMTConfig:
     attn_dropout: float = 0.0
     """On the attention weights."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError when the backbone cannot be built for `shape`."""
-        allowed = CAUSAL_BODIES if shape.mode == "causal" else BIDIRECTIONAL_BODIES
+        allowed = CAUSAL_BODIES if dims.mode == "causal" else BIDIRECTIONAL_BODIES
         if self.body not in ("auto", *allowed):
-            raise ConfigError("body", f"{self.body!r}: {shape.mode} bodies are {', '.join(allowed)}")
-        body = self.body_for(shape)
+            raise ConfigError("body", f"{self.body!r}: {dims.mode} bodies are {', '.join(allowed)}")
+        body = self.body_for(dims)
         check_positive(self, "num_mem_tokens", "n_heads")
         check_positive(self, "d_head", "d_ff", optional=True)
-        if self.d_head is None and shape.d_model % self.n_heads:
-            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}; or set d_head")
-        if body in ("transformer_xl", "transformer") and shape.d_model % 2:
-            raise ConfigError("d_model", f"{shape.d_model} is odd; positions need as many sines as cosines")
+        if self.d_head is None and dims.d_model % self.n_heads:
+            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {dims.d_model}; or set d_head")
+        if body in ("transformer_xl", "transformer") and dims.d_model % 2:
+            raise ConfigError("d_model", f"{dims.d_model} is odd; positions need as many sines as cosines")
         if self.mem_len < 0:
             raise ConfigError("mem_len", f"expected zero or more rows, got {self.mem_len}")
         if self.mem_len and body != "transformer_xl":
@@ -61,8 +61,8 @@ class RMTConfig:
             raise ConfigError("pre_lnorm", f"the body {body} has its own place for its norms")
         check_fraction(self, "dropout", "attn_dropout")
 
-    def body_for(self, shape: Shape) -> str:
+    def body_for(self, dims: ModelDims) -> str:
         """The body that `auto` stands for in this mode."""
         if self.body != "auto":
             return self.body
-        return "transformer_xl" if shape.mode == "causal" else "bert"
+        return "transformer_xl" if dims.mode == "causal" else "bert"

@@ -20,7 +20,7 @@ def _lra(segment: int, why: str, *, heads: int = 4, bptt: int = 0, deep: str = "
         "model.pool": "mean",
         "segments.length": segment,
         "segments.align": "right",
-        "segments.bptt": bptt,
+        "segments.tbptt": bptt,
         "arch.num_mem_tokens": 10,
         "arch.n_heads": heads,
     }
@@ -29,7 +29,7 @@ def _lra(segment: int, why: str, *, heads: int = 4, bptt: int = 0, deep: str = "
         "model.pool": _POOL,
         "segments.length": f"ours, because {why}",
         "segments.align": _ALIGN,
-        "segments.bptt": deep or "Bulatov et al. 2022: the deeper the better, so through all segments",
+        "segments.tbptt": deep or "Bulatov et al. 2022: the deeper the better, so through all segments",
         "arch.num_mem_tokens": "Bulatov et al. 2022: 10 memory tokens",
         "arch.n_heads": "ours, because fewer heads allow a width nearer to the baseline's parameters",
     }

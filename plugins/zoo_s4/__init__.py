@@ -22,7 +22,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="state-spaces/s4",
             path="src/models/sequence/modules/s4block.py",
             commit="e757cef57d89e448c413de7325ed5601aceaac13",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_s4.backbone:S4Backbone",
         config="zoo_s4.config:S4Config",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, Output, Shape, State
-from zoo.nn import Block, Mixer, ResidualStack, TiedDropout, at_least_float32, last_real, make_norm, mark
+from zoo import Backbone, ModelDims, Output, State
+from zoo.nn import Block, Mixer, ResidualStack, TiedDropout, at_least_float32, last_real, make_norm, param_options
 from zoo.ops.fftconv import fft_conv
 from zoo_s4.config import S4Config
 from zoo_s4.kernel import S4Kernel
@@ -28,7 +28,7 @@ class S4Mixer(Mixer):
         self.bidirectional = bidirectional
         self.kernel = S4Kernel(config, d_model, n_kernels=2 if bidirectional else 1)
         self.D = nn.Parameter(torch.randn(d_model))
-        mark(self, "D")  # decays like a weight, although it has one dimension
+        param_options(self, "D")  # decays like a weight, although it has one dimension
         # the reference drops in the convolution layer and again in the block around it; only the second may be tied
         self.conv_dropout = nn.Dropout(config.dropout)
         self.dropout = TiedDropout(config.dropout) if config.tie_dropout else nn.Dropout(config.dropout)
@@ -89,17 +89,17 @@ class S4Mixer(Mixer):
 class S4Backbone(Backbone):
     """n_layers S4 blocks. Pre-norm: x + f(norm x), then a final norm. Post-norm: norm(x + f(x))."""
 
-    def __init__(self, config: S4Config, shape: Shape) -> None:
-        super().__init__(config, shape)
-        D = shape.d_model
+    def __init__(self, config: S4Config, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        D = dims.d_model
         self.stack = ResidualStack(
             [
                 Block(
-                    S4Mixer(config, D, bidirectional=shape.mode == "bidirectional"),
+                    S4Mixer(config, D, bidirectional=dims.mode == "bidirectional"),
                     make_norm(config.norm, D),
                     prenorm=config.prenorm,
                 )
-                for _ in range(shape.n_layers)
+                for _ in range(dims.n_layers)
             ],
             final_norm=make_norm(config.norm, D) if config.prenorm else None,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_step_sizes
+from zoo import ConfigError, ModelDims, check_batch_norm, check_choice, check_fraction, check_step_sizes
 
 CHOICES = {
     "kernel": ("dplr", "diag"),
@@ -45,14 +45,14 @@ class S4Config:
     c_lr: float | None = None
     """Peak learning rate of C; null = the run's."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, allowed in CHOICES.items():
             check_choice(self, name, allowed)
         if self.d_state < 2 or self.d_state % 2:
             raise ConfigError("d_state", f"conjugate pairs need an even number of at least 2, got {self.d_state}")
-        if self.n_ssm is not None and (self.n_ssm < 1 or shape.d_model % self.n_ssm):
-            raise ConfigError("n_ssm", f"{self.n_ssm} copies cannot be shared evenly by d_model={shape.d_model}")
+        if self.n_ssm is not None and (self.n_ssm < 1 or dims.d_model % self.n_ssm):
+            raise ConfigError("n_ssm", f"{self.n_ssm} copies cannot be shared evenly by d_model={dims.d_model}")
         if self.kernel == "dplr" and self.init != "legs":
             raise ConfigError("init", f"kernel=dplr starts from legs, not {self.init!r}; use kernel=diag")
         if self.kernel == "dplr" and self.disc == "zoh":
@@ -63,4 +63,4 @@ class S4Config:
             rate = getattr(self, name)
             if rate is not None and rate < 0:
                 raise ConfigError(name, f"expected a learning rate >= 0 or null, got {rate}")
-        check_batch_norm(self, shape)
+        check_batch_norm(self, dims)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn import mark
+from zoo.nn import param_options
 from zoo.ops.diagonal import DiagonalSSM, discretize_diagonal
 from zoo.ops.dplr import DPLRSSM
 from zoo.ops.hippo import clip_imaginary, diagonal_init, legs_dplr
@@ -51,9 +51,9 @@ class S4Kernel(nn.Module):
         self.inv_dt = nn.Parameter(torch.log(torch.expm1(log_dt.exp())))
 
         ssm = ("A_real", "A_imag", "B") + (("P",) if self.P is not None else ())
-        mark(self, *ssm, lr=config.ssm_lr, weight_decay=0.0)
-        mark(self, "inv_dt", lr=config.dt_lr, weight_decay=0.0)
-        mark(self, "C", lr=config.c_lr)
+        param_options(self, *ssm, lr=config.ssm_lr, weight_decay=0.0)
+        param_options(self, "inv_dt", lr=config.dt_lr, weight_decay=0.0)
+        param_options(self, "C", lr=config.c_lr)
 
     def discretize(self) -> DPLRSSM | DiagonalSSM:
         """The system in discrete time, differentiable, in float64 whatever the parameters are."""

@@ -20,9 +20,9 @@ def _lra(file: str, expected: float, **own: Any) -> Preset:
         "arch.ssm_lr": 0.001,
         "optim.weight_decay": 0.05,
         "optim.betas": [0.9, 0.999],
-        "optim.schedule": "cosine",
-        "optim.warmup": 0.1,
-        "optim.clip": 0.0,
+        "optim.lr_scheduler": "cosine",
+        "optim.warmup_ratio": 0.1,
+        "optim.gradient_clip_val": 0.0,
     }
     source = f"{REPO} configs/experiment/lra/s4-{file}.yaml, configs/model/layer/s4.yaml, configs/model/base.yaml"
     values = common | {key.replace("__", "."): value for key, value in own.items()}
@@ -30,7 +30,7 @@ def _lra(file: str, expected: float, **own: Any) -> Preset:
         values=values,
         sources={
             "*": source,
-            "train.samples": f"{source}: scheduler steps x batch size",
+            "train.max_samples": f"{source}: scheduler steps x batch size",
             "model.d_head": "ours, because the width of the recipe's hidden layer was not read; as wide as the model",
         },
         expected=expected,  # state-spaces/s4@e757cef models/s4/experiments.md

@@ -22,7 +22,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="lindermanlab/S5",
             path="s5/ssm.py",
             commit="3c18fdb6b06414da35e77b94b9cd855f6a95ef17",
-            licence="MIT",
+            license="MIT",
         ),
         backbone="zoo_s5.backbone:S5Backbone",
         config="zoo_s5.config:S5Config",

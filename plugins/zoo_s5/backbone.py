@@ -10,8 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, Output, Shape, State
-from zoo.nn import BatchNorm, Block, Mixer, ResidualStack, TiedDropout, at_least_float32, last_real, make_norm, mark
+from zoo import Backbone, ModelDims, Output, State
+from zoo.nn import (
+    BatchNorm,
+    Block,
+    Mixer,
+    ResidualStack,
+    TiedDropout,
+    at_least_float32,
+    last_real,
+    make_norm,
+    param_options,
+)
 from zoo_s5.config import S5Config
 from zoo_s5.ssm import S5SSM
 
@@ -83,7 +93,7 @@ def s5_block(config: S5Config, d_model: int, *, bidirectional: bool) -> Block:
     norm = make_norm(config.norm, d_model, eps=EPS[config.norm])
     if isinstance(norm, BatchNorm):
         norm.momentum = 1.0 - config.bn_momentum
-    mark(norm, *dict(norm.named_parameters()))  # decay, as the reference's optimiser does to norms and biases
+    param_options(norm, *dict(norm.named_parameters()))  # decay, as the reference's optimiser does to norms and biases
     return Block(S5Mixer(config, d_model, bidirectional=bidirectional), norm, prenorm=config.prenorm)
 
 
@@ -93,18 +103,18 @@ def decaying_linear(d_model: int) -> nn.Linear:
     std = d_model**-0.5 / 0.87962566103423978
     nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
     nn.init.zeros_(linear.bias)
-    mark(linear, "weight", "bias")
+    param_options(linear, "weight", "bias")
     return linear
 
 
 class S5Backbone(Backbone):
     """n_layers S5 blocks, no final norm."""
 
-    def __init__(self, config: S5Config, shape: Shape) -> None:
-        super().__init__(config, shape)
-        bidirectional = shape.mode == "bidirectional"
+    def __init__(self, config: S5Config, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        bidirectional = dims.mode == "bidirectional"
         self.stack = ResidualStack(
-            s5_block(config, shape.d_model, bidirectional=bidirectional) for _ in range(shape.n_layers)
+            s5_block(config, dims.d_model, bidirectional=bidirectional) for _ in range(dims.n_layers)
         )
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:

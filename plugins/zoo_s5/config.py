@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_batch_norm, check_choice, check_fraction, check_positive, check_step_sizes
+from zoo import ConfigError, ModelDims, check_batch_norm, check_choice, check_fraction, check_positive, check_step_sizes
 
 CHOICES = {
     "disc": ("zoh", "bilinear"),
@@ -52,7 +52,7 @@ class S5Config:
     dt_global: bool = False
     """Train the step sizes like the other weights: the run's learning rate and weight decay."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
         for name, allowed in CHOICES.items():
             check_choice(self, name, allowed)
@@ -68,4 +68,4 @@ class S5Config:
         check_fraction(self, "bn_momentum", "dropout")
         if self.ssm_lr is not None and self.ssm_lr < 0:
             raise ConfigError("ssm_lr", f"expected a learning rate >= 0 or null, got {self.ssm_lr}")
-        check_batch_norm(self, shape)
+        check_batch_norm(self, dims)

@@ -30,18 +30,18 @@ def _lra(task: str, script: str, *, epochs: int, examples: int, warm_epochs: int
         "arch.dt_max": 0.1,
         "arch.dt_global": False,
         "optim.betas": [0.9, 0.999],
-        "optim.schedule": "cosine",
-        "optim.warmup": warm_epochs / epochs,
-        "optim.clip": 0.0,
-        "train.samples": epochs * examples,
+        "optim.lr_scheduler": "cosine",
+        "optim.warmup_ratio": warm_epochs / epochs,
+        "optim.gradient_clip_val": 0.0,
+        "train.max_samples": epochs * examples,
     }
     source = f"{REPO} bin/run_experiments/run_lra_{script}.sh and the defaults of run_train.py"
     return Preset(
         values=common | {key.replace("__", "."): value for key, value in own.items()},
         sources={
             "*": source,
-            "train.samples": f"{source}: {epochs} epochs of {examples:,} examples",
-            "optim.warmup": f"{source}: {warm_epochs} of {epochs} epochs",
+            "train.max_samples": f"{source}: {epochs} epochs of {examples:,} examples",
+            "optim.warmup_ratio": f"{source}: {warm_epochs} of {epochs} epochs",
             "optim.lr": f"{source}: lr_factor x ssm_lr_base",
         },
         expected=SCORES[task],  # the scripts name no score; the paper reports these for them

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn import mark
+from zoo.nn import param_options
 from zoo.ops.diagonal import discretize_diagonal
 from zoo.ops.hippo import legs_dplr
 from zoo.ops.scan import diagonal_scan
@@ -94,14 +94,14 @@ class S5SSM(nn.Module):
         self.D = nn.Parameter(torch.randn(H))
         self.log_step = nn.Parameter(torch.empty(P).uniform_(math.log(config.dt_min), math.log(config.dt_max)))
 
-        mark(self, "Lambda_re", "Lambda_im", lr=config.ssm_lr, weight_decay=0.0)
-        mark(self, "C", "D")
+        param_options(self, "Lambda_re", "Lambda_im", lr=config.ssm_lr, weight_decay=0.0)
+        param_options(self, "C", "D")
         B_lr = None if config.groups == "BfastandCdecay" else config.ssm_lr
-        mark(self, "B", lr=B_lr, weight_decay=0.0 if config.groups == "standard" else None)
+        param_options(self, "B", lr=B_lr, weight_decay=0.0 if config.groups == "standard" else None)
         if config.dt_global:
-            mark(self, "log_step")
+            param_options(self, "log_step")
         else:
-            mark(self, "log_step", lr=config.ssm_lr, weight_decay=0.0)
+            param_options(self, "log_step", lr=config.ssm_lr, weight_decay=0.0)
 
     def discretize(self, dtype: torch.dtype) -> System:
         """The system in discrete time, differentiable; Lbar and Bbar are computed in double precision."""

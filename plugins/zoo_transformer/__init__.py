@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterator[Architecture]:
             project="pytorch/pytorch",
             path="torch/nn/modules/transformer.py",
             commit="torch 2.13.0 (PyPI)",
-            licence="BSD-3-Clause",
+            license="BSD-3-Clause",
         ),
         backbone="zoo_transformer.backbone:TransformerBackbone",
         config="zoo_transformer.config:TransformerConfig",

@@ -18,8 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State
-from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, mark, xavier
+from zoo import Backbone, ModelDims, Output, State
+from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, param_options, xavier
 from zoo.ops.attention import attention, join_heads, split_heads
 from zoo.ops.positions import (
     alibi_key_bias,
@@ -87,16 +87,14 @@ def transformer_block(config: TransformerConfig, d_model: int, *, causal: bool) 
 class TransformerBackbone(Backbone):
     """Positions, pre-norm blocks, a final layer norm."""
 
-    def __init__(self, config: TransformerConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
+    def __init__(self, config: TransformerConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
         self.table: nn.Parameter | None = None
         if config.positions == "learned":
-            self.table = nn.Parameter(torch.randn(shape.max_len, shape.d_model) * 0.02)
-            mark(self, "table", weight_decay=0.0)  # an embedding
-        blocks = [
-            transformer_block(config, shape.d_model, causal=shape.mode == "causal") for _ in range(shape.n_layers)
-        ]
-        self.stack = ResidualStack(blocks, LayerNorm(shape.d_model, eps=config.norm_eps))
+            self.table = nn.Parameter(torch.randn(dims.max_len, dims.d_model) * 0.02)
+            param_options(self, "table", weight_decay=0.0)  # an embedding
+        blocks = [transformer_block(config, dims.d_model, causal=dims.mode == "causal") for _ in range(dims.n_layers)]
+        self.stack = ResidualStack(blocks, LayerNorm(dims.d_model, eps=config.norm_eps))
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """x (B, L, D), mask (B, L) -> hidden (B, L, D). ValueError when learned positions run out."""
@@ -112,6 +110,6 @@ class TransformerBackbone(Backbone):
                 raise ValueError(f"a sequence of {seq_len} tokens, but learned positions for {self.table.shape[0]}")
             return x + self.table[:seq_len].to(x.dtype)
         if self.config.positions == "sinusoidal":
-            table = sinusoidal(torch.arange(seq_len, device=x.device), self.shape.d_model)
+            table = sinusoidal(torch.arange(seq_len, device=x.device), self.dims.d_model)
             return x + table.to(x.dtype)
         return x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_block, check_choice, check_fraction
+from zoo import ConfigError, ModelDims, check_block, check_choice, check_fraction
 
 POSITIONS = ("rope", "sinusoidal", "learned", "alibi")
 
@@ -34,12 +34,12 @@ class TransformerConfig:
     attn_dropout: float = 0.0
     """Dropout on the attention weights; on a CPU it costs the fused kernel, and with it O(L²) memory."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for what cannot be built."""
-        check_block(self, shape)
+        check_block(self, dims)
         check_fraction(self, "attn_dropout")
         check_choice(self, "positions", POSITIONS)
-        d_qkv = self.d_qkv or shape.d_model
+        d_qkv = self.d_qkv or dims.d_model
         d_head = d_qkv // self.n_heads
         if self.positions == "rope" and d_head % 2:
             raise ConfigError(

@@ -24,7 +24,7 @@ def zoo_architectures() -> Iterable[Architecture]:
             project="kimiyoung/transformer-xl",
             path="pytorch/mem_transformer.py",
             commit="44781ed21dbaec88b280f74d9ae2877f52b492a5",
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         backbone="zoo_transformer_xl.backbone:TransformerXLBackbone",
         config="zoo_transformer_xl.config:TransformerXLConfig",

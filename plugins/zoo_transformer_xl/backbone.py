@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, Output, Shape, State, check_state
-from zoo.nn import Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl, mark
+from zoo import Backbone, ModelDims, Output, State, check_state
+from zoo.nn import Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl, param_options
 from zoo.ops.memory import kept_rows, real_first, take_rows
 from zoo.ops.relative import distances, sinusoids, visible_keys
 from zoo_transformer_xl.config import TransformerXLConfig
@@ -31,12 +31,12 @@ class TransformerXLBackbone(Backbone):
     newest is next to the segment; rows that nothing was written to are zero and never seen.
     """
 
-    def __init__(self, config: TransformerXLConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        config.check(shape)
-        self.mem_len = shape.max_len if config.mem_len is None else config.mem_len
-        self.two_sided = shape.mode == "bidirectional"
-        D, H = shape.d_model, config.n_heads
+    def __init__(self, config: TransformerXLConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        config.check(dims)
+        self.mem_len = dims.max_len if config.mem_len is None else config.mem_len
+        self.two_sided = dims.mode == "bidirectional"
+        D, H = dims.d_model, config.n_heads
         E, d_ff = config.d_head or D // H, config.d_ff or 4 * D
         self.layers = nn.ModuleList(
             RelativeLayer(
@@ -46,10 +46,10 @@ class TransformerXLBackbone(Backbone):
                 pre_lnorm=config.pre_lnorm,
                 dropout=config.dropout,
             )
-            for _ in range(shape.n_layers)
+            for _ in range(dims.n_layers)
         )
         self.u, self.v = nn.Parameter(torch.empty(H, E)), nn.Parameter(torch.empty(H, E))
-        mark(self, "u", "v", weight_decay=0.0)
+        param_options(self, "u", "v", weight_decay=0.0)
         self.dropout = nn.Dropout(config.dropout)
         for parameter in (self.u, self.v):
             nn.init.normal_(parameter, 0.0, 0.02)
@@ -99,7 +99,7 @@ class TransformerXLBackbone(Backbone):
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """An empty memory: rows of zeros that no token sees."""
-        rows = (batch, self.mem_len, self.shape.d_model)
+        rows = (batch, self.mem_len, self.dims.d_model)
         return {
             "memory": [torch.zeros(rows, device=device, dtype=dtype) for _ in self.layers],
             "valid": torch.zeros(rows[:2], device=device, dtype=torch.bool),
@@ -107,4 +107,4 @@ class TransformerXLBackbone(Backbone):
 
     def state_size(self, seq_len: int) -> int:
         """mem_len rows per layer, whatever the length."""
-        return len(self.layers) * self.mem_len * self.shape.d_model
+        return len(self.layers) * self.mem_len * self.dims.d_model

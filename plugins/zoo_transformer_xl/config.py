@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Shape, check_fraction, check_positive
+from zoo import ConfigError, ModelDims, check_fraction, check_positive
 
 
 @dataclass
@@ -31,18 +31,18 @@ class TransformerXLConfig:
     attn_dropout: float = 0.0
     """On the attention weights."""
 
-    def check(self, shape: Shape) -> None:
+    def check(self, dims: ModelDims) -> None:
         """Raise ConfigError when the backbone cannot be built for `shape`."""
         check_positive(self, "n_heads")
-        if self.d_head is None and shape.d_model % self.n_heads:
-            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {shape.d_model}; or set d_head")
-        if shape.d_model % 2:
-            raise ConfigError("d_model", f"{shape.d_model} is odd; positions need as many sines as cosines")
+        if self.d_head is None and dims.d_model % self.n_heads:
+            raise ConfigError("n_heads", f"{self.n_heads} heads do not divide d_model {dims.d_model}; or set d_head")
+        if dims.d_model % 2:
+            raise ConfigError("d_model", f"{dims.d_model} is odd; positions need as many sines as cosines")
         check_positive(self, "d_head", "d_ff", "clamp_len", optional=True)
         if self.mem_len is not None and self.mem_len < 0:
             raise ConfigError("mem_len", f"expected zero or more rows, or null, got {self.mem_len}")
         if self.same_length and self.mem_len == 0:
             raise ConfigError("same_length", "a window of mem_len = 0 keys shows a token nothing, not even itself")
-        if self.same_length and shape.mode != "causal":
-            raise ConfigError("same_length", f"a window over the past; it has no meaning in the {shape.mode} mode")
+        if self.same_length and dims.mode != "causal":
+            raise ConfigError("same_length", f"a window over the past; it has no meaning in the {dims.mode} mode")
         check_fraction(self, "dropout", "attn_dropout")

@@ -34,7 +34,7 @@ END, SLOT = 257, 258
 FORMS = ("lambada_openai", "lambada_standard")
 
 
-def opened(task: str, objective: str = "next-token", protocol: str = "paper", **options: Any) -> Any:
+def opened(task: str, objective: str = "causal_lm", protocol: str = "paper", **options: Any) -> Any:
     """The task's data, prepared."""
     options = {"corpus": "wikitext-2", **options}
     data = open_task(zoo.registry().task(task).record, protocol, {f"task.{k}": v for k, v in options.items()})
@@ -67,8 +67,8 @@ def genuine(tmp_path: Path) -> Path:
 
 
 def test_lambada_means_the_openai_form_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    from zoo.experiment.sweep import task_names
-    from zoo.interface.registry import discover
+    from zoo.run.sweep import task_names
+    from zoo.spec.registry import discover
 
     known = discover()
     assert task_names("lambada", known) == ["lambada_openai"]
@@ -136,7 +136,7 @@ def test_what_a_model_is_given_scores_as_the_harness_would(form: str, tokenizer:
     assert metrics["stderr"] == pytest.approx(spread, rel=1e-6)
 
 
-@pytest.mark.parametrize("objective", ["next-token", "fill-in", "seq2seq"])
+@pytest.mark.parametrize("objective", ["causal_lm", "infilling", "seq2seq"])
 def test_a_long_passage_loses_its_beginning(objective: Any, genuine: Path) -> None:
     data = opened("lambada_openai", objective, seq_len=280)
     longest, cut = 0, 0
@@ -157,10 +157,10 @@ def test_a_long_passage_loses_its_beginning(objective: Any, genuine: Path) -> No
 
 
 def test_an_answer_that_has_no_room_in_the_slots_is_refused(genuine: Path) -> None:
-    data = opened("lambada_openai", "fill-in", slots=5)
+    data = opened("lambada_openai", "infilling", slots=5)
     with pytest.raises(zoo.DataError, match=r"a last word of \d+ tokens and its end symbol need task.slots \d+"):
         data.dataset("test")
-    configure(data, "next-token")
+    configure(data, "causal_lm")
     assert len(data.dataset("test")) == 200
 
 
@@ -197,14 +197,14 @@ def test_under_next_token_a_batch_is_running_text(made_up: Path) -> None:
     assert data.score("val", Totals(3, 300, 30, 0, 9.0, 9.0)) == {"accuracy": 0.1}
 
 
-@pytest.mark.parametrize("objective", ["fill-in", "seq2seq"])
+@pytest.mark.parametrize("objective", ["infilling", "seq2seq"])
 def test_under_the_other_objectives_words_are_asked(objective: Any, made_up: Path) -> None:
     data = opened("lambada_openai", objective, seq_len=100, val_size=9)
     batch = next(iter(data.train_dataloader()))
     assert len(batch.inputs) == 4
     assert batch.inputs.shape[1] <= 100
     assert (batch.target is not None) == (objective == "seq2seq")
-    if objective == "fill-in":
+    if objective == "infilling":
         assert ((batch.inputs == SLOT).sum(1) == 32).all()
     assert (batch.labels == END).sum() == 4
     assert len(data.dataset("val")) == sum(len(b.inputs) for b in data.val_dataloader()) == 9
@@ -217,7 +217,7 @@ def test_under_the_other_objectives_words_are_asked(objective: Any, made_up: Pat
 
 
 def test_words_of_a_resumed_run_are_those_of_the_unbroken_one(made_up: Path) -> None:
-    data = opened("lambada_openai", "fill-in", seq_len=64)
+    data = opened("lambada_openai", "infilling", seq_len=64)
     whole = list(data.train_order(0, 12, 0, 1))
     assert list(data.train_order(8, 12, 0, 1)) == whole[8:]
     assert sorted([*data.train_order(0, 12, 0, 2), *data.train_order(0, 12, 1, 2)]) == whole
@@ -226,7 +226,7 @@ def test_words_of_a_resumed_run_are_those_of_the_unbroken_one(made_up: Path) -> 
 @pytest.mark.parametrize("eval_batch_size", [1, 3])
 def test_validation_looks_at_the_first_pieces(eval_batch_size: int, made_up: Path) -> None:
     data = opened("lambada_openai", seq_len=64, val_size=11)
-    configure(data, "next-token", eval_batch_size=eval_batch_size)
+    configure(data, "causal_lm", eval_batch_size=eval_batch_size)
     for limit, n in ((None, 11), (5, 5), (40, 11)):
         order = [i for i in data.eval_order("val", limit) if i != FILLER]
         assert sorted(order) == list(range(n))
@@ -335,7 +335,7 @@ def test_windows_by_stride_ask_the_same_tokens(made_up: Path) -> None:
 
 def test_running_text_needs_a_causal_form() -> None:
     for arch in ("linformer", "nystromformer", "longt5"):
-        with pytest.raises(zoo.ConfigError, match=f"wikitext is put as next-token.*{arch}"):
+        with pytest.raises(zoo.ConfigError, match=f"wikitext is put as causal_lm.*{arch}"):
             zoo.bench(arch, "wikitext", protocol="smoke")
 
 
@@ -348,11 +348,11 @@ def test_another_corpus_is_read_in_the_same_way(made_up: Path, tmp_path: Path) -
         "mamba",
         "wikitext",
         protocol="smoke",
-        overrides={"task.corpus": str(made_up / "pg19"), "train.batch_size": 2, "train.samples": 2},
+        overrides={"task.corpus": str(made_up / "pg19"), "train.batch_size": 2, "train.max_samples": 2},
         results=tmp_path / "results",
         runs=tmp_path / "runs",
     )[0]
-    assert record["outcome"] == "ok", record["detail"]
+    assert record["status"] == "ok", record["detail"]
     assert record["overrides"]["task.corpus"].endswith("pg19")  # never among the rows of WikiText
     assert record["data"]["corpus"]["name"] == "pg19"
 
@@ -370,7 +370,7 @@ def test_the_result_of_a_run_does_not_depend_on_the_evaluation_batch(arch: str, 
             results=tmp_path / f"results{n}",
             runs=tmp_path / f"runs{n}",
         )[0]
-        assert record["outcome"] == "ok", record["detail"]
+        assert record["status"] == "ok", record["detail"]
         found.append(record["metrics"]["test"]["word_perplexity"])
     assert found[1:] == pytest.approx([found[0]] * 2, rel=1e-9)
 
@@ -384,7 +384,7 @@ def test_a_run_with_a_tokenizer_json_records_its_sha256(made_up: Path, tmp_path:
         results=tmp_path / "results",
         runs=tmp_path / "runs",
     )[0]
-    assert record["outcome"] == "ok", record["detail"]
+    assert record["status"] == "ok", record["detail"]
     assert record["task"]["name"] == "lambada_openai"
     told = record["data"]["tokenizer"]
     assert (told["name"], told["size"], len(told["sha256"])) == ("tokenizer.json", 512, 64)
@@ -522,7 +522,7 @@ def test_golden_rows_of_the_published_files(task: str, real: Path) -> None:
         assert bytes((piece.labels[:24] - 1).astype(np.uint8)) == GOLDEN_PIECE
     begun = time.monotonic()
     again = open_task(zoo.registry().task(task).record, "paper", {"task.corpus": "wikitext-2"})
-    configure(again, "next-token")
+    configure(again, "causal_lm")
     next(iter(again.train_dataloader()))
     assert time.monotonic() - begun < 2
 

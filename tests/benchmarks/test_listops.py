@@ -17,8 +17,8 @@ from zoo.data.export import export
 from zoo.data.module import SPLITS, collate
 from zoo.data.prepare import open_task
 from zoo.data.rng import key
-from zoo.experiment.models import SequenceModel
-from zoo.experiment.sweep import resolve
+from zoo.model.classifier import SequenceClassifier
+from zoo.run.sweep import resolve
 from zoo_lra.listops import ListOpsData, Regenerated
 from zoo_lra.listops_generator import EOS, IDS, TOKENS, evaluate, trees, written
 from zoo_lra.options import ListOpsOptions
@@ -316,7 +316,7 @@ def test_a_model_of_brackets_has_their_embeddings() -> None:
     told = {"task.brackets": True, "task.seq_len": 200}
     experiment = resolve("linformer", "listops", protocol="smoke", overrides=told)[0]
     assert experiment.vocab_size == 19
-    assert SequenceModel(experiment).encoder.embedding.weight.shape[0] == 19
+    assert SequenceClassifier(experiment).encoder.embedding.weight.shape[0] == 19
 
 
 def test_an_expression_in_two_splits_is_named(tmp_path: Path) -> None:

@@ -416,7 +416,7 @@ def test_no_example_is_in_two_splits(name: str, protocol: str) -> None:
         seen |= own
 
 
-@pytest.mark.parametrize("objective", ["next-token", "fill-in", "seq2seq"])
+@pytest.mark.parametrize("objective", ["causal_lm", "infilling", "seq2seq"])
 @pytest.mark.parametrize("name", TASKS)
 def test_layouts_fit_the_longest_and_ask_for_every_answer(name: str, objective: Any) -> None:
     data = opened(name)
@@ -430,7 +430,7 @@ def test_layouts_fit_the_longest_and_ask_for_every_answer(name: str, objective: 
             asked = laid.labels[laid.labels != IGNORE]
             answer = answer_of(question)
             assert np.array_equal(asked[: len(answer)], answer)
-            if objective == "fill-in" and isinstance(question, Continuation):
+            if objective == "infilling" and isinstance(question, Continuation):
                 assert asked[-1] == data.specials.end
                 assert (laid.inputs == data.specials.slot).sum() == data.specials.slots
         batch = Collate(objective, data.specials)(questions)

@@ -13,7 +13,7 @@ import zoo
 from tests.benchmarks import layouts
 from zoo.data.cached import CachedData
 from zoo.data.prepare import open_task
-from zoo.interface.record import validate
+from zoo.spec.record import validate
 from zoo.testing import run_task_checks
 
 FILES = [name for name, entry in zoo.registry().tasks.items() if entry.record.needs and entry.provenance.builtin]
@@ -41,7 +41,7 @@ def test_smoke_run_on_made_up_files_is_recorded(arch: str, task: str, tmp_path: 
         arch = "mamba"  # running text needs a causal form
     layouts.everything(tmp_path / "data")
     record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0]
-    assert record["outcome"] == "ok", record["detail"]
+    assert record["status"] == "ok", record["detail"]
     assert validate({k: v for k, v in record.items() if k != "path"}) == []
     assert record["overrides"] == {}
     assert record["data"]["files"]
@@ -74,7 +74,7 @@ def test_published_files_keep_the_promises_of_a_task(task: str, real: Path) -> N
 def test_smoke_run_on_published_files(task: str, real: Path, tmp_path: Path) -> None:
     arch = "mamba" if task == "wikitext" else "linformer"
     record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0]
-    assert record["outcome"] == "ok", record["detail"]
+    assert record["status"] == "ok", record["detail"]
 
 
 def test_golden_rows_of_imdb(real: Path) -> None:

@@ -22,9 +22,9 @@ from zoo.board.markdown import markdown
 from zoo.board.model import boards
 from zoo.board.picture import picture
 from zoo.board.terminal import print_board
-from zoo.interface.architecture import Reported
-from zoo.interface.errors import UserError
-from zoo.interface.record import Problem, write
+from zoo.spec.architecture import Reported
+from zoo.spec.errors import UserError
+from zoo.spec.record import Problem, write
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -45,9 +45,9 @@ def some_records() -> list[dict[str, Any]]:
     return [
         *(make("alpha", seed=s, accuracy=a) for s, a in enumerate((0.41, 0.42, 0.40))),
         *(make("beta", seed=s, accuracy=a) for s, a in enumerate((0.40, 0.43))),
-        make("beta", seed=2, outcome="diverged"),
+        make("beta", seed=2, status="diverged"),
         make("gamma", accuracy=0.18, mode="bidirectional"),
-        make("delta", outcome="out-of-memory"),
+        make("delta", status="out-of-memory"),
         make("alpha", accuracy=0.6, overrides={"model.d_model": 256}, config_hash="ff" * 6, parameters=1_900_000),
         make("epsilon", accuracy=0.44, data=published, hardware=fast, peak_memory_bytes=3 * 2**30),
         make("alpha", "pathfinder", accuracy=0.71, **path),
@@ -249,7 +249,7 @@ def test_sound_records_are_sound(tmp_path: Path) -> None:
         ({"id": "quick/unheard_of/beta/0123456789ab-s0"}, "id: "),
         ({"path": "quick/unheard_of/alpha/0123456789ab-s1.json"}, "path: "),
         ({"tokens_per_second": 64_000.0}, "tokens_per_second: "),
-        ({"samples": 95}, "samples: 95, but the curves reach 96"),
+        ({"samples": 95}, "samples: 95, but the history reach 96"),
         ({"ended": "2026-01-02T02:59:59Z"}, "ended: "),
         ({"data": {"kind": "regenerated", "version": "1", "seed": 0, "counts": {"test": 10}}}, "metrics.test.n: "),
     ],
@@ -268,16 +268,16 @@ def test_an_impossible_score_is_found() -> None:
     record = make(task="unheard_of")
     record["metrics"]["val"]["accuracy"] = 0.55
     assert board.derived_faults(record) == ["metrics.val.accuracy: 0.55, the best of its curve is 0.5"]
-    record["curves"].append(record["curves"][1] | {"samples": 32, "metric": 0.55})
-    assert board.derived_faults(record) == ["curves: not in the order of training"]
+    record["history"].append(record["history"][1] | {"samples": 32, "metric": 0.55})
+    assert board.derived_faults(record) == ["history: not in the order of training"]
 
 
 @pytest.mark.usefixtures("toys")
 def test_a_changed_configuration_is_found() -> None:
-    from zoo.experiment.identity import config_hash
+    from zoo.run.identity import config_hash
 
     config = {"model": {"d_model": 64}, "train": {"logger": "csv"}}
-    names = {"architecture": "seqzoo:alpha", "task": "tests.experiment.toy:toytask", "task_version": "1"}
+    names = {"architecture": "seqzoo:alpha", "task": "tests.run.toy:toytask", "task_version": "1"}
     record = make(
         "alpha", "toytask", config=config, config_hash=config_hash(**names, protocol="quick", values=config, later={})
     )

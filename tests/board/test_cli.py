@@ -12,7 +12,7 @@ import pytest
 from tests.board.test_build import fill
 from tests.records import make
 from zoo.cli import main
-from zoo.interface.record import write
+from zoo.spec.record import write
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_validate(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert zoo(monkeypatch, "validate") == 2
     assert capsys.readouterr().out.split("\n")[:3] == [
         "foreign.json: not a record of zoo",
-        "quick/unheard_of/alpha/0123456789ab-s1.json: samples: 3, but the curves reach 96",
+        "quick/unheard_of/alpha/0123456789ab-s1.json: samples: 3, but the history reach 96",
         "3 files: 1 sound, 2 with problems",
     ]
     assert zoo(monkeypatch, "validate", "--json") == 2

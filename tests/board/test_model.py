@@ -10,7 +10,7 @@ import pytest
 from tests.records import make
 from zoo.board.model import Board, Overall, Section, boards
 from zoo.board.rows import Row
-from zoo.interface.architecture import Reported
+from zoo.spec.architecture import Reported
 
 Record = dict[str, Any]
 
@@ -67,15 +67,15 @@ def test_the_latest_ok_run_of_a_seed_counts() -> None:
         make(accuracy=0.1, ended=day(3)),
         make(accuracy=0.6, ended=day(5)),
         make(accuracy=0.2, ended=day(4)),
-        make(outcome="failed", ended=day(9)),
-        make(seed=1, outcome="timeout", ended=day(3)),
-        make(seed=1, outcome="diverged", ended=day(4)),
+        make(status="failed", ended=day(9)),
+        make(seed=1, status="timeout", ended=day(3)),
+        make(seed=1, status="diverged", ended=day(4)),
     ]
     for _ in range(5):
         random.Random(0).shuffle(records)
         found = only(records)
         row = found.sections[0].rows[0]
-        assert [(s.score, s.outcome) for s in row.seeds] == [(0.6, "ok"), (None, "diverged")]
+        assert [(s.score, s.status) for s in row.seeds] == [(0.6, "ok"), (None, "diverged")]
         assert row.superseded == found.superseded == 4
 
 
@@ -88,11 +88,11 @@ def test_a_repeat_within_the_same_second_counts_by_its_file() -> None:
 
 def test_failures_are_words_and_never_numbers() -> None:
     records = [
-        *(make("alpha", seed=s, outcome="out-of-memory") for s in range(2)),
-        make("alpha", seed=2, outcome="timeout"),
-        make("beta", outcome="diverged"),
+        *(make("alpha", seed=s, status="out-of-memory") for s in range(2)),
+        make("alpha", seed=2, status="timeout"),
+        make("beta", status="diverged"),
         make("gamma", seed=0, accuracy=0.6),
-        make("gamma", seed=1, outcome="diverged"),
+        make("gamma", seed=1, status="diverged"),
     ]
     found = section(records)
     alpha, beta, gamma = (by_name(found, name) for name in ("alpha", "beta", "gamma"))
@@ -131,7 +131,7 @@ def test_an_earlier_configuration_does_not_rank_against_the_current_one() -> Non
         "alpha", accuracy=0.9, config_hash="aa" * 6, ended="2026-01-01T00:00:00Z", started="2026-01-01T00:00:00Z"
     )
     new = make("alpha", accuracy=0.5, config_hash="bb" * 6, ended="2026-02-01T00:00:00Z")
-    cut = make("alpha", outcome="interrupted", config_hash="cc" * 6, ended="2026-03-01T00:00:00Z")
+    cut = make("alpha", status="interrupted", config_hash="cc" * 6, ended="2026-03-01T00:00:00Z")
     found = section([old, new, cut, make("beta", accuracy=0.7)])
     told = {(row.name, row.config_hash[:2]): (bool(row.rank), row.notes) for row in found.rows}
     assert told == {
@@ -175,8 +175,8 @@ def test_averages_are_over_the_tasks_that_all_rows_have() -> None:
         make("alpha", "image", accuracy=0.99),
         make("beta", "listops", accuracy=0.5),
         make("beta", "pathfinder", accuracy=0.6),
-        make("beta", "image", outcome="diverged"),
-        make("gamma", "image", outcome="failed"),
+        make("beta", "image", status="diverged"),
+        make("gamma", "image", status="failed"),
     ]
     overall = over_tasks(records)
     assert overall.common == ("listops", "pathfinder")

@@ -23,9 +23,9 @@ from zoo.board.model import Board, Section, boards
 from zoo.board.multiples import multiples, view_of
 from zoo.board.tables import breakdowns, grid, overall_grid, overall_line, overalls, remarks, run_line
 from zoo.board.terminal import print_board
-from zoo.interface.architecture import Reported
-from zoo.interface.errors import UserError
-from zoo.interface.record import read_all, write
+from zoo.spec.architecture import Reported
+from zoo.spec.errors import UserError
+from zoo.spec.record import read_all, write
 
 GOLDEN = Path(__file__).with_name("golden") / "questions"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -38,7 +38,7 @@ def at(**where: float) -> tuple[tuple[str, float], ...]:
 
 
 PAIRS = (4, 8)
-FILL_IN = {"objective": "fill-in", "mode": "bidirectional"}
+FILL_IN = {"objective": "infilling", "mode": "bidirectional"}
 
 
 def mqar(arch: str, easy: float, far: float | None, **changes: Any) -> Record:
@@ -86,7 +86,7 @@ def some_records() -> list[Record]:
         *(mqar("alpha", a, 0.9, seed=s) for s, a in enumerate((0.97, 0.98))),
         mqar("beta", 0.8, 0.5),
         mqar("gamma", 0.7, None, **FILL_IN),
-        mqar("delta", 0.7, None, outcome="out-of-memory"),
+        mqar("delta", 0.7, None, status="out-of-memory"),
         mqar("alpha", 0.99, 0.95, overrides={"model.d_model": 256}, config_hash="ff" * 6),
         needle("alpha", 0.95, 0.6),
         needle("gamma", 0.9, None, **FILL_IN),
@@ -209,7 +209,7 @@ def test_another_metric_is_not_ranked_against() -> None:
 
 
 def test_the_objective_and_whether_state_is_carried_are_always_said() -> None:
-    assert cells(some_records(), "mqar", "objective")["gamma"] == "fill-in"
+    assert cells(some_records(), "mqar", "objective")["gamma"] == "infilling"
     assert cells(some_records(), "wikitext", "carried") == {"alpha": "yes", "beta": "no", "delta": "no"}
     assert "carried" not in grid(section(some_records())).headers
     assert "objective" not in grid(section(some_records(), "listops")).headers
@@ -218,9 +218,9 @@ def test_the_objective_and_whether_state_is_carried_are_always_said() -> None:
         print_board(some_records(), console=Console(file=out, width=width))
         text = out.getvalue()
         assert all(len(line.rstrip()) <= width for line in text.split("\n"))
-        for word in ("fill-in", "next-token", "carried", "yes"):
+        for word in ("infilling", "causal_lm", "carried", "yes"):
             assert word in text
-    assert "gamma (fill-in)" in board.picture(boards(some_records()))
+    assert "gamma (infilling)" in board.picture(boards(some_records()))
 
 
 def test_averages_are_of_accuracies_and_within_a_suite() -> None:
@@ -245,7 +245,7 @@ def test_averages_are_of_accuracies_and_within_a_suite() -> None:
 def test_an_architecture_with_two_objectives_names_the_tasks() -> None:
     found = the_board([mqar("alpha", 0.9, 0.5), needle("alpha", 0.9, 0.5, objective="seq2seq", mode="seq2seq")])
     table = overall_grid(found.overalls[0])
-    assert table.rows[0][1] == "next-token (mqar), seq2seq (needle)"
+    assert table.rows[0][1] == "causal_lm (mqar), seq2seq (needle)"
 
 
 def test_reported_perplexities_stand_beside_perplexities() -> None:
@@ -304,7 +304,7 @@ def test_beyond_is_told_by_length_in_a_word_or_not_at_all() -> None:
     assert beyond_text(section([plain]).rows[0]) == "25.0 %"
     assert section([recall(test={at(length=8): 0.9})]).beyond is False
     # where nobody could be asked beyond, it is said all the same
-    assert cells([mqar("gamma", 0.7, None)], "mqar", "beyond") == {"gamma": "not defined"}
+    assert cells([mqar("gamma", 0.7, None)], "mqar", "length_generalization") == {"gamma": "not defined"}
 
 
 def test_tables_keep_training_and_beyond_apart() -> None:
@@ -319,14 +319,14 @@ def test_tables_keep_training_and_beyond_apart() -> None:
     ]
     assert over_pairs.headers == ["architecture", "4", "8", "beyond\n4", "beyond\n8"]
     rows = {row[0]: row[1:] for row in over_length.rows}
-    assert rows["beta (next-token)"] == ["74.0", "74.0", "50.0", "25.0"]
-    assert rows["gamma (fill-in)"] == ["64.0", "64.0", "not defined", "not defined"]
-    assert "alpha (next-token) (modified)" in rows
+    assert rows["beta (causal_lm)"] == ["74.0", "74.0", "50.0", "25.0"]
+    assert rows["gamma (infilling)"] == ["64.0", "64.0", "not defined", "not defined"]
+    assert "alpha (causal_lm) (modified)" in rows
     assert not any("delta" in name for name in rows)
 
 
 def test_seeds_that_failed_are_in_no_part() -> None:
-    records = [mqar("alpha", 0.9, 0.8), mqar("alpha", 0.9, None, seed=1, outcome="diverged")]
+    records = [mqar("alpha", 0.9, 0.8), mqar("alpha", 0.9, None, seed=1, status="diverged")]
     row = section(records).rows[0]
     assert along(row, "length")[Column(True, 128)] == pytest.approx(0.8)
 
@@ -371,7 +371,7 @@ def test_the_picture_of_parts_draws_each_row(task: str, across: str, by: str, is
             mark
             for kind in ("circle", "polygon", "rect")
             for mark in panel.findall(f"{SVG}{kind}")
-            if mark.get("class") != "beyond"
+            if mark.get("class") != "length_generalization"
         ]
         assert len(marks) == len(row.points)
         hollow = [mark for mark in marks if mark.get("fill") == "#ffffff"]
@@ -407,7 +407,7 @@ def test_perplexities_part_by_part() -> None:
     record["metrics"]["test"] = test | {"groups": groups}
     assert board.derived_faults(unheard_of(record)) == []
     (_, table), *_ = breakdowns(section([record], "wikitext"))
-    assert table.rows == [["alpha (next-token)", "286.0", "542.0"]]
+    assert table.rows == [["alpha (causal_lm)", "286.0", "542.0"]]
     assert "less is better" in multiples(the_board([record]), section([record], "wikitext"))
 
 
@@ -441,7 +441,7 @@ def test_groups_are_a_line_per_seed_and_part() -> None:
     rows = list(csv.DictReader(io.StringIO(board.groups_csv(boards(some_records())))))
     of_mqar = [row for row in rows if row["task"] == "mqar" and row["architecture"] == "alpha" and row["seed"] == "1"]
     assert len(of_mqar) == 8
-    assert {row["split"] for row in of_mqar} == {"test", "beyond"}
+    assert {row["split"] for row in of_mqar} == {"test", "length_generalization"}
     one = next(row for row in of_mqar if (row["length"], row["pairs"], row["split"]) == ("64", "4", "test"))
     assert (float(one["score"]), one["weight"], one["metric"]) == (0.94, "400", "accuracy")
     assert one["depth"] == ""
@@ -457,7 +457,11 @@ def test_results_csv_names_the_metric() -> None:
     assert (text["interval"], text["carried"]) == ("normal", "false")
     assert json.loads(text["other_scores"])["bits_per_byte"] == pytest.approx(0.74 / math.log(2))
     gamma = next(row for row in rows if row["task"] == "mqar" and row["architecture"] == "gamma")
-    assert (gamma["beyond"], gamma["objective"], gamma["accuracy"]) == ("not defined", "fill-in", gamma["score"])
+    assert (gamma["length_generalization"], gamma["objective"], gamma["accuracy"]) == (
+        "not defined",
+        "infilling",
+        gamma["score"],
+    )
 
 
 def test_the_terminal_shows_parts_of_chosen_tasks() -> None:
@@ -470,7 +474,7 @@ def test_the_terminal_shows_parts_of_chosen_tasks() -> None:
     for width in (60, 100, 200):
         text = shown(width, tasks={"mqar"})
         assert all(len(line.rstrip()) <= width for line in text.split("\n"))
-        for word in ("over length", "over pairs", "trained", "beyond", "74.0", "25.0", "defined"):
+        for word in ("over length", "over pairs", "trained", "length_generalization", "74.0", "25.0", "defined"):
             assert word in text
 
 
@@ -480,29 +484,28 @@ def test_the_terminal_shows_parts_of_chosen_tasks() -> None:
         (
             mqar("alpha", 0.98, 0.9),
             [
-                "alpha on mqar (quick, seed 0): test accuracy 92.00 % of 400 questions, next-token "
-                "(chance 1.56 %), 2 s",
+                "alpha on mqar (quick, seed 0): test accuracy 92.00 % of 400 questions, causal_lm (chance 1.56 %), 2 s",
                 "  beyond training: ×2 90.0 %, ×4 45.0 %",
             ],
         ),
         (
             mqar("gamma", 0.98, None, **FILL_IN),
             [
-                "gamma on mqar (quick, seed 0): test accuracy 92.00 % of 400 questions, fill-in (chance 1.56 %), 2 s",
+                "gamma on mqar (quick, seed 0): test accuracy 92.00 % of 400 questions, infilling (chance 1.56 %), 2 s",
                 "  beyond training: not defined",
             ],
         ),
         (
             lambada("alpha", 0.2, 30.0),
             [
-                "alpha on lambada_openai (quick, seed 0): test accuracy 20.00 % of 1000 passages, next-token, "
+                "alpha on lambada_openai (quick, seed 0): test accuracy 20.00 % of 1000 passages, causal_lm, "
                 "perplexity 30.00 (trivial answer 1.60 %), 2 s"
             ],
         ),
         (
             language("alpha", nats=3.0, carried=True),
             [
-                "alpha on wikitext (quick, seed 0): test word perplexity 20.09 of 200 passages, next-token, "
+                "alpha on wikitext (quick, seed 0): test word perplexity 20.09 of 200 passages, causal_lm, "
                 "state carried, byte perplexity 1.82, bits per byte 0.866, 2 s"
             ],
         ),
@@ -513,7 +516,7 @@ def test_the_terminal_shows_parts_of_chosen_tasks() -> None:
                 "(majority class 17.50 %, chance 10.00 %), 2 s"
             ],
         ),
-        (mqar("alpha", 0.9, None, outcome="timeout"), ["alpha on mqar (quick, seed 0): timeout: made timeout"]),
+        (mqar("alpha", 0.9, None, status="timeout"), ["alpha on mqar (quick, seed 0): timeout: made timeout"]),
     ],
 )
 def test_what_a_run_says_at_its_end(record: Record, lines: list[str]) -> None:
@@ -542,7 +545,7 @@ def changed(record: Record, split: str, **scores: Any) -> Record:
     ("record", "says"),
     [
         (
-            changed(mqar("alpha", 0.9, 0.5), "beyond", n=401),
+            changed(mqar("alpha", 0.9, 0.5), "length_generalization", n=401),
             ["metrics.beyond.n: 401, but the beyond split has 400", "metrics.beyond.groups: n of all of them 400"],
         ),
         (changed(mqar("alpha", 0.9, 0.5), "test", exact=0.12345), ["metrics.test.exact: 0.12345 is no share of 400"]),

@@ -22,7 +22,7 @@ from tests.benchmarks import layouts
 from zoo.cli.data import app
 from zoo.data import download as module
 from zoo.data.download import Network, NoNetwork, download, fetch
-from zoo.interface.registry import registry
+from zoo.spec.registry import registry
 
 BODY = bytes(i * 7 % 251 for i in range(300_000))
 RIGHT = hashlib.sha256(BODY).hexdigest()
@@ -350,7 +350,7 @@ def test_prepare_downloads_converts_and_finds_it_again(server: Server, tmp_path:
     result = CliRunner().invoke(app, ["prepare", "image", "--protocol", "smoke", "--json"], catch_exceptions=False)
     row = json.loads(result.stdout)[0]
     assert row["prepared"]
-    assert "licence: none stated; cite Krizhevsky 2009" in result.stderr
+    assert "license: none stated; cite Krizhevsky 2009" in result.stderr
     assert "size not published" in result.stderr
     asked = len(server.asked)
     CliRunner().invoke(app, ["prepare", "image", "--protocol", "smoke", "--json"], catch_exceptions=False)

@@ -194,7 +194,7 @@ def test_a_carried_state_gives_the_same_whatever_the_batch(text: Running, limit:
     def surprise(batch_size: int) -> tuple[float, int]:
         order = document_order(pieces.counts.tolist(), batch_size, limit)
         loader = DataLoader(
-            pieces, batch_size, sampler=order, collate_fn=Collate("next-token", Specials(END + 1, END, 1))
+            pieces, batch_size, sampler=order, collate_fn=Collate("causal_lm", Specials(END + 1, END, 1))
         )
         state, total, n = torch.zeros(batch_size, dtype=torch.float64), 0.0, 0
         for batch in loader:

@@ -19,7 +19,7 @@ def told(model: Any) -> dict[str, Any]:
 def built(architecture: str, conversion: Conversion, model: Any) -> Converted:
     """Ours for their model, not yet with its weights."""
     reading, outside = conversion.read(told(model)), conversion.outside(told(model))
-    return Converted(registry().architecture(architecture).record, dict(reading.arch), reading.shape, outside)
+    return Converted(registry().architecture(architecture).record, dict(reading.arch), reading.dims, outside)
 
 
 def copied(architecture: str, conversion: Conversion, model: Any) -> Converted:

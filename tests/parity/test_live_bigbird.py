@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import BigBirdConfig, BigBirdModel
 
-from zoo import Backbone, ConfigError, Shape
-from zoo.interface.registry import registry
+from zoo import Backbone, ConfigError, ModelDims
+from zoo.spec.registry import registry
 from zoo_bigbird.convert import CONVERSION
 
 
@@ -28,9 +28,9 @@ def pair(arch: dict[str, Any], **fields: Any) -> tuple[BigBirdModel, Backbone]:
     reading = CONVERSION.read(theirs.config.to_dict())
     architecture = registry().architecture("bigbird").record
     config = architecture.load_config()(**reading.arch | arch)
-    ours = architecture.build(config, reading.shape).double().eval()
+    ours = architecture.build(config, reading.dims).double().eval()
     source = theirs.state_dict()
-    mapped = CONVERSION.weights(config, reading.shape)
+    mapped = CONVERSION.weights(config, reading.dims)
     ours.load_state_dict({w.ours: torch.cat([source[name] for name in w.sources]) for w in mapped}, strict=True)
     return theirs, ours
 
@@ -135,9 +135,9 @@ def test_both_directions_of_a_configuration() -> None:
     architecture = registry().architecture("bigbird").record
     reading = CONVERSION.read(BigBirdConfig(block_size=16, num_random_blocks=2).to_dict())
     config = architecture.load_config()(**reading.arch)
-    again = CONVERSION.read(CONVERSION.write(config, reading.shape))
+    again = CONVERSION.read(CONVERSION.write(config, reading.dims))
     assert again == reading
-    small = Shape(d_model=24, n_layers=2, mode="bidirectional", max_len=64)
+    small = ModelDims(d_model=24, n_layers=2, mode="bidirectional", max_len=64)
     names = {w.ours for w in CONVERSION.weights(config, small)}
     assert names == set(architecture.build(config, small).state_dict())
 
@@ -150,7 +150,7 @@ def test_what_transformers_does_not_have_is_refused(fields: dict[str, Any]) -> N
     architecture = registry().architecture("bigbird").record
     config = architecture.load_config()(**{"prenorm": False, "random_blocks": "first"} | fields)
     with pytest.raises(ConfigError) as caught:
-        CONVERSION.write(config, Shape(d_model=8, n_layers=1, mode="bidirectional", max_len=16))
+        CONVERSION.write(config, ModelDims(d_model=8, n_layers=1, mode="bidirectional", max_len=16))
     assert caught.value.key in fields
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LongformerConfig, LongformerModel
 
-from zoo import ConfigError, Shape
-from zoo.interface.registry import registry
+from zoo import ConfigError, ModelDims
+from zoo.spec.registry import registry
 from zoo_longformer.backbone import LongformerBackbone
 from zoo_longformer.convert import CONVERSION
 
@@ -47,11 +47,11 @@ def test_hidden_states_are_those_of_transformers(
     reading = CONVERSION.read(theirs.config.to_dict())
     architecture = registry().architecture("longformer").record
     config = architecture.load_config()(**reading.arch)
-    ours = architecture.build(config, reading.shape).double().eval()
+    ours = architecture.build(config, reading.dims).double().eval()
     assert isinstance(ours, LongformerBackbone)
     source = theirs.state_dict()
     weights = {
-        w.ours: torch.cat([source[name] for name in w.sources]) for w in CONVERSION.weights(config, reading.shape)
+        w.ours: torch.cat([source[name] for name in w.sources]) for w in CONVERSION.weights(config, reading.dims)
     }
     ours.load_state_dict(weights, strict=True)
 
@@ -72,10 +72,10 @@ def test_both_directions_of_a_configuration() -> None:
     architecture = registry().architecture("longformer").record
     reading = CONVERSION.read(LongformerConfig(attention_window=[4, 8], num_hidden_layers=2).to_dict())
     config = architecture.load_config()(**reading.arch)
-    again = CONVERSION.read(CONVERSION.write(config, reading.shape))
+    again = CONVERSION.read(CONVERSION.write(config, reading.dims))
     assert again == reading
-    names = {w.ours for w in CONVERSION.weights(config, reading.shape)}
-    assert names == set(architecture.build(config, reading.shape).state_dict())
+    names = {w.ours for w in CONVERSION.weights(config, reading.dims)}
+    assert names == set(architecture.build(config, reading.dims).state_dict())
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_transformers_does_not_have_is_refused(fields: dict[str, Any]) -> N
     architecture = registry().architecture("longformer").record
     config = architecture.load_config()(**{"prenorm": False} | fields)
     with pytest.raises(ConfigError) as caught:
-        CONVERSION.write(config, Shape(d_model=8, n_layers=1, mode="bidirectional", max_len=16))
+        CONVERSION.write(config, ModelDims(d_model=8, n_layers=1, mode="bidirectional", max_len=16))
     assert caught.value.key in fields
 
 

@@ -66,9 +66,9 @@ def ours_from(theirs: torch.nn.Module) -> Backbone:
     """Our backbone with the model's weights; every one of ours is written, and all but embeddings are read."""
     reading = CONVERSION.read({**theirs.config.to_dict(), "architectures": [type(theirs).__name__]})
     config = LongT5Config(**reading.arch)
-    backbone = LongT5Backbone(config, reading.shape).double().eval()
+    backbone = LongT5Backbone(config, reading.dims).double().eval()
     state = theirs.state_dict()
-    names = CONVERSION.weights(config, reading.shape)
+    names = CONVERSION.weights(config, reading.dims)
     backbone.load_state_dict({w.ours: state[w.sources[0]] for w in names}, strict=True)
     unread = set(state) - {w.sources[0] for w in names}
     assert unread <= {"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}, unread
@@ -93,7 +93,7 @@ def test_encoder(lengths: list[int], seed: int, **sizes: Any) -> None:
     x, mask = batch(lengths)
     expected = theirs(inputs_embeds=x, attention_mask=mask.long()).last_hidden_state
     ours = ours_from(theirs)
-    assert ours.shape.mode == "bidirectional"
+    assert ours.dims.mode == "bidirectional"
     close(ours(x, mask=mask).hidden[mask], expected[mask])
 
 
@@ -125,7 +125,7 @@ def test_what_is_written_reads_as_it_was(kind: type) -> None:
     sizes = {"heads": 2, "d_kv": 3, "radius": 4, "block": 5, "kind": "transient-global", "ffn": "relu", "buckets": 12}
     theirs = kind(their_config(sizes, num_decoder_layers=3))
     reading = CONVERSION.read({**theirs.config.to_dict(), "architectures": [kind.__name__]})
-    written = CONVERSION.write(LongT5Config(**reading.arch), reading.shape)
+    written = CONVERSION.write(LongT5Config(**reading.arch), reading.dims)
     assert CONVERSION.read(written) == reading
     again = kind(TheirConfig(vocab_size=11, **written))
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}

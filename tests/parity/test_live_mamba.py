@@ -18,7 +18,7 @@ from transformers import MambaConfig as TheirConfig
 from transformers import MambaForCausalLM, MambaModel
 
 from tests.parity.live import copied, told
-from zoo import ConfigError, Shape
+from zoo import ConfigError, ModelDims
 from zoo.convert import Converted
 from zoo_mamba.config import MambaConfig
 from zoo_mamba.convert import CONVERSION
@@ -183,10 +183,10 @@ def test_their_code_as_it_is_differs_by_float32_rounding_only() -> None:
 def test_the_way_back_builds_the_same_model(drawn: dict[str, Any]) -> None:
     theirs = MambaModel(TheirConfig(**drawn))
     reading = CONVERSION.read(told(theirs))
-    written = CONVERSION.write(MambaConfig(**reading.arch), reading.shape)
+    written = CONVERSION.write(MambaConfig(**reading.arch), reading.dims)
     again = CONVERSION.read(written)
     resolved = MambaConfig(**reading.arch).resolved_dt_rank(drawn["hidden_size"])
-    assert (dict(again.arch), again.shape) == ({**reading.arch, "dt_rank": resolved}, reading.shape)
+    assert (dict(again.arch), again.dims) == ({**reading.arch, "dt_rank": resolved}, reading.dims)
     model = MambaModel(TheirConfig(**{**told(theirs), **written}))
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
@@ -199,6 +199,6 @@ def test_what_is_not_offered_is_refused_by_name(key: str, value: Any) -> None:
 
 
 def test_a_layer_norm_is_not_written() -> None:
-    shape = Shape(d_model=8, n_layers=1, mode="causal", max_len=9)
+    dims = ModelDims(d_model=8, n_layers=1, mode="causal", max_len=9)
     with pytest.raises(ConfigError, match="'rms' only"):
-        CONVERSION.write(MambaConfig(norm="layer"), shape)
+        CONVERSION.write(MambaConfig(norm="layer"), dims)

@@ -35,9 +35,9 @@ def copied(model: NystromformerModel) -> Backbone:
     """Our backbone with their weights, each taken exactly once."""
     reading = CONVERSION.read(model.config.to_dict())
     config = NystromformerConfig(**reading.arch)
-    backbone = registry().architecture("nystromformer").record.build(config, reading.shape).double().eval()
+    backbone = registry().architecture("nystromformer").record.build(config, reading.dims).double().eval()
     theirs, ours = model.state_dict(), {}
-    for weight in CONVERSION.weights(config, reading.shape):
+    for weight in CONVERSION.weights(config, reading.dims):
         tensor = torch.cat([theirs.pop(name) for name in weight.sources])
         tensor = tensor.T if weight.transpose else tensor
         ours[weight.ours] = tensor.reshape(weight.shape) if weight.shape else tensor
@@ -147,8 +147,8 @@ def test_the_way_back_builds_the_same_model(exact: bool) -> None:
         attention_probs_dropout_prob=0.0,
     )
     reading = CONVERSION.read(model.config.to_dict())
-    written = CONVERSION.write(NystromformerConfig(**reading.arch), reading.shape)
+    written = CONVERSION.write(NystromformerConfig(**reading.arch), reading.dims)
     theirs = model.config.to_dict()
     assert written == {key: theirs[key] for key in written}
     again = CONVERSION.read(written)
-    assert (dict(again.arch), again.shape) == (dict(reading.arch), reading.shape)
+    assert (dict(again.arch), again.dims) == (dict(reading.arch), reading.dims)

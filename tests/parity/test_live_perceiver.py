@@ -16,7 +16,7 @@ from transformers import PerceiverConfig as TheirConfig
 from transformers import PerceiverForMaskedLM, PerceiverForSequenceClassification, PerceiverModel
 
 from tests.parity.live import built, copied, told
-from zoo import ConfigError, DataError, Shape
+from zoo import ConfigError, DataError, ModelDims
 from zoo.convert import Converted, convert
 from zoo_perceiver.config import PerceiverConfig
 from zoo_perceiver.convert import CONVERSION
@@ -141,7 +141,7 @@ def test_the_way_back_builds_the_same_model(drawn: dict[str, Any]) -> None:
     with torch.device("meta"):
         theirs = PerceiverModel(TheirConfig(**drawn))
         reading = CONVERSION.read(told(theirs))
-        written = CONVERSION.write(PerceiverConfig(**reading.arch), reading.shape)
+        written = CONVERSION.write(PerceiverConfig(**reading.arch), reading.dims)
         assert CONVERSION.read(written) == reading
         again = PerceiverModel(TheirConfig(**{**told(theirs), **written}))
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
@@ -174,7 +174,7 @@ def test_what_is_not_offered_is_refused_by_name(key: str, value: Any) -> None:
 )
 def test_what_they_do_not_have_is_not_written(config: dict[str, Any], mode: str, key: str) -> None:
     with pytest.raises(ConfigError) as error:
-        CONVERSION.write(PerceiverConfig(**config), Shape(d_model=8, n_layers=1, mode=mode, max_len=9))  # type: ignore[arg-type]
+        CONVERSION.write(PerceiverConfig(**config), ModelDims(d_model=8, n_layers=1, mode=mode, max_len=9))  # type: ignore[arg-type]
     assert error.value.key == key
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, ModelDims
 from zoo.testing import CHECKS, Subject
 from zoo_bigbird.backbone import BigBirdAttention, BigBirdBackbone
 from zoo_bigbird.config import BigBirdConfig
@@ -52,10 +52,10 @@ def test_conformance_with_blocks_that_bind(variant: str) -> None:
 
 def build(mode: str, max_len: int = 64, n_layers: int = 1, **fields: Any) -> BigBirdBackbone:
     config = BigBirdConfig(**{"n_heads": 1, "block_size": 4, "n_random": 2} | fields)
-    shape = Shape(d_model=8, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
-    config.check(shape)
+    dims = ModelDims(d_model=8, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    config.check(dims)
     torch.manual_seed(0)
-    return BigBirdBackbone(config, shape).double().eval()
+    return BigBirdBackbone(config, dims).double().eval()
 
 
 def mixer_of(backbone: BigBirdBackbone, layer: int = 0) -> BigBirdAttention:
@@ -168,7 +168,7 @@ def test_a_longer_sequence_than_built_for_names_both_numbers() -> None:
 
 def test_a_long_sequence_takes_no_square() -> None:
     """16,384 tokens: the (L, L) scores alone would be 1 GiB per head."""
-    backbone = BigBirdBackbone(BigBirdConfig(), Shape(d_model=32, n_layers=1, mode="bidirectional", max_len=16384))
+    backbone = BigBirdBackbone(BigBirdConfig(), ModelDims(d_model=32, n_layers=1, mode="bidirectional", max_len=16384))
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def test_a_long_sequence_takes_no_square() -> None:
 )
 def test_what_cannot_be_built_is_told(fields: dict[str, Any], key: str, numbers: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        BigBirdConfig(**fields).check(Shape(d_model=8, n_layers=2, mode="causal", max_len=64))
+        BigBirdConfig(**fields).check(ModelDims(d_model=8, n_layers=2, mode="causal", max_len=64))
     assert caught.value.key == key
     for number in numbers:
         assert number in caught.value.message

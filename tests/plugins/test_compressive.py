@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import Backbone, ConfigError, Shape
-from zoo.experiment.segments import SegmentPlan, drive
-from zoo.interface.state import elements, select_rows
+from zoo import Backbone, ConfigError, ModelDims
+from zoo.model.segments import SegmentPlan, drive
+from zoo.nn.state import elements, select_rows
 from zoo_compressive import zoo_architectures
 from zoo_compressive.config import CompressiveConfig
 from zoo_compressive.op import Compression, plan_eviction, remember
@@ -25,9 +25,9 @@ SAME = {"rtol": 1e-10, "atol": 1e-12}
 def build(mode: str = "causal", n_layers: int = 2, max_len: int = 8, **config: Any) -> Backbone:
     torch.manual_seed(0)
     (arch,) = zoo_architectures()
-    shape = Shape(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
     settings = {"n_heads": 2, "mem_len": 6, "c_mem_len": 4, "compression_rate": 3, **config}
-    backbone = arch.build(CompressiveConfig(**settings), shape).double().eval()
+    backbone = arch.build(CompressiveConfig(**settings), dims).double().eval()
     for parameter in backbone.parameters():  # the paper's 0.02 makes attention nearly uniform: nothing would show
         torch.nn.init.normal_(parameter, 0.0, 0.5)
     return backbone
@@ -269,7 +269,7 @@ def test_replay_gives_the_same_losses_and_gradients_when_rows_leave_the_memory(r
     x, mask = tokens(40), torch.arange(40) < torch.tensor([40, 13, 26])[:, None]
     results = []
     for kind in ("none", replay):
-        segments = list(drive(backbone, x, mask, None, SegmentPlan(8, replay=kind)))  # type: ignore[arg-type]
+        segments = list(drive(backbone, x, mask, None, SegmentPlan(8, activation_checkpointing=kind)))  # type: ignore[arg-type]
         loss = sum((s.hidden * s.mask[..., None]).square().sum() + s.aux["reconstruction"] for s in segments)
         results.append(torch.autograd.grad(loss, list(backbone.parameters()), allow_unused=True))
     for plain, again in zip(*results, strict=True):
@@ -340,11 +340,11 @@ def test_bfloat16_autocast_and_dropout() -> None:
         ({"dropout": 1.0}, {}, "arch.dropout"),
     ],
 )
-def test_impossible_configurations_are_named(config: dict[str, Any], shape: dict[str, Any], key: str) -> None:
+def test_impossible_configurations_are_named(config: dict[str, Any], dims: dict[str, Any], key: str) -> None:
     (arch,) = zoo_architectures()
     with pytest.raises(ConfigError) as error:
         arch.build(
             CompressiveConfig(**config),
-            Shape(**{"d_model": 8, "n_layers": 1, "mode": "causal", "max_len": 8, **shape}),
+            ModelDims(**{"d_model": 8, "n_layers": 1, "mode": "causal", "max_len": 8, **dims}),
         )
     assert error.value.key == key

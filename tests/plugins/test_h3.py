@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from zoo import ConfigError, Shape, registry
-from zoo.nn import marked_parameters
+from zoo import ConfigError, ModelDims, registry
+from zoo.nn import parameters_with_options
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.testing import ArchitectureSuite
 from zoo_h3.backbone import AttentionMixer, H3Backbone, H3Mixer
@@ -33,9 +33,9 @@ FORMS = [
 
 def build(mode: str = "causal", d_model: int = 8, dtype: torch.dtype = torch.float64, **config: object) -> H3Backbone:
     torch.manual_seed(0)
-    shape = Shape(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
     # a larger start than the default's 0.02, so that what the mixers do is seen in the outputs; B off its unit vector
-    model = H3Backbone(H3Config(**{"d_state": 8, "init_std": 0.5, **config}), shape)  # type: ignore[arg-type]
+    model = H3Backbone(H3Config(**{"d_state": 8, "init_std": 0.5, **config}), dims)  # type: ignore[arg-type]
     for module in model.modules():
         if isinstance(module, Shift):
             torch.nn.init.normal_(module.B)
@@ -261,8 +261,8 @@ def test_no_leak_from_the_future() -> None:
 
 def test_initial_values() -> None:
     torch.manual_seed(0)
-    shape = Shape(d_model=256, n_layers=2, mode="bidirectional", max_len=64)
-    model = H3Backbone(H3Config(attn_layers=[1], attn_heads=4), shape)
+    dims = ModelDims(d_model=256, n_layers=2, mode="bidirectional", max_len=64)
+    model = H3Backbone(H3Config(attn_layers=[1], attn_heads=4), dims)
     mixer, attention = (block.mixer for block in model.stack.blocks)
     assert isinstance(attention, AttentionMixer)
     model.requires_grad_(False)
@@ -308,7 +308,9 @@ def test_autocast_stays_out_of_the_recurrence() -> None:
 def test_marks() -> None:
     mixer = build(ssm_lr=0.002).stack.blocks[0].mixer
     own = {
-        name: (m.lr, m.weight_decay) for name, _, m in marked_parameters(mixer) if name.startswith(("shift", "diag"))
+        name: (m.lr, m.weight_decay)
+        for name, _, m in parameters_with_options(mixer)
+        if name.startswith(("shift", "diag"))
     }
     assert own == {
         "shift.B": (0.002, 0.0),
@@ -344,7 +346,7 @@ def test_marks() -> None:
     ],
 )
 def test_refuses(key: str, config: dict[str, object], words: str) -> None:
-    given = Shape(d_model=8, n_layers=2, mode="causal", max_len=16)
+    given = ModelDims(d_model=8, n_layers=2, mode="causal", max_len=16)
     with pytest.raises(ConfigError, match=words) as error:
         registry().architecture("h3").record.check(H3Config(**config), given)  # type: ignore[arg-type]
     assert error.value.key == f"arch.{key}"
@@ -374,8 +376,10 @@ def test_presets_fit_the_configuration_and_say_that_they_are_ours() -> None:
     for preset in PRESETS.values():
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(H3Config), own))
-        shape = Shape(d_model=preset.values.get("model.d_model", 64), n_layers=6, mode="bidirectional", max_len=16384)
-        record.check(config, shape)
+        dims = ModelDims(
+            d_model=preset.values.get("model.d_model", 64), n_layers=6, mode="bidirectional", max_len=16384
+        )
+        record.check(config, dims)
         assert all(preset.source(key).startswith("ours") for key in preset.values)
         assert preset.expected is None
     assert REPORTED == ()

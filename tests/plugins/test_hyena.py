@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import ConfigError, Shape, registry
-from zoo.nn import marked_parameters
+from zoo import ConfigError, ModelDims, registry
+from zoo.nn import parameters_with_options
 from zoo.ops.backend import use_backend
 from zoo_hyena.backbone import HyenaBackbone, HyenaFilter, HyenaMixer
 from zoo_hyena.config import HyenaConfig
@@ -28,10 +28,10 @@ def build(
 ) -> HyenaBackbone:
     """A model of width 6 whose matrices are larger than at the start, so that every term of every sum counts."""
     torch.manual_seed(0)
-    shape = Shape(d_model=6, n_layers=2, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=6, n_layers=2, mode=mode, max_len=max_len)  # type: ignore[arg-type]
     settings = HyenaConfig(**{"filter_width": 8, "emb_dim": 5, **config})
-    settings.check(shape)
-    model = HyenaBackbone(settings, shape)
+    settings.check(dims)
+    model = HyenaBackbone(settings, dims)
     with torch.no_grad():
         for p in model.parameters():
             if p.ndim == 2:
@@ -238,7 +238,9 @@ def test_filters_ignore_autocast() -> None:
 def test_marks(filter_lr: float | None, positions_lr: float) -> None:
     model = build("bidirectional", filter_lr=filter_lr, positions_lr=positions_lr)
     at = "stack.blocks.0.mixer."
-    marks = {n.removeprefix(at): (m.lr, m.weight_decay) for n, _, m in marked_parameters(model) if n.startswith(at)}
+    marks = {
+        n.removeprefix(at): (m.lr, m.weight_decay) for n, _, m in parameters_with_options(model) if n.startswith(at)
+    }
     of_filters = {name: mark for name, mark in marks.items() if name.startswith("filter.")}
     assert ("filter.z" in of_filters) == (positions_lr > 0)
     assert len(of_filters) == 1 + 2 * 7 + (positions_lr > 0)  # freq, two networks of 3 biased layers and a last one
@@ -250,8 +252,8 @@ def test_marks(filter_lr: float | None, positions_lr: float) -> None:
 
 def test_initial_values() -> None:
     torch.manual_seed(0)
-    shape = Shape(d_model=256, n_layers=8, mode="bidirectional", max_len=1024)
-    model = HyenaBackbone(HyenaConfig(), shape)
+    dims = ModelDims(d_model=256, n_layers=8, mode="bidirectional", max_len=1024)
+    model = HyenaBackbone(HyenaConfig(), dims)
     block = model.stack.blocks[3]
     mixer, filters = block.mixer, block.mixer.filter
     with torch.no_grad():
@@ -296,9 +298,9 @@ def test_initial_values() -> None:
     ],
 )
 def test_refuses(key: str, config: dict[str, Any]) -> None:
-    shape = Shape(d_model=8, n_layers=1, mode="causal", max_len=16)
+    dims = ModelDims(d_model=8, n_layers=1, mode="causal", max_len=16)
     with pytest.raises(ConfigError) as error:
-        registry().architecture("hyena").record.check(HyenaConfig(**config), shape)
+        registry().architecture("hyena").record.check(HyenaConfig(**config), dims)
     assert error.value.key == f"arch.{key}"
 
 
@@ -308,7 +310,7 @@ def test_presets_are_ours_and_nothing_is_reported() -> None:
     for (task, protocol), preset in PRESETS.items():
         assert all(preset.source(key).startswith("ours") for key in preset.values), (task, protocol)
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
-        record.check(HyenaConfig(**own), Shape(d_model=32, n_layers=2, mode="bidirectional", max_len=16384))
+        record.check(HyenaConfig(**own), ModelDims(d_model=32, n_layers=2, mode="bidirectional", max_len=16384))
 
 
 def test_metadata_needs_no_torch() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zoo import ConfigError, Shape
+from zoo import ConfigError, ModelDims
 from zoo.testing import CHECKS, Subject
 from zoo_longformer.backbone import LongformerAttention, LongformerBackbone
 from zoo_longformer.config import LongformerConfig
@@ -55,13 +55,13 @@ def test_conformance_with_windows_that_bind(variant: str) -> None:
 
 
 def build(mode: str, max_len: int = 64, n_layers: int = 2, seed: int = 0, **fields: Any) -> LongformerBackbone:
-    config, shape = (
+    config, dims = (
         LongformerConfig(n_heads=2, **fields),
-        Shape(d_model=8, n_layers=n_layers, mode=mode, max_len=max_len),
+        ModelDims(d_model=8, n_layers=n_layers, mode=mode, max_len=max_len),
     )  # type: ignore[arg-type]
-    config.check(shape)
+    config.check(dims)
     torch.manual_seed(seed)
-    return LongformerBackbone(config, shape).double().eval()
+    return LongformerBackbone(config, dims).double().eval()
 
 
 def reach(backbone: LongformerBackbone, length: int, at: int) -> list[int]:
@@ -159,7 +159,7 @@ def test_global_projections_begin_as_the_local_ones() -> None:
 def test_a_long_sequence_takes_no_square() -> None:
     """16,384 tokens: the (L, L) scores alone would be 1 GiB per head."""
     backbone = LongformerBackbone(
-        LongformerConfig(window=[64]), Shape(d_model=32, n_layers=1, mode="bidirectional", max_len=16384)
+        LongformerConfig(window=[64]), ModelDims(d_model=32, n_layers=1, mode="bidirectional", max_len=16384)
     )
     kept: dict[int, int] = {}
 
@@ -191,7 +191,7 @@ def test_a_long_sequence_takes_no_square() -> None:
 )
 def test_what_cannot_be_built_is_told(fields: dict[str, Any], key: str, numbers: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        LongformerConfig(**fields).check(Shape(d_model=8, n_layers=2, mode="causal", max_len=64))
+        LongformerConfig(**fields).check(ModelDims(d_model=8, n_layers=2, mode="causal", max_len=64))
     assert caught.value.key == key
     for number in numbers:
         assert number in caught.value.message

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zoo import Backbone, ConfigError, Shape
-from zoo.nn import marked_parameters
+from zoo import Backbone, ConfigError, ModelDims
+from zoo.nn import parameters_with_options
 from zoo.ops.positions import t5_buckets
 from zoo_longt5 import zoo_architectures
 from zoo_longt5.backbone import Encoder, LongT5Backbone, SparseAttention
@@ -24,8 +24,8 @@ SMALL: dict[str, Any] = {"n_heads": 2, "local_radius": 3, "global_block": 4, "n_
 
 def build(mode: str = "bidirectional", n_layers: int = 2, **config: Any) -> LongT5Backbone:
     torch.manual_seed(0)
-    shape = Shape(d_model=D, n_layers=n_layers, mode=mode, max_len=64)  # type: ignore[arg-type]
-    backbone = LongT5Backbone(LongT5Config(**(SMALL | config)), shape).double().eval()
+    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=64)  # type: ignore[arg-type]
+    backbone = LongT5Backbone(LongT5Config(**(SMALL | config)), dims).double().eval()
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, float(parameter.ndim == 1), 0.5)
     return backbone
@@ -223,8 +223,8 @@ def test_decoder_refuses_what_does_not_fit() -> None:
 def test_initialisation_is_the_papers() -> None:
     (arch,) = zoo_architectures()
     torch.manual_seed(0)
-    shape = Shape(d_model=144, n_layers=1, mode="seq2seq", max_len=8)
-    p = dict(arch.build(LongT5Config(n_heads=9, d_kv=25, n_buckets=128, max_distance=500), shape).named_parameters())
+    dims = ModelDims(d_model=144, n_layers=1, mode="seq2seq", max_len=8)
+    p = dict(arch.build(LongT5Config(n_heads=9, d_kv=25, n_buckets=128, max_distance=500), dims).named_parameters())
     d_ff = p["encoder.layers.0.ffn.wo.weight"].shape[1]
     assert d_ff == 384
     for stack in ("encoder.layers.0.attention", "decoder.layers.0.self_attention", "decoder.layers.0.cross_attention"):
@@ -239,7 +239,7 @@ def test_initialisation_is_the_papers() -> None:
 
 
 def test_learning_rates_follow_what_stands_in_place_of_the_scale() -> None:
-    marks = {name: mark for name, _, mark in marked_parameters(build("seq2seq", bias_lr_scale=10.0))}
+    marks = {name: mark for name, _, mark in parameters_with_options(build("seq2seq", bias_lr_scale=10.0))}
     tables = [mark for name, mark in marks.items() if name.endswith("table")]
     assert [(m.lr_scale, m.weight_decay) for m in tables] == [(10.0, 0.0)] * 3
     queries = [mark for name, mark in marks.items() if name.endswith(".q.weight")]
@@ -252,7 +252,7 @@ def test_published_base_model_has_its_size() -> None:
     (arch,) = zoo_architectures()
     config = LongT5Config(n_heads=12, d_kv=64, d_ff=2048)
     with torch.device("meta"):
-        backbone = arch.build(config, Shape(d_model=768, n_layers=12, mode="seq2seq", max_len=16384))
+        backbone = arch.build(config, ModelDims(d_model=768, n_layers=12, mode="seq2seq", max_len=16384))
     assert config.ffn_width(768) == LongT5Config().ffn_width(768) == 2048
     attention, ffn, norm = 4 * 768 * 768, 3 * 768 * 2048, 768
     encoder = 12 * (attention + ffn + 3 * norm) + norm + 2 * 32 * 12
@@ -300,12 +300,12 @@ def test_relu_form_has_one_matrix_in() -> None:
         ({}, {"mode": "causal"}, "model.mode"),
     ],
 )
-def test_impossible_configurations_are_named(config: dict[str, Any], shape: dict[str, Any], key: str) -> None:
+def test_impossible_configurations_are_named(config: dict[str, Any], dims: dict[str, Any], key: str) -> None:
     (arch,) = zoo_architectures()
     with pytest.raises(ConfigError) as error:
         arch.build(
             LongT5Config(**config),
-            Shape(**{"d_model": 8, "n_layers": 1, "mode": "bidirectional", "max_len": 8, **shape}),
+            ModelDims(**{"d_model": 8, "n_layers": 1, "mode": "bidirectional", "max_len": 8, **dims}),
         )
     assert error.value.key == key
     numbers = [str(v) for v in config.values()]

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import ConfigError, Shape, registry
-from zoo.nn import marked_parameters
+from zoo import ConfigError, ModelDims, registry
+from zoo.nn import parameters_with_options
 from zoo.ops.backend import use_backend
 from zoo_mamba.backbone import MambaBackbone
 from zoo_mamba.config import MambaConfig
@@ -22,8 +22,8 @@ from zoo_mamba.presets import PRESETS, REPORTED
 
 def build(n_layers: int = 2, d_model: int = 8, dtype: torch.dtype = torch.float64, **config: object) -> MambaBackbone:
     torch.manual_seed(0)
-    shape = Shape(d_model=d_model, n_layers=n_layers, mode="causal", max_len=64)
-    return MambaBackbone(MambaConfig(**{"d_state": 4, **config}), shape).to(dtype)
+    dims = ModelDims(d_model=d_model, n_layers=n_layers, mode="causal", max_len=64)
+    return MambaBackbone(MambaConfig(**{"d_state": 4, **config}), dims).to(dtype)
 
 
 def sequence(batch: int = 3, seq_len: int = 13, d_model: int = 8) -> Tensor:
@@ -195,7 +195,7 @@ def test_constant_dt_weights_and_the_floor() -> None:
 
 
 def test_a_and_d_carry_no_weight_decay() -> None:
-    decay = {name: mark.weight_decay for name, _, mark in marked_parameters(build(n_layers=1))}
+    decay = {name: mark.weight_decay for name, _, mark in parameters_with_options(build(n_layers=1))}
     assert {name.split(".")[-1] for name, wd in decay.items() if wd is None} == {"weight"}
     assert decay["stack.blocks.0.mixer.A_log"] == decay["stack.blocks.0.mixer.D"] == 0.0
     assert decay["stack.blocks.0.mixer.dt_proj.bias"] == 0.0

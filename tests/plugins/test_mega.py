@@ -14,8 +14,8 @@ from torch.func import functional_call
 
 import zoo_mega.op
 from tests.plugins.mega_by_hand import backbone_by_hand
-from zoo import ConfigError, Shape, registry
-from zoo.nn import marked_parameters
+from zoo import ConfigError, ModelDims, registry
+from zoo.nn import parameters_with_options
 from zoo.testing import ArchitectureSuite
 from zoo_mega.backbone import MegaBackbone, MovingAverage
 from zoo_mega.config import MegaConfig
@@ -35,10 +35,10 @@ VARIANTS = [
 def build(mode: str = "causal", *, max_len: int = 64, **config: object) -> MegaBackbone:
     """Float64, with noise on every parameter."""
     torch.manual_seed(0)
-    shape = Shape(d_model=6, n_layers=2, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=6, n_layers=2, mode=mode, max_len=max_len)  # type: ignore[arg-type]
     chosen = MegaConfig(**{"d_ema": 3, **config})  # type: ignore[arg-type]
-    chosen.check(shape)
-    model = MegaBackbone(chosen, shape).double()
+    chosen.check(dims)
+    model = MegaBackbone(chosen, dims).double()
     with torch.no_grad():
         for p in model.parameters():
             p += 0.3 * torch.randn_like(p)
@@ -287,7 +287,7 @@ def test_truncated_and_bidirectional_averages_take_no_state() -> None:
 )
 def test_mistakes_are_named(config: dict[str, object], mode: str, key: str, words: str) -> None:
     with pytest.raises(ConfigError) as error:
-        MegaConfig(**config).check(Shape(d_model=6, n_layers=1, mode=mode, max_len=64))  # type: ignore[arg-type]
+        MegaConfig(**config).check(ModelDims(d_model=6, n_layers=1, mode=mode, max_len=64))  # type: ignore[arg-type]
     assert error.value.key == key
     assert words in str(error.value)
 
@@ -297,8 +297,8 @@ def test_mistakes_are_named(config: dict[str, object], mode: str, key: str, word
 
 def test_initial_values_are_the_published_ones() -> None:
     torch.manual_seed(0)
-    shape = Shape(d_model=128, n_layers=1, mode="bidirectional", max_len=512)
-    layer = MegaBackbone(MegaConfig(chunk_size=-1), shape).stack.blocks[0].mixer
+    dims = ModelDims(d_model=128, n_layers=1, mode="bidirectional", max_len=512)
+    layer = MegaBackbone(MegaConfig(chunk_size=-1), dims).stack.blocks[0].mixer
     assert (layer.z, layer.E, layer.bias[0].shape) == (64, 256, (1023,))
     deviations = {"alpha": 0.2, "delta": 0.2, "eta": 1.0, "omega": 1.0}
     for name, deviation in deviations.items():
@@ -313,7 +313,7 @@ def test_initial_values_are_the_published_ones() -> None:
 
 def test_weights_of_one_dimension_decay_and_biases_do_not() -> None:
     layer = build().stack.blocks[0].mixer
-    decays = {name for name, _, mark in marked_parameters(layer) if mark.weight_decay is None}
+    decays = {name for name, _, mark in parameters_with_options(layer) if mark.weight_decay is None}
     assert {"ema.omega", "bias.0", "kappa", "ema.alpha", "W.weight"} <= decays
     assert not {"W.bias", "W_v.bias", "U_h.bias"} & decays
 
@@ -334,10 +334,10 @@ def test_presets_are_configurations_and_sourced() -> None:
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(MegaConfig), own))
         width = preset.values["model.d_model"]
-        shape = Shape(d_model=width, n_layers=1, mode="bidirectional", max_len=4000)
-        config.check(shape)  # type: ignore[union-attr]
-    assert PRESETS["text", "paper"].values["train.samples"] == 25_000 * 50
-    assert "10,000 of 25,000" in PRESETS["text", "paper"].source("optim.warmup")
+        dims = ModelDims(d_model=width, n_layers=1, mode="bidirectional", max_len=4000)
+        config.check(dims)  # type: ignore[union-attr]
+    assert PRESETS["text", "paper"].values["train.max_samples"] == 25_000 * 50
+    assert "10,000 of 25,000" in PRESETS["text", "paper"].source("optim.warmup_ratio")
 
 
 def test_paper_models_have_the_reference_s_size() -> None:
@@ -346,10 +346,10 @@ def test_paper_models_have_the_reference_s_size() -> None:
     for task, (positions, millions) in sizes.items():
         values = PRESETS[task, "paper"].values
         own = {k.removeprefix("arch."): v for k, v in values.items() if k.startswith("arch.")}
-        shape = Shape(
+        dims = ModelDims(
             d_model=values["model.d_model"], n_layers=values["model.n_layers"], mode="bidirectional", max_len=positions
         )
-        model = registry().architecture("mega").record.build(MegaConfig(**own), shape)
+        model = registry().architecture("mega").record.build(MegaConfig(**own), dims)
         assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.012), task
 
 

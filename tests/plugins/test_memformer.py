@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import ConfigError, Shape
-from zoo.experiment.segments import Replay, SegmentPlan, drive
+from zoo import ConfigError, ModelDims
+from zoo.model.segments import Replay, SegmentPlan, drive
 from zoo.testing import ArchitectureSuite
 from zoo_memformer import zoo_architectures
 from zoo_memformer.backbone import BiasedWrite, MemformerBackbone
@@ -27,10 +27,10 @@ def build(mode: str = "bidirectional", n_layers: int = 2, d_model: int = D, **co
     torch.manual_seed(0)
     (arch,) = zoo_architectures()
     config = {"n_heads": 2, "n_slots": S, **config}
-    shape = Shape(d_model=d_model, n_layers=n_layers, mode=mode, max_len=16)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=d_model, n_layers=n_layers, mode=mode, max_len=16)  # type: ignore[arg-type]
     if mode in arch.capabilities.modes:
-        arch.check(MemformerConfig(**config), shape)
-    return MemformerBackbone(MemformerConfig(**config), shape).double().eval()
+        arch.check(MemformerConfig(**config), dims)
+    return MemformerBackbone(MemformerConfig(**config), dims).double().eval()
 
 
 def tokens(length: int, batch: int = B, seed: int = 1) -> Tensor:
@@ -53,7 +53,7 @@ def test_replay_equals_bptt(write: str, mode: str, dropout: float, target: str) 
         backbone.zero_grad()
         x = tokens(23).requires_grad_()
         torch.manual_seed(3)
-        segments = list(drive(backbone, x, mask, None, SegmentPlan(5, replay=replay)))
+        segments = list(drive(backbone, x, mask, None, SegmentPlan(5, activation_checkpointing=replay)))
         if target == "last":  # through four memories; no other way leads to the early segments
             loss = (segments[-1].hidden[0] * tokens(3)[0]).sum() + segments[-1].state["memory"].square()[..., 0].sum()
         else:
@@ -81,7 +81,7 @@ def test_mrbp_keeps_one_memory_per_segment_where_bptt_keeps_its_scores() -> None
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            list(drive(backbone, x, None, None, SegmentPlan(16, replay=replay)))  # type: ignore[arg-type]
+            list(drive(backbone, x, None, None, SegmentPlan(16, activation_checkpointing=replay)))  # type: ignore[arg-type]
         kept[replay] = total
     # four segments, and the slots that entered the three of them that had any
     assert kept["mrbp"] == x.numel() + 3 * B * S * D
@@ -91,7 +91,7 @@ def test_mrbp_keeps_one_memory_per_segment_where_bptt_keeps_its_scores() -> None
 def test_bptt_depth_cuts_the_gradient() -> None:
     backbone, x = build(), tokens(20).requires_grad_()
     for bptt, reach in ((1, 15), (2, 10), (None, 0)):
-        *_, last = drive(backbone, x, None, None, SegmentPlan(5, bptt=bptt))
+        *_, last = drive(backbone, x, None, None, SegmentPlan(5, tbptt=bptt))
         (gradient,) = torch.autograd.grad((last.hidden * tokens(5)).sum(), x)
         assert not gradient[:, :reach].any()
         assert gradient[:, reach : reach + 5].any()
@@ -275,9 +275,9 @@ def test_what_another_architecture_left_is_refused() -> None:
         ({"d_ff": 0}, {}, "d_ff"),
     ],
 )
-def test_impossible_configurations_are_named(config: dict[str, Any], shape: dict[str, Any], key: str) -> None:
+def test_impossible_configurations_are_named(config: dict[str, Any], dims: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError) as error:
-        build(**config, **shape)
+        build(**config, **dims)
     assert error.value.key == f"arch.{key}"
 
 
@@ -324,8 +324,8 @@ def test_decoder_refuses_what_it_cannot_use() -> None:
 def test_the_memory_learns_to_carry_a_symbol(write: str) -> None:
     """The label stands in the first of three segments, the answer is read off the last: only the slots connect them."""
     torch.manual_seed(0)
-    shape = Shape(d_model=16, n_layers=1, mode="bidirectional", max_len=4)
-    backbone = MemformerBackbone(MemformerConfig(n_heads=2, n_slots=4, write=write), shape)
+    dims = ModelDims(d_model=16, n_layers=1, mode="bidirectional", max_len=4)
+    backbone = MemformerBackbone(MemformerConfig(n_heads=2, n_slots=4, write=write), dims)
     embedding, head = nn.Embedding(8, 16), nn.Linear(16, 4)
     parameters = [p for m in (backbone, embedding, head) for p in m.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=5e-3)
@@ -335,7 +335,7 @@ def test_the_memory_learns_to_carry_a_symbol(write: str) -> None:
         ids = torch.randint(4, 8, (64, 12), generator=generator)
         label = torch.randint(0, 4, (64,), generator=generator)
         ids[torch.arange(64), torch.randint(0, 4, (64,), generator=generator)] = label
-        *_, last = drive(backbone, embedding(ids), None, None, SegmentPlan(4, replay="mrbp"))
+        *_, last = drive(backbone, embedding(ids), None, None, SegmentPlan(4, activation_checkpointing="mrbp"))
         logits = head(last.hidden.mean(1))
         correct = (logits.argmax(-1) == label).double().mean().item()
         optimiser.zero_grad()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zoo import ConfigError, Shape, registry
+from zoo import ConfigError, ModelDims, registry
 from zoo.ops.attention import attention
 from zoo.testing import run_checks
 from zoo_nystromformer.config import NystromformerConfig
@@ -228,7 +228,7 @@ def test_a_state_is_refused() -> None:
 
 
 THEIRS = NystromformerConfig(n_landmarks=4, prenorm=False, padding="blind", pinv_init="original")
-SHAPE = Shape(d_model=16, n_layers=2, mode="bidirectional", max_len=32)
+SHAPE = ModelDims(d_model=16, n_layers=2, mode="bidirectional", max_len=32)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo import Backbone, ConfigError, Shape
-from zoo.experiment.config import compose
-from zoo.experiment.models import SequenceModel
-from zoo.interface.registry import registry
+from zoo import Backbone, ConfigError, ModelDims
+from zoo.model.classifier import SequenceClassifier
+from zoo.run.compose import compose
+from zoo.spec.registry import registry
 from zoo_perceiver import zoo_architectures
 from zoo_perceiver.config import PerceiverConfig
 from zoo_perceiver.op import attend, roll_rows, trailing_pads
@@ -32,8 +32,8 @@ AR_FORMS = [
 def build(mode: str, n_latents: int, n_layers: int = 2, **config: Any) -> Backbone:
     torch.manual_seed(0)
     (arch,) = zoo_architectures()
-    shape = Shape(d_model=D, n_layers=n_layers, mode=mode, max_len=32)  # type: ignore[arg-type]
-    backbone = arch.build(PerceiverConfig(n_latents=n_latents, n_heads=2, n_cross_heads=2, **config), shape)
+    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=32)  # type: ignore[arg-type]
+    backbone = arch.build(PerceiverConfig(n_latents=n_latents, n_heads=2, n_cross_heads=2, **config), dims)
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.5)
     return backbone.double().eval()
@@ -208,7 +208,7 @@ def test_the_frame_refuses_to_pool_what_pads_decide(pool: str, length: int, fine
         known.task("toytask"),
         overrides={"model.mode": "causal", "model.pool": pool, "arch.n_latents": 4},
     )
-    model = SequenceModel(experiment)
+    model = SequenceClassifier(experiment)
     ids, mask = torch.ones(2, 12, dtype=torch.int64), torch.ones(2, 12, dtype=torch.bool)
     mask[1, length:] = False
     if fine:
@@ -224,11 +224,11 @@ def test_as_many_latents_as_tokens_are_still_latents(n_latents: int) -> None:
     """Pads of the input hide none of them, and no position can be picked."""
     known = registry()
     arch, task = known.architecture("perceiver"), known.task("toytask")
-    model = SequenceModel(compose(arch, task, overrides={"arch.n_latents": n_latents})).double().eval()
+    model = SequenceClassifier(compose(arch, task, overrides={"arch.n_latents": n_latents})).double().eval()
     ids = torch.arange(12)[None] % 3
     padded = torch.arange(12)[None] < 9
     torch.testing.assert_close(model.pooled(ids, padded)[0], model.pooled(ids[:, :9], None)[0], **SAME)
-    model = SequenceModel(compose(arch, task, overrides={"arch.n_latents": n_latents, "model.pool": "last"}))
+    model = SequenceClassifier(compose(arch, task, overrides={"arch.n_latents": n_latents, "model.pool": "last"}))
     with pytest.raises(ConfigError, match="no meaning for latents"):
         model.pooled(ids, padded)
 
@@ -295,7 +295,7 @@ def test_initialisation_is_deepminds() -> None:
 def test_impossible_configurations_are_named(config: dict[str, Any], mode: str, key: str) -> None:
     (arch,) = zoo_architectures()
     with pytest.raises(ConfigError) as error:
-        arch.build(PerceiverConfig(**config), Shape(d_model=8, n_layers=1, mode=mode, max_len=8))  # type: ignore[arg-type]
+        arch.build(PerceiverConfig(**config), ModelDims(d_model=8, n_layers=1, mode=mode, max_len=8))  # type: ignore[arg-type]
     assert error.value.key == key
 
 

@@ -235,13 +235,13 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path: Any, monkeypatch: pytest.Mo
         return bench("performer", "listops", protocol="smoke", overrides=overrides, **places, **options)[0]
 
     whole = run("whole")
-    assert run("cut", max_time=0.0)["outcome"] == "timeout"
+    assert run("cut", max_time=0.0)["status"] == "timeout"
     resumed = run("cut")
     assert [resumed["metrics"], resumed["samples"]] == [whole["metrics"], whole["samples"]]
     frozen = {"arch.redraw_every": 0, "arch.n_features": 8}
     overrides = frozen
     other = run("frozen")
-    assert [p["loss"] for p in other["curves"]] != [p["loss"] for p in whole["curves"]], "the frame never redrew"
+    assert [p["loss"] for p in other["history"]] != [p["loss"] for p in whole["history"]], "the frame never redrew"
 
 
 # -- configuration and state ---------------------------------------------------------------------------------------

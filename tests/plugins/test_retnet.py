@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import ConfigError, Shape, registry
+from zoo import ConfigError, ModelDims, registry
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.ops.retention import retention
 from zoo_retnet.backbone import MultiScaleRetention, RetNetBackbone
@@ -25,10 +25,10 @@ FORMS = ("chunkwise", "parallel", "recurrent")
 
 def build(mode: str = "causal", d_model: int = 16, dtype: torch.dtype = torch.float64, **config: Any) -> RetNetBackbone:
     torch.manual_seed(0)
-    shape = Shape(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
     settings = RetNetConfig(**{"n_heads": 2, "chunk_size": 8, **config})
-    settings.check(shape)
-    return RetNetBackbone(settings, shape).to(dtype)
+    settings.check(dims)
+    return RetNetBackbone(settings, dims).to(dtype)
 
 
 def sequence(batch: int = 3, seq_len: int = 29, d_model: int = 16) -> Tensor:
@@ -337,9 +337,9 @@ def test_a_layer_has_twelve_d_squared_weights() -> None:
     ],
 )
 def test_refuses(key: str, config: dict[str, Any], mode: str) -> None:
-    shape = Shape(d_model=16, n_layers=1, mode=mode, max_len=16)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=16, n_layers=1, mode=mode, max_len=16)  # type: ignore[arg-type]
     with pytest.raises(ConfigError) as error:
-        registry().architecture("retnet").record.check(RetNetConfig(**config), shape)
+        registry().architecture("retnet").record.check(RetNetConfig(**config), dims)
     assert error.value.key == f"arch.{key}"
 
 
@@ -361,8 +361,10 @@ def test_presets_are_ours_and_nothing_is_reported() -> None:
     for (task, protocol), preset in PRESETS.items():
         assert all(preset.source(key).startswith("ours") for key in preset.values), (task, protocol)
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
-        shape = Shape(d_model=preset.values.get("model.d_model", 32), n_layers=2, mode="bidirectional", max_len=16384)
-        record.check(RetNetConfig(**own), shape)
+        dims = ModelDims(
+            d_model=preset.values.get("model.d_model", 32), n_layers=2, mode="bidirectional", max_len=16384
+        )
+        record.check(RetNetConfig(**own), dims)
     # the longest half-life reaches across Path-X
     heads = PRESETS["pathx", "paper"].values["arch.n_heads"]
     assert -math.log(2) / float(log_decays(heads)[-1]) > 16384

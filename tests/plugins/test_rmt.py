@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo import Backbone, ConfigError, Shape
-from zoo.experiment.segments import SegmentPlan, drive
-from zoo.interface.state import elements, select_rows
+from zoo import Backbone, ConfigError, ModelDims
+from zoo.model.segments import SegmentPlan, drive
+from zoo.nn.state import elements, select_rows
 from zoo_rmt import zoo_architectures
 from zoo_rmt.backbone import RMTBackbone
 from zoo_rmt.config import RMTConfig
@@ -37,8 +37,8 @@ def build(n_layers: int = 2, max_len: int = T, **config: Any) -> Backbone:
     torch.manual_seed(0)
     (arch,) = zoo_architectures()
     mode = "bidirectional" if config.get("body") == "bert" else "causal"
-    shape = Shape(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
-    backbone = arch.build(RMTConfig(**{"n_heads": 2, "num_mem_tokens": 3, **config}), shape).double().eval()
+    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    backbone = arch.build(RMTConfig(**{"n_heads": 2, "num_mem_tokens": 3, **config}), dims).double().eval()
     for parameter in backbone.parameters():  # the published 0.02 makes attention nearly uniform: nothing would show
         torch.nn.init.normal_(parameter, 0.0, 0.5)
     return backbone
@@ -146,11 +146,11 @@ def test_relative_memory_tokens_tell_later_ones_from_earlier() -> None:
 
 @pytest.mark.parametrize("config", ALL, ids=name)
 def test_the_gradient_reaches_as_far_as_the_depth(config: dict[str, Any]) -> None:
-    """The last segment's loss reaches `bptt` segments, its own among them, and through the memory only."""
+    """The last segment's loss reaches `tbptt` segments, its own among them, and through the memory only."""
     backbone = build(**config)
     x = tokens(5 * 6).requires_grad_()
     for depth in (None, 1, 2, 3):
-        (gradient,) = torch.autograd.grad(run(backbone, x, 6, bptt=depth)[:, -6:].square().sum(), [x])
+        (gradient,) = torch.autograd.grad(run(backbone, x, 6, tbptt=depth)[:, -6:].square().sum(), [x])
         reached = gradient.unflatten(1, (5, 6)).abs().amax((0, 2, 3)) > 0
         assert reached.tolist() == [depth is None or 5 - s <= depth for s in range(5)]
 
@@ -172,7 +172,7 @@ def test_replay_equals_back_propagation_through_time(config: dict[str, Any], rep
     results = []
     for kind in ("none", replay):
         torch.manual_seed(1)
-        segments = list(drive(backbone, x, mask, None, SegmentPlan(5, replay=kind)))
+        segments = list(drive(backbone, x, mask, None, SegmentPlan(5, activation_checkpointing=kind)))
         loss = sum((s.hidden * s.mask[..., None]).square().sum() for s in segments)
         results.append(torch.autograd.grad(loss, [x, *backbone.parameters()]))
     for plain, again in zip(*results, strict=True):
@@ -304,11 +304,11 @@ def test_bfloat16_autocast_and_dropout(config: dict[str, Any]) -> None:
         ({"attn_dropout": 1.0}, {}, "arch.attn_dropout"),
     ],
 )
-def test_impossible_configurations_are_named(config: dict[str, Any], shape: dict[str, Any], key: str) -> None:
+def test_impossible_configurations_are_named(config: dict[str, Any], dims: dict[str, Any], key: str) -> None:
     (arch,) = zoo_architectures()
     with pytest.raises(ConfigError) as error:
         arch.build(
             RMTConfig(**config),
-            Shape(**{"d_model": 8, "n_layers": 1, "mode": "causal", "max_len": 8, **shape}),
+            ModelDims(**{"d_model": 8, "n_layers": 1, "mode": "causal", "max_len": 8, **dims}),
         )
     assert error.value.key == key

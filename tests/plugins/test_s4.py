@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import ConfigError, Shape, registry
-from zoo.nn import TiedDropout, last_real, marked_parameters
+from zoo import ConfigError, ModelDims, registry
+from zoo.nn import TiedDropout, last_real, parameters_with_options
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.testing import ArchitectureSuite
 from zoo_s4.backbone import S4Backbone, S4Mixer
@@ -33,8 +33,8 @@ KERNELS = [
 
 def build(mode: str = "causal", d_model: int = 8, dtype: torch.dtype = torch.float64, **config: object) -> S4Backbone:
     torch.manual_seed(0)
-    shape = Shape(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
-    return S4Backbone(S4Config(**{"d_state": 8, **config}), shape).to(dtype)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
+    return S4Backbone(S4Config(**{"d_state": 8, **config}), dims).to(dtype)  # type: ignore[arg-type]
 
 
 def sequence(batch: int = 3, seq_len: int = 13, d_model: int = 8) -> Tensor:
@@ -231,7 +231,7 @@ def test_autocast_stays_out_of_the_recurrence() -> None:
 
 def test_marks() -> None:
     model = build("bidirectional", ssm_lr=0.002, dt_lr=0.003, c_lr=0.004)
-    found = {name: mark for name, _, mark in marked_parameters(model) if name.startswith("stack.blocks.0.mixer.")}
+    found = {name: mark for name, _, mark in parameters_with_options(model) if name.startswith("stack.blocks.0.mixer.")}
     marks = {name.removeprefix("stack.blocks.0.mixer."): (m.lr, m.weight_decay) for name, m in found.items()}
     assert marks == {
         "kernel.A_real": (0.002, 0.0),
@@ -277,8 +277,8 @@ def test_tied_dropout_drops_channels_of_sequences() -> None:
         ("norm", {"norm": "group"}, {}),
     ],
 )
-def test_refuses(key: str, config: dict[str, object], shape: dict[str, object]) -> None:
-    given = Shape(**{"d_model": 8, "n_layers": 1, "mode": "bidirectional", "max_len": 16, **shape})  # type: ignore[arg-type]
+def test_refuses(key: str, config: dict[str, object], dims: dict[str, object]) -> None:
+    given = ModelDims(**{"d_model": 8, "n_layers": 1, "mode": "bidirectional", "max_len": 16, **dims})  # type: ignore[arg-type]
     with pytest.raises(ConfigError) as error:
         registry().architecture("s4").record.check(S4Config(**config), given)  # type: ignore[arg-type]
     assert error.value.key == f"arch.{key}"
@@ -304,13 +304,13 @@ def test_presets_fit_the_configuration() -> None:
     for (task, _), preset in PRESETS.items():
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(S4Config), own))
-        shape = Shape(
+        dims = ModelDims(
             d_model=preset.values.get("model.d_model", 64),
             n_layers=preset.values.get("model.n_layers", 2),
             mode=preset.values.get("model.mode", "bidirectional"),
             max_len=16384,
         )
-        record.check(config, shape)
+        record.check(config, dims)
         assert task in {"listops", "text", "retrieval", "image", "pathfinder", "pathx"}
     pathx = PRESETS["pathx", "paper"].values
     assert pathx["arch.dt_min"] == 1e-4

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import ConfigError, Shape, registry
-from zoo.nn import marked_parameters
+from zoo import ConfigError, ModelDims, registry
+from zoo.nn import parameters_with_options
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.testing import ArchitectureSuite
 from zoo_s5.backbone import S5Backbone, S5Mixer
@@ -32,8 +32,8 @@ FORMS = [
 
 def build(mode: str = "causal", d_model: int = 8, dtype: torch.dtype = torch.float64, **config: object) -> S5Backbone:
     torch.manual_seed(0)
-    shape = Shape(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
-    return S5Backbone(S5Config(**{"d_state": 8, "blocks": 2, **config}), shape).to(dtype)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
+    return S5Backbone(S5Config(**{"d_state": 8, "blocks": 2, **config}), dims).to(dtype)  # type: ignore[arg-type]
 
 
 def sequence(batch: int = 3, seq_len: int = 13, d_model: int = 8) -> Tensor:
@@ -274,7 +274,7 @@ def test_autocast_stays_out_of_the_recurrence() -> None:
 )
 def test_marks(config: dict[str, object], B: object, log_step: object) -> None:
     model = build("bidirectional", norm="batch", ssm_lr=0.002, gate="full_glu", **config)
-    found = {name: mark for name, _, mark in marked_parameters(model) if name.startswith("stack.blocks.0.")}
+    found = {name: mark for name, _, mark in parameters_with_options(model) if name.startswith("stack.blocks.0.")}
     marks = {name.removeprefix("stack.blocks.0."): (m.lr, m.weight_decay) for name, m in found.items()}
     assert marks == {
         "mixer.ssm.Lambda_re": (0.002, 0.0),
@@ -313,8 +313,8 @@ def test_marks(config: dict[str, object], B: object, log_step: object) -> None:
         ("norm", {"norm": "batch"}, {"mode": "causal"}),
     ],
 )
-def test_refuses(key: str, config: dict[str, object], shape: dict[str, object]) -> None:
-    given = Shape(**{"d_model": 8, "n_layers": 1, "mode": "bidirectional", "max_len": 16, **shape})  # type: ignore[arg-type]
+def test_refuses(key: str, config: dict[str, object], dims: dict[str, object]) -> None:
+    given = ModelDims(**{"d_model": 8, "n_layers": 1, "mode": "bidirectional", "max_len": 16, **dims})  # type: ignore[arg-type]
     with pytest.raises(ConfigError) as error:
         registry().architecture("s5").record.check(S5Config(**config), given)  # type: ignore[arg-type]
     assert error.value.key == f"arch.{key}"
@@ -344,13 +344,13 @@ def test_presets_fit_the_configuration() -> None:
     for preset in PRESETS.values():
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(S5Config), own))
-        shape = Shape(
+        dims = ModelDims(
             d_model=preset.values.get("model.d_model", 64),
             n_layers=preset.values.get("model.n_layers", 2),
             mode=preset.values.get("model.mode", "bidirectional"),
             max_len=16384,
         )
-        record.check(config, shape)
+        record.check(config, dims)
     pathx = PRESETS["pathx", "paper"].values
     assert (pathx["arch.dt_min"], pathx["arch.c_init"], pathx["optim.lr"]) == (1e-4, "complex_normal", 0.0018)
     assert {r.task for r in REPORTED} == tasks

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from zoo import Backbone, ConfigError, Shape
-from zoo.interface.state import elements, select_rows
+from zoo import Backbone, ConfigError, ModelDims
+from zoo.nn.state import elements, select_rows
 from zoo.ops.relative import distances, rel_shift, relative_attention, visible_keys
 from zoo_transformer_xl import zoo_architectures
 from zoo_transformer_xl.backbone import TransformerXLBackbone
@@ -24,8 +24,8 @@ MODES = ("causal", "bidirectional")
 def build(mode: str = "causal", n_layers: int = 2, max_len: int = 8, **config: Any) -> Backbone:
     torch.manual_seed(0)
     (arch,) = zoo_architectures()
-    shape = Shape(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
-    backbone = arch.build(TransformerXLConfig(n_heads=2, **config), shape).double().eval()
+    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    backbone = arch.build(TransformerXLConfig(n_heads=2, **config), dims).double().eval()
     for parameter in backbone.parameters():  # the paper's 0.02 makes attention nearly uniform: nothing would show
         torch.nn.init.normal_(parameter, 0.0, 0.5)
     return backbone
@@ -272,11 +272,11 @@ def test_initialisation_is_the_papers() -> None:
         ({"dropout": 1.0}, {}, "arch.dropout"),
     ],
 )
-def test_impossible_configurations_are_named(config: dict[str, Any], shape: dict[str, Any], key: str) -> None:
+def test_impossible_configurations_are_named(config: dict[str, Any], dims: dict[str, Any], key: str) -> None:
     (arch,) = zoo_architectures()
     with pytest.raises(ConfigError) as error:
         arch.build(
             TransformerXLConfig(**config),
-            Shape(**{"d_model": 8, "n_layers": 1, "mode": "causal", "max_len": 8, **shape}),
+            ModelDims(**{"d_model": 8, "n_layers": 1, "mode": "causal", "max_len": 8, **dims}),
         )
     assert error.value.key == key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zoo.interface.registry import BUILTINS, registry
+from zoo.spec.registry import BUILTINS, registry
 from zoo.testing import ArchitectureSuite, run_task_checks
 
 NINETEEN = (

@@ -45,24 +45,24 @@ FAULTS = {
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_sound_encoder_decoder_passes(name: str) -> None:
     result = run_check(CHECKS[name], Subject(TRANSLATOR))
-    assert result.outcome == "passed", result
+    assert result.status == "passed", result
 
 
 @pytest.mark.parametrize(("fault", "name"), [(f, name) for f, names in FAULTS.items() for name in names])
 def test_planted_faults_are_caught(fault: str, name: str) -> None:
     result = run_check(CHECKS[name], Subject(TRANSLATOR, overrides={"fault": fault}))
-    assert result.outcome == "failed"
+    assert result.status == "failed"
     assert result.reason
 
 
 def test_a_decoder_in_another_mode_is_caught() -> None:
     both = declaring(TRANSLATOR, modes=frozenset({"seq2seq", "bidirectional"}))
     result = run_check(CHECKS["decode_shapes"], Subject(both))
-    assert result.outcome == "failed"
+    assert result.status == "failed"
     assert "only seq2seq has a decoder" in result.reason
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_architectures_without_a_decoder_are_not_asked(name: str) -> None:
     result = run_check(CHECKS[name], Subject(EMA))
-    assert (result.outcome, result.reason) == ("not_declared", "no seq2seq mode")
+    assert (result.status, result.reason) == ("not_declared", "no seq2seq mode")

@@ -24,8 +24,8 @@ def test_sound_architectures_pass(architecture: Architecture) -> None:
     report = run_checks(architecture)
     assert report.ok, report.to_text()
     assert report.count("passed") + report.count("not_declared") == len(CHECKS) >= 34
-    not_declared = {r.check for r in report.results if r.outcome == "not_declared"}
-    assert all(r.reason for r in report.results if r.outcome == "not_declared")
+    not_declared = {r.check for r in report.results if r.status == "not_declared"}
+    assert all(r.reason for r in report.results if r.status == "not_declared")
     if architecture is EMA:
         assert not_declared == {"left_padding_changes_nothing", "replay_equals_plain", *DECODE}
 
@@ -67,7 +67,7 @@ FAULTS = [
 )
 def test_planted_faults_are_caught(architecture: Architecture, fault: str, check: str) -> None:
     result = run_check(BY_NAME[check], Subject(architecture, overrides={"fault": fault}))
-    assert result.outcome == "failed"
+    assert result.status == "failed"
     assert result.reason
 
 
@@ -93,7 +93,7 @@ def test_planted_faults_are_caught(architecture: Architecture, fault: str, check
 )
 def test_false_declarations_are_caught(architecture: Architecture, check: str) -> None:
     result = run_check(BY_NAME[check], Subject(architecture))
-    assert result.outcome == "failed", result
+    assert result.status == "failed", result
     assert result.reason
 
 
@@ -112,15 +112,15 @@ def test_report_counts_and_tells_why() -> None:
 
 def test_refused_widths_are_replaced_and_noted() -> None:
     result = run_check(BY_NAME["builds_from_defaults"], Subject(EMA, overrides={"heads": 3}))
-    assert result.outcome == "passed"
+    assert result.status == "passed"
     assert "d_model 9, max_len 64 in place of 8, 64" in result.reason
 
 
 def test_only_seq2seq_is_said_not_passed() -> None:
     result = run_check(BY_NAME["causal"], Subject(declaring(MEMORY, modes=frozenset({"seq2seq"}))))
-    assert result.outcome == "not_declared"
+    assert result.status == "not_declared"
     result = run_check(BY_NAME["shapes"], Subject(declaring(MEMORY, modes=frozenset({"seq2seq"}))))
-    assert (result.outcome, result.reason) == ("not_declared", "neither causal nor bidirectional")
+    assert (result.status, result.reason) == ("not_declared", "neither causal nor bidirectional")
 
 
 def test_check_names_are_unique() -> None:

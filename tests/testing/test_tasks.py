@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.experiment import toy_questions, toy_torch
+from tests.run import toy_questions, toy_torch
 from zoo.data.module import SPLITS
 from zoo.data.questions import IGNORE, Continuation, Marked
-from zoo.interface.registry import Entry, registry
-from zoo.interface.task import Task
+from zoo.spec.registry import Entry, registry
+from zoo.spec.task import Task
 from zoo.testing.checks_task import TASK_CHECKS
 from zoo.testing.report import run_check
 from zoo.testing.task_subject import TaskSubject
@@ -63,7 +63,7 @@ OF_CLASSES = ("chance_is_a_uniform_guess",)
 def test_sound_data_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     monkeypatch.setattr(toy_torch, "ToyData", Broken)
     result = run_check(BY_NAME[check], TaskSubject(registry().task("toytask")))
-    assert result.outcome == "passed", result
+    assert result.status == "passed", result
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_planted_faults_are_caught(toys: None, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(toy_torch, "ToyData", Broken)
     monkeypatch.setattr(Broken, "wrong", wrong)
     result = run_check(BY_NAME[check], TaskSubject(entry))
-    assert result.outcome == "failed", result
+    assert result.status == "failed", result
     assert result.reason
 
 
@@ -101,7 +101,7 @@ class BrokenQuestions(toy_questions.RecallData):
         self.number = BrokenQuestions.opened
 
     def dataset(self, split: Any) -> Any:
-        source = "train" if self.wrong == "a leak" and split == "beyond" else split
+        source = "train" if self.wrong == "a leak" and split == "length_generalization" else split
         rows = super().dataset(source)
         change: dict[str, Callable[[Marked], Any]] = {
             "an id too high": lambda q: q._replace(ids=q.ids + 23),
@@ -127,7 +127,7 @@ class BrokenQuestions(toy_questions.RecallData):
 def test_sound_questions_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     monkeypatch.setattr(toy_questions, "RecallData", BrokenQuestions)
     result = run_check(BY_NAME[check], TaskSubject(registry().task("toyrecall")))
-    assert result.outcome == "passed", result
+    assert result.status == "passed", result
 
 
 @pytest.mark.parametrize(
@@ -155,5 +155,5 @@ def test_planted_faults_of_questions_are_caught(
     monkeypatch.setattr(toy_questions, "RecallData", BrokenQuestions)
     monkeypatch.setattr(BrokenQuestions, "wrong", wrong)
     result = run_check(BY_NAME[check], TaskSubject(entry))
-    assert result.outcome == "failed", result
+    assert result.status == "failed", result
     assert result.reason

@@ -1,7 +1,8 @@
 """What the test questions of a task are told apart by (length, pairs, depth, position …), and scores along that.
 
-Everything is of the ranked metric. In training and in test the questions are of the same kind; "beyond" are test
-questions that are longer or harder, and stand apart wherever they are shown.
+Everything is of the ranked metric. In training and in test the questions are of the same kind; the split
+"length_generalization" has
+test questions that are longer or harder, and stand apart wherever they are shown.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 from zoo.board.breakdown import NOT_DEFINED
 from zoo.board.model import Board, Section
 from zoo.board.rows import Point, Row
-from zoo.interface.record import Problem
+from zoo.spec.record import Problem
 
 COLUMNS = (
     "protocol",
@@ -52,7 +52,7 @@ COLUMNS = (
     "higher_is_better",
     "score",
     "other_scores",
-    "beyond",
+    "length_generalization",
     "carried",
 )
 """One row of results.csv. `low` to `each_seed`, the baselines and reported scores are of `metric`; `accuracy` is there
@@ -108,7 +108,7 @@ def _flat(board: Board, section: Section, row: Row) -> dict[str, Any]:
         "higher_is_better": row.scale.higher,
         "score": found.mean if found else None,
         "other_scores": others,
-        "beyond": row.beyond if row.defined else NOT_DEFINED if row.offered and found else None,
+        "length_generalization": row.beyond if row.defined else NOT_DEFINED if row.offered and found else None,
         "carried": row.carried,
     }
 
@@ -179,7 +179,7 @@ def _parts(board: Board, section: Section, row: Row) -> list[dict[str, Any]]:
 
 def _part(point: Point, row: Row) -> dict[str, Any]:
     return {
-        "split": "beyond" if point.beyond else "test",
+        "split": "length_generalization" if point.beyond else "test",
         "metric": row.scale.name,
         "score": point.score,
         "weight": point.weight,

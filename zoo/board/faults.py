@@ -79,7 +79,7 @@ def _groups(scores: Scores, where: str, scale: Scale) -> list[str]:
 def _best(record: Mapping[str, Any], scale: Scale) -> list[str]:
     """Language models are chosen by the least validation loss, others by the best validation score."""
     val = record["metrics"]["val"]
-    curve = [point for point in record["curves"] if point["split"] == "val"]
+    curve = [point for point in record["history"] if point["split"] == "val"]
     metrics = [point["metric"] for point in curve if point["metric"] is not None]
     losses = [point["loss"] for point in curve if point["loss"] is not None]
     by_score = by_loss = []
@@ -93,12 +93,12 @@ def _best(record: Mapping[str, Any], scale: Scale) -> list[str]:
     if kind is None:
         # either may have chosen
         return by_score if by_score and by_loss else []
-    return by_loss if kind == "lm" else by_score
+    return by_loss if kind == "language_modeling" else by_score
 
 
 def _kind(record: Mapping[str, Any]) -> str | None:
     """The kind of task: as the record says, else as the task says where it is installed here."""
-    from zoo.interface.registry import registry
+    from zoo.spec.registry import registry
 
     if "metric" not in record:
         return "classification"

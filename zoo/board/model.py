@@ -18,7 +18,7 @@ from typing import Any
 from zoo.board.rows import Records, ReportedScores, Row, grouped, row_key, row_of
 from zoo.board.scale import Scale
 from zoo.board.statistics import Estimate, common, ranks
-from zoo.interface.architecture import Reported
+from zoo.spec.architecture import Reported
 
 OFF_BOARD = ("smoke",)
 """Protocols whose scores mean nothing."""
@@ -152,7 +152,7 @@ def _latest(rows: Sequence[Row]) -> dict[str, str]:
     latest: dict[str, tuple[bool, str, str]] = {}
     for row in rows:
         if not row.overrides:
-            ran = any(seed.outcome != "interrupted" for seed in row.seeds)
+            ran = any(seed.status != "interrupted" for seed in row.seeds)
             latest[row.name] = max(latest.get(row.name, (False, "", "")), (ran, row.ended, row.config_hash))
     return {name: config_hash for name, (_, _, config_hash) in latest.items()}
 
@@ -217,7 +217,7 @@ def load_reported(records: Records) -> tuple[dict[str, list[Reported]], list[str
 
     Architectures that are not installed here have nothing to report.
     """
-    from zoo.interface.registry import registry
+    from zoo.spec.registry import registry
 
     found: dict[str, list[Reported]] = {}
     faults: list[str] = []

@@ -201,7 +201,9 @@ def _lines(row: Row, section: Section, view: View) -> list[str]:
     if trained and far:
         begin = LEFT + PLOT * across.at(trained)
         width = LEFT + PLOT - begin
-        out.append(f'<rect class="beyond" x="{begin:.1f}" y="{TITLE}" width="{width:.1f}" height="{HEIGHT}"/>')
+        out.append(
+            f'<rect class="length_generalization" x="{begin:.1f}" y="{TITLE}" width="{width:.1f}" height="{HEIGHT}"/>'
+        )
     for value, text in up.ticks:
         out.append(f'<line class="grid" x1="{LEFT}" x2="{LEFT + PLOT}" y1="{y(value)}" y2="{y(value)}"/>')
         out.append(f'<text class="axis" x="{LEFT - 4}" y="{float(y(value)) + 3:.1f}" text-anchor="end">{text}</text>')

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from zoo.board.scale import COUNTS, NOT_FINITE, Scale, other_scores, scale_of
 from zoo.board.statistics import Estimate, Rank, Run, converged, estimate
-from zoo.interface.architecture import Reported
-from zoo.interface.record import ranked
+from zoo.spec.architecture import Reported
+from zoo.spec.record import ranked
 
 PUBLISHED = "paper"
 """The one protocol that is meant to repeat what papers did."""
@@ -39,14 +39,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Seed:
-    """The run that counts for one seed. `score` is None unless the outcome is "ok" and the score finite.
+    """The run that counts for one seed. `score` is None unless the status is "ok" and the score finite.
 
     points  scores of the parts of test and of beyond
     beyond  the score over all of beyond, None where there is none; `defined`: whether it was asked there at all
     """
 
     seed: int
-    outcome: str
+    status: str
     detail: str
     score: float | None
     n: int
@@ -62,7 +62,7 @@ class Seed:
         """What there is instead of a score; empty where there is one."""
         if self.score is not None:
             return ""
-        return NOT_FINITE if self.outcome == "ok" else self.outcome
+        return NOT_FINITE if self.status == "ok" else self.status
 
 
 @dataclass(frozen=True)
@@ -169,10 +169,10 @@ def row_of(records: Records, reported: ReportedScores) -> Row:
     """One row. Of several runs of a seed the latest ok counts, else the latest; the others are superseded."""
     counting = []
     for _, runs in grouped(records, lambda r: int(r["seed"])):
-        counting.append(max(runs, key=lambda r: (r["outcome"] == "ok", *_when(r))))
+        counting.append(max(runs, key=lambda r: (r["status"] == "ok", *_when(r))))
     first = max(counting, key=_when)
     scale = scale_of(first)
-    ok = [r for r in counting if r["outcome"] == "ok"]
+    ok = [r for r in counting if r["status"] == "ok"]
     task = first["task"]["name"]
     told = reported.get(f"{first['plugin']['distribution']}:{first['architecture']['name']}", ())
     speeds = [r["tokens_per_second"] for r in ok if r["tokens_per_second"] is not None]
@@ -209,10 +209,10 @@ def row_of(records: Records, reported: ReportedScores) -> Row:
         kind=first["task"].get("kind"),
         carried=first.get("carried"),
         others=_others([r["metrics"]["test"] for r in ok], scale),
-        points=_means([seed.points for seed in seeds if seed.outcome == "ok"], scale),
+        points=_means([seed.points for seed in seeds if seed.status == "ok"], scale),
         beyond=scale.mean(finite) if far and len(finite) == len(far) else None,
         defined=bool(far),
-        offered="beyond" in first["data"]["counts"],
+        offered="length_generalization" in first["data"]["counts"],
     )
 
 
@@ -234,7 +234,7 @@ def _seed(record: Mapping[str, Any], scale: Scale) -> Seed:
     run = _run(test, scale) if test else None
     return Seed(
         seed=record["seed"],
-        outcome=record["outcome"],
+        status=record["status"],
         detail=record["detail"],
         score=run.score if run else None,
         n=test["n"] if test else 0,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zoo.interface.record import ranked
+from zoo.spec.record import ranked
 
 Kind = Literal["share", "perplexity", "bits", "number"]
 

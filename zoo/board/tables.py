@@ -22,8 +22,8 @@ from zoo.board.model import Board, Overall, OverallRow, Section
 from zoo.board.rows import PUBLISHED, Row, row_of
 from zoo.board.scale import Scale, other_scores
 from zoo.board.statistics import Estimate, Interval
-from zoo.interface.architecture import Reported
-from zoo.interface.record import Problem
+from zoo.spec.architecture import Reported
+from zoo.spec.record import Problem
 
 NONE = "–"
 MATCHED = 0.05
@@ -46,8 +46,8 @@ ALL_INTERVALS = (
 )
 
 OBJECTIVES = {
-    "next-token": "next-token: each token of an answer is told from what comes before it",
-    "fill-in": "fill-in: the tokens of an answer are told all at once, by a model whose every output sees every input",
+    "causal_lm": "causal_lm: each token of an answer is predicted from what comes before it",
+    "infilling": "infilling: all tokens of an answer are predicted at once; every output sees every input",
     "seq2seq": "seq2seq: an encoder reads the question, a decoder writes the answer",
 }
 
@@ -90,7 +90,7 @@ def tested_on(section: Section) -> str:
 
 
 def _examples(row: Row) -> str:
-    return {"recall": "questions", "lm": "passages"}.get(row.kind or "", "examples")
+    return {"recall": "questions", "language_modeling": "passages"}.get(row.kind or "", "examples")
 
 
 def _either(counts: set[int]) -> str:
@@ -124,7 +124,7 @@ def grid(section: Section) -> Grid:
         return ", ".join(f"{_published(row.scale, told)} [{_number(sources, told)}]" for told in row.reported)
 
     kinds = {row.data for row in rows}
-    carry = any(row.carried or row.kind == "lm" for row in rows)
+    carry = any(row.carried or row.kind == "language_modeling" for row in rows)
     others = other_scores({name for row in rows for name in row.others or ()}, section.scale.name)
     cells = {
         "rank": [f"{row.rank.place}{'=' if row.rank.tied else ''}" if row.rank else NONE for row in rows],
@@ -138,7 +138,7 @@ def grid(section: Section) -> Grid:
         "95 % interval": [_interval(row.estimate, row.scale) for row in rows],
         "each seed": [_each(row) for row in rows],
         **{Scale(name).title: [_other(row, name) for row in rows] for name in others},
-        "beyond": [beyond_text(row) if section.beyond else "" for row in rows],
+        "length_generalization": [beyond_text(row) if section.beyond else "" for row in rows],
         "reported": [reported(row) for row in rows],
         "Δ": [row.scale.difference(row.delta) if row.delta is not None else "" for row in rows],
         "tokens/s": [f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "" for row in rows],
@@ -198,7 +198,7 @@ def remarks(board: Board, section: Section) -> list[str]:
     asked = [text for name, text in OBJECTIVES.items() if any(row.asked == name for row in section.rows)]
     if asked:
         said.append(f"Objective: {'; '.join(asked)}.")
-    if any(row.carried or row.kind == "lm" for row in section.rows):
+    if any(row.carried or row.kind == "language_modeling" for row in section.rows):
         said.append("Carried: whether the state is carried from one piece of a text to the next.")
     machines = sorted({machine for row in section.rows for machine in row.hardware})
     if len(machines) > 1:
@@ -229,7 +229,7 @@ def section_title(section: Section) -> str:
 
 
 def named(row: Row) -> str:
-    """A row's name with what sets it apart: "linformer (fill-in)", "mamba (next-token) (modified)"."""
+    """A row's name with what sets it apart: "linformer (infilling)", "mamba (causal_lm) (modified)"."""
     return " ".join([row.name, *(f"({word})" for word in (row.asked, *_note_heads(row)) if word)])
 
 
@@ -340,8 +340,8 @@ def run_line(record: Mapping[str, Any]) -> str:
     """What a run has come to, in a line or two; `record` has its file under `path`."""
     what = f"{record['architecture']['name']} on {record['task']['name']} ({record['protocol']}, seed {record['seed']})"
     where = f"\n  record: {record['path']}"
-    if record["outcome"] != "ok":
-        return f"{what}: {record['outcome']}: {record['detail']}{where}"
+    if record["status"] != "ok":
+        return f"{what}: {record['status']}: {record['detail']}{where}"
     row = row_of([record], {})
     scale, test, base = row.scale, record["metrics"]["test"], record["baselines"]
     others = "".join(f", {Scale(name).title} {Scale(name).text(value)}" for name, value in (row.others or {}).items())

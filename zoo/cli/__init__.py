@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli import bench, check, convert, data, doctor, leaderboard, listing, new
-from zoo.interface.errors import ZooError
+from zoo.spec.errors import ZooError
 
 app = typer.Typer(
     name="zoo",

@@ -31,8 +31,8 @@ def bench(
     """
     from zoo.api import bench as run_all
     from zoo.board.tables import run_line
-    from zoo.experiment.sweep import results_dir
-    from zoo.interface.errors import UserError
+    from zoo.run.sweep import results_dir
+    from zoo.spec.errors import UserError
 
     if seed is not None and seeds is not None:
         raise UserError("--seed names one seed and --seeds counts them from 0: one of the two")
@@ -58,13 +58,13 @@ def bench(
         print(json.dumps(records, indent=2))
     else:
         _board(results_dir(results), protocol, {r["task"]["name"] for r in records})
-    raise typer.Exit(max((EXIT.get(r["outcome"], 1) for r in records), default=0))
+    raise typer.Exit(max((EXIT.get(r["status"], 1) for r in records), default=0))
 
 
 def _board(results: Path, protocol: str, tasks: set[str]) -> None:
     from zoo.board.build import board_paths
     from zoo.board.terminal import print_board
-    from zoo.interface.record import read_all
+    from zoo.spec.record import read_all
 
     if protocol == "smoke":
         print("smoke runs prove that the pieces fit; they are on no board")

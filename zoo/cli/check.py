@@ -14,8 +14,8 @@ def check(
     json_: Annotated[bool, typer.Option("--json", help="A list of objects.")] = False,
 ) -> None:
     """Run the conformance suite; exit 1 when a check fails."""
-    from zoo.interface.errors import UserError, did_you_mean
-    from zoo.interface.registry import registry
+    from zoo.spec.errors import UserError, did_you_mean
+    from zoo.spec.registry import registry
 
     if bool(names) == all_:
         raise UserError("zoo check takes names of architectures or tasks, or --all")

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from zoo.data.module import TaskData
-    from zoo.interface.task import Task
+    from zoo.spec.task import Task
 
 app = typer.Typer(help="Generate or convert benchmark data, verify, list and export them.", no_args_is_help=True)
 
@@ -19,7 +19,7 @@ TaskNames = Annotated[str, typer.Argument(help="Tasks or suites, separated by co
 Protocol = Annotated[str, typer.Option(help="quick, smoke or paper: which sizes and lengths.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="task.KEY=VALUE; may be repeated.")]
 ObjectiveName = Annotated[
-    str, typer.Option(help="Of questions: next-token, fill-in or seq2seq, how they are put; default the task's first.")
+    str, typer.Option(help="Of questions: causal_lm, infilling or seq2seq, how they are put; default the task's first.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 
@@ -46,7 +46,7 @@ def prepare(
     from zoo.data.download import Network, bring
     from zoo.data.inventory import row_of
     from zoo.data.paths import data_dir, remember
-    from zoo.interface.errors import MissingFiles
+    from zoo.spec.errors import MissingFiles
 
     missing: list[str] = []
     network, chosen = Network(), _tasks(tasks)
@@ -84,7 +84,7 @@ def prepare(
 
 def _readers(tasks: list[Task], path: Path | None) -> set[str]:
     """The tasks that can read files. Raises UserError where --from names none, or nobody reads it."""
-    from zoo.interface.errors import UserError
+    from zoo.spec.errors import UserError
 
     readers = {task.name for task in tasks if "path" in getattr(task.load_options(), "__dataclass_fields__", {})}
     if path is not None and not path.expanduser().exists():
@@ -112,7 +112,7 @@ def _warn_of_another_law(task: Task, protocol: str, told: TaskData, plain: TaskD
 
 @app.command("list")
 def list_(set_: Overrides = None, as_json: Json = False) -> None:
-    """What there is: whether its files are here, what is prepared of it, how large, its licence, where it is from."""
+    """What there is: whether its files are here, what is prepared of it, how large, its license, where it is from."""
     from zoo.data.inventory import row_of, summary_of
 
     every = _tasks("all")
@@ -138,8 +138,8 @@ def list_(set_: Overrides = None, as_json: Json = False) -> None:
 
 def _known_to_some(tasks: list[Task], set_: list[str] | None) -> dict[str, list[str]]:
     """--set per task: what it knows of it. Raises ConfigError for a key that no task knows."""
-    from zoo.experiment.config import parse_overrides
-    from zoo.interface.errors import ConfigError, did_you_mean
+    from zoo.run.compose import parse_overrides
+    from zoo.spec.errors import ConfigError, did_you_mean
 
     keys = {t.name: {f"task.{name}" for name in t.load_options().__dataclass_fields__} for t in tasks}
     for key in parse_overrides(set_ or ()):
@@ -159,7 +159,7 @@ def verify(
     Exit 2 when one is damaged, not prepared, or cannot be for want of the user's files; the last lines say which.
     """
     from zoo.data.inventory import state_of
-    from zoo.interface.errors import DataError
+    from zoo.spec.errors import DataError
 
     rows: list[dict[str, Any]] = []
     with _speaking(as_json):
@@ -210,11 +210,11 @@ def sample(
 ) -> None:
     """Show examples so that a person sees the task: pictures drawn, texts to read; --json has what the model gets."""
     from zoo.data.inventory import told
-    from zoo.data.module import BEYOND, SPLITS
-    from zoo.interface.errors import UserError, did_you_mean
+    from zoo.data.module import LENGTH_GENERALIZATION, SPLITS
+    from zoo.spec.errors import UserError, did_you_mean
 
-    if split not in (*SPLITS, BEYOND):
-        raise UserError(f"unknown split {split!r}{did_you_mean(split, (*SPLITS, BEYOND))}")
+    if split not in (*SPLITS, LENGTH_GENERALIZATION):
+        raise UserError(f"unknown split {split!r}{did_you_mean(split, (*SPLITS, LENGTH_GENERALIZATION))}")
     if out is not None and n > 1:
         raise UserError(f"--out {out} takes one example, not -n {n}")
     rows = []
@@ -317,7 +317,7 @@ def bench_(
     --set takes the keys of a run (task.KEY, model.KEY, train.num_workers …). Data that are not prepared are, before
     anything is measured.
     """
-    from zoo.experiment.loading import measure
+    from zoo.run.throughput import measure
 
     with _speaking(as_json):
         rows = [measure(arch, task.name, protocol, set_ or (), seconds) for task in _tasks(tasks)]
@@ -329,14 +329,14 @@ def bench_(
 
 
 def _task(name: str) -> Task:
-    from zoo.interface.registry import registry
+    from zoo.spec.registry import registry
 
     return registry().task(name).record
 
 
 def _tasks(names: str) -> list[Task]:
-    from zoo.experiment.sweep import task_names
-    from zoo.interface.registry import registry
+    from zoo.run.sweep import task_names
+    from zoo.spec.registry import registry
 
     found = registry()
     return [found.task(name).record for name in task_names(names, found)]
@@ -344,11 +344,11 @@ def _tasks(names: str) -> list[Task]:
 
 def _open(task: Task, protocol: str, overrides: list[str] | None, objective: str = "") -> TaskData:
     from zoo.data.prepare import open_task
-    from zoo.experiment.config import parse_overrides
-    from zoo.interface.errors import UserError, did_you_mean
+    from zoo.run.compose import parse_overrides
+    from zoo.spec.errors import UserError, did_you_mean
 
     data = open_task(task, protocol, parse_overrides(overrides or ()))
-    known = task.objectives if task.kind in ("lm", "recall") else ("classify",)
+    known = task.objectives if task.kind in ("language_modeling", "recall") else ("classify",)
     if objective and objective not in known:
         raise UserError(f"--objective {objective!r} is none of {task.name}{did_you_mean(objective, known)}")
     wanted: Any = objective or known[0]

@@ -12,9 +12,9 @@ import typer
 def doctor(json_: Annotated[bool, typer.Option("--json", help="One object.")] = False) -> None:
     """Versions, devices, kernels in use, plugins that failed and why."""
     from zoo.data.paths import data_dir
-    from zoo.experiment import environment
-    from zoo.interface.registry import registry
     from zoo.ops.backend import survey
+    from zoo.run import provenance as environment
+    from zoo.spec.registry import registry
 
     told: dict[str, Any] = {
         "versions": environment.versions(),

@@ -17,8 +17,8 @@ Results = Annotated[
 
 
 def _results(given: Path | None) -> Path:
-    from zoo.interface.errors import UserError
-    from zoo.interface.record import default_results_dir
+    from zoo.spec.errors import UserError
+    from zoo.spec.record import default_results_dir
 
     if given is not None and not given.is_dir():
         raise UserError(f"--results {given}: no such directory")
@@ -41,7 +41,7 @@ def show(
     from zoo.board.export import to_json
     from zoo.board.model import boards, load_reported
     from zoo.board.terminal import print_board
-    from zoo.interface.record import read_all
+    from zoo.spec.record import read_all
 
     records, problems = read_all(_results(results))
     _known("protocol", protocol, {r["protocol"] for r in records} | set(_protocols()))
@@ -71,26 +71,26 @@ def _chosen(kind: str, names: str | None, known: set[str]) -> set[str] | None:
 
 
 def _known(kind: str, name: str | None, known: set[str]) -> None:
-    from zoo.interface.errors import UnknownName
+    from zoo.spec.errors import UnknownName
 
     if name is not None and name not in known:
         raise UnknownName(kind, name, sorted(known))
 
 
 def _protocols() -> tuple[str, ...]:
-    from zoo.interface.task import PROTOCOLS
+    from zoo.spec.task import PROTOCOLS
 
     return PROTOCOLS
 
 
 def _tasks() -> set[str]:
-    from zoo.interface.registry import registry
+    from zoo.spec.registry import registry
 
     return set(registry().tasks) | {entry.record.suite for entry in registry().tasks.values()}
 
 
 def _architectures() -> set[str]:
-    from zoo.interface.registry import registry
+    from zoo.spec.registry import registry
 
     return set(registry().architectures)
 
@@ -105,7 +105,7 @@ def build(
     """Write README.md, results.csv, board.svg and the breakdowns of tasks that have them, from the records."""
     from zoo.board import build as board
     from zoo.board.tables import problem_lines
-    from zoo.interface.errors import UserError
+    from zoo.spec.errors import UserError
 
     where = _results(results or context.obj)
     if not where.is_dir():

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.interface.errors import UserError
+from zoo.spec.errors import UserError
 
 
 def list_(
     json_: Annotated[bool, typer.Option("--json", help="An object with architectures and tasks.")] = False,
 ) -> None:
     """What there is: architectures, tasks, where each comes from."""
-    from zoo.interface.registry import registry
+    from zoo.spec.registry import registry
 
     known = registry()
     architectures = [_architecture(name, entry) for name, entry in known.architectures.items()]
@@ -64,7 +64,7 @@ def _task(name: str, entry: Any) -> dict[str, Any]:
         "metric": record.metrics[0],
         "chance": record.chance,
         "protocols": ", ".join(record.protocols),
-        "licence": record.licence,
+        "license": record.license,
         "needs": record.needs,
         "from": _origin(entry),
     }
@@ -85,10 +85,10 @@ def show(
 
     Each value is shown with its origin.
     """
-    from zoo.experiment.config import documentation, field_docs
-    from zoo.experiment.sweep import resolve
-    from zoo.interface.card import card, facts
-    from zoo.interface.registry import registry
+    from zoo.run.compose import documentation, field_docs
+    from zoo.run.sweep import resolve
+    from zoo.spec.card import card, facts
+    from zoo.spec.registry import registry
 
     entry = registry().architecture(arch)
     told: dict[str, Any] = {**_architecture(arch, entry), **facts(entry.record)}
@@ -97,7 +97,7 @@ def show(
     if task:
         experiment = resolve(arch, task, protocol=protocol, overrides=set_ or [])[0]
         help_texts = documentation(experiment)
-        from zoo.interface.layers import flatten
+        from zoo.spec.layers import flatten
 
         rows = [
             {"key": key, "value": value, "origin": experiment.origins[key], "help": help_texts.get(key, "")}

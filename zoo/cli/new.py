@@ -32,8 +32,8 @@ def task(name: Name, parent: Parent = Path(), force: Force = False, as_json: Jso
 
 
 def _write(kind: Kind, name: str, parent: Path, force: bool, as_json: bool) -> None:
-    from zoo.interface.registry import registry
     from zoo.scaffold import write
+    from zoo.spec.registry import registry
 
     made = write(kind, name, parent, force=force)
     if as_json:

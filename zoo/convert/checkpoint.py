@@ -1,6 +1,6 @@
 """Directories of weights, theirs and ours. Safetensors only: nothing that is read can run code.
 
-Ours holds `model.safetensors` and `zoo.json`: architecture, configuration, shape, what stands around the backbone, and
+Ours holds `model.safetensors` and `zoo.json`: architecture, configuration, dims, what stands around the backbone, and
 the config.json that it came from, so that the way back is exact.
 """
 
@@ -18,12 +18,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from zoo.convert.conversion import Conversion
 from zoo.convert.model import Converted, outside_from
 from zoo.convert.tensors import to_ours, to_theirs
-from zoo.interface.architecture import Architecture, Shape
-from zoo.interface.conversion import Conversion
-from zoo.interface.errors import ConfigError, DataError, UserError
-from zoo.interface.registry import registry
+from zoo.spec.architecture import Architecture, ModelDims
+from zoo.spec.errors import ConfigError, DataError, UserError
+from zoo.spec.registry import registry
 
 OURS, THEIRS = "zoo.json", "config.json"
 WEIGHTS = "model.safetensors"
@@ -65,7 +65,7 @@ def convert(name: str, source: Path, target: Path | None = None, *, force: bool 
         model, about = _load(source, expected=name)
         theirs = to_theirs(model.state_dict(), model.weights(conversion)) | model.carried
         # what was read says more than our own words for it: sizes of tables, names of labels, special tokens
-        config = {"model_type": conversion.model_type, **conversion.write(model.config, model.shape)}
+        config = {"model_type": conversion.model_type, **conversion.write(model.config, model.dims)}
         config |= about["huggingface"]
         _write(target, {THEIRS: config}, theirs)
         return Done(target, "huggingface", name, len(theirs), _count(theirs))
@@ -76,7 +76,7 @@ def convert(name: str, source: Path, target: Path | None = None, *, force: bool 
         "distribution": entry.provenance.distribution,
         "version": entry.provenance.version,
         "arch": model.arch,
-        "shape": asdict(model.shape),
+        "dims": asdict(model.dims),
         "outside": {**asdict(model.outside), "aliases": dict(model.outside.aliases)},
         "huggingface": config,
     }
@@ -97,7 +97,7 @@ def from_huggingface(
         )
     try:
         reading, outside = conversion.read(config), conversion.outside(config)
-        model = Converted(architecture, dict(reading.arch), reading.shape, outside)
+        model = Converted(architecture, dict(reading.arch), reading.dims, outside)
     except ConfigError as error:
         raise ConfigError(error.key, error.message, origin=str(folder / THEIRS)) from error
     tensors = _tensors(folder)
@@ -129,7 +129,7 @@ def _load(folder: Path, expected: str | None = None) -> tuple[Converted, dict[st
     if expected is not None and about["architecture"] != expected:
         raise UserError(f"{folder / OURS}: holds {about['architecture']}, not {expected}")
     record = registry().architecture(about["architecture"]).record
-    model = Converted(record, about["arch"], Shape(**about["shape"]), outside_from(about["outside"]))
+    model = Converted(record, about["arch"], ModelDims(**about["dims"]), outside_from(about["outside"]))
     tensors = _tensors(folder)
     unused = [key for key in tensors if key.startswith(CARRIED)]
     model.carried = {key.removeprefix(CARRIED): tensors.pop(key) for key in unused}

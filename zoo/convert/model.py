@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.interface.architecture import Architecture, Shape
-from zoo.interface.backbone import State
-from zoo.interface.conversion import Conversion, Embedding, Head, HeadLayer, HeadModule, Outside, Weight
-from zoo.interface.errors import ConfigError
-from zoo.interface.loading import load_object
+from zoo.convert.conversion import Conversion, Embedding, Head, HeadLayer, HeadModule, Outside, Weight
 from zoo.nn import ACTIVATIONS, LayerNorm
+from zoo.nn.backbone import State
+from zoo.spec.architecture import Architecture, ModelDims
+from zoo.spec.errors import ConfigError
+from zoo.spec.loading import load_object
 
 
 class Logits(NamedTuple):
@@ -122,21 +122,21 @@ class Converted(nn.Module):
     without an embedding takes vectors (B, L, D) instead of ids.
     """
 
-    def __init__(self, architecture: Architecture, arch: dict[str, Any], shape: Shape, outside: Outside) -> None:
+    def __init__(self, architecture: Architecture, arch: dict[str, Any], dims: ModelDims, outside: Outside) -> None:
         super().__init__()
-        self.architecture, self.arch, self.shape, self.outside = architecture, arch, shape, outside
+        self.architecture, self.arch, self.dims, self.outside = architecture, arch, dims, outside
         try:
             self.config = architecture.load_config()(**arch)
         except TypeError as error:
             raise ConfigError("arch", f"{architecture.name}: {error}") from error
-        self.backbone = architecture.build(self.config, shape)
+        self.backbone = architecture.build(self.config, dims)
         for name in outside.without:
             self.backbone.set_submodule(name, nn.Identity(), strict=True)
         self.carried: dict[str, Tensor] = {}
-        self.embed = None if outside.embedding is None else Embed(outside.embedding, shape.d_model)
+        self.embed = None if outside.embedding is None else Embed(outside.embedding, dims.d_model)
         self.head: HeadModel | None = None
         if outside.head is not None:
-            self.head = HeadModel(outside.head, shape.d_model, architecture.load_conversion().head_module)
+            self.head = HeadModel(outside.head, dims.d_model, architecture.load_conversion().head_module)
 
     def forward(
         self,
@@ -148,7 +148,7 @@ class Converted(nn.Module):
     ) -> Logits:
         """ids (B, L), mask (B, L) with True = real token, decoder_ids (B, T) -> logits for each of the decoder's."""
         out = self.backbone(self._vectors(ids), mask=mask, **({} if state is None else {"state": state}))
-        if self.shape.mode == "seq2seq":
+        if self.dims.mode == "seq2seq":
             if decoder_ids is None:
                 raise ValueError("an encoder-decoder needs decoder_ids")
             out = self.backbone.decode(self._vectors(decoder_ids), memory=out.hidden, memory_mask=mask)
@@ -163,7 +163,7 @@ class Converted(nn.Module):
     def weights(self, conversion: Conversion) -> tuple[Weight, ...]:
         """Every tensor of ours and where a checkpoint of the same class keeps it."""
         prefix = "" if self.outside.bare else conversion.prefix
-        base = [("backbone.", list(conversion.weights(self.config, self.shape)))]
+        base = [("backbone.", list(conversion.weights(self.config, self.dims)))]
         if self.embed is not None:
             base.append(("embed.", self.embed.weights()))
         found = [

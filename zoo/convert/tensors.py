@@ -8,8 +8,8 @@ from fnmatch import fnmatch
 import torch
 from torch import Tensor
 
-from zoo.interface.conversion import Weight
-from zoo.interface.errors import DataError
+from zoo.convert.conversion import Weight
+from zoo.spec.errors import DataError
 
 SHOWN = 20
 """More faults than this are counted, not listed."""

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from zoo.data.module import SPLITS, Progress, Split
 from zoo.data.progress import notice
-from zoo.interface.errors import DataError
+from zoo.spec.errors import DataError
 
 FORMAT = 1
 KINDS: dict[str, np.dtype[Any]] = {

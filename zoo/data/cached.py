@@ -16,7 +16,7 @@ from zoo.data.cache import Recipe, Stored, build, checked, faults, forget, manif
 from zoo.data.module import Example, Split, TaskData
 from zoo.data.paths import cache_dir
 from zoo.data.progress import notice, progress
-from zoo.interface.errors import DataError, MissingFiles
+from zoo.spec.errors import DataError, MissingFiles
 
 
 def slug(prefix: str, what: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ from zoo.data.cache import Chunk, Rows, Stored
 from zoo.data.finding import listing
 from zoo.data.module import SPLITS, Progress, Split
 from zoo.data.tokens import Encoded, Tokenizer, dtype_of
-from zoo.interface.errors import DataError
+from zoo.spec.errors import DataError
 
 READER = "1"
 """Raised when the same files would give other tokens, documents or splits."""

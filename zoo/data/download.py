@@ -34,8 +34,8 @@ from zoo.data.cache import sha256, sync_folder, write_atomically
 from zoo.data.module import Progress
 from zoo.data.paths import downloads_dir, remember
 from zoo.data.progress import notice, progress
-from zoo.interface.errors import DataError, MissingFiles
-from zoo.interface.task import SourceFile, Task
+from zoo.spec.errors import DataError, MissingFiles
+from zoo.spec.task import SourceFile, Task
 
 ANSWER_SECONDS = 10.0
 """Until a server must have begun to answer, looking up its name included."""
@@ -151,7 +151,7 @@ def download(task: Task, root: Path, network: Network) -> Path:
         size = sum(file.bytes for file in files)
         names = ", ".join(file.name for file in files)
         known = f"{size / 1e6:,.1f} MB" if all(file.bytes for file in files) else "size not published"
-        notice(f"{task.name}: downloading {names} ({known}) into {folder}; licence: {task.licence}", always=True)
+        notice(f"{task.name}: downloading {names} ({known}) into {folder}; license: {task.license}", always=True)
         try:
             for file in files:
                 fetch(file, folder, network)

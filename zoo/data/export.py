@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.cached import CachedData
-from zoo.data.module import BEYOND, SPLITS, Split, TaskData
+from zoo.data.module import LENGTH_GENERALIZATION, SPLITS, Split, TaskData
 from zoo.data.questions import IGNORE, Continuation
 from zoo.data.stats import is_question
-from zoo.interface.errors import UserError
+from zoo.spec.errors import UserError
 
 
 def shares(sizes: Mapping[Split, int], limit: int | None) -> dict[Split, int]:
@@ -48,7 +48,7 @@ def export(data: TaskData, to: Path, *, limit: int | None = None, force: bool = 
     it holds nothing but an earlier export.
     """
     write = _writer(data)
-    splits = [split for split in (*SPLITS, BEYOND) if data.has(split)]
+    splits = [split for split in (*SPLITS, LENGTH_GENERALIZATION) if data.has(split)]
     counts = shares({split: len(data.dataset(split)) for split in splits}, limit)  # type: ignore[arg-type]
     to = to.expanduser().absolute()
     present = sorted(p.name for p in to.iterdir()) if to.is_dir() else [to.name] if to.exists() else []

@@ -12,7 +12,7 @@ from zoo.data.cache import sha256
 from zoo.data.paths import remembered
 from zoo.data.progress import notice
 from zoo.data.reading import members
-from zoo.interface.errors import DataError
+from zoo.spec.errors import DataError
 
 RELEASE = ("", "lra_release", "lra_release/lra_release", "lra")
 """Folders below the named one in which published layouts lie, too."""

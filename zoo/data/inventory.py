@@ -8,8 +8,8 @@ from zoo.data.cached import CachedData
 from zoo.data.module import Example, Split, TaskData
 from zoo.data.questions import lay_out
 from zoo.data.stats import answer_of, is_question
-from zoo.interface.errors import DataError, MissingFiles
-from zoo.interface.task import Task
+from zoo.spec.errors import DataError, MissingFiles
+from zoo.spec.task import Task
 
 HERE, MISSING, GENERATED, DRAWN = "here", "missing", "generated", "made as needed"
 """Where the examples come from: the user's files; nowhere yet; a generator, once; a generator, whenever one is read."""
@@ -18,7 +18,7 @@ HERE, MISSING, GENERATED, DRAWN = "here", "missing", "generated", "made as neede
 def row_of(task: Task, protocol: str, data: TaskData) -> dict[str, Any]:
     """A task under a protocol: what `zoo data list --json` tells."""
     row: dict[str, Any] = {"task": task.name, "title": task.title, "protocol": protocol, "prepared": True}
-    row |= {"files": files_of(data), "download": _download(task), "licence": task.licence}
+    row |= {"files": files_of(data), "download": _download(task), "license": task.license}
     row["source"] = {**task.source.identifiers}
     if isinstance(data, CachedData):
         row["prepared"] = data.prepared()
@@ -53,7 +53,7 @@ def summary_of(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "prepared": ", ".join(row["protocol"] for row in rows if row["prepared"] and row["files"] != DRAWN),
         "on disk": f"{size:,.1f} MB" if size >= 1 else f"{1000 * size:.0f} kB" if size else "",
         "download": first["download"],
-        "licence": first["licence"],
+        "license": first["license"],
         "from": next(iter(first["source"].values()), ""),
     }
 

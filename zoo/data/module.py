@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.data.questions import IGNORE, Question, Specials, lay_out
-from zoo.interface.architecture import Objective
+from zoo.spec.architecture import Objective
 
-Split = Literal["train", "val", "test", "beyond"]
+Split = Literal["train", "val", "test", "length_generalization"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 """What every task has."""
-BEYOND: Split = "beyond"
+LENGTH_GENERALIZATION: Split = "length_generalization"
 """What some have besides: test questions that are longer or harder than any in training."""
 
 Example = tuple[np.ndarray, int] | Question
@@ -178,14 +178,14 @@ class TaskData(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader | list[DataLoader]:
         loaders = [self.eval_dataloader("test")]
-        if self.beyond and self.has(BEYOND):
-            loaders.append(self.eval_dataloader(BEYOND))
+        if self.beyond and self.has(LENGTH_GENERALIZATION):
+            loaders.append(self.eval_dataloader(LENGTH_GENERALIZATION))
         return loaders
 
     def eval_dataloader(self, split: Split, limit: int | None = None) -> DataLoader:
         """A split in its order."""
         # questions of several times the length in a batch as large as those of training might not fit
-        batch = max(self.eval_batch_size // 8, 1) if split == BEYOND else self.eval_batch_size
+        batch = max(self.eval_batch_size // 8, 1) if split == LENGTH_GENERALIZATION else self.eval_batch_size
         return self._loader(split, self.eval_order(split, limit), batch)
 
     def _loader(self, split: Split, order: Any, batch_size: int) -> DataLoader:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from zoo.interface.errors import UserError
+from zoo.spec.errors import UserError
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
-from zoo.interface.errors import DataError
+from zoo.spec.errors import DataError
 
 PLACES = "places.json"
 """In the cache: task -> where `zoo data prepare TASK --from DIR` found the user's files."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from zoo.data.module import TaskData
 from zoo.data.paths import data_dir
-from zoo.interface.errors import ConfigError, UserError, did_you_mean
-from zoo.interface.layers import lay_over
-from zoo.interface.task import Task
+from zoo.spec.errors import ConfigError, UserError, did_you_mean
+from zoo.spec.layers import lay_over
+from zoo.spec.task import Task
 
 
 def compose_options(task: Task, protocol: str, overrides: Mapping[str, Any]) -> Any:

@@ -1,8 +1,8 @@
 """Questions whose answers are tokens, and how each objective puts them before a model. n, k, L count tokens.
 
-next-token  a causal model reads the prompt and the answer and predicts each token of the answer from what comes before
+causal_lm  a causal model reads the prompt and the answer and predicts each token of the answer from what comes before
             it. An answer is right when every token is the most likely one, which is what greedy generation gives
-fill-in     for architectures in which every output sees every input: the prompt is followed by a fixed number of slots;
+infilling  for architectures in which every output sees every input: the prompt is followed by a fixed number of slots;
             slot j is to become token j of the answer, and the slot after the answer the end symbol, so that the number
             of slots does not tell the length of the answer
 seq2seq     an encoder reads the prompt, a decoder writes the answer and the end symbol
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zoo.interface.architecture import Objective
+from zoo.spec.architecture import Objective
 
 IGNORE = -100
 """The label of a position at which nothing is asked, as torch's cross entropy has it."""
@@ -61,7 +61,7 @@ Question = Marked | Continuation | Piece
 
 
 class Specials(NamedTuple):
-    """Token ids that stand for nothing in the text, and how many slots `fill-in` offers (end symbol included)."""
+    """Token ids that stand for nothing in the text, and how many slots `infilling` offers (end symbol included)."""
 
     slot: int
     end: int
@@ -86,7 +86,7 @@ class Laid(NamedTuple):
 def lay_out(question: Question, objective: Objective, specials: Specials) -> Laid:
     """The question under an objective. Raises ValueError for an answer that has no room in the slots."""
     if isinstance(question, Piece):
-        if objective != "next-token":
+        if objective != "causal_lm":
             raise ValueError(f"running text has no {objective} form")
         return Laid(question.ids, question.labels, fresh=question.fresh)
     if isinstance(question, Marked):
@@ -95,7 +95,7 @@ def lay_out(question: Question, objective: Objective, specials: Specials) -> Lai
         written = question.labels[question.labels != IGNORE]
         return Laid(question.ids, written, _shifted(written, specials.end), group=question.group)
     prompt, answer = question.prompt, question.answer
-    if objective == "next-token":
+    if objective == "causal_lm":
         inputs = np.concatenate([prompt, answer[:-1]])
         labels = np.full(len(inputs), IGNORE, np.int64)
         labels[len(prompt) - 1 :] = answer

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from zoo.interface.errors import DataError
+from zoo.spec.errors import DataError
 
 PIECE = 1 << 20
 HEADER = 1 << 26

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from zoo.data.module import BEYOND, SPLITS, Split, TaskData
+from zoo.data.module import LENGTH_GENERALIZATION, SPLITS, Split, TaskData
 from zoo.data.questions import IGNORE, Continuation, Question
 
 LOOK = 2_000
@@ -29,7 +29,7 @@ def split_stats(data: TaskData) -> list[dict[str, Any]]:
     """
     left_out, majority = data.left_out(), data.majority()
     rows = []
-    for split in (*SPLITS, BEYOND):
+    for split in (*SPLITS, LENGTH_GENERALIZATION):
         if data.has(split):
             row = _questions(data, split) if _asks(data) else _classes(data, split)
             row |= {"majority": None if majority is None else round(majority, 4), "left_out": left_out}

@@ -2,11 +2,11 @@
 them.
 
 A piece has at most `seq_len` tokens of one document. Its ids are the token before each of its tokens, the end symbol
-at a document's beginning, so that every token of a text is predicted once. In training under next-token the effective
+at a document's beginning, so that every token of a text is predicted once. In training under causal_lm the effective
 batch has `rows` rows: sample k of the run goes to row k % rows; the rows begin at places spread evenly over the corpus
 and shifted by the seed, and each goes on from there, round and round. In evaluation whole documents go to rows.
 
-Under fill-in and seq2seq an example is a word of the corpus, drawn uniformly, and what precedes it in its document.
+Under infilling and seq2seq an example is a word of the corpus, drawn uniformly, and what precedes it in its document.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from zoo.data.paths import cache_dir
 from zoo.data.progress import progress
 from zoo.data.questions import IGNORE, Continuation, Piece, Question, Specials
 from zoo.data.tokens import Tokenizer, tokenizer
-from zoo.interface.errors import DataError, MissingFiles, did_you_mean
+from zoo.spec.errors import DataError, MissingFiles, did_you_mean
 
 AUTO = "auto"
 CORPORA: dict[str, tuple[str, ...]] = {
@@ -277,14 +277,14 @@ class LanguageData(CachedData):
     def words(self, split: Split) -> Words:
         """Words of a split and what precedes them, as the objective has room for."""
         slots, objective = self.options.slots, self.objective
-        room = self.options.seq_len - (slots if objective == "fill-in" else 0)
+        room = self.options.seq_len - (slots if objective == "infilling" else 0)
         text = self.running(split)
         key = (corpus.READER, split, self.seed) if split == "train" else (corpus.READER, split, self.options.data_seed)
         n = len(text) if split == "train" else self.options.val_size or VAL_WORDS
         return Words(text, n, room, slots - 1, self.specials.end, key)
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
-        if self.objective in ("fill-in", "seq2seq"):
+        if self.objective in ("infilling", "seq2seq"):
             return range(start + rank, stop, world)  # type: ignore[return-value]  # a sampler is what has len and iter
         return RowOrder(len(self.pieces("train")), self.rows, self.seed, start, stop, rank, world)
 

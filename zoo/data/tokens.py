@@ -1,7 +1,7 @@
 """Text as token ids.
 
 A tokeniser's own ids are shifted by one, because 0 pads in every task here; behind them come two that stand for
-nothing in a text: the end symbol, which also begins a document, and the slot of the objective fill-in. Bytes: 0 pads,
+nothing in a text: the end symbol, which also begins a document, and the slot of the objective infilling. Bytes: 0 pads,
 byte b is b + 1, 257 ends, 258 is a slot.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from zoo.data.cache import sha256
-from zoo.interface.errors import ConfigError, DataError
+from zoo.spec.errors import ConfigError, DataError
 
 BYTES = "bytes"
 SPECIALS = 3

@@ -2,9 +2,9 @@
 
 from zoo.nn.depthwise import DepthwiseConv
 from zoo.nn.dropout import TiedDropout
-from zoo.nn.marks import Mark, mark, marked_parameters
 from zoo.nn.masks import last_real
 from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, at_least_float32, make_norm
+from zoo.nn.parameters import ParamOptions, param_options, parameters_with_options
 from zoo.nn.relative import Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl
 from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, ResidualStack
 from zoo.nn.transformer import block_around, projections, xavier
@@ -16,8 +16,8 @@ __all__ = [
     "Block",
     "DepthwiseConv",
     "LayerNorm",
-    "Mark",
     "Mixer",
+    "ParamOptions",
     "Places",
     "RMSNorm",
     "RelativeAttention",
@@ -29,8 +29,8 @@ __all__ = [
     "initialise_as_transformer_xl",
     "last_real",
     "make_norm",
-    "mark",
-    "marked_parameters",
+    "param_options",
+    "parameters_with_options",
     "projections",
     "xavier",
 ]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.interface.backbone import Output, State
-from zoo.interface.state import check_state
+from zoo.nn.backbone import Output, State
+from zoo.nn.state import check_state
 
 
 class Mixer(nn.Module):

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from torch import nn
 
-from zoo.interface.checks import BlockConfig
 from zoo.nn.norms import LayerNorm
 from zoo.nn.stack import MLP, Block, Mixer
+from zoo.spec.constraints import BlockConfig
 
 
 def xavier(*linears: nn.Linear, gain: float = 1.0) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.interface.errors import ConfigError
 from zoo.ops.backend import choose
 from zoo.ops.positions import alibi_lags, alibi_symmetric, rope, rope_tables, rotate
+from zoo.spec.errors import ConfigError
 
 FORMS = {"attention": lambda device: ("torch", "reference")}
 """Forms of the op on any device, best first; for `choose` and `zoo doctor`."""

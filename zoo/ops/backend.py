@@ -16,7 +16,7 @@ from contextvars import ContextVar
 import torch
 
 import zoo.ops
-from zoo.interface.errors import ConfigError
+from zoo.spec.errors import ConfigError
 
 BACKENDS = ("auto", "reference", "torch", "triton")
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.interface.errors import ConfigError
+from zoo.spec.errors import ConfigError
 
 RopeLayout = Literal["half-split", "interleaved"]
 

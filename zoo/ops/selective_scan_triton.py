@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from zoo.interface.errors import ZooError
+from zoo.spec.errors import ZooError
 
 TILE_ELEMENTS = 4096
 """Elements (T, BD, BN) of a tile: 32 registers per thread and tensor with four warps."""

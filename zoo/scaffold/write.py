@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from string import Template
 from typing import Literal
 
-from zoo.interface.architecture import NAME
-from zoo.interface.errors import UserError
-from zoo.interface.registry import Registry, own_version, registry
+from zoo.spec.architecture import NAME
+from zoo.spec.errors import UserError
+from zoo.spec.registry import Registry, own_version, registry
 
 Kind = Literal["arch", "task"]
 SUFFIX = ".tmpl"

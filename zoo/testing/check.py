@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.interface.architecture import Capabilities
-from zoo.interface.state import describe, leaves
+from zoo.nn.state import describe, leaves
+from zoo.spec.architecture import Capabilities
 
 if TYPE_CHECKING:
     from zoo.testing.subject import Subject

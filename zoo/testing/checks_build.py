@@ -12,9 +12,9 @@ from dataclasses import fields
 
 import torch
 
-from zoo.interface.architecture import Preset, Reported
-from zoo.interface.errors import did_you_mean
-from zoo.interface.state import leaves
+from zoo.nn.state import leaves
+from zoo.spec.architecture import Preset, Reported
+from zoo.spec.errors import did_you_mean
 from zoo.testing.check import Check, check, require_finite, require_same, require_same_state
 from zoo.testing.subject import Subject, cast, noise_like, positions
 
@@ -69,7 +69,7 @@ def builds_from_defaults(subject: Subject) -> None:
     """The default configuration builds in every mode, and the backbone has its shape."""
     for mode in subject.modes:
         backbone = subject.build(mode)
-        assert backbone.shape.mode == mode, f"shape.mode is {backbone.shape.mode!r}, built as {mode!r}"
+        assert backbone.dims.mode == mode, f"dims.mode is {backbone.dims.mode!r}, built as {mode!r}"
         assert any(True for _ in backbone.parameters()), f"{mode}: no parameters"
 
 
@@ -110,7 +110,7 @@ def length_contract(subject: Subject) -> None:
     kind = subject.capabilities.length
     for mode in subject.modes:
         backbone = subject.build(mode, max_len=48)
-        limit = backbone.shape.max_len
+        limit = backbone.dims.max_len
         for length in (1, 2, 3, 5, 13, 31, limit - 1, limit):
             require_finite(backbone(subject.input(backbone, length)).hidden, f"{mode}, length {length}")
         beyond = subject.input(backbone, limit + 5)
@@ -196,7 +196,7 @@ def every_parameter_gets_a_gradient(subject: Subject) -> None:
     for mode in subject.modes:
         backbone = subject.probe(mode).train()
         # whole segments where there are any: what works on rows that leave a full memory is reached only then
-        length = 3 * (backbone.shape.max_len - 1) if subject.capabilities.segment else 60
+        length = 3 * (backbone.dims.max_len - 1) if subject.capabilities.segment else 60
         subject.loss(backbone, subject.input(backbone, length, batch=3)).backward()
         for name, parameter in backbone.named_parameters():
             if parameter.requires_grad:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.interface.backbone import Backbone
-from zoo.interface.state import leaves
+from zoo.nn.backbone import Backbone
+from zoo.nn.state import leaves
 from zoo.testing.check import LEAK, SAME, Check, check, require_finite, require_same, require_same_state
 from zoo.testing.subject import Subject, noise_like, positions, ragged
 
@@ -263,7 +263,7 @@ class Answering(nn.Module):
 
     def __init__(self, backbone: Backbone, symbols: int) -> None:
         super().__init__()
-        d_model = backbone.shape.d_model
+        d_model = backbone.dims.d_model
         self.source, self.target = nn.Embedding(symbols, d_model), nn.Embedding(symbols + 1, d_model)
         self.backbone, self.head = backbone, nn.Linear(d_model, symbols)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from zoo.interface.backbone import Backbone, Output, State
-from zoo.interface.state import batch_size, describe, elements, leaves, select_rows
+from zoo.nn.backbone import Backbone, Output, State
+from zoo.nn.state import batch_size, describe, elements, leaves, select_rows
 from zoo.testing.check import AGREE, SAME, Check, NotDeclared, require_same, require_same_state
 from zoo.testing.checks_decode import examples, memory_of, seq2seq
 from zoo.testing.checks_state import PIECES, require_refused

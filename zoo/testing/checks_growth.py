@@ -14,9 +14,9 @@ import time
 import torch
 from torch import Tensor
 
-from zoo.experiment.segments import SegmentPlan, drive
-from zoo.interface.architecture import Mode
-from zoo.interface.backbone import Backbone
+from zoo.model.segments import SegmentPlan, drive
+from zoo.nn.backbone import Backbone
+from zoo.spec.architecture import Mode
 from zoo.testing.check import Check, check
 from zoo.testing.subject import Subject, ragged
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from zoo.experiment.segments import SegmentPlan, drive
-from zoo.interface.backbone import Backbone
+from zoo.model.segments import SegmentPlan, drive
+from zoo.nn.backbone import Backbone
 from zoo.testing.check import Check, check, require_same
 from zoo.testing.subject import Subject, ragged
 
@@ -24,7 +24,7 @@ class Classifier(nn.Module):
 
     def __init__(self, subject: Subject, backbone: Backbone) -> None:
         super().__init__()
-        d_model = backbone.shape.d_model
+        d_model = backbone.dims.d_model
         self.embedding = nn.Embedding(4, d_model)
         external = subject.capabilities.positions == "external"
         self.register_buffer("positions", sinusoids(LENGTH, d_model) if external else torch.zeros(LENGTH, d_model))
@@ -180,7 +180,7 @@ def use_all(subject: Subject, backbone: Backbone, x: Tensor, mask: Tensor) -> Te
     """Every form that the backbone has: masked and plain calls, carried state, steps; hidden vectors side by side."""
     first = backbone(x, mask=mask)
     hidden = [first.hidden[0], backbone(x).hidden[0]]
-    if backbone.shape.mode in subject.state_modes:
+    if backbone.dims.mode in subject.state_modes:
         hidden.append(backbone(x, mask=mask, state=first.state).hidden[0])
         fresh = backbone.init_state(2, device=x.device, dtype=x.dtype)
         hidden.append(backbone(x, state=fresh).hidden[0])

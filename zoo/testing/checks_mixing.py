@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.interface.backbone import Backbone, State
-from zoo.interface.state import leaves, map_state, select_rows
+from zoo.nn.backbone import Backbone, State
+from zoo.nn.state import leaves, map_state, select_rows
 from zoo.testing.check import LEAK, SAME, Check, check, has_state, require_same, require_same_state
 from zoo.testing.subject import Subject, noise_like, positions
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.interface.backbone import Backbone, Output, State
-from zoo.interface.state import select_rows
+from zoo.nn.backbone import Backbone, Output, State
+from zoo.nn.state import select_rows
 from zoo.testing.check import SAME, Check, check, has_state, require_finite, require_same
 from zoo.testing.subject import Subject, noise_like, positions, ragged
 

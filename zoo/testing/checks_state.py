@@ -6,8 +6,8 @@ from typing import get_args
 
 import torch
 
-from zoo.experiment.segments import Replay, SegmentPlan, drive
-from zoo.interface.state import batch_size, compatible, describe, elements, leaves, select_rows
+from zoo.model.segments import Replay, SegmentPlan, drive
+from zoo.nn.state import batch_size, compatible, describe, elements, leaves, select_rows
 from zoo.testing.check import AGREE, SAME, Check, check, has_state, require_finite, require_same, require_same_state
 from zoo.testing.subject import Subject, noise_like, ragged
 
@@ -96,8 +96,8 @@ def state_of_another_architecture_is_refused(subject: Subject) -> None:
     """A state of another form is a ValueError, and one of another depth or width where that shows in its shape."""
     for mode in subject.state_modes:
         backbone = subject.build(mode)
-        deeper = subject.build(mode, n_layers=backbone.shape.n_layers + 1)
-        wider = subject.build(mode, d_model=4 * backbone.shape.d_model)
+        deeper = subject.build(mode, n_layers=backbone.dims.n_layers + 1)
+        wider = subject.build(mode, d_model=4 * backbone.dims.d_model)
         x = subject.input(backbone, 7, batch=2)
         strangers = {
             "a form that is never carried": {"stranger": [torch.zeros(2, 3, dtype=x.dtype)]},
@@ -204,7 +204,9 @@ def replay_equals_plain(subject: Subject) -> None:
             leaf = x.clone().requires_grad_()
             torch.manual_seed(1)
             loss = x.new_zeros(())
-            for i, segment in enumerate(drive(backbone, leaf, mask, None, SegmentPlan(16, replay=replay))):
+            for i, segment in enumerate(
+                drive(backbone, leaf, mask, None, SegmentPlan(16, activation_checkpointing=replay))
+            ):
                 real = 1 if segment.mask is None else segment.mask.unsqueeze(-1)
                 loss = loss + (segment.hidden * noise_like(segment.hidden, i) * real).sum() + sum(segment.aux.values())
             named = [("x", leaf), *((n, p) for n, p in backbone.named_parameters() if p.requires_grad)]

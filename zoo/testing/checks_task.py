@@ -18,10 +18,10 @@ import numpy as np
 from zoo.data.module import SPLITS, Totals, collate
 from zoo.data.prepare import compose_options
 from zoo.data.questions import IGNORE, Continuation, Marked, Piece
-from zoo.experiment.config import SECTIONS
-from zoo.interface import record as records
-from zoo.interface.errors import did_you_mean
-from zoo.interface.task import PROTOCOLS
+from zoo.run.compose import SECTIONS
+from zoo.spec import record as records
+from zoo.spec.errors import did_you_mean
+from zoo.spec.task import PROTOCOLS
 from zoo.testing.check import NotDeclared
 from zoo.testing.checks_build import require_torch_free
 from zoo.testing.task_subject import LOOK, TaskSubject, digests, question_faults, telling
@@ -88,7 +88,7 @@ def examples_fit_the_task(subject: TaskSubject) -> None:
         for i, (inputs, label) in enumerate(rows):  # type: ignore[misc]
             array = np.asarray(inputs)
             where = f"{split} example {i}"
-            assert array.ndim == (2 if task.kind == "matching" else 1), f"{where}: {array.ndim} dimensions"
+            assert array.ndim == (2 if task.kind == "pair_classification" else 1), f"{where}: {array.ndim} dimensions"
             assert 1 <= array.shape[-1] <= subject.longest, (
                 f"{where}: {array.shape[-1]} tokens, the longest is {subject.longest}"
             )
@@ -172,7 +172,7 @@ def batches_are_padded_on_the_right(subject: TaskSubject) -> None:
         return
     batch = collate(rows)  # type: ignore[arg-type]
     assert batch.inputs.shape[0] == batch.labels.shape[0] == len(rows), "a batch lost examples"
-    if subject.task.kind == "matching":
+    if subject.task.kind == "pair_classification":
         return
     lengths = [np.asarray(row[0]).shape[-1] for row in rows]
     found = [batch.inputs.shape[1]] * len(rows) if batch.mask is None else batch.mask.sum(1).tolist()

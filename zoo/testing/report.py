@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from zoo.interface.architecture import Architecture
-from zoo.interface.registry import registry
+from zoo.spec.architecture import Architecture
+from zoo.spec.registry import registry
 from zoo.testing.check import Check, NotDeclared
 from zoo.testing.checks import CHECKS
 from zoo.testing.checks_task import TASK_CHECKS, TaskCheck
 from zoo.testing.subject import Subject
 from zoo.testing.task_subject import TaskSubject
 
-Outcome = Literal["passed", "not_declared", "failed"]
+Status = Literal["passed", "not_declared", "failed"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Result:
     """One check: why it failed or was not declared, or what it had to do differently."""
 
     check: str
-    outcome: Outcome
+    status: Status
     reason: str = ""
     seconds: float = 0.0
 
@@ -35,8 +35,8 @@ class Report:
     name: str
     results: list[Result] = field(default_factory=list)
 
-    def count(self, outcome: Outcome) -> int:
-        return sum(r.outcome == outcome for r in self.results)
+    def count(self, status: Status) -> int:
+        return sum(r.status == status for r in self.results)
 
     @property
     def ok(self) -> bool:
@@ -56,35 +56,35 @@ class Report:
 
     def to_text(self) -> str:
         """The summary, then each failed check with its reason."""
-        failed = [f"  {r.check}: {r.reason}" for r in self.results if r.outcome == "failed"]
+        failed = [f"  {r.check}: {r.reason}" for r in self.results if r.status == "failed"]
         return "\n".join([self.summary(), *failed])
 
     def to_json(self) -> dict[str, Any]:
-        """Counts, and every check with its outcome and reason."""
+        """Counts, and every check with its status and reason."""
         return {
             "name": self.name,
             "passed": self.count("passed"),
             "not_declared": self.count("not_declared"),
             "failed": self.count("failed"),
-            "details": [{"check": r.check, "outcome": r.outcome, "reason": r.reason} for r in self.results],
+            "details": [{"check": r.check, "status": r.status, "reason": r.reason} for r in self.results],
         }
 
 
 def run_check(check: Check | TaskCheck, subject: Any) -> Result:
-    """One check; whatever it raises is its outcome."""
+    """One check; whatever it raises is its status."""
     subject.notes.clear()
     start = time.perf_counter()
-    outcome: Outcome = "passed"
+    status: Status = "passed"
     try:
         check(subject)
         reason = "; ".join(subject.notes)
     except NotDeclared as declared:
-        outcome, reason = "not_declared", str(declared)
+        status, reason = "not_declared", str(declared)
     except AssertionError as error:
-        outcome, reason = "failed", " ".join(str(error).split()) or "an assertion without a message"
+        status, reason = "failed", " ".join(str(error).split()) or "an assertion without a message"
     except Exception as error:  # any error of a plugin's code is that plugin's failure, and the next check's turn
-        outcome, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return Result(check.name, outcome, reason, time.perf_counter() - start)
+        status, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return Result(check.name, status, reason, time.perf_counter() - start)
 
 
 def run_checks(

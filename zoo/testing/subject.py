@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.interface.architecture import Architecture, Capabilities, Mode, Shape
-from zoo.interface.backbone import Backbone, Output, State
-from zoo.interface.errors import ConfigError
-from zoo.interface.registry import registry
+from zoo.nn.backbone import Backbone, Output, State
+from zoo.spec.architecture import Architecture, Capabilities, Mode, ModelDims
+from zoo.spec.errors import ConfigError
+from zoo.spec.registry import registry
 from zoo.testing.check import NotDeclared
 
 
@@ -67,21 +67,21 @@ class Subject:
             setattr(config, key, value)
         return config
 
-    def shape(self, mode: Mode, *, d_model: int = 8, n_layers: int = 2, max_len: int = 64) -> Shape:
-        """The wanted shape, or the nearest larger one that the configuration accepts (noted)."""
+    def dims(self, mode: Mode, *, d_model: int = 8, n_layers: int = 2, max_len: int = 64) -> ModelDims:
+        """The wanted dims, or the nearest larger one that the configuration accepts (noted)."""
         first: ConfigError | None = None
         for length in (max_len, *(max_len * 2**k for k in range(1, 6))):
             for width in range(d_model, 8 * d_model + 1):
-                shape = Shape(d_model=width, n_layers=n_layers, mode=mode, max_len=length)
+                dims = ModelDims(d_model=width, n_layers=n_layers, mode=mode, max_len=length)
                 try:
-                    self.architecture.check(self.config(), shape)
+                    self.architecture.check(self.config(), dims)
                 except ConfigError as error:
                     first = first or error
                     continue
                 if first is not None:
                     note = f"d_model {width}, max_len {length} in place of {d_model}, {max_len} ({first})"
                     self.notes += [note] if note not in self.notes else []
-                return shape
+                return dims
         assert first is not None
         raise first
 
@@ -100,9 +100,9 @@ class Subject:
 
         jitter  add noise to every parameter, so that no zero of the initialisation hides a fault behind it
         """
-        shape = self.shape(mode, d_model=d_model, n_layers=n_layers, max_len=max_len)
+        dims = self.dims(mode, d_model=d_model, n_layers=n_layers, max_len=max_len)
         torch.manual_seed(seed)
-        backbone = self.architecture.build(self.config(), shape)
+        backbone = self.architecture.build(self.config(), dims)
         if jitter:
             generator = torch.Generator().manual_seed(seed + 1)
             with torch.no_grad():
@@ -113,7 +113,7 @@ class Subject:
 
     def copy(self, backbone: Backbone) -> Backbone:
         """The same weights in a backbone that has not been called yet, so that no table is left from another call."""
-        fresh = self.architecture.build(self.config(), backbone.shape)
+        fresh = self.architecture.build(self.config(), backbone.dims)
         fresh.load_state_dict(backbone.state_dict())
         return cast(fresh, real_dtype(backbone)).eval()
 
@@ -124,7 +124,7 @@ class Subject:
     def input(self, backbone: Backbone, length: int, *, batch: int = 2, seed: int = 0, scale: float = 1.0) -> Tensor:
         """x (B, L, D) in the dtype of the backbone's parameters."""
         generator = torch.Generator().manual_seed(1000 + seed)
-        x = scale * torch.randn(batch, length, backbone.shape.d_model, dtype=torch.float64, generator=generator)
+        x = scale * torch.randn(batch, length, backbone.dims.d_model, dtype=torch.float64, generator=generator)
         return x.to(real_dtype(backbone))
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class Subject:
         self, backbone: Backbone, x: Tensor, mask: Tensor | None = None, state: State = None, pieces: int = 3
     ) -> list[Output]:
         """One call, or, where the mode carries a state, `pieces` calls that hand it on."""
-        if backbone.shape.mode not in self.state_modes or x.shape[1] < pieces:
+        if backbone.dims.mode not in self.state_modes or x.shape[1] < pieces:
             return [backbone(x, mask=mask, state=state)]
         outputs = []
         for start, stop in bounds(x.shape[1], pieces):
@@ -193,6 +193,6 @@ def positions(backbone: Backbone, out_len: int, seq_len: int) -> list[int] | Non
     """Which input position each hidden vector stands for; None for latents, which stand for none."""
     if out_len == seq_len and not backbone.returns_latents:
         return list(range(seq_len))
-    if backbone.shape.mode == "causal":
+    if backbone.dims.mode == "causal":
         return list(range(seq_len - out_len, seq_len))
     return None

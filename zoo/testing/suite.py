@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from zoo.interface.registry import registry
+from zoo.spec.registry import registry
 from zoo.testing.check import Check, NotDeclared
 from zoo.testing.checks import CHECKS
 from zoo.testing.checks_task import TASK_CHECKS, TaskCheck

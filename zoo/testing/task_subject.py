@@ -9,13 +9,13 @@ from functools import cached_property
 
 import numpy as np
 
-from zoo.data.module import BEYOND, SPLITS, Example, Split, TaskData
+from zoo.data.module import LENGTH_GENERALIZATION, SPLITS, Example, Split, TaskData
 from zoo.data.prepare import open_task
 from zoo.data.questions import IGNORE, Continuation, Marked, Piece, Question
-from zoo.interface.architecture import Objective
-from zoo.interface.errors import DataError
-from zoo.interface.registry import Entry
-from zoo.interface.task import Task
+from zoo.spec.architecture import Objective
+from zoo.spec.errors import DataError
+from zoo.spec.registry import Entry
+from zoo.spec.task import Task
 from zoo.testing.check import NotDeclared
 
 LOOK = 256
@@ -46,7 +46,7 @@ class TaskSubject:
     @property
     def classes(self) -> bool:
         """Whether its answers are classes; else they are tokens."""
-        return self.task.kind in ("classification", "matching")
+        return self.task.kind in ("classification", "pair_classification")
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -88,8 +88,8 @@ class TaskSubject:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """Those of every task, and "beyond" where there is one."""
-        return (*SPLITS, BEYOND) if self.data.has(BEYOND) else SPLITS
+        """Those of every task, and "length_generalization" where there is one."""
+        return (*SPLITS, LENGTH_GENERALIZATION) if self.data.has(LENGTH_GENERALIZATION) else SPLITS
 
     def examples(self, split: Split, limit: int = LOOK, data: TaskData | None = None) -> list[Example]:
         """The first examples of a split."""
@@ -122,8 +122,8 @@ def question_faults(question: Question, objective: Objective, vocab_size: int, l
     """What is wrong with a question: ids and answers within the vocabulary, lengths within the task's."""
     if isinstance(question, Continuation):
         read, told = question.prompt, question.answer
-        room = longest - {"fill-in": slots, "next-token": len(told) - 1}.get(objective, 0)
-        if objective != "next-token" and len(told) + 1 > slots:
+        room = longest - {"infilling": slots, "causal_lm": len(told) - 1}.get(objective, 0)
+        if objective != "causal_lm" and len(told) + 1 > slots:
             return [f"an answer of {len(told)} tokens and its end symbol for {slots} slots"]
     else:
         read, room = question.ids, longest

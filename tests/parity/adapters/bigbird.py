@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape, bert_layer
+from zoo import ModelDims, bert_layer
 from zoo.nn import Block
 from zoo_bigbird.backbone import BigBirdAttention, BigBirdBackbone, bigbird_block
 from zoo_bigbird.config import BigBirdConfig
@@ -209,7 +209,9 @@ def model(case: Case) -> dict[str, Tensor]:
     )
     x, mask = extended(case, x)
     mode = "causal" if config["causal"] else "bidirectional"
-    backbone = BigBirdBackbone(ours, Shape(d_model=config["d_model"], n_layers=n_layers, mode=mode, max_len=x.shape[1]))
+    backbone = BigBirdBackbone(
+        ours, ModelDims(d_model=config["d_model"], n_layers=n_layers, mode=mode, max_len=x.shape[1])
+    )
     weights: dict[str, Tensor] = {}
     for n, block in enumerate(backbone.stack.blocks):
         assert isinstance(block, Block)

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from tests.parity.adapters.transformer_xl import layer_parameters as txl_parameters
 from tests.parity.adapters.transformer_xl import set_eps
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo.nn import RelativeLayer
 from zoo.ops.relative import distances, visible_keys
 from zoo_compressive.backbone import CompressiveBackbone, LearnedDistanceAttention
@@ -231,8 +231,8 @@ def run_stack(case: Case) -> Result:
         final_norm=c.get("final_norm", False),
         clamp_len=c["clamp_len"] if c.get("clamp_len", -1) > 0 else None,
     )
-    shape = Shape(d_model=D, n_layers=N, mode="causal", max_len=max(c["segment_lengths"]))
-    backbone = CompressiveBackbone(config, shape).to(case.dtype)
+    dims = ModelDims(d_model=D, n_layers=N, mode="causal", max_len=max(c["segment_lengths"]))
+    backbone = CompressiveBackbone(config, dims).to(case.dtype)
     set_eps(backbone, case)
     ours = {f"norm.{name}": p[f"norm.{name}"] for name in ("weight", "bias")} if config.final_norm else {}
     if not learned:

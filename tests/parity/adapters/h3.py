@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo.ops.backend import use_backend
 from zoo_h3.backbone import H3Backbone, H3Mixer
 from zoo_h3.config import CHOICES, H3Config
@@ -146,8 +146,8 @@ def run_stack(case: Case) -> Result:
     """Embedding, blocks, final norm, the embedding as the head."""
     p, c = case.params, case.config
     E, tokens = p["backbone.embeddings.word_embeddings.weight"], case.inputs["tokens"]
-    shape = Shape(d_model=E.shape[1], n_layers=c["n_layer"], mode="causal", max_len=tokens.shape[1])
-    model = H3Backbone(our_config(case), shape).double().eval()
+    dims = ModelDims(d_model=E.shape[1], n_layers=c["n_layer"], mode="causal", max_len=tokens.shape[1])
+    model = H3Backbone(our_config(case), dims).double().eval()
     for norm in (m for m in model.modules() if isinstance(m, nn.LayerNorm)):
         norm.eps = c["layer_norm_eps"]
     named = {"stack.final_norm.weight": p["backbone.ln_f.weight"], "stack.final_norm.bias": p["backbone.ln_f.bias"]}

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo_hyena.backbone import HyenaBackbone, HyenaFilter, HyenaMixer
 from zoo_hyena.config import HyenaConfig
 from zoo_hyena.op import decay_rates, features, long_conv, times
@@ -137,8 +137,8 @@ def run_lm(case: Case) -> Result:
     """Embedding, blocks, final norm; logits by the tied embedding, or by a head where the file has one."""
     c, p, tokens = case.config, case.params, case.inputs["tokens"]
     E = p["backbone.embeddings.word_embeddings.weight"]
-    shape = Shape(d_model=E.shape[1], n_layers=c["n_layer"], mode="causal", max_len=longest(case))
-    backbone: nn.Module = HyenaBackbone(config_of(case), shape).to(case.dtype)
+    dims = ModelDims(d_model=E.shape[1], n_layers=c["n_layer"], mode="causal", max_len=longest(case))
+    backbone: nn.Module = HyenaBackbone(config_of(case), dims).to(case.dtype)
     named: dict[str, Any] = {
         "stack.final_norm.weight": p["backbone.ln_f.weight"],
         "stack.final_norm.bias": p["backbone.ln_f.bias"],

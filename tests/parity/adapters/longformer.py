@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo.nn import Block
 from zoo_longformer.backbone import LongformerAttention, LongformerBackbone, longformer_block
 from zoo_longformer.config import LongformerConfig
@@ -240,8 +240,8 @@ def model(case: Case) -> dict[str, Tensor]:
         prenorm=False,
     )
     mode = "causal" if config["causal"] else "bidirectional"
-    shape = Shape(d_model=config["d_model"], n_layers=len(windows), mode=mode, max_len=config["length"])
-    backbone = LongformerBackbone(ours, shape)
+    dims = ModelDims(d_model=config["d_model"], n_layers=len(windows), mode=mode, max_len=config["length"])
+    backbone = LongformerBackbone(ours, dims)
     for block in backbone.stack.blocks:
         assert isinstance(block, Block)
         place_globals(block.mixer, *globals_of(case))

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo.ops.blocked import blocked_attention
 from zoo.ops.positions import t5_buckets
 from zoo_longt5.backbone import Encoder, LongT5Backbone
@@ -51,8 +51,8 @@ def config_of(case: Case) -> LongT5Config:
     )
 
 
-def shape_of(case: Case, n_layers: int, mode: Any) -> Shape:
-    return Shape(d_model=case.config["d_model"], n_layers=n_layers, mode=mode, max_len=case.config["length"])
+def shape_of(case: Case, n_layers: int, mode: Any) -> ModelDims:
+    return ModelDims(d_model=case.config["d_model"], n_layers=n_layers, mode=mode, max_len=case.config["length"])
 
 
 def at_real(case: Case, ours: Tensor, name: str) -> Tensor:
@@ -93,9 +93,9 @@ def run_local(case: Case) -> Result:
 class OneLayer(nn.Module):
     """One layer of an encoder with the encoder's biases, without its last norm."""
 
-    def __init__(self, config: LongT5Config, shape: Shape) -> None:
+    def __init__(self, config: LongT5Config, dims: ModelDims) -> None:
         super().__init__()
-        self.encoder = Encoder(config, shape)
+        self.encoder = Encoder(config, dims)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.encoder.layers[0](x, mask, *self.encoder.biases(x.shape[1]))
@@ -137,9 +137,9 @@ class EncodeDecode(nn.Module):
 def run_stack(case: Case) -> Result:
     c, p, i = case.config, case.params, case.inputs
     config, two = config_of(case), "decoder_input_ids" in i
-    shape = shape_of(case, c["num_layers"], "seq2seq" if two else "bidirectional")
-    module = EncodeDecode(LongT5Backbone(config, shape).to(case.dtype))
-    ours = {f"backbone.{w.ours}": p[w.sources[0]] for w in weights(config, shape)}
+    dims = shape_of(case, c["num_layers"], "seq2seq" if two else "bidirectional")
+    module = EncodeDecode(LongT5Backbone(config, dims).to(case.dtype))
+    ours = {f"backbone.{w.ours}": p[w.sources[0]] for w in weights(config, dims)}
     x, y = p["shared.weight"][i["input_ids"]], p["shared.weight"][i["decoder_input_ids"]] if two else None
     mask = i.get("key_mask")
     memory, hidden = functional_call(module, ours, (x, mask, y), strict=True)

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo.ops.conv import causal_conv1d
 from zoo.ops.selective_scan import selective_scan
 from zoo_mamba.backbone import MambaBackbone, MambaMixer, a_log, dt_bias
@@ -214,8 +214,8 @@ def language_model(case: Case) -> Result:
         case, first, norm="rms" if c["rms_norm"] else "layer", norm_eps=c.get("norm_eps", c.get("norm_epsilon", 1e-5))
     )
     ids = case.inputs["ids"]
-    shape = Shape(d_model=d_model, n_layers=n_layers, mode="causal", max_len=ids.shape[1])
-    backbone = MambaBackbone(config, shape).to(case.dtype)
+    dims = ModelDims(d_model=d_model, n_layers=n_layers, mode="causal", max_len=ids.shape[1])
+    backbone = MambaBackbone(config, dims).to(case.dtype)
     unmapped = set(ours) ^ set(dict(backbone.named_parameters()))
     if unmapped:
         raise Unmapped(f"parameters {sorted(unmapped)}")

@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 import zoo_mega.op
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo.nn import BatchNorm
 from zoo_mega.backbone import MegaBackbone, MovingAverage, build_block
 from zoo_mega.config import MegaConfig
@@ -92,7 +92,7 @@ def block(p: dict[str, Tensor], prefix: str, directions: int) -> dict[str, Tenso
 # -- configuration -----------------------------------------------------------------------------------------------------
 
 
-def our_config(case: Case) -> tuple[MegaConfig, Shape]:
+def our_config(case: Case) -> tuple[MegaConfig, ModelDims]:
     c = case.config
     bidirectional = c["bidirectional"]
     if c["activation"] != "silu":
@@ -114,15 +114,15 @@ def our_config(case: Case) -> tuple[MegaConfig, Shape]:
         norm=NORMS[c["norm_type"]],
         prenorm=c["prenorm"],
     )
-    shape = Shape(
+    dims = ModelDims(
         d_model=c["d_model"],
         n_layers=c.get("n_layers", 1),
         mode="bidirectional" if bidirectional else "causal",
         max_len=c["length"],
     )
     if config.truncation is None or bidirectional:  # a causal truncated average exists without its continuation
-        config.check(shape)
-    return config, shape
+        config.check(dims)
+    return config, dims
 
 
 def prepared(module: nn.Module, case: Case) -> nn.Module:
@@ -210,8 +210,8 @@ def stepped(module: nn.Module, parameters: dict[str, Tensor], x: Tensor, state: 
 
 def run_layer(case: Case) -> Result:
     """The gated attention with its norm and residual, or a layer with its MLP."""
-    config, shape = our_config(case)
-    module = build_block(config, shape)
+    config, dims = our_config(case)
+    module = build_block(config, dims)
     if "nffn.fc1.weight" not in case.params:
         module.mlp = module.norm2 = None
     module = prepared(module, case)
@@ -243,7 +243,7 @@ def run_layer(case: Case) -> Result:
 
 def run_encoder(case: Case) -> Result:
     """Embedding, layers and mean over the real tokens, as the reference's encoder for the Long Range Arena."""
-    config, shape = our_config(case)
+    config, dims = our_config(case)
     c, p = case.config, case.params
     if c["pooling"] != "mean":
         raise Unmapped(f"{case.name}: pooling {c['pooling']!r}")
@@ -255,7 +255,7 @@ def run_encoder(case: Case) -> Result:
         x, mask = nn.functional.pad(x, (0, 0, 0, short)), nn.functional.pad(mask, (0, short))
     else:
         x, mask = case.inputs["pixels"][..., None] * p["embed_tokens.weight"] + p["embed_tokens.bias"], None
-    backbone = MegaBackbone(config, shape)
+    backbone = MegaBackbone(config, dims)
     blocks = list(backbone.stack.blocks)
     backbone = prepared(backbone, case)
     theirs: dict[str, Tensor] = {}

@@ -11,8 +11,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
-from zoo.experiment.segments import SegmentPlan, drive
+from zoo import ModelDims
+from zoo.model.segments import SegmentPlan, drive
 from zoo_memformer.backbone import BiasedWrite, GRUWrite, MemformerBackbone
 from zoo_memformer.config import MemformerConfig
 
@@ -136,8 +136,8 @@ def backbone_of(case: Case, mode: str, n_layers: int, **more: object) -> Memform
     d_ff = next(v.shape[0] for k, v in case.params.items() if k.endswith("layers.0.2.fn.fn.net.0.weight"))
     table = next(v for k, v in case.params.items() if k.endswith(BIAS))
     config = config_of(case, write="gru", positions="port", d_ff=d_ff, **more)
-    shape = Shape(d_model=c["d_model"], n_layers=n_layers, mode=mode, max_len=64)  # type: ignore[arg-type]
-    backbone = MemformerBackbone(config, shape).to(case.dtype)
+    dims = ModelDims(d_model=c["d_model"], n_layers=n_layers, mode=mode, max_len=64)  # type: ignore[arg-type]
+    backbone = MemformerBackbone(config, dims).to(case.dtype)
     ours = backbone.get_parameter("positions.table").shape
     if ours != table.shape:
         raise Unmapped(f"relative bias {tuple(table.shape)}, ours {tuple(ours)}")
@@ -221,7 +221,7 @@ def run_decoder_loss(case: Case) -> Result:
     names = {t: o for t in p if (o := ours_of(t)) is not None}
     backbone.load_state_dict({o: p[t].detach() for t, o in names.items()}, strict=True)
     x = p["encoder.token_emb.weight"][i["src"]]
-    *_, last = drive(backbone, x, None, None, SegmentPlan(c["seg_len"], replay="mrbp"))
+    *_, last = drive(backbone, x, None, None, SegmentPlan(c["seg_len"], activation_checkpointing="mrbp"))
     target = p["decoder.net.token_emb.weight"][i["tgt"][:, :-1]]
     hidden = backbone.decode(target, memory=last.hidden).hidden
     logits = F.linear(hidden, p["decoder.net.to_logits.weight"], p["decoder.net.to_logits.bias"])

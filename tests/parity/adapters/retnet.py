@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo_retnet.backbone import MultiScaleRetention, RetNetBackbone
 from zoo_retnet.config import RetNetConfig
 from zoo_retnet.op import decay_sums, group_norm, log_decays, speeds, turn_state
@@ -81,7 +81,7 @@ class Runner:
 
     def mixer(self, form: str, denominator: str) -> MultiScaleRetention:
         config = replace(self.config, form=form, denominator=denominator)
-        config.check(Shape(d_model=self.case.config["d_model"], n_layers=1, mode="causal", max_len=4096))
+        config.check(ModelDims(d_model=self.case.config["d_model"], n_layers=1, mode="causal", max_len=4096))
         return MultiScaleRetention(config, self.case.config["d_model"], bidirectional=False).to(self.case.dtype)
 
     def forward(self, form: str, denominator: str) -> Tensor:
@@ -188,10 +188,10 @@ class Stack(Runner):
 
     def backbone(self, form: str, denominator: str) -> RetNetBackbone:
         D = self.case.config["d_model"]
-        shape = Shape(d_model=D, n_layers=self.n_layers, mode="causal", max_len=self.case.config["length"])
+        dims = ModelDims(d_model=D, n_layers=self.n_layers, mode="causal", max_len=self.case.config["length"])
         config = replace(self.config, form=form, denominator=denominator)
-        config.check(shape)
-        backbone = RetNetBackbone(config, shape).to(self.case.dtype)
+        config.check(dims)
+        backbone = RetNetBackbone(config, dims).to(self.case.dtype)
         if "alpha" in self.case.config:
             scales = {block.residual_scale for block in backbone.stack.blocks}
             if any(abs(scale - self.case.config["alpha"]) > 1e-12 for scale in scales):

@@ -14,9 +14,9 @@ from tests.parity.adapters.transformer_xl import MAP as TXL
 from tests.parity.adapters.transformer_xl import layer_parameters as txl_parameters
 from tests.parity.adapters.transformer_xl import set_eps
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
-from zoo.experiment.segments import SegmentPlan, drive
-from zoo.interface.state import detach
+from zoo import ModelDims
+from zoo.model.segments import SegmentPlan, drive
+from zoo.nn.state import detach
 from zoo_rmt.backbone import RMTBackbone
 from zoo_rmt.config import RMTConfig
 from zoo_rmt.op import published_mask
@@ -68,7 +68,9 @@ def run_mask(case: Case) -> Result:
 
 def build(case: Case, config: RMTConfig, d_model: int, n_layers: int, max_len: int) -> RMTBackbone:
     mode = "bidirectional" if config.body == "bert" else "causal"
-    backbone = RMTBackbone(config, Shape(d_model=d_model, n_layers=n_layers, mode=mode, max_len=max_len)).to(case.dtype)
+    backbone = RMTBackbone(config, ModelDims(d_model=d_model, n_layers=n_layers, mode=mode, max_len=max_len)).to(
+        case.dtype
+    )
     set_eps(backbone, case)
     return backbone
 

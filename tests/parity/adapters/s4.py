@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tests.parity.adapters.s4_kernels import KernelCase, Runner, Theirs, discretize, run_init
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo.nn import BatchNorm
 from zoo_s4.backbone import S4Backbone, S4Mixer
 from zoo_s4.config import S4Config
@@ -229,13 +229,13 @@ class Stack(Runner):
         ours.prenorm, ours.norm = config["prenorm"], config["norm"]
         if ours.norm not in ("batch", "layer"):
             raise Unmapped(f"{case.name}: norm={config['norm']!r}")
-        shape = Shape(
+        dims = ModelDims(
             d_model=case.inputs["x"].shape[2],
             n_layers=n_layers,
             mode="bidirectional" if config["bidirectional"] else "causal",
             max_len=case.inputs["x"].shape[1],
         )
-        self.backbone = S4Backbone(ours, shape).double()
+        self.backbone = S4Backbone(ours, dims).double()
         for module in list(self.backbone.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, BatchNorm):

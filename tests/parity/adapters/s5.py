@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo.nn import BatchNorm
 from zoo.ops.backend import use_backend
 from zoo.ops.hippo import hippo_legs, legs_low_rank
@@ -226,8 +226,8 @@ def run_stack(case: Case) -> Result:
         raise Unmapped(f"{case.name}: mode={c['mode']!r}")
     H = p["encoder.encoder.kernel"].shape[1]
     mode = "bidirectional" if bidirectional(case) else "causal"
-    shape = Shape(d_model=H, n_layers=c["n_layers"], mode=mode, max_len=c["L"])
-    model = Unmasked(S5Backbone(config, shape)).double()
+    dims = ModelDims(d_model=H, n_layers=c["n_layers"], mode=mode, max_len=c["L"])
+    model = Unmasked(S5Backbone(config, dims)).double()
     named = {}
     for i in range(c["n_layers"]):
         for name, value in layer_parameters(case, f"encoder.layers_{i}.").items():

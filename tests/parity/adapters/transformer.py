@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo.ops import positions as pos
 from zoo.ops.attention import (
     attention,
@@ -252,7 +252,7 @@ def language_model(case: Case) -> dict[str, Tensor]:
         raise Unmapped(f"positions {config['positions']!r} in a stack")
     backbone = TransformerBackbone(
         block_config(case, positions=config["positions"], bias="layers.0.self_attn.in_proj_bias" in params),
-        Shape(
+        ModelDims(
             d_model=config["d_model"],
             n_layers=config["n_layers"],
             mode="causal" if config["causal"] else "bidirectional",
@@ -309,7 +309,7 @@ def lra_encoder(case: Case) -> dict[str, Tensor]:
         longest = tables[0].shape[-2]
     backbone = TransformerBackbone(
         block_config(case, positions="learned" if learned else "sinusoidal", d_qkv=config["qkv_dim"], bias=False),
-        Shape(
+        ModelDims(
             d_model=config["d_model"],
             n_layers=config["n_layers"],
             mode="bidirectional",

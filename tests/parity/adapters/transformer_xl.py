@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import Shape
+from zoo import ModelDims
 from zoo.nn import LayerNorm, Places, RelativeAttention, RelativeLayer
 from zoo.ops.relative import distances, rel_shift, relative_attention, sinusoids, visible_keys
 from zoo_transformer_xl.backbone import TransformerXLBackbone
@@ -120,8 +120,8 @@ def run_stack(case: Case) -> Result:
     c, p = case.config, case.params
     tokens, E = case.inputs["tokens"], p["word_emb.emb_layers.0.weight"]
     D = E.shape[1]
-    shape = Shape(d_model=D, n_layers=c["n_layer"], mode="causal", max_len=tokens.shape[1])
-    backbone = TransformerXLBackbone(config_of(case, p, "layers.0."), shape).to(case.dtype)
+    dims = ModelDims(d_model=D, n_layers=c["n_layer"], mode="causal", max_len=tokens.shape[1])
+    backbone = TransformerXLBackbone(config_of(case, p, "layers.0."), dims).to(case.dtype)
     set_eps(backbone, case)
     ours = {"u": p["r_w_bias"], "v": p["r_r_bias"]}
     for n in range(c["n_layer"]):

@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.testing.toys.config import ToyConfig
-from zoo import Backbone, Output, Shape, State, check_state
+from zoo import Backbone, ModelDims, Output, State, check_state
 from zoo.nn import Block, LayerNorm, Mixer, ResidualStack
 
 
 class EMAMixer(Mixer):
     """h_t = a h_{t-1} + (1 - a) u_t at real tokens, h_t = h_{t-1} at pads; y = V (h * silu(G x))."""
 
-    def __init__(self, config: ToyConfig, shape: Shape) -> None:
+    def __init__(self, config: ToyConfig, dims: ModelDims) -> None:
         super().__init__()
-        d = shape.d_model
-        self.fault, self.mode = config.fault, shape.mode
+        d = dims.d_model
+        self.fault, self.mode = config.fault, dims.mode
         self.u, self.gate, self.out = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
         self.rate = nn.Parameter(torch.randn(d))
         if self.fault == "unused parameter":
@@ -84,11 +84,11 @@ class EMAMixer(Mixer):
 
 
 class EMA(Backbone):
-    def __init__(self, config: ToyConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        d = shape.d_model
+    def __init__(self, config: ToyConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        d = dims.d_model
         self.stack = ResidualStack(
-            (Block(EMAMixer(config, shape), LayerNorm(d)) for _ in range(shape.n_layers)), LayerNorm(d)
+            (Block(EMAMixer(config, dims), LayerNorm(d)) for _ in range(dims.n_layers)), LayerNorm(d)
         )
 
     def on_step(self, step: int) -> None:
@@ -119,16 +119,16 @@ class Memory(Backbone):
 
     ROWS = 8
 
-    def __init__(self, config: ToyConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        d = shape.d_model
+    def __init__(self, config: ToyConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        d = dims.d_model
         self.q, self.kv, self.out = nn.Linear(d, d), nn.Linear(d, 2 * d), nn.Linear(d, d)
         self.norm, self.final = LayerNorm(d), LayerNorm(d)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         fault, (B, L, D) = self.config.fault, x.shape
-        if self.shape.max_len < L and fault != "any length":
-            raise ValueError(f"a segment of {L} tokens, built for at most {self.shape.max_len}")
+        if self.dims.max_len < L and fault != "any length":
+            raise ValueError(f"a segment of {L} tokens, built for at most {self.dims.max_len}")
         if fault not in ("any batch", "any state"):
             check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
         valid = x.new_ones(B, L, dtype=torch.bool) if mask is None or fault == "pads are keys" else mask
@@ -156,8 +156,8 @@ class Memory(Backbone):
         return Output(self.final(x + self.out(y)), new)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        rows = torch.zeros(batch, 0, self.shape.d_model, device=device, dtype=dtype)
+        rows = torch.zeros(batch, 0, self.dims.d_model, device=device, dtype=dtype)
         return {"rows": rows, "valid": torch.zeros(batch, 0, device=device, dtype=torch.bool)}
 
     def state_size(self, seq_len: int) -> int:
-        return min(seq_len, self.ROWS) * self.shape.d_model
+        return min(seq_len, self.ROWS) * self.dims.d_model

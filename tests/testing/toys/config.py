@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo import ConfigError, Preset, Reported, Shape
+from zoo import ConfigError, ModelDims, Preset, Reported
 
 
 @dataclass
@@ -12,9 +12,9 @@ class ToyConfig:
     heads: int = 2
     """Divides d_model."""
 
-    def check(self, shape: Shape) -> None:
-        if shape.d_model % self.heads:
-            raise ConfigError("d_model", f"{shape.d_model} is not divisible by heads = {self.heads}")
+    def check(self, dims: ModelDims) -> None:
+        if dims.d_model % self.heads:
+            raise ConfigError("d_model", f"{dims.d_model} is not divisible by heads = {self.heads}")
 
 
 PRESETS = {("listops", "quick"): Preset(values={"arch.heads": 2, "optim.lr": 1e-3}, sources={"*": "ours, a toy"})}

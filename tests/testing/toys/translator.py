@@ -7,16 +7,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.testing.toys.config import ToyConfig
-from zoo import Backbone, Output, Shape, State, check_state
+from zoo import Backbone, ModelDims, Output, State, check_state
 from zoo.nn import LayerNorm
 
 
 class Translator(Backbone):
     """forward: each source token by itself. decode: h_t = h_{t-1} + U y_t asks the memory; the state is h."""
 
-    def __init__(self, config: ToyConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        d = shape.d_model
+    def __init__(self, config: ToyConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        d = dims.d_model
         self.encode, self.u, self.ask = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
         self.out, self.norm, self.final = nn.Linear(2 * d, d), LayerNorm(d), LayerNorm(d)
         if config.fault == "unused parameter":
@@ -68,7 +68,7 @@ class Translator(Backbone):
         return Output(hidden, h[:, -1])
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return torch.zeros(batch, self.shape.d_model, device=device, dtype=dtype)
+        return torch.zeros(batch, self.dims.d_model, device=device, dtype=dtype)
 
     def state_size(self, seq_len: int) -> int:
-        return self.shape.d_model + (self.config.fault == "miscounts its state")
+        return self.dims.d_model + (self.config.fault == "miscounts its state")

@@ -1,0 +1,313 @@
+"""Tasks whose answers are tokens: layouts, models, carried state, records."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from zoo import bench
+from zoo.data.module import Collate, Totals, perplexity
+from zoo.data.questions import IGNORE, Continuation, Marked, Piece, Specials, lay_out
+from zoo.model.lm import LMHeadModel
+from zoo.run.compose import Experiment, compose
+from zoo.run.execute import build, open_data
+from zoo.run.metrics import AnswerScores
+from zoo.spec.errors import ConfigError
+from zoo.spec.record import comparable, validate
+from zoo.spec.registry import registry
+
+SPECIALS = Specials(slot=7, end=6, slots=4)
+X = IGNORE
+
+
+def test_a_continuation_under_each_objective() -> None:
+    question = Continuation(np.array([1, 2, 3]), np.array([4, 5]))
+    read = lay_out(question, "causal_lm", SPECIALS)
+    assert read.inputs.tolist() == [1, 2, 3, 4]
+    assert read.labels.tolist() == [X, X, 4, 5]
+    filled = lay_out(question, "infilling", SPECIALS)
+    assert filled.inputs.tolist() == [1, 2, 3, 7, 7, 7, 7]
+    assert filled.labels.tolist() == [X, X, X, 4, 5, 6, X]
+    written = lay_out(question, "seq2seq", SPECIALS)
+    assert written.target is not None
+    assert (written.inputs.tolist(), written.target.tolist(), written.labels.tolist()) == (
+        [1, 2, 3],
+        [6, 4, 5],
+        [4, 5, 6],
+    )
+
+
+def test_the_number_of_slots_does_not_tell_the_length_of_the_answer() -> None:
+    for k in (1, 2, 3):
+        laid = lay_out(Continuation(np.array([1, 2]), np.arange(k)), "infilling", SPECIALS)
+        assert laid.inputs.tolist() == [1, 2, 7, 7, 7, 7]
+    with pytest.raises(ValueError, match="4 tokens and its end symbol for 4 slots"):
+        lay_out(Continuation(np.array([1]), np.arange(4)), "infilling", SPECIALS)
+
+
+def test_answers_in_place_are_the_same_for_causal_and_fill_in() -> None:
+    question = Marked(np.array([1, 2, 5]), np.array([X, 3, 4]), group=1)
+    for objective in ("causal_lm", "infilling"):
+        laid = lay_out(question, objective, SPECIALS)  # type: ignore[arg-type]
+        assert (laid.inputs.tolist(), laid.labels.tolist(), laid.group) == ([1, 2, 5], [X, 3, 4], 1)
+    laid = lay_out(question, "seq2seq", SPECIALS)
+    assert laid.target is not None
+    assert (laid.inputs.tolist(), laid.target.tolist(), laid.labels.tolist()) == ([1, 2, 5], [6, 3], [3, 4])
+
+
+def test_running_text_has_one_form() -> None:
+    with pytest.raises(ValueError, match="no infilling form"):
+        lay_out(Piece(np.array([1]), np.array([2])), "infilling", SPECIALS)
+
+
+def test_batches_are_padded_on_the_right_and_pads_ask_nothing() -> None:
+    batch = Collate("causal_lm", SPECIALS)(
+        [Continuation(np.array([1, 2, 3]), np.array([4])), Continuation(np.array([1]), np.array([4, 5]))]
+    )
+    assert batch.mask is not None
+    assert batch.inputs.tolist() == [[1, 2, 3], [1, 4, 0]]
+    assert batch.mask.tolist() == [[True, True, True], [True, True, False]]
+    assert batch.labels.tolist() == [[X, X, 4], [4, 5, X]]
+    batch = Collate("seq2seq", SPECIALS)(
+        [Continuation(np.array([1, 2]), np.array([4])), Continuation(np.array([1]), np.array([4, 5]))]
+    )
+    assert batch.target is not None
+    assert (batch.target.tolist(), batch.labels.tolist()) == ([[6, 4, 6], [6, 4, 5]], [[4, 6, X], [4, 5, 6]])
+
+
+def test_the_meter_counts_answers_questions_and_groups() -> None:
+    def score(split: str, t: Totals) -> dict[str, float]:
+        return {"accuracy": t.whole / t.questions, "spread": t.squares}
+
+    meter = AnswerScores("test", [{"length": 1}, {"length": 2}, {"length": 3}], score)
+    logits = torch.tensor([[0.0, 5.0], [0.0, 5.0], [5.0, 0.0], [0.0, 5.0]])
+    meter.update(logits, torch.tensor([1, 0, 0, 1]), torch.tensor([0, 0, 2, 2]), 3, torch.tensor([0, 1, 2]))
+    meter.update(logits[:0], torch.tensor([], dtype=torch.int64), torch.tensor([], dtype=torch.int64), 3, None)
+    low, high = math.log(1 + math.exp(-5)), math.log(1 + math.exp(5))
+    found = meter.take(1)
+    assert (found["accuracy"], found["n"], found["answers"]) == (0.5, 2, 4)  # the row that asks nothing does not count
+    assert found["loss"] == pytest.approx((3 * low + high) / 4, rel=1e-6)
+    assert found["spread"] == pytest.approx((low + high) ** 2 + (2 * low) ** 2, rel=1e-6)
+    assert [(g["length"], g["n"], g["accuracy"]) for g in found["groups"]] == [(1, 1, 0.0), (3, 1, 1.0)]
+    assert meter.sums.sum() == 0
+
+
+def experiment(arch: str, task: str, **overrides: Any) -> Experiment:
+    known = registry()
+    if arch == "linformer":
+        overrides["arch.k"] = 8
+    return compose(known.architecture(arch), known.task(task), protocol="smoke", overrides=overrides)
+
+
+@pytest.mark.usefixtures("toys")
+def test_who_is_asked_how() -> None:
+    assert experiment("mamba", "toyrecall").objective == "causal_lm"
+    assert experiment("transformer", "toyrecall").objective == "causal_lm"
+    assert experiment("linformer", "toyrecall").objective == "infilling"
+    assert experiment("longt5", "toyrecall").objective == "seq2seq"
+    assert experiment("transformer", "toyrecall", **{"model.mode": "bidirectional"}).objective == "infilling"
+    assert experiment("transformer", "toytask").objective == "classify"
+    assert experiment("longt5", "toytask").mode == "bidirectional"
+    with pytest.raises(ConfigError, match="classification"):
+        experiment("longt5", "toytask", **{"model.mode": "seq2seq"})
+    assert experiment("mamba", "toytext").carries
+    assert not experiment("performer", "toytext").carries  # positions of the frame begin anew with each piece
+    assert not experiment("transformer", "toytext").carries
+    assert not experiment("mamba", "toyrecall").carries
+    assert experiment("linformer", "toyrecall").longest == 12
+    assert experiment("mamba", "toyrecall").longest == 48
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_later_setting_changes_an_identity_only_when_it_is_used() -> None:
+    plain = experiment("mamba", "toyrecall")
+    assert "task.stray" not in str(plain.overrides)
+    used = experiment("mamba", "toyrecall", **{"task.stray": True})
+    assert plain.hash != used.hash
+    before = {key: value for key, value in plain.values["task"].items() if key != "stray"}
+    from zoo.run.identity import config_hash, later_keys
+
+    common = {"architecture": "seqzoo:mamba", "task": f"{plain.task.provenance.distribution}:toyrecall"}
+    common |= {"task_version": "1", "protocol": "smoke"}
+    later = later_keys(plain.architecture.record, plain.task.record)
+    assert later == {"task.stray": False}
+    assert config_hash(**common, values={**plain.values, "task": before}, later={}) == plain.hash  # type: ignore[arg-type]
+
+
+ALL = ["transformer", "transformer_xl", "compressive", "rmt", "memformer", "longformer", "bigbird", "linformer"]
+ALL += ["performer", "nystromformer", "perceiver", "s4", "s5", "h3", "hyena", "mamba", "retnet", "mega", "longt5"]
+
+
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("form", ["marked", "continuation"])
+@pytest.mark.parametrize("arch", ALL)
+def test_every_architecture_answers(arch: str, form: str, tmp_path: Path) -> None:
+    """The same logits whatever else is in the batch, a gradient for the head, and no look at what is to be told."""
+    made = experiment(arch, "toyrecall", **{"task.form": form, "segments.length": 5})
+    training = build(made)
+    data = open_data(made, training.budget, training)
+    model = training.model.double().eval()
+    assert isinstance(model, LMHeadModel)
+    questions = [data.dataset("test")[i] for i in range(4)]
+    collate = Collate(made.objective, data.specials)
+    together = model(collate(questions))
+    for i, question in enumerate(questions):
+        alone = model(collate([question]))
+        order = together.rows == i
+        assert alone.labels.tolist() == together.labels[order].tolist()
+        torch.testing.assert_close(alone.logits, together.logits[order], rtol=1e-9, atol=1e-9)
+    asked = collate(questions)
+    if made.objective == "causal_lm":
+        # a later token must not change what is told before it
+        changed = asked._replace(inputs=asked.inputs.clone())
+        last = asked.labels.ne(IGNORE).int().argmax(1)
+        for row in range(4):
+            changed.inputs[row, last[row] + 1 :] = 1
+        first = [int((together.rows == i).nonzero()[0, 0]) for i in range(4)]
+        torch.testing.assert_close(model(changed).logits[first], together.logits[first], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("arch", ["mamba", "transformer_xl", "s4", "rmt", "retnet", "mega", "compressive", "h3", "s5"])
+def test_a_text_in_pieces_is_answered_as_a_whole(arch: str) -> None:
+    """Carried state: where an architecture promises that pieces are exact, perplexity does not depend on the cut."""
+    made = experiment(arch, "toytext", **{"segments.length": 4})
+    training = build(made)
+    model = training.model.double().eval()
+    training.experiment = made
+    ids = torch.randint(1, 6, (3, 24))
+    whole = Collate("causal_lm", SPECIALS)([Piece(row[:-1].numpy(), row[1:].numpy()) for row in ids])
+    state = None
+    pieces = []
+    for a, b in ((0, 12), (12, 23)):
+        cut = whole._replace(inputs=whole.inputs[:, a:b], labels=whole.labels[:, a:b])
+        answered = model(cut, state)
+        state = answered.state
+        order = torch.argsort(answered.rows, stable=True)
+        pieces.append(answered.logits[order].view(3, b - a, -1))
+    answered = model(whole)
+    order = torch.argsort(answered.rows, stable=True)
+    whole_logits = answered.logits[order].view(3, 23, -1)
+    if made.architecture.record.capabilities.chunk_exact or made.architecture.record.capabilities.segment:
+        torch.testing.assert_close(torch.cat(pieces, 1), whole_logits, rtol=1e-7, atol=1e-7)
+    else:
+        assert torch.isfinite(torch.cat(pieces, 1)).all()
+
+
+@pytest.mark.usefixtures("toys")
+def test_rows_in_which_a_text_begins_carry_nothing() -> None:
+    made = experiment("mamba", "toytext")
+    training = build(made)
+    training.model.double().eval()
+    piece = Piece(np.array([6, 1, 2]), np.array([1, 2, 3]))
+    first = Collate("causal_lm", SPECIALS)([piece, piece])
+    with torch.no_grad():
+        training._carried["val", 0] = training.model(first).state
+        second = first._replace(fresh=torch.tensor([True, False]))
+        entering = training._entering("val", 0, second)
+        found = training.model(second, entering).logits.view(2, 3, -1)
+        alone = training.model(first).logits.view(2, 3, -1)
+    torch.testing.assert_close(found[0], alone[0])
+    assert (found[1] - alone[1]).abs().max() > 1e-6
+
+
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("arch", ["mamba", "transformer_xl", "linformer", "longt5"])
+def test_a_recall_run_ends_in_a_valid_record(arch: str, tmp_path: Path) -> None:
+    places = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    overrides = {"arch.k": 8} if arch == "linformer" else {}
+    record = bench(arch, "toyrecall", protocol="smoke", overrides=overrides, **places)[0]
+    record.pop("path")
+    assert validate(record) == []
+    assert (record["status"], record["detail"]) == ("ok", "")
+    test = record["metrics"]["test"]
+    assert (test["n"], test["answers"]) == (40, 40)
+    assert [g["length"] for g in test["groups"]] == [6, 12]
+    assert sum(g["n"] * g["accuracy"] for g in test["groups"]) == pytest.approx(40 * test["accuracy"])
+    if arch == "linformer":  # it has weights for one length
+        assert "length_generalization" not in record["metrics"]
+    else:
+        assert [g["length"] for g in record["metrics"]["length_generalization"]["groups"]] == [24, 48]
+    assert record["metric"] == {"name": "accuracy", "higher_is_better": True}
+    assert not record["carried"]
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_language_run_carries_its_state_and_learns_what_only_it_can_tell(tmp_path: Path) -> None:
+    """The last token of a later piece is the first of the text: only what was carried tells it.
+
+    Whoever sees one piece alone pays, per piece of 12 tokens, for its first token (one of four symbols in a third of
+    the pieces, else always the same) and, in two thirds of them, for one of four symbols at the end.
+    """
+    alone = (-math.log(1 / 3) / 3 - 2 * math.log(2 / 3) / 3 + math.log(4) / 3 + 2 * math.log(4) / 3) / 12
+    kwargs = {"results": tmp_path / "results", "runs": tmp_path / "runs", "overrides": {"train.max_samples": 3072}}
+    record = bench("s4", "toytext", protocol="quick", **kwargs)[0]  # type: ignore[arg-type]
+    record.pop("path")
+    assert validate(record) == []
+    assert record["carried"]
+    assert record["objective"] == "causal_lm"
+    assert record["metric"] == {"name": "perplexity", "higher_is_better": False}
+    losses = [point["loss"] for point in record["history"] if point["split"] == "val"]
+    assert record["metrics"]["val"]["loss"] == min(losses)
+    assert record["metrics"]["test"]["loss"] < 0.7 * alone
+    without = bench("transformer", "toytext", protocol="quick", **kwargs)[0]  # type: ignore[arg-type]
+    assert not without["carried"]
+    # the first tokens of 13 texts are not quite as often each as they are likely
+    assert without["metrics"]["test"]["loss"] > 0.95 * alone
+
+
+@pytest.mark.usefixtures("toys")
+def test_perplexity_does_not_depend_on_the_batch_of_evaluation(tmp_path: Path) -> None:
+    found = []
+    for size in (1, 3, 13, 20):
+        places = {"results": tmp_path / f"{size}", "runs": tmp_path / f"r{size}"}
+        found.append(
+            bench("mamba", "toytext", protocol="smoke", overrides={"train.eval_batch_size": size}, **places)[0]
+        )
+    scores = [record["metrics"]["test"]["loss"] for record in found]
+    assert max(scores) - min(scores) < 1e-6 * max(scores)
+    assert {record["metrics"]["test"]["n"] for record in found} == {39}
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_language_run_that_was_stopped_goes_on_to_the_same_record(tmp_path: Path) -> None:
+    whole = bench("mamba", "toytext", protocol="smoke", results=tmp_path / "a", runs=tmp_path / "ra")[0]
+    stopped = bench("mamba", "toytext", protocol="smoke", results=tmp_path / "b", runs=tmp_path / "rb", max_time=0.0)[0]
+    assert stopped["status"] == "timeout"
+    again = bench("mamba", "toytext", protocol="smoke", results=tmp_path / "b", runs=tmp_path / "rb")[0]
+    assert comparable(again)["metrics"] == comparable(whole)["metrics"]
+
+
+@pytest.mark.usefixtures("toys")
+def test_two_devices_read_the_texts_of_one(tmp_path: Path) -> None:
+    """Each device has half of the rows, and carries the state of its own."""
+    exact = {"train.precision": "64-true", "train.accelerator": "cpu", "train.batch_size": 8}
+    found = []
+    for devices in (1, 2):
+        sets = exact | {"train.devices": devices} | ({"train.strategy": "ddp"} if devices > 1 else {})
+        places = ["--results", str(tmp_path / f"{devices}"), "--runs", str(tmp_path / f"r{devices}")]
+        command = [sys.executable, "-m", "zoo", "bench", "--arch", "mamba", "--task", "toytext", "--protocol", "smoke"]
+        for key, value in sets.items():
+            command += ["--set", f"{key}={value}"]
+        done = subprocess.run([*command, *places, "--json"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout)[0])
+    alone, together = found
+    losses = [[p["loss"] for p in record["history"]] for record in found]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert together["metrics"]["test"]["n"] == alone["metrics"]["test"]["n"] == 39
+    assert together["metrics"]["test"]["loss"] == pytest.approx(alone["metrics"]["test"]["loss"], rel=1e-6)
+
+
+def test_a_loss_without_a_perplexity_is_no_error() -> None:
+    assert perplexity(0.0) == 1.0
+    assert perplexity(1e4) == math.inf
+    assert perplexity(math.nan) == math.inf  # a loss of NaN is no good perplexity

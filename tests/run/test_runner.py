@@ -1,0 +1,255 @@
+"""A run from configuration to record: every ending, exact resumption, honest numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from zoo import bench
+from zoo.run.execute import run
+from zoo.run.rundir import Places
+from zoo.run.sweep import resolve
+from zoo.spec.errors import UserError
+from zoo.spec.record import comparable, validate
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+
+def one(tmp_path: Path, **kwargs: Any) -> dict[str, Any]:
+    places = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    return bench("toy", "toytask", **(places | kwargs))[0]
+
+
+def test_a_run_ends_in_a_valid_record(tmp_path: Path) -> None:
+    record = one(tmp_path)
+    path = Path(record.pop("path"))
+    assert json.loads(path.read_text()) == record
+    assert validate(record) == []
+    assert record["status"] == "ok"
+    assert record["samples"] == 256
+    assert record["metrics"]["test"]["n"] == 40
+    assert [p["samples"] for p in record["history"] if p["split"] == "val"] == [64, 128, 192, 256]
+    best = max(p["metric"] for p in record["history"] if p["split"] == "val")
+    assert record["metrics"]["val"]["accuracy"] == best
+    assert 0 < record["baselines"]["majority"] < 1
+    assert record["tokens"] > record["samples"] * 3
+    assert record["flops"] > 0
+
+
+def test_two_runs_of_one_command_give_the_same_numbers(tmp_path: Path) -> None:
+    first = one(tmp_path / "a")
+    second = one(tmp_path / "b")
+    assert comparable(first) == comparable(second)
+    third = one(tmp_path / "c", seeds=[1])
+    assert third["history"][0]["loss"] != first["history"][0]["loss"]
+
+
+def test_a_finished_run_is_not_repeated_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = one(tmp_path, protocol="smoke")
+    again = one(tmp_path, protocol="smoke")
+    assert again["path"] == first["path"]
+    assert "done already" in capsys.readouterr().err
+    forced = one(tmp_path, protocol="smoke", force=True)
+    assert forced["path"] != first["path"]
+    assert comparable(forced) == comparable(first)
+    assert Path(first["path"]).exists()
+
+
+def test_two_calls_at_once_make_one_record(tmp_path: Path) -> None:
+    places = Places(tmp_path / "results", tmp_path / "runs")
+    experiment = resolve("toy", "toytask", protocol="smoke")[0]
+    first = run(experiment, places)
+    # as the second call goes on once it has the lock: it had looked for a record before there was one
+    assert run(experiment, places)["path"] == str(Path(first["path"]).resolve())
+    assert len(list((tmp_path / "results").rglob("*.json"))) == 1
+
+
+def test_a_record_that_came_from_elsewhere_does_not_replace_the_run(tmp_path: Path) -> None:
+    first = one(tmp_path, protocol="smoke")
+    here = one(tmp_path, protocol="smoke", runs=tmp_path / "other runs")
+    assert here["path"] != first["path"]
+    elsewhere = one(tmp_path, protocol="smoke", results=tmp_path / "other results")
+    assert (tmp_path / "other results") in Path(elsewhere["path"]).parents
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "says"),
+    [
+        ("nan", "diverged", "nan"),
+        ("oom", "out-of-memory", "can't allocate memory"),
+        ("raise", "failed", "planted fault"),
+        # weights that became NaN in a round's last step: seen only by validation
+        ("val-nan", "diverged", "validation loss became nan"),
+    ],
+)
+def test_bad_endings_are_records_too(tmp_path: Path, fault: str, status: str, says: str) -> None:
+    record = one(tmp_path, protocol="smoke", overrides={"arch.fault": fault})
+    assert record["status"] == status
+    assert says in record["detail"]
+    assert record["metrics"] is None
+    assert record["overrides"] == {"arch.fault": fault}
+    assert validate({k: v for k, v in record.items() if k != "path"}) == []
+
+
+@pytest.mark.parametrize(("fault", "status"), [("oom", "out-of-memory"), ("raise", "failed")])
+def test_a_model_that_cannot_be_built_is_a_record_and_not_the_end_of_a_sweep(
+    tmp_path: Path, fault: str, status: str
+) -> None:
+    places = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    overrides = {"arch.fault": fault, "arch.fault_at": 0}
+    for seeds in ([0], [0, 1]):
+        found = bench("toy", "toytask", protocol="smoke", overrides=overrides, seeds=seeds, **places)
+        assert [record["status"] for record in found] == [status] * len(seeds)
+        for record in found:
+            assert record["parameters"] == 0
+            assert record["history"] == []
+            assert validate({k: v for k, v in record.items() if k != "path"}) == []
+
+
+@pytest.mark.parametrize("what", ["results", "runs"])
+def test_places_that_hold_no_files_are_told_before_anything_is_done(tmp_path: Path, what: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"--{what} .*file"):
+        one(tmp_path, **{what: tmp_path / "file"})
+    assert (tmp_path / "file").read_text() == ""
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_time_limit_is_a_record_and_the_run_goes_on_from_there(tmp_path: Path) -> None:
+    whole = one(tmp_path / "whole")
+    stopped = one(tmp_path / "cut", max_time=0.0)
+    assert stopped["status"] == "timeout"
+    assert stopped["metrics"] is None
+    resumed = one(tmp_path / "cut")
+    assert comparable(resumed) == comparable(whole)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    whole = one(tmp_path / "a", protocol="smoke", overrides={"arch.dropout": 0.0, "train.precision": "64-true"})
+    parts = one(
+        tmp_path / "b",
+        protocol="smoke",
+        overrides={"arch.dropout": 0.0, "train.precision": "64-true", "train.micro_batch_size": 2},
+    )
+    losses = [[p["loss"] for p in r["history"] if p["split"] == "val"] for r in (whole, parts)]
+    # a mean over padded micro-batches is the same mean: the loss is per example, not per token
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_impossible_configurations_touch_no_data_and_leave_no_record(tmp_path: Path) -> None:
+    from zoo.spec.errors import ConfigError
+
+    with pytest.raises(ConfigError):
+        one(tmp_path, overrides=["model.d_model=7"])
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "data").exists()
+
+
+def start(tmp_path: Path, *more: str, slow: float = 0.0) -> subprocess.Popen[str]:
+    args = ["bench", "--arch", "toy", "--task", "toytask", "--results", str(tmp_path / "results"), "--json"]
+    args += ["--runs", str(tmp_path / "runs"), *more]
+    environment = os.environ | {"ZOO_DATA_DIR": str(tmp_path / "data"), "TOY_SLOW": str(slow)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "zoo", *args],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        # tests that were started in the background inherit a SIGINT that is ignored; a terminal's is not
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not list(path.rglob("last.ckpt")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_kill_in_the_middle_then_the_same_command_gives_the_unbroken_record(tmp_path: Path) -> None:
+    unbroken, _ = start(tmp_path / "unbroken").communicate()
+    process = start(tmp_path, slow=0.3)
+    wait_for(tmp_path / "runs", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list((tmp_path / "results").rglob("*.json")) == []
+    process = start(tmp_path)
+    again, _ = process.communicate()
+    assert process.returncode == 0
+    assert comparable(json.loads(again)[0]) == comparable(json.loads(unbroken)[0])
+    notes = list((tmp_path / "runs").rglob("run.json"))
+    assert [json.loads(note.read_text())["attempt"] for note in notes] == [2]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_interrupt_is_a_record(tmp_path: Path, name: str) -> None:
+    process = start(tmp_path, slow=0.3)
+    wait_for(tmp_path / "runs", process)
+    process.send_signal(getattr(signal, name))
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    record = json.loads(out)[0]
+    assert record["status"] == "interrupted"
+    assert record["detail"].startswith(name)
+
+
+def test_several_runs_each_have_a_process_and_all_are_recorded(tmp_path: Path) -> None:
+    places = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    records = bench("toy", "toytask", protocol="smoke", seeds=2, **places)
+    assert [r["seed"] for r in records] == [0, 1]
+    alone = bench("toy", "toytask", protocol="smoke", seeds=[1], results=tmp_path / "r2", runs=tmp_path / "u2")[0]
+    assert comparable(alone) == comparable(records[1])
+
+
+def test_checkpoints_load_without_pickle(tmp_path: Path) -> None:
+    record = one(tmp_path, protocol="smoke")
+    best = next((tmp_path / "runs").rglob("best.ckpt"))
+    state = torch.load(best, weights_only=True)["state_dict"]
+    assert sum(v.numel() for k, v in state.items() if k.startswith("model.")) == record["parameters"]
+
+
+def test_a_full_disk_leaves_a_record_and_no_half_written_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    import lightning.pytorch as pl
+
+    def full(self: pl.Trainer, path: Path, *args: Any, **kwargs: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pl.Trainer, "save_checkpoint", full)
+        record = one(tmp_path, protocol="smoke")
+    assert record["status"] == "failed"
+    assert "No space left on device" in record["detail"]
+    assert not list((tmp_path / "runs").rglob("*.partial"))
+    assert not list((tmp_path / "runs").rglob("*.ckpt"))
+    assert one(tmp_path, protocol="smoke")["status"] == "ok"
+
+
+def test_two_devices_are_one_run_and_one_record(tmp_path: Path) -> None:
+    """Gradients are averaged over devices: without dropout the losses are those of one device."""
+    exact = ("--set", "arch.dropout=0", "--set", "train.precision=64-true", "--set", "train.accelerator=cpu")
+    alone, _ = start(tmp_path / "alone", *exact).communicate()
+    process = start(tmp_path, *exact, "--set", "train.devices=2", "--set", "train.strategy=ddp")
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    together, single = json.loads(out)[0], json.loads(alone)[0]
+    assert together["status"] == "ok"
+    assert len(list((tmp_path / "results").rglob("*.json"))) == 1
+    losses = [[p["loss"] for p in r["history"] if p["split"] == "val"] for r in (together, single)]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)

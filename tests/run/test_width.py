@@ -1,0 +1,87 @@
+"""The width that makes a model as large as the baseline's."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.model.classifier import count_parameters
+from zoo.run.match import TOLERANCE, solve
+from zoo.run.sweep import resolve
+from zoo.spec.errors import ConfigError
+from zoo.spec.registry import registry
+
+UNMATCHED = {
+    # its projections alone are k x 16,384 parameters, and k = 1 would be another architecture
+    ("linformer", "pathx"),
+}
+
+
+def quadratic(width: int) -> int:
+    return 12 * width * width + 40 * width
+
+
+@given(wanted=st.integers(20_000, 400_000), heads=st.sampled_from([1, 2]))
+def test_a_width_within_the_tolerance_is_found_among_those_that_can_be_built(wanted: int, heads: int) -> None:
+    def count(width: int) -> int:
+        if width % heads:
+            raise ConfigError("n_heads", f"{heads} does not divide {width}")
+        return quadratic(width)
+
+    found = solve(count, wanted, start=64)
+    assert found.width % heads == 0
+    assert found.parameters == quadratic(found.width)
+    assert found.matched == (abs(found.parameters / wanted - 1) <= TOLERANCE)
+    possible = [w for w in range(16, 257, heads) if abs(quadratic(w) / wanted - 1) <= TOLERANCE]
+    assert found.matched == bool(possible)
+
+
+def test_rounder_widths_are_preferred() -> None:
+    exact = quadratic(63)
+    assert solve(quadratic, exact, start=64).width == 64
+
+
+def test_a_model_that_no_width_makes_comparable_keeps_the_protocols() -> None:
+    assert solve(lambda width: 1_000_000 + width, 20_000, start=32).width == 32
+
+
+def test_where_no_width_can_be_built_the_reason_is_told() -> None:
+    def never(width: int) -> int:
+        raise ConfigError("n_heads", "not possible")
+
+    with pytest.raises(ConfigError, match="not possible"):
+        solve(never, 1_000, start=8)
+
+
+@pytest.mark.parametrize("task", ["listops", "text", "retrieval", "image", "pathfinder", "pathx", "retrieval_books"])
+@pytest.mark.parametrize("arch", sorted(registry().architectures))
+def test_quick_models_are_of_one_size(arch: str, task: str) -> None:
+    experiment, baseline = resolve(arch, task)[0], resolve("transformer", task)[0]
+    off = count_parameters(experiment) / count_parameters(baseline) - 1
+    if (arch, task) in UNMATCHED:
+        assert "no width comes within" in experiment.origins["model.d_model"]
+    else:
+        assert abs(off) <= TOLERANCE, experiment.origins["model.d_model"]
+
+
+def test_the_solved_width_is_no_override_and_a_users_width_is() -> None:
+    solved = resolve("mamba", "listops")[0]
+    assert solved.overrides == {}
+    assert solved.match is not None
+    assert solved.match[0] == "transformer"
+    assert solved.origins["model.d_model"].startswith("solved: ")
+    own = resolve("mamba", "listops", overrides=["model.d_model=24"])[0]
+    assert own.overrides == {"model.d_model": 24}
+    assert own.tree.model.d_model == 24
+    assert own.match is None
+
+
+def test_the_baseline_follows_what_the_user_sets() -> None:
+    deeper = resolve("mamba", "listops", overrides=["model.n_layers=4", "task.max_len=129"])[0]
+    baseline = resolve("transformer", "listops", overrides=["model.n_layers=4", "task.max_len=129"])[0]
+    assert deeper.match == ("transformer", count_parameters(baseline))
+    assert abs(count_parameters(deeper) / count_parameters(baseline) - 1) <= TOLERANCE
+
+
+def test_an_unknown_baseline_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"model\.match.*transformr.*transformer"):
+        resolve("mamba", "listops", overrides=["model.match_params_of=transformr"])

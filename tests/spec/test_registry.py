@@ -1,0 +1,218 @@
+"""Plugins from real distributions: good ones load, each broken one is a row with its cause."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.spec import packages
+from zoo import UserError
+from zoo.spec.errors import UnknownName
+from zoo.spec.registry import BUILTINS, Candidate, Registry, discover
+
+ASK = """
+import json, sys
+from dataclasses import asdict
+from zoo.spec.registry import registry
+r = registry()
+r2 = registry()
+table = lambda t: {n: asdict(e.provenance) for n, e in t.items()}
+json.dump({"plugins": [asdict(s) for s in r.plugins], "architectures": table(r.architectures), "tasks": table(r.tasks),
+           "torch": sorted({"torch", "lightning", "numpy"} & set(sys.modules)), "once": r is r2}, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packages.pip_install(tmp_path_factory.mktemp("third"))
+
+
+def ask(site: Path, code: str = ASK, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ZOO_")} | environment
+    env["PYTHONPATH"] = str(site)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def answer(site: Path) -> dict[str, Any]:
+    """What a fresh interpreter with all packages installed finds."""
+    done = ask(site)
+    assert done.returncode == 0, done.stderr
+    return {**json.loads(done.stdout), "stderr": done.stderr}
+
+
+def statuses(answer: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [p for p in answer["plugins"] if p["name"] == name]
+
+
+def test_good_plugins_load_beside_the_broken_ones(answer: dict[str, Any]) -> None:
+    for name in ("good_arch", "noisy_arch", "class_arch", "half_arch", "twice_arch"):
+        assert name in answer["architectures"]
+    assert "good_task" in answer["tasks"]
+    (good,) = statuses(answer, "good")
+    assert good["state"] == "ok"
+    assert good["provides"] == ["good_arch", "good_task"]
+    assert good["distribution"] == "zoo-third-good"
+    assert good["version"] == "1.2"
+    assert answer["architectures"]["good_arch"]["entry_point"] == "third_good"
+    assert {p["name"] for p in answer["plugins"]} >= set(packages.PACKAGES) | set(BUILTINS)
+
+
+def test_builtins_are_as_they_are_without_third_parties(answer: dict[str, Any], tmp_path: Path) -> None:
+    alone = json.loads(ask(tmp_path).stdout)
+    for table in ("architectures", "tasks"):
+        ours = {n: e for n, e in answer[table].items() if e["builtin"]}
+        assert ours == {n: e for n, e in alone[table].items() if e["builtin"]}
+        assert ours or table == "tasks"
+    builtin = [p for p in answer["plugins"] if p["builtin"]]
+    assert builtin == [p for p in alone["plugins"] if p["builtin"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "cause"),
+    [
+        ("import-error", "error", "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
+        ("syntax-error", "error", "SyntaxError: "),
+        ("sys-exit", "error", "called sys.exit(3) while loading"),
+        ("misspelt", "error", "unknown hook 'zoo_architecture'"),
+        ("raising-hook", "error", "zoo_architectures: RuntimeError: the hook broke"),
+        ("half-raising", "partial", "zoo_tasks: KeyError: 'no tasks today'"),
+        ("exiting-hook", "error", "zoo_architectures: called sys.exit('bye')"),
+        ("newer-api", "error", "newer_arch: written for interface 99, this is 1; upgrade seqzoo with pip"),
+        ("older-api", "error", "older_arch: written for interface 0, this is 1; upgrade zoo-third-older-api with pip"),
+        ("wrong-type", "error", "zoo_architectures: yielded dict, expected Architecture"),
+        ("not-iterable", "error", "TypeError: 'int' object is not iterable"),
+        ("unknown-argument", "error", "config"),
+        ("bad-name", "error", "architecture name 'Bad Name'"),
+        ("bad-mode", "error", "modes ['sideways']"),
+        ("no-hooks", "error", "implements none of zoo_architectures, zoo_tasks"),
+        ("twice", "partial", "twice_arch: registered twice by zoo-third-twice"),
+        ("a-broken-class", "error", "ValueError: cannot be made"),
+        ("missing-attribute", "error", "AttributeError: "),
+    ],
+)
+def test_a_broken_plugin_is_a_row_with_its_cause(answer: dict[str, Any], name: str, state: str, cause: str) -> None:
+    (status,) = statuses(answer, name)
+    assert status["state"] == state
+    assert cause in status["detail"]
+    assert "\n" not in status["detail"]
+    lines = [line for line in answer["stderr"].splitlines() if f"plugin {name} (zoo-third-{name} 1.2)" in line]
+    assert len(lines) == 1, "one line on stderr, once"
+    assert cause in lines[0]
+
+
+def test_syntax_errors_name_file_and_line(answer: dict[str, Any]) -> None:
+    (status,) = statuses(answer, "syntax-error")
+    assert "third_syntax_error.py, line 1" in status["detail"]
+
+
+def test_nothing_else_on_stderr_or_stdout(answer: dict[str, Any]) -> None:
+    """Output of plugins while they load is swallowed (that stdout is JSON says that of stdout)."""
+    assert all(line.startswith("zoo: plugin ") for line in answer["stderr"].splitlines())
+    assert "loading" not in answer["stderr"].replace("while loading", "")
+
+
+def test_listing_imports_no_torch(answer: dict[str, Any]) -> None:
+    assert answer["torch"] == []
+    assert answer["once"]
+
+
+def test_clashing_third_parties_are_reachable_by_distribution(answer: dict[str, Any]) -> None:
+    assert "clashing" not in answer["architectures"]
+    for name in ("one", "two", "three"):
+        assert f"zoo-third-clash-{name}:clashing" in answer["architectures"]
+    told = [p["detail"] for p in answer["plugins"] if p["name"].startswith("clash-") and p["state"] == "partial"]
+    assert len([t for t in told if "'clashing'" in t]) == 2
+    assert all("name clash" in t for t in told)
+
+
+def test_builtins_win_clashes(answer: dict[str, Any]) -> None:
+    assert answer["architectures"]["mamba"]["builtin"]
+    assert answer["architectures"]["zoo-third-clash-builtin:mamba"]["distribution"] == "zoo-third-clash-builtin"
+    assert any("'mamba' is a built-in name" in p["detail"] for p in statuses(answer, "clash-builtin"))
+
+
+FIND = """
+import sys
+from zoo import registry
+try:
+    print(registry().{kind}({name!r}).record.name)
+except Exception as error:
+    print(type(error).__name__, error.exit_code, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("good_arhc", "did you mean 'good_arch'"),
+        ("Mamba", "did you mean 'mamba'"),
+        (
+            "clashing",
+            "claimed by several plugins; say zoo-third-clash-one:clashing or zoo-third-clash-three:clashing",
+        ),
+        ("import-error", "No module named 'a_module_that_nobody_has'"),
+        ("zoo-third-clash-two:clashing", "clashing"),
+    ],
+)
+def test_asking_by_name(site: Path, name: str, said: str) -> None:
+    done = ask(site, FIND.format(kind="architecture", name=name))
+    assert said in done.stdout
+    if ":" not in name:
+        assert " 2 " in done.stdout, "a user's mistake: exit code 2"
+        assert len(done.stdout.splitlines()) == 1
+
+
+def test_disabling(site: Path) -> None:
+    done = ask(site, ZOO_DISABLE="sys-exit,zoo-third-good")
+    found = json.loads(done.stdout)
+    assert "good_arch" not in found["architectures"]
+    for name in ("sys-exit", "good"):
+        assert [s["state"] for s in statuses(found, name)] == ["disabled"]
+        assert f"plugin {name} " not in done.stderr
+
+
+def test_strict_raises_for_the_author(site: Path) -> None:
+    only = ",".join(name for name in packages.PACKAGES if name != "raising-hook")
+    done = ask(site, ZOO_STRICT="1", ZOO_DISABLE=f"{only},{','.join(BUILTINS)}")
+    assert done.returncode == 1
+    assert "RuntimeError: the hook broke" in done.stderr
+    assert "third_raising_hook.py" in done.stderr
+
+
+def test_a_module_on_the_path(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_mixer_plugin.py").write_text(packages.hook("path_arch"))
+    found = json.loads(ask(tmp_path, ZOO_PLUGINS="my_mixer_plugin,no_such_plugin").stdout)
+    assert found["architectures"]["path_arch"]["version"] == "0+path"
+    assert "No module named 'no_such_plugin'" in statuses(found, "no_such_plugin")[0]["detail"]
+
+
+# -- in this process ---------------------------------------------------------------------------------------------------
+
+
+def test_one_module_under_two_entry_points_keeps_its_records() -> None:
+    from tests.spec import plugin_in_process as plugin
+
+    found = discover([Candidate(name, "third", "1", name, lambda: plugin) for name in ("first", "second")])
+    assert list(found.architectures) == ["in_process"]
+    assert [s.state for s in found.plugins] == ["ok", "error"]
+
+
+def test_an_empty_registry_says_so() -> None:
+    with pytest.raises(UnknownName, match="unknown task 'listops'"):
+        Registry().task("listops")
+    assert issubclass(UnknownName, UserError)
+
+
+def test_keyboard_interrupt_is_the_users() -> None:
+    def load() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        discover([Candidate("slow", "third", "1", "slow", load)])

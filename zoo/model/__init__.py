@@ -1,0 +1,1 @@
+"""From a model specification to a classifier or language model around a backbone."""

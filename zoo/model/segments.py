@@ -1,0 +1,283 @@
+"""Drives a long input through a backbone segment by segment. B batch, L seq_len, T segment length, D d_model.
+
+The frame splits, not the plugin: truncation depth, alignment of ragged input and replay are written once, here.
+
+Rows and pads. A row whose segment is all pad keeps the state that it had. Where the state has one form from
+`init_state` on (full size, with a valid mask), the driver sees to that by mixing old and new state row by row. Where it
+has not (a memory that grows while it fills, a fresh state of length zero, an `init_state` of None), rows cannot be
+mixed leaf by leaf, and the backbone's own promise is what holds: pads never enter the state, so a fully masked row
+comes out with the state that it went in with. The conformance suite proves that promise for every architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import checkpoint
+
+from zoo.nn.backbone import Output, State
+from zoo.nn.state import compatible, detach, where_rows
+from zoo.spec.errors import ConfigError
+
+Align = Literal["left", "right"]
+Replay = Literal["none", "checkpoint", "mrbp"]
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """How a long input is fed.
+
+    length  tokens per segment; None = the whole input in one call
+    align   "left": segments are counted from the first token, the last one may be short
+            "right": each row is shifted so that its pads come first, and segments are counted from the end, so that
+            the last one is full and the first may be short
+    tbptt    gradient flows through the carried state of at most this many successive segments: the state is detached
+            every `tbptt` segments, counted from the last one, so that the end of the input has the full depth; None =
+            through all. Without effect for backbones that detach what they emit
+    activation_checkpointing  "none": every segment's activations are kept until backward
+            "checkpoint": `torch.utils.checkpoint` per segment
+            "mrbp": memory replay back-propagation (Wu et al. 2022, 2010.06891, algorithm 1): per segment only its
+            input, the state that entered it and the random state are kept; backward runs it again. Equals "none" in
+            value, dropout included. Modules that count their calls in buffers (BatchNorm's running statistics) see
+            each segment twice under "checkpoint" and "mrbp"
+    """
+
+    length: int | None = None
+    align: Align = "left"
+    tbptt: int | None = None
+    activation_checkpointing: Replay = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("length", "tbptt"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"segments.{name}", f"expected a positive number or none, got {value}")
+        for name, allowed in (("align", Align), ("activation_checkpointing", Replay)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ConfigError(
+                    f"segments.{name}", f"{getattr(self, name)!r}: expected one of {', '.join(get_args(allowed))}"
+                )
+
+
+class Segment(NamedTuple):
+    """What one call gave.
+
+    hidden  (B, out_len, D)
+    mask    (B, out_len) bool, the hidden vectors that stand for real tokens (for latents: of rows that have a real
+            token in this segment); None = all
+    state   carried into the next segment, not yet detached by `tbptt`
+    aux     auxiliary losses by name
+    start   position of the segment's first token in the (aligned) input
+    """
+
+    hidden: Tensor
+    mask: Tensor | None
+    state: State
+    aux: dict[str, Tensor]
+    start: int
+
+
+def right_order(mask: Tensor) -> Tensor:
+    """Source positions (B, L) that put each row's pads first and keep its real tokens in order.
+
+    `ids.gather(1, right_order(mask))` shifts targets in the way in which `align="right"` shifts the input.
+    """
+    return mask.to(torch.int8).argsort(dim=1, stable=True)
+
+
+def drive(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, plan: SegmentPlan) -> Iterator[Segment]:
+    """Feed x (B, L, D) with mask (B, L) through `backbone` and yield segment after segment.
+
+    `state` is what an earlier input left (None = fresh); the last segment's `state` is what this one leaves. Detaching
+    it between optimiser steps is the caller's decision.
+    """
+    seq_len = x.shape[1]
+    if plan.align == "right" and mask is not None:
+        order = right_order(mask)
+        x = x.gather(1, order.unsqueeze(-1).expand_as(x))
+        mask = mask.gather(1, order)
+    bounds = _bounds(seq_len, plan)
+    live = _live_rows(mask, bounds)
+    for i, (start, stop) in enumerate(bounds):
+        if i and plan.tbptt is not None and (len(bounds) - i) % plan.tbptt == 0:
+            state = detach(state)
+        piece, piece_mask = x[:, start:stop], None if mask is None else mask[:, start:stop]
+        out = _CALLS[plan.activation_checkpointing](backbone, piece, piece_mask, state)
+        hidden = out.hidden
+        if hidden.ndim != 3 or (hidden.shape[0], hidden.shape[2]) != (x.shape[0], x.shape[2]):
+            raise ValueError(
+                f"{type(backbone).__name__} returned hidden vectors of shape {tuple(hidden.shape)} for an input of "
+                f"shape {tuple(piece.shape)}; expected (batch, out_len, d_model)"
+            )
+        rows = live[i]
+        new = out.state if rows is None else _keep(backbone, rows, out.state, state, x)
+        yield Segment(out.hidden, _hidden_mask(backbone, piece_mask, out.hidden, stop - start), new, out.aux, start)
+        state = new
+
+
+def _bounds(seq_len: int, plan: SegmentPlan) -> list[tuple[int, int]]:
+    """Start and stop of every segment."""
+    if plan.length is None or plan.length >= seq_len:
+        return [(0, seq_len)]
+    short = seq_len % plan.length
+    first = short if plan.align == "right" and short else plan.length
+    edges = [0, *range(first, seq_len, plan.length), seq_len]
+    return list(pairwise(edges))
+
+
+def _live_rows(mask: Tensor | None, bounds: Sequence[tuple[int, int]]) -> list[Tensor | None]:
+    """Per segment the rows (B,) that have a real token in it; None where all have. One transfer from the device."""
+    if mask is None:
+        return [None] * len(bounds)
+    rows = torch.stack([mask[:, start:stop].any(dim=1) for start, stop in bounds])  # (S, B)
+    return [None if whole else rows[i] for i, whole in enumerate(rows.all(dim=1).tolist())]
+
+
+def _keep(backbone: nn.Module, rows: Tensor, new: State, old: State, x: Tensor) -> State:
+    """`new` for live rows, `old` for the others, where the two have one form (see the head of the file)."""
+    if new is None:
+        return None
+    if old is None:
+        old = backbone.init_state(x.shape[0], device=x.device, dtype=x.dtype)  # type: ignore[operator]
+    return where_rows(rows, new, old) if compatible(new, old) else new
+
+
+def _hidden_mask(backbone: nn.Module, mask: Tensor | None, hidden: Tensor, seq_len: int) -> Tensor | None:
+    """Which hidden vectors stand for real tokens."""
+    out_len = hidden.shape[1]
+    if mask is None or (out_len == seq_len and not getattr(backbone, "returns_latents", False)):
+        return mask
+    if backbone.dims.mode == "causal":
+        return mask[:, seq_len - out_len :]
+    return mask.any(dim=1, keepdim=True).expand(-1, out_len)
+
+
+# -- three ways to call, equal in value ------------------------------------------------------------------------------
+
+
+def _call_plain(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State) -> Output:
+    return Output(*backbone(x, mask=mask, state=state))
+
+
+def _call_checkpoint(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State) -> Output:
+    flat, spec = pytree.tree_flatten(state)
+
+    def run(x: Tensor, mask: Tensor | None, *flat: Tensor) -> Output:
+        return Output(*backbone(x, mask=mask, state=pytree.tree_unflatten(list(flat), spec)))
+
+    return checkpoint(run, x, mask, *flat, use_reentrant=False)
+
+
+def _call_mrbp(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State) -> Output:
+    if not torch.is_grad_enabled():
+        return _call_plain(backbone, x, mask, state)
+    flat, spec = pytree.tree_flatten(state)
+    parameters = [p for p in backbone.parameters() if p.requires_grad]
+    replay = _Replay(backbone, spec, len(flat), len(parameters))
+    results = _MRBP.apply(replay, x, mask, *flat, *parameters)
+    return replay.unflatten(results)
+
+
+@dataclass
+class _Replay:
+    """One segment's call, repeatable: the tree of its state, and what a second run must find as the first did."""
+
+    backbone: nn.Module
+    state_spec: pytree.TreeSpec
+    n_state: int
+    n_parameters: int
+    output_spec: pytree.TreeSpec | None = None
+
+    def remember(self, x: Tensor) -> None:
+        """Random state and autocast as they are now."""
+        kind = x.device.type
+        self.devices = [x.get_device()] if kind == "cuda" else []
+        self.cpu_rng = torch.get_rng_state()
+        self.cuda_rng = [torch.cuda.get_rng_state(d) for d in self.devices]
+        self.autocast: dict[str, Any] = {
+            "device_type": kind,
+            "enabled": torch.is_autocast_enabled(kind),
+            "dtype": torch.get_autocast_dtype(kind),
+            "cache_enabled": torch.is_autocast_cache_enabled(),
+        }
+
+    def run(self, x: Tensor, mask: Tensor | None, flat: Sequence[Any]) -> list[Any]:
+        """Leaves of (hidden, state, aux)."""
+        state = pytree.tree_unflatten(list(flat), self.state_spec)
+        out = Output(*self.backbone(x, mask=mask, state=state))
+        results, self.output_spec = pytree.tree_flatten((out.hidden, out.state, dict(out.aux)))
+        return results
+
+    def run_again(self, x: Tensor, mask: Tensor | None, flat: Sequence[Any]) -> list[Any]:
+        with torch.random.fork_rng(devices=self.devices), torch.enable_grad(), torch.autocast(**self.autocast):
+            torch.set_rng_state(self.cpu_rng)
+            for device, state in zip(self.devices, self.cuda_rng, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            return self.run(x, mask, flat)
+
+    def unflatten(self, results: Sequence[Any]) -> Output:
+        assert self.output_spec is not None
+        hidden, state, aux = pytree.tree_unflatten(list(results), self.output_spec)
+        return Output(hidden, state, aux)
+
+
+def _is_real(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+
+
+class _MRBP(torch.autograd.Function):
+    """A segment that keeps no graph: (x, mask, state leaves, parameters) -> leaves of (hidden, state, aux).
+
+    The parameters are arguments so that autograd, and with it DDP, knows that this segment depends on them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, replay: _Replay, x: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Any, ...]:
+        replay.remember(x)
+        ctx.replay = replay
+        ctx.save_for_backward(x, mask, *rest)
+        ctx.set_materialize_grads(False)
+        results = replay.run(x, mask, rest[: replay.n_state])
+        # an output that is an input would be taken for an in-place change
+        results = [r.view_as(r) if any(r is i for i in (x, *rest)) else r for r in results]
+        ctx.mark_non_differentiable(*(r for r in results if isinstance(r, Tensor) and not _is_real(r)))
+        return tuple(results)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        replay: _Replay = ctx.replay
+        x, mask, *rest = ctx.saved_tensors
+        flat, parameters = rest[: replay.n_state], rest[replay.n_state :]
+        needed = ctx.needs_input_grad  # replay, x, mask, state leaves, parameters
+        x = x.detach().requires_grad_(needed[1])
+        inner = [
+            leaf.detach().requires_grad_(need) if _is_real(leaf) else leaf
+            for leaf, need in zip(flat, needed[3 : 3 + replay.n_state], strict=True)
+        ]
+        results = replay.run_again(x, mask, inner)
+        pairs = [
+            (r, c)
+            for r, c in zip(results, cotangents, strict=True)
+            if c is not None and isinstance(r, Tensor) and r.requires_grad
+        ]
+        inputs = [x, *inner, *parameters]
+        wanted = [i for i, leaf in enumerate(inputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        gradients: list[Tensor | None] = [None] * len(inputs)
+        if pairs and wanted:
+            found = torch.autograd.grad(
+                [r for r, _ in pairs], [inputs[i] for i in wanted], [c for _, c in pairs], allow_unused=True
+            )
+            for i, gradient in zip(wanted, found, strict=True):
+                gradients[i] = gradient
+        return (None, gradients[0], None, *gradients[1:])
+
+
+_CALLS = {"none": _call_plain, "checkpoint": _call_checkpoint, "mrbp": _call_mrbp}

@@ -1,0 +1,97 @@
+"""The contract that every architecture keeps. B batch, L seq_len, D d_model."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from zoo.spec.architecture import ModelDims
+
+State: TypeAlias = Any
+"""A pytree of tensors (dict, list, tuple), every leaf batch-first; None = nothing carried / fresh."""
+
+
+class Output(NamedTuple):
+    """What a backbone returns.
+
+    hidden  (B, out_len, D). Causal: hidden[:, i] stands for position seq_len - out_len + i.
+            Latent models return their latents.
+    state   what the next call needs, or None
+    aux     auxiliary losses by name, each a scalar
+    """
+
+    hidden: Tensor
+    state: State = None
+    aux: dict[str, Tensor] = {}  # noqa: RUF012  (never mutated: a NamedTuple default)
+
+
+def check_input(x: Tensor, mask: Tensor | None, dims: ModelDims) -> None:
+    """ValueError unless x is (B >= 1, L >= 1, D) with the D of `shape`, and mask (B, L) bool.
+
+    Broadcasting would make something of nearly everything else, and nobody would see that it is garbage.
+    """
+    if x.ndim != 3 or x.shape[-1] != dims.d_model or 0 in x.shape:
+        expected = f"(batch, seq_len, {dims.d_model}) with at least one row and one token"
+        raise ValueError(f"an input of shape {tuple(x.shape)}, expected {expected}")
+    if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
+        given = f"{mask.dtype} mask of shape {tuple(mask.shape)}"
+        raise ValueError(f"a {given} for an input of {tuple(x.shape[:2])}, expected bool of that shape")
+
+
+class Backbone(nn.Module):
+    """A sequence-to-sequence map on vectors: no embeddings, heads, pooling or losses.
+
+    Subclasses are built from `(config, dims)` and call `super().__init__(config, dims)` first. `forward` is a pure
+    function of (parameters, x, mask, state): buffers never carry state from call to call.
+    """
+
+    returns_latents: bool = False
+    """`hidden` are latents, which stand for no position of the input, even where there are as many as tokens."""
+
+    def __init__(self, config: Any, dims: ModelDims) -> None:
+        super().__init__()
+        self.config = config
+        self.dims = dims
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Output:
+        """`forward`, once the input is what the contract says. ValueError, with both numbers, for what does not fit."""
+        check_input(args[0] if args else kwargs["x"], kwargs.get("mask"), self.dims)
+        return super().__call__(*args, **kwargs)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        """Map a sequence, or its next chunk (for "memory" architectures: its next segment).
+
+        x      (B, L, D)
+        mask   (B, L) bool, True = real token; None = all real
+        state  what an earlier call returned, or `init_state`; None = fresh
+
+        An architecture whose capabilities declare a state returns it from every causal call; a bidirectional call of
+        a "recurrent" architecture neither takes nor returns one.
+        """
+        raise NotImplementedError
+
+    def on_step(self, step: int) -> None:
+        """Called in training before the optimiser step number `step` (from 0), once or, with accumulation, more often.
+
+        For what follows a schedule and is not learned, such as random features that are drawn anew: a function of
+        `step` and of persistent buffers alone, so that a resumed run goes on as an unbroken one. Never called in
+        evaluation.
+        """
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        """The state before the first token; the same as passing None to `forward`."""
+        return None
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token: x_t (B, D), state -> y_t (B, D), state. Only if `capabilities.step`."""
+        raise TypeError(f"{type(self).__name__} has no step form")
+
+    def decode(self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None) -> Output:
+        """The decoder over an encoded source: y (B, T, D), memory (B, L, D). Only for mode "seq2seq"."""
+        raise TypeError(f"{type(self).__name__} has no decoder")
+
+    def state_size(self, seq_len: int) -> int:
+        """Elements carried per sample after `seq_len` tokens (complex numbers count twice)."""
+        return 0

@@ -1,0 +1,104 @@
+"""What a record says about the machine, the versions and the code that produced it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from zoo.spec.registry import own_version
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, memory and accelerators."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": gpus,
+        "os": platform.platform(),
+    }
+
+
+@cache
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that a number may depend on."""
+    found = {"python": platform.python_version(), "seqzoo": own_version()}
+    for name in ("torch", "lightning", "torchmetrics", "triton", "numpy", "numba", "omegaconf"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+@cache
+def git_state() -> dict[str, Any]:
+    """Commit and dirty flag of the checkout that zoo runs from; nulls when it does not run from one."""
+    import zoo
+
+    folder = Path(zoo.__file__).resolve().parents[1]
+    nothing: dict[str, Any] = {"commit": None, "dirty": None}
+    if not (folder / ".git").exists():
+        return nothing
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        dirty = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return nothing
+    return {"commit": commit, "dirty": dirty}
+
+
+def _git(folder: Path, *args: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.strip()
+
+
+def source_hash(*modules: str) -> str:
+    """sha256 over the Python sources of the top-level packages that `modules` ("package.module") live in."""
+    digest = hashlib.sha256()
+    for package in sorted({module.partition(".")[0] for module in modules}):
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            raise ModuleNotFoundError(f"no source for {package}")
+        for folder in map(Path, spec.submodule_search_locations or []):
+            for file in sorted(folder.rglob("*.py")):
+                digest.update(f"{package}/{file.relative_to(folder)}\0".encode())
+                digest.update(file.read_bytes())
+        if not spec.submodule_search_locations and spec.origin:
+            digest.update(f"{package}\0".encode())
+            digest.update(Path(spec.origin).read_bytes())
+    return digest.hexdigest()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes: allocated on a GPU, else resident in this process since it started."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)

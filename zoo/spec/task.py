@@ -1,0 +1,126 @@
+"""What a task says of itself, before its data or torch are touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from zoo.spec.architecture import API, NAME, Objective, Paper
+from zoo.spec.loading import load_object
+
+if TYPE_CHECKING:
+    from zoo.data.module import TaskData
+
+Kind = Literal["classification", "pair_classification", "language_modeling", "recall"]
+PROTOCOLS = ("smoke", "quick", "paper")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFile:
+    """A public file.
+
+    name    path below the data directory, where the task's reader looks for it: "lambada/lambada_test.jsonl"
+    urls    where it is (http or https), in the order in which they are tried; the same bytes at each
+    sha256  as published, 64 hex digits; "": none was published, the content is counted and checked by the reader
+    bytes   its size as published; 0: unknown
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    sha256: str = ""
+    bytes: int = 0
+
+    def __post_init__(self) -> None:
+        parts = self.name.split("/")
+        if "" in parts or ".." in parts or "\\" in self.name or ":" in self.name:
+            raise ValueError(f"file name {self.name!r}: expected a path below the data directory")
+        if not self.urls or any(not url.startswith(("http://", "https://")) for url in self.urls):
+            raise ValueError(f"{self.name}: expected one http or https address at least, got {list(self.urls)}")
+        if self.sha256 and (len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef")):
+            raise ValueError(f"{self.name}: sha256 {self.sha256!r}, expected 64 hexadecimal digits")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a task's data come from.
+
+    identifiers  public names and addresses, for a person to read
+    files        what `zoo data prepare TASK` downloads where the user's own files are not there; empty: nothing
+    instead      other sets of files that hold the same examples, tried in turn where `files` cannot be had
+    checksums    sha256 of published files that are not downloaded, by name
+    note         what a user may want to know besides
+    """
+
+    paper: Paper | None = None
+    identifiers: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[SourceFile, ...] = ()
+    instead: tuple[tuple[SourceFile, ...], ...] = ()
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def sets(self) -> tuple[tuple[SourceFile, ...], ...]:
+        """All sets of files, each of which is enough."""
+        return tuple(each for each in (self.files, *self.instead) if each)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One task, as `zoo_tasks()` yields it.
+
+    version     raised whenever the same seed or file would give other examples; part of every record
+    kind        "classification" | "pair_classification" | "language_modeling" | "recall"
+    vocab_size  number of token ids including padding (0), or 0 for tasks of real values; an options class may have a
+                property of this name that says otherwise
+    classes     number of labels
+    length      the longest example of the published task, in tokens
+    metrics     names; the first is what is ranked
+    chance      the score of a uniform guess; an options class may have a property of this name that says otherwise
+                (what the majority class scores is measured and goes into the record)
+    data        "package.module:Class", a `zoo.data.TaskData`, built from (options, root)
+    options     "package.module:Dataclass" of the named settings (`task.*` keys); a docstring under a field is its help
+    needs       the files that a user must bring, with their public names and sizes; empty: it can be generated anywhere
+    objectives  for the kinds lm and recall: the forms in which it can be put to an architecture (zoo/data/questions.py)
+    aliases     other names that mean this task; who uses one is told so
+    protocols   per protocol the dotted configuration keys it sets (`task.seq_len`, `train.max_samples`, `optim.lr` …)
+    """
+
+    name: str
+    suite: str
+    title: str
+    version: str
+    kind: Kind
+    vocab_size: int
+    classes: int
+    length: int
+    metrics: tuple[str, ...]
+    chance: float
+    license: str
+    source: Source
+    data: str
+    options: str
+    protocols: Mapping[str, Mapping[str, Any]]
+    objectives: tuple[Objective, ...] = ("causal_lm", "infilling", "seq2seq")
+    higher_is_better: bool = True
+    description: str = ""
+    needs: str = ""
+    aliases: tuple[str, ...] = ()
+    api: int = API
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.aliases):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"task name {name!r}: expected lower-case letters, digits and underscores")
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"task kind {self.kind!r}: expected one of {list(get_args(Kind))}")
+        if not self.metrics:
+            raise ValueError("a task needs at least one metric")
+
+    def load_options(self) -> type[Any]:
+        """The dataclass of the task's named settings."""
+        return load_object(self.options, what=f"options of {self.name}")
+
+    def load_data(self) -> type[TaskData]:
+        """The task's data class."""
+        return load_object(self.data, what=f"data of {self.name}")
