@@ -174,7 +174,7 @@ class RecallData(TaskData):
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
         counts = [group.count for group in self.law.groups("train")]
-        return BlockOrder(counts, self.rows, self.seed, stop, start, rank=rank, world=world)
+        return BlockOrder(counts, self.loading.train_rows, self.loading.seed, stop, start, rank=rank, world=world)
 
     def provenance(self) -> dict[str, Any]:
         splits = [split for split in ALL if self.has(split)]

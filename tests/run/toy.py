@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from zoo import Architecture, Capabilities, ConfigError, Cost, ModelDims, Paper, Source, Task, hookimpl
@@ -45,7 +45,7 @@ class QuestionOptions:
     """Longest of all."""
     form: str = "marked"
     """marked | continuation"""
-    stray: bool = field(default=False, metadata={"later": True})
+    stray: bool = False
     """A setting that came later."""
 
 

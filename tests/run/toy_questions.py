@@ -126,11 +126,16 @@ class TextData(RecallData):
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
         size = len(self.dataset("train"))  # type: ignore[arg-type]
-        share = self.options.train_size // self.rows * self.PIECES
-        return Rows([((k % self.rows) * share + k // self.rows) % size for k in range(start + rank, stop, world)])
+        share = self.options.train_size // self.loading.train_rows * self.PIECES
+        return Rows(
+            [
+                ((k % self.loading.train_rows) * share + k // self.loading.train_rows) % size
+                for k in range(start + rank, stop, world)
+            ]
+        )
 
     def eval_order(self, split: Split, limit: int | None) -> Sampler[int]:
-        texts, rows = 13, self.eval_batch_size
+        texts, rows = 13, self.loading.eval_batch_size
         order = []
         for first in range(0, texts, rows):
             for piece in range(self.PIECES):

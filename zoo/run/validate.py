@@ -1,22 +1,31 @@
-"""What can be known to be impossible about an experiment before data are prepared. No torch here."""
+"""Validate a configuration before any data are prepared. Imports no torch."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from zoo.run.settings import CHOICES, FRACTIONS, NOT_NEGATIVE, POSITIVE
 from zoo.spec.errors import ConfigError, did_you_mean
 from zoo.spec.layers import flatten
+from zoo.spec.settings import CHOICES, FRACTIONS, NOT_NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
     from zoo.run.compose import Experiment
 
 
-def check(experiment: Experiment) -> None:
-    """Everything that can be known to be impossible before data are prepared. Raises ConfigError."""
-    flat = flatten(experiment.values)
+def validate(experiment: Experiment) -> None:
+    """Validate a configuration before any data are prepared. Raises ConfigError with the origin of the values."""
+    try:
+        _validate(experiment)
+    except ConfigError as error:
+        origin = error.origin or _origins_of(error, experiment.origins)
+        raise ConfigError(error.key, error.message, origin=origin) from error
+
+
+def _validate(experiment: Experiment) -> None:
+    flat = flatten(experiment.config)
     for key, allowed in CHOICES.items():
         if flat[key] not in allowed:
             raise ConfigError(key, f"{flat[key]!r}{did_you_mean(str(flat[key]), allowed)}")
@@ -33,17 +42,9 @@ def check(experiment: Experiment) -> None:
         if not 0 <= flat[key] <= 1:
             raise ConfigError(key, f"expected a fraction between 0 and 1, got {flat[key]}")
     _check_train(flat)
-    arch = experiment.architecture.record
+    arch = experiment.arch_spec
     capable = arch.capabilities
-    if experiment.classifies and experiment.mode == "seq2seq":
-        raise ConfigError("model.mode", f"{arch.name} has no causal or bidirectional form for a classification task")
-    task = experiment.task.record
-    if not experiment.classifies and experiment.objective not in task.objectives:
-        form = "no causal form" if "causal" not in capable.modes else "one with model.mode=causal"
-        known = " or ".join(task.objectives)
-        raise ConfigError(
-            "model.mode", f"{task.name} is put as {known}, which needs a causal form; {arch.name} has {form}"
-        )
+    experiment.kind.check_mode(experiment.task_spec, arch, experiment.mode)
     if flat["model.pool"] == "cls" and experiment.mode == "causal":
         raise ConfigError("model.pool", "cls needs a bidirectional mode: a causal first token sees only itself")
     if flat["model.pool"] == "cls" and capable.segment:
@@ -63,6 +64,17 @@ def check(experiment: Experiment) -> None:
             key = error.key if error.key.startswith("task.") else f"task.{error.key}"
             raise ConfigError(key, error.message) from error
     arch.check(experiment.arch_config, experiment.dims)
+
+
+def _origins_of(error: ConfigError, origins: Mapping[str, str]) -> str | None:
+    """Where the key at fault came from, and every other key that its message names and somebody set."""
+    words = set(re.findall(r"[a-z_]+", error.message))
+    others = [
+        f"{key} from {origin}"
+        for key, origin in origins.items()
+        if key != error.key and key.rpartition(".")[2] in words and origin != "default"
+    ]
+    return "; ".join(filter(None, [origins.get(error.key), *others])) or None
 
 
 def _check_train(flat: Mapping[str, Any]) -> None:

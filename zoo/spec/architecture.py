@@ -141,6 +141,7 @@ class Architecture:
     reported   "package.module:REPORTED", a sequence of Reported; empty when there are none
     conversion "package.module:CONVERSION", a zoo.Conversion; empty when no checkpoints of others are read
     card       file name of the card beside the plugin's `__init__.py`
+    version    raised when a default or the meaning of a setting of its configuration changes
     """
 
     name: str
@@ -156,6 +157,7 @@ class Architecture:
     reported: str = ""
     conversion: str = ""
     card: str = "README.md"
+    version: str = "1"
     api: int = API
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from zoo.spec.architecture import API, NAME, Objective, Paper
 from zoo.spec.loading import load_object
@@ -12,8 +12,9 @@ from zoo.spec.loading import load_object
 if TYPE_CHECKING:
     from zoo.data.module import TaskData
 
-Kind = Literal["classification", "pair_classification", "language_modeling", "recall"]
-PROTOCOLS = ("smoke", "quick", "paper")
+KINDS = ("classification", "pair_classification", "language_modeling", "recall")
+PROTOCOLS = {"smoke": "1", "quick": "1", "paper": "1"}
+"""Protocols and their versions: raised when a default or the meaning of a setting of the frame changes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +71,7 @@ class Task:
     """One task, as `zoo_tasks()` yields it.
 
     version     raised whenever the same seed or file would give other examples; part of every record
-    kind        "classification" | "pair_classification" | "language_modeling" | "recall"
+    kind        one of KINDS, or "package.module:Class" of a zoo.kinds.TaskKind of the plugin's own
     vocab_size  number of token ids including padding (0), or 0 for tasks of real values; an options class may have a
                 property of this name that says otherwise
     classes     number of labels
@@ -90,7 +91,7 @@ class Task:
     suite: str
     title: str
     version: str
-    kind: Kind
+    kind: str
     vocab_size: int
     classes: int
     length: int
@@ -112,8 +113,8 @@ class Task:
         for name in (self.name, *self.aliases):
             if not NAME.fullmatch(name):
                 raise ValueError(f"task name {name!r}: expected lower-case letters, digits and underscores")
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"task kind {self.kind!r}: expected one of {list(get_args(Kind))}")
+        if self.kind not in KINDS and ":" not in self.kind:
+            raise ValueError(f"task kind {self.kind!r}: expected one of {list(KINDS)} or 'package.module:Class'")
         if not self.metrics:
             raise ValueError("a task needs at least one metric")
 
