@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.records import parsed
 from zoo import bench
 from zoo.data.module import Collate, Totals, perplexity
 from zoo.data.questions import IGNORE, Continuation, Marked, Piece, Specials, lay_out
@@ -21,7 +22,7 @@ from zoo.run.compose import Experiment, compose
 from zoo.run.execute import build, open_data
 from zoo.run.metrics import AnswerScores
 from zoo.spec.errors import ConfigError
-from zoo.spec.record import comparable, validate
+from zoo.spec.record import comparable
 from zoo.spec.registry import registry
 
 SPECIALS = Specials(slot=7, end=6, slots=4)
@@ -226,18 +227,20 @@ def test_a_recall_run_ends_in_a_valid_record(arch: str, tmp_path: Path) -> None:
     overrides = {"arch.k": 8} if arch == "linformer" else {}
     record = bench(arch, "toyrecall", protocol="smoke", overrides=overrides, **places)[0]
     record.pop("path")
-    assert validate(record) == []
-    assert (record["status"], record["detail"]) == ("ok", "")
+    assert parsed(record)
+    assert (record["status"], record["error"]) == ("ok", "")
     test = record["metrics"]["test"]
     assert (test["n"], test["answers"]) == (40, 40)
-    assert [g["length"] for g in test["groups"]] == [6, 12]
-    assert sum(g["n"] * g["accuracy"] for g in test["groups"]) == pytest.approx(40 * test["accuracy"])
+    assert [g["at"]["length"] for g in test["groups"]] == [6, 12]
+    assert sum(g["n"] * g["scores"]["accuracy"] for g in test["groups"]) == pytest.approx(
+        40 * test["scores"]["accuracy"]
+    )
     if arch == "linformer":  # it has weights for one length
-        assert "length_generalization" not in record["metrics"]
+        assert record["metrics"]["length_generalization"] is None
     else:
-        assert [g["length"] for g in record["metrics"]["length_generalization"]["groups"]] == [24, 48]
+        assert [g["at"]["length"] for g in record["metrics"]["length_generalization"]["groups"]] == [24, 48]
     assert record["metric"] == {"name": "accuracy", "higher_is_better": True}
-    assert not record["carried"]
+    assert not record["stateful"]
 
 
 @pytest.mark.usefixtures("toys")
@@ -251,15 +254,15 @@ def test_a_language_run_carries_its_state_and_learns_what_only_it_can_tell(tmp_p
     kwargs = {"results": tmp_path / "results", "runs": tmp_path / "runs", "overrides": {"train.max_samples": 3072}}
     record = bench("s4", "toytext", protocol="quick", **kwargs)[0]  # type: ignore[arg-type]
     record.pop("path")
-    assert validate(record) == []
-    assert record["carried"]
+    assert parsed(record)
+    assert record["stateful"]
     assert record["objective"] == "causal_lm"
     assert record["metric"] == {"name": "perplexity", "higher_is_better": False}
     losses = [point["loss"] for point in record["history"] if point["split"] == "val"]
     assert record["metrics"]["val"]["loss"] == min(losses)
     assert record["metrics"]["test"]["loss"] < 0.7 * alone
     without = bench("transformer", "toytext", protocol="quick", **kwargs)[0]  # type: ignore[arg-type]
-    assert not without["carried"]
+    assert not without["stateful"]
     # the first tokens of 13 texts are not quite as often each as they are likely
     assert without["metrics"]["test"]["loss"] > 0.95 * alone
 
@@ -283,7 +286,7 @@ def test_a_language_run_that_was_stopped_goes_on_to_the_same_record(tmp_path: Pa
     stopped = bench("mamba", "toytext", protocol="smoke", results=tmp_path / "b", runs=tmp_path / "rb", max_time=0.0)[0]
     assert stopped["status"] == "timeout"
     again = bench("mamba", "toytext", protocol="smoke", results=tmp_path / "b", runs=tmp_path / "rb")[0]
-    assert comparable(again)["metrics"] == comparable(whole)["metrics"]
+    assert comparable(parsed(again))["metrics"] == comparable(parsed(whole))["metrics"]
 
 
 @pytest.mark.usefixtures("toys")

@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.records import parsed
 from zoo import bench
 from zoo.run.execute import run
 from zoo.run.rundir import Places
 from zoo.run.sweep import resolve
 from zoo.spec.errors import UserError
-from zoo.spec.record import comparable, validate
+from zoo.spec.record import comparable
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -34,13 +35,13 @@ def test_a_run_ends_in_a_valid_record(tmp_path: Path) -> None:
     record = one(tmp_path)
     path = Path(record.pop("path"))
     assert json.loads(path.read_text()) == record
-    assert validate(record) == []
+    assert parsed(record)
     assert record["status"] == "ok"
     assert record["samples"] == 256
     assert record["metrics"]["test"]["n"] == 40
     assert [p["samples"] for p in record["history"] if p["split"] == "val"] == [64, 128, 192, 256]
     best = max(p["metric"] for p in record["history"] if p["split"] == "val")
-    assert record["metrics"]["val"]["accuracy"] == best
+    assert record["metrics"]["val"]["scores"]["accuracy"] == best
     assert 0 < record["baselines"]["majority"] < 1
     assert record["tokens"] > record["samples"] * 3
     assert record["flops"] > 0
@@ -49,7 +50,7 @@ def test_a_run_ends_in_a_valid_record(tmp_path: Path) -> None:
 def test_two_runs_of_one_command_give_the_same_numbers(tmp_path: Path) -> None:
     first = one(tmp_path / "a")
     second = one(tmp_path / "b")
-    assert comparable(first) == comparable(second)
+    assert comparable(parsed(first)) == comparable(parsed(second))
     third = one(tmp_path / "c", seeds=[1])
     assert third["history"][0]["loss"] != first["history"][0]["loss"]
 
@@ -61,7 +62,7 @@ def test_a_finished_run_is_not_repeated_unless_forced(tmp_path: Path, capsys: py
     assert "done already" in capsys.readouterr().err
     forced = one(tmp_path, protocol="smoke", force=True)
     assert forced["path"] != first["path"]
-    assert comparable(forced) == comparable(first)
+    assert comparable(parsed(forced)) == comparable(parsed(first))
     assert Path(first["path"]).exists()
 
 
@@ -95,10 +96,10 @@ def test_a_record_that_came_from_elsewhere_does_not_replace_the_run(tmp_path: Pa
 def test_bad_endings_are_records_too(tmp_path: Path, fault: str, status: str, says: str) -> None:
     record = one(tmp_path, protocol="smoke", overrides={"arch.fault": fault})
     assert record["status"] == status
-    assert says in record["detail"]
+    assert says in record["error"]
     assert record["metrics"] is None
     assert record["overrides"] == {"arch.fault": fault}
-    assert validate({k: v for k, v in record.items() if k != "path"}) == []
+    assert parsed(record)
 
 
 @pytest.mark.parametrize(("fault", "status"), [("oom", "out-of-memory"), ("raise", "failed")])
@@ -113,7 +114,7 @@ def test_a_model_that_cannot_be_built_is_a_record_and_not_the_end_of_a_sweep(
         for record in found:
             assert record["parameters"] == 0
             assert record["history"] == []
-            assert validate({k: v for k, v in record.items() if k != "path"}) == []
+            assert parsed(record)
 
 
 @pytest.mark.parametrize("what", ["results", "runs"])
@@ -131,7 +132,7 @@ def test_time_limit_is_a_record_and_the_run_goes_on_from_there(tmp_path: Path) -
     assert stopped["status"] == "timeout"
     assert stopped["metrics"] is None
     resumed = one(tmp_path / "cut")
-    assert comparable(resumed) == comparable(whole)
+    assert comparable(parsed(resumed)) == comparable(parsed(whole))
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_kill_in_the_middle_then_the_same_command_gives_the_unbroken_record(tmp_
     process = start(tmp_path)
     again, _ = process.communicate()
     assert process.returncode == 0
-    assert comparable(json.loads(again)[0]) == comparable(json.loads(unbroken)[0])
+    assert comparable(parsed(json.loads(again)[0])) == comparable(parsed(json.loads(unbroken)[0]))
     notes = list((tmp_path / "runs").rglob("run.json"))
     assert [json.loads(note.read_text())["attempt"] for note in notes] == [2]
 
@@ -202,7 +203,7 @@ def test_interrupt_is_a_record(tmp_path: Path, name: str) -> None:
     assert process.returncode == 130
     record = json.loads(out)[0]
     assert record["status"] == "interrupted"
-    assert record["detail"].startswith(name)
+    assert record["error"].startswith(name)
 
 
 def test_several_runs_each_have_a_process_and_all_are_recorded(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_several_runs_each_have_a_process_and_all_are_recorded(tmp_path: Path) -
     records = bench("toy", "toytask", protocol="smoke", seeds=2, **places)
     assert [r["seed"] for r in records] == [0, 1]
     alone = bench("toy", "toytask", protocol="smoke", seeds=[1], results=tmp_path / "r2", runs=tmp_path / "u2")[0]
-    assert comparable(alone) == comparable(records[1])
+    assert comparable(parsed(alone)) == comparable(parsed(records[1]))
 
 
 def test_checkpoints_load_without_pickle(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_a_full_disk_leaves_a_record_and_no_half_written_checkpoint(
         patched.setattr(pl.Trainer, "save_checkpoint", full)
         record = one(tmp_path, protocol="smoke")
     assert record["status"] == "failed"
-    assert "No space left on device" in record["detail"]
+    assert "No space left on device" in record["error"]
     assert not list((tmp_path / "runs").rglob("*.partial"))
     assert not list((tmp_path / "runs").rglob("*.ckpt"))
     assert one(tmp_path, protocol="smoke")["status"] == "ok"

@@ -30,16 +30,20 @@ def bench(
     A run that was killed goes on from its last checkpoint by the same command.
     """
     from zoo.api import bench as run_all
+    from zoo.board.rows import flattened
     from zoo.board.tables import run_line
     from zoo.run.sweep import results_dir
     from zoo.spec.errors import UserError
+    from zoo.spec.record import Record
+    from zoo.spec.store import StoredRecord
 
     if seed is not None and seeds is not None:
         raise UserError("--seed names one seed and --seeds counts them from 0: one of the two")
 
     def tell(record: dict[str, Any]) -> None:
         if not json_:
-            print(run_line(record))
+            fields = {key: value for key, value in record.items() if key != "path"}
+            print(run_line(flattened(StoredRecord(record["path"], Record.model_validate(fields)))))
 
     records = run_all(
         arch,
@@ -63,13 +67,15 @@ def bench(
 
 def _board(results: Path, protocol: str, tasks: set[str]) -> None:
     from zoo.board.build import board_paths
+    from zoo.board.rows import flattened
     from zoo.board.terminal import print_board
-    from zoo.spec.record import read_all
+    from zoo.spec.store import read_all
 
     if protocol == "smoke":
         print("smoke runs prove that the pieces fit; they are on no board")
         return
-    records, problems = read_all(results)
+    stored, problems = read_all(results)
+    records = [flattened(one) for one in stored]
     print_board(records, problems, protocol=protocol, tasks=tasks)
     for path in board_paths(results):
         print(f"board: {path}")

@@ -31,7 +31,7 @@ from zoo.run.compose import Experiment
 from zoo.run.module import Bar, Budget, Checkpoints, Deadline, Diverged, TimeLimit, Training, budget_of
 from zoo.run.recording import forward_flops, make_record
 from zoo.run.rundir import Attempt, Places, finished, only_here, rank, read_note
-from zoo.spec import record as records
+from zoo.spec import store as records
 from zoo.spec.errors import ConfigError, UserError
 
 
@@ -184,8 +184,7 @@ def _train_and_record(
         note = read_note(attempt.folder) | {"record": str(path.resolve())}
         records.write_atomically(attempt.folder / "run.json", json.dumps(note, indent=1))
         (attempt.folder / "last.ckpt").unlink(missing_ok=True)
-    record["path"] = str(path)
-    return record
+    return record.model_dump(mode="json") | {"path": str(path)}
 
 
 def _trainer(
@@ -268,8 +267,7 @@ def _record_unbuilt(
     record = make_record(experiment, attempt, None, data, status, detail, None, None)
     if rank() > 0:
         sys.exit(0)  # the first rank writes and tells
-    record["path"] = str(records.write(record, places.results))
-    return record
+    return record.model_dump(mode="json") | {"path": str(records.write(record, places.results))}
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -308,5 +306,4 @@ def record_lost(experiment: Experiment, places: Places, status: str, detail: str
         return _record_unbuilt(experiment, places, attempt, status, detail[:2000])
     data = open_data(experiment, training.budget, training)
     record = make_record(experiment, attempt, training, data, status, detail, None, None)
-    record["path"] = str(records.write(record, places.results))
-    return record
+    return record.model_dump(mode="json") | {"path": str(records.write(record, places.results))}

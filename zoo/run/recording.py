@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +19,7 @@ from zoo.run.compose import Experiment
 from zoo.run.module import Training
 from zoo.run.rundir import Attempt, code_hash, now
 from zoo.run.sweep import command
-from zoo.spec import record as records
+from zoo.spec.record import Record
 
 
 def forward_flops(experiment: Experiment, model: SequenceClassifier | LMHeadModel) -> int:
@@ -56,8 +57,8 @@ def make_record(
     detail: str,
     scores: dict[str, Any] | None,
     flops: int | None,
-) -> dict[str, Any]:
-    """The record of one run. `training` is None when the model could not be built: there are then no parameters."""
+) -> Record:
+    """Build the record of a run. `training` is None when the model could not be built: there are then no parameters."""
     arch, task = experiment.architecture, experiment.task
     capable = arch.record.capabilities
     carries = capable.state != "none" and (experiment.mode == "causal" or capable.state == "memory")
@@ -74,53 +75,78 @@ def make_record(
         plan = asdict(encoder.plan) if capable.segment else None
         state_size = encoder.backbone.state_size(experiment.seq_len) if carries else None
         history, device = training.history, training.device
-    return records.new(
-        architecture={"name": arch.record.name, "title": arch.record.title, "family": arch.record.family},
-        plugin={
+    fields: dict[str, Any] = {
+        "architecture": {
+            "name": arch.record.name,
+            "title": arch.record.title,
+            "family": arch.record.family,
+            "version": getattr(arch.record, "version", "1"),
+        },
+        "plugin": {
             "distribution": arch.provenance.distribution,
             "version": arch.provenance.version,
             "entry_point": arch.provenance.entry_point,
             "source_hash": code_hash(experiment),
         },
-        task={
+        "task": {
             "name": task.record.name,
             "version": task.record.version,
             "suite": task.record.suite,
             "kind": task.record.kind,
         },
-        data=data.provenance(),
-        protocol=experiment.protocol,
-        overrides=dict(experiment.overrides),
-        config=experiment.values,
-        config_hash=experiment.hash,
-        seed=experiment.seed,
-        mode=experiment.mode,
-        objective=experiment.objective,
-        metric={"name": task.record.metrics[0], "higher_is_better": task.record.higher_is_better},
-        carried=experiment.carries,
-        segment_plan=plan,
-        parameters=parameters,
-        match=None
+        "data": data.provenance(),
+        "protocol": experiment.protocol,
+        "protocol_version": "1",
+        "overrides": dict(experiment.overrides),
+        "config": experiment.values,
+        "config_hash": experiment.hash,
+        "seed": experiment.seed,
+        "mode": experiment.mode,
+        "objective": experiment.objective,
+        "metric": {"name": task.record.metrics[0], "higher_is_better": task.record.higher_is_better},
+        "stateful": experiment.carries,
+        "segment_plan": plan,
+        "parameters": parameters,
+        "match": None
         if experiment.match is None
         else {"architecture": experiment.match[0], "parameters": experiment.match[1]},
-        state_size=state_size,
-        status=status,
-        detail=detail,
-        metrics=scores,
-        baselines={"chance": experiment.chance, "majority": data.majority()},
-        history=history,
-        samples=samples,
-        tokens=tokens,
-        seconds=seconds,
-        tokens_per_second=round(tokens / seconds["train"], 1) if seconds["train"] else None,
-        peak_memory_bytes=environment.peak_memory(device),
+        "state_size": state_size,
+        "status": status,
+        "error": detail,
+        "metrics": None if scores is None else run_metrics(scores, data),
+        "baselines": {"chance": experiment.chance, "majority": data.majority()},
+        "history": history,
+        "samples": samples,
+        "tokens": tokens,
+        "seconds": seconds,
+        "tokens_per_second": round(tokens / seconds["train"], 1) if seconds["train"] else None,
+        "peak_memory_bytes": environment.peak_memory(device),
         # backward costs twice the forward
-        flops=None if flops is None else 3 * flops * samples,
-        backend=forms_that_ran(),
-        hardware=environment.hardware(),
-        versions=environment.versions(),
-        git=environment.git_state(),
-        command=command(),
-        started=attempt.started,
-        ended=now(),
-    )
+        "flops": None if flops is None else 3 * flops * samples,
+        "op_backends": forms_that_ran(),
+        "hardware": environment.hardware(),
+        "versions": environment.versions(),
+        "git": environment.git_state(),
+        "command": command(),
+        "started": attempt.started,
+        "ended": now(),
+    }
+    return Record.model_validate(fields)
+
+
+def run_metrics(scores: Mapping[str, Mapping[str, Any]], data: TaskData) -> dict[str, Any]:
+    """The metrics of each split as a record holds them, from the flat scores of the splits."""
+
+    def nested(flat: Mapping[str, Any], at: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        own = {key: flat[key] for key in ("n", "answers", "loss", "stderr") if key in flat}
+        rest = {key: value for key, value in flat.items() if key not in (*own, *(at or ()), "groups")}
+        return own | {"scores": rest} | ({} if at is None else {"at": at})
+
+    def split_metrics(split: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+        names = {name for at in data.groups(split) for name in at}  # type: ignore[arg-type]
+        groups = [
+            nested(group, {name: group[name] for name in group if name in names}) for group in flat.get("groups", ())
+        ]
+        return nested(flat) | {"groups": groups}
+
+    return {split: split_metrics(split, flat) for split, flat in scores.items()}

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from zoo.run import provenance as environment
 from zoo.run.compose import Experiment
 from zoo.run.settings import NO_EFFECT
-from zoo.spec import record as records
+from zoo.spec import store as records
 from zoo.spec.errors import UserError
 from zoo.spec.layers import flatten
 
@@ -48,7 +48,7 @@ def finished(experiment: Experiment, places: Places) -> dict[str, Any] | None:
     if not path.is_file() or places.results.resolve() not in path.resolve().parents:
         return None
     record = records.read(path)
-    return record | {"path": str(path)} if isinstance(record, dict) else None
+    return None if isinstance(record, str) else record.model_dump(mode="json") | {"path": str(path)}
 
 
 def read_note(folder: Path) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def task_names(names: Names, known: Registry) -> list[str]:
 
 def results_dir(given: str | Path | None) -> Path:
     """Where records go."""
-    from zoo.spec.record import default_results_dir
+    from zoo.spec.store import default_results_dir
 
     return Path(given) if given else default_results_dir()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from zoo.run.sweep import COMMAND, sweep
 from zoo.spec.errors import UserError
-from zoo.spec.record import write_atomically
+from zoo.spec.store import write_atomically
 
 
 def die_with_parent() -> None:
