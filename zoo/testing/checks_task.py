@@ -6,21 +6,21 @@ A task whose files are not on this machine is said to be so, not passed.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jsonschema
 import numpy as np
+from pydantic import ValidationError
 
 from zoo.data.module import SPLITS, Totals, collate
 from zoo.data.prepare import compose_options
 from zoo.data.questions import IGNORE, Continuation, Marked, Piece
 from zoo.run.compose import SECTIONS
-from zoo.spec import record as records
 from zoo.spec.errors import did_you_mean
+from zoo.spec.record import DataInfo
+from zoo.spec.store import describe
 from zoo.spec.task import PROTOCOLS
 from zoo.testing.check import NotDeclared
 from zoo.testing.checks_build import require_torch_free
@@ -200,10 +200,12 @@ def _questions_make_batches(subject: TaskSubject) -> None:
 @check
 def provenance_fits_a_record(subject: TaskSubject) -> None:
     """`provenance()` is what a record holds, and its counts are true."""
-    told = json.loads(json.dumps(subject.data.provenance()))
-    schema = {**records.schema()["properties"]["data"], "$defs": records.schema()["$defs"]}
-    wrong = [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(told)]
-    assert not wrong, f"provenance: {'; '.join(wrong)}"
+    told = subject.data.provenance()
+    try:
+        DataInfo.model_validate(told)
+    except ValidationError as error:
+        wrong = describe(error, told)
+        raise AssertionError(f"provenance: {'; '.join(wrong)}") from error
     for split in SPLITS:
         n = len(subject.data.dataset(split))  # type: ignore[arg-type]
         assert told["counts"].get(split) == n, (
