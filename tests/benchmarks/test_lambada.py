@@ -68,6 +68,7 @@ def genuine(tmp_path: Path) -> Path:
 
 def test_lambada_means_the_openai_form_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     from zoo.run.sweep import task_names
+
     from zoo.spec.registry import discover
 
     known = discover()

@@ -169,24 +169,25 @@ def _speed_faults(record: Mapping[str, Any]) -> list[str]:
 
 def _hash_faults(record: Mapping[str, Any]) -> list[str]:
     """Whether the configuration is the one that was hashed, for tasks that are installed here."""
-    from zoo.run.identity import config_hash, later_keys
+    from zoo.spec.identity import config_hash
     from zoo.spec.registry import registry
 
-    task = record["task"]["name"]
-    offered = {e.provenance.distribution: e.record for e in registry().tasks.values() if e.record.name == task}
-    key = f"{record['plugin']['distribution']}:{record['architecture']['name']}"
-    archs = registry().architectures.values()
-    arch = next((e.record for e in archs if f"{e.provenance.distribution}:{e.record.name}" == key), None)
+    name, plugin = record["architecture"]["name"], record["plugin"]["distribution"]
+    architectures = [
+        entry
+        for entry in registry().architectures.values()
+        if (entry.record.name, entry.provenance.distribution) == (name, plugin)
+        and entry.record.version == record["architecture"]["version"]
+    ]
+    tasks = [
+        entry
+        for entry in registry().tasks.values()
+        if (entry.record.name, entry.record.version) == (record["task"]["name"], record["task"]["version"])
+    ]
     expected = [
-        config_hash(
-            architecture=key,
-            task=f"{distribution}:{task}",
-            task_version=record["task"]["version"],
-            protocol=record["protocol"],
-            values=record["config"],
-            later=later_keys(arch, offered[distribution]),
-        )
-        for distribution in sorted(offered)
+        config_hash(architecture, task, record["protocol"], record["config"])
+        for architecture in architectures
+        for task in tasks
     ]
     if expected and record["config_hash"] not in expected:
         return [f"config_hash: {record['config_hash']}, its configuration gives {' or '.join(expected)}"]

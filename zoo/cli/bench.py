@@ -34,7 +34,9 @@ def bench(
 
     A run that was killed goes on from its last checkpoint by the same command.
     """
-    from zoo.board.terminal import print_board, run_line
+    from zoo.board.rows import flattened
+    from zoo.board.tables import run_line
+    from zoo.board.terminal import print_board
     from zoo.run.request import bench as run_bench
 
     if seed is not None and seeds is not None:
@@ -42,7 +44,7 @@ def bench(
 
     def print_run(stored: StoredRecord) -> None:
         if not json_:
-            print(run_line(stored))
+            print(run_line(flattened(stored)))
 
     stored = run_bench(
         arch,
@@ -62,5 +64,14 @@ def bench(
     elif protocol == "smoke":
         print("smoke runs prove that the pieces fit; they are on no board")
     else:
-        print_board(results, protocol=protocol, tasks={record.task.name for _, record in stored})
+        from zoo.spec.paths import default_results_dir
+        from zoo.spec.store import read_all
+
+        on_disk, problems = read_all(results or default_results_dir())
+        print_board(
+            [flattened(one) for one in on_disk],
+            problems,
+            protocol=protocol,
+            tasks={record.task.name for _, record in stored},
+        )
     raise typer.Exit(max((EXIT_CODES.get(record.status, 1) for _, record in stored), default=0))

@@ -86,7 +86,7 @@ def show(
     Each value is shown with its origin.
     """
     from zoo.run.compose import documentation, field_docs
-    from zoo.run.sweep import resolve
+    from zoo.run.request import BenchRequest, resolve
     from zoo.spec.card import card, facts
     from zoo.spec.registry import registry
 
@@ -95,13 +95,13 @@ def show(
     if not task and set_:
         raise UserError("--set needs --task: it changes the configuration of a run")
     if task:
-        experiment = resolve(arch, task, protocol=protocol, overrides=set_ or [])[0]
+        experiment = resolve(BenchRequest.parse(arch, task, protocol=protocol, overrides=set_ or []))[0]
         help_texts = documentation(experiment)
         from zoo.spec.layers import flatten
 
         rows = [
             {"key": key, "value": value, "origin": experiment.origins[key], "help": help_texts.get(key, "")}
-            for key, value in flatten(experiment.values).items()
+            for key, value in flatten(experiment.config).items()
         ]
         told |= {"task": task, "protocol": protocol, "mode": experiment.mode, "config_hash": experiment.hash}
     else:

@@ -173,10 +173,9 @@ class Architecture:
 
     def load_backbone(self) -> type[Backbone]:
         """The plugin's backbone class; the first thing that imports torch."""
-        from zoo.nn.backbone import Backbone
-
         cls = load_object(self.backbone, what=f"backbone of {self.name}")
-        if not (isinstance(cls, type) and issubclass(cls, Backbone)):
+        # by name: this layer imports no torch, and none of the layers above it
+        if not (isinstance(cls, type) and issubclass(cls, load_object("zoo.nn.backbone:Backbone"))):
             raise ZooError(f"backbone of {self.name}: {self.backbone} is not a subclass of zoo.Backbone")
         return cls
 

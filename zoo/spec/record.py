@@ -104,7 +104,7 @@ class TaskInfo(_Model):
     name: Name
     version: Text
     suite: str
-    kind: Name
+    kind: Text
 
 
 class DataInfo(_Model):
