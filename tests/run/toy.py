@@ -112,3 +112,24 @@ def zoo_tasks() -> Iterator[Task]:
             },
             higher_is_better=kind == "recall",
         )
+    yield Task(
+        name="toyregression",
+        suite="toy kinds",
+        title="Toy regression",
+        version="1",
+        kind="tests.run.toy_kind:Regression",
+        vocab_size=5,
+        classes=1,
+        length=12,
+        metrics=("mse",),
+        higher_is_better=False,
+        chance=1.0,
+        license="none",
+        source=Source(),
+        data="tests.run.toy_kind:RegressionData",
+        options="tests.run.toy:ToyOptions",
+        protocols={
+            "smoke": common | {"train.max_samples": 32, "train.val_every": 16},
+            "quick": common | {"train.max_samples": 1024, "train.val_every": 256, "optim.lr": 0.01},
+        },
+    )
