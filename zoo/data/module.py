@@ -20,22 +20,21 @@ from zoo.spec.architecture import Objective
 
 Split = Literal["train", "val", "test", "length_generalization"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-"""What every task has."""
+"""The splits that every task has."""
 LENGTH_GENERALIZATION: Split = "length_generalization"
-"""What some have besides: test questions that are longer or harder than any in training."""
+"""A split of some tasks: test examples that are longer or harder than any in training."""
 
 Example = tuple[np.ndarray, int] | Question
-"""Classification and matching: (ids or values of one sequence, label); for matching the first has shape (2, L) and pads
-as id 0. The kinds lm and recall: a question."""
+"""Of classes: (ids or values (L,), label), for pairs ids (2, L) padded with 0. With token answers: a question."""
 
 
 class Totals(NamedTuple):
     """Sums over the questions of a split, or of a group of it.
 
-    questions  how many; of running text: pieces
-    answers    tokens asked for
-    hits       of these, told right
-    whole      questions of which every token was
+    questions  their number; of running text: pieces
+    answers    scored tokens
+    hits       of these, predicted right
+    whole      questions of which every token was predicted right
     nats       -sum of log probabilities of the right tokens
     squares    sum over the questions of their nats, squared
     """
@@ -110,53 +109,53 @@ class TaskData(LightningDataModule):
     # -- what a task supplies ------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Generate, or convert the user's files, into the cache. Idempotent, resumable, atomic, safe against a
-        second process doing the same. Raises DataError that names the file at fault."""
+        """Generate examples, or convert the user's files, into the cache: idempotent, resumable, atomic, safe against
+        a second process. Raises DataError that names the file at fault."""
         raise NotImplementedError
 
     def dataset(self, split: Split) -> Dataset[Example]:
-        """One split: `len()` and `[i]`, memory bounded whatever its size. Only after `prepare`."""
+        """The examples of a split, with `len()` and `[i]`, in bounded memory. Only after `prepare`."""
         raise NotImplementedError
 
     def provenance(self) -> dict[str, Any]:
-        """For the record: {"kind": "regenerated" | "published", "version", "seed" or "files": {name: sha256},
-        "counts": {split: n}}."""
+        """The origin of the data, for the record: {"kind": "regenerated" | "published", "version", "seed" or
+        "files": {name: sha256}, "counts": {split: n}}."""
         raise NotImplementedError
 
     def verify(self) -> list[str]:
-        """Everything that is wrong with the cached data, one line each that names the file; empty when sound."""
+        """Check the cached data; one line per fault that names the file."""
         raise NotImplementedError
 
     # -- what tasks with token answers supply besides -------------------------------------------------------
 
     @property
     def specials(self) -> Specials:
-        """Ids of slot and end symbol."""
+        """Ids of the slot and end symbols."""
         raise NotImplementedError
 
     def groups(self, split: Split) -> list[dict[str, Any]]:
-        """What the questions of a split are told apart by, such as [{"length": 64, "pairs": 4}, …]; a question's
-        `group` is a row of this. Empty: by nothing."""
+        """The groups of a split's questions, such as [{"length": 64, "pairs": 4}, …]; a question's `group` is an index
+        into this list. Empty: no groups."""
         return []
 
     def has(self, split: Split) -> bool:
-        """Whether there is such a split."""
+        """Whether the task has the split."""
         return split in SPLITS
 
     def score(self, split: Split, totals: Totals) -> dict[str, float]:
-        """The metrics of a split, or of a group of it; the task's own metrics for "test", its first one for "val".
+        """Compute the metrics of a split, or of a group of it: for "val" the ranked one, for "test" all of them.
 
-        A share of right answers is called accuracy. A standard error of the mean, in nats, may come as "stderr".
+        "stderr", the standard error of the mean loss in nats, may be among them.
         """
         return {"accuracy": totals.hits / totals.answers}
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
-        """Which examples the samples [start, stop) of the training stream are, for one of `world` devices."""
+        """Indices of the examples of the samples [start, stop) of the training stream, for one of `world` devices."""
         size = len(self.dataset("train"))  # type: ignore[arg-type]
         return StreamOrder(size, self.loading.seed, stop, start, rank=rank, world=world)
 
     def eval_order(self, split: Split, limit: int | None) -> Sequence[int] | Sampler[int]:
-        """In which order a split is evaluated, at most `limit` examples of it."""
+        """Indices of a split's examples in their order of evaluation, at most `limit` of them."""
         size = len(self.dataset(split))  # type: ignore[arg-type]
         return range(size if limit is None else min(limit, size))
 
@@ -211,30 +210,29 @@ class TaskData(LightningDataModule):
         )
 
     def majority(self) -> float | None:
-        """Accuracy on test of always answering train's most frequent label: the line that learning must pass; None
-        where there is no such line."""
+        """Test accuracy of always answering the most frequent training label; None where there is no such baseline."""
         train, test = self.labels("train"), self.labels("test")
         label = np.bincount(train).argmax()
         return float((test == label).mean())
 
     def labels(self, split: Split) -> np.ndarray:
-        """All labels of a split; tasks with cheaper access than example by example override this."""
+        """All labels of a split (n,). Override where they are cheaper to read than example by example."""
         data = self.dataset(split)
         return np.array([data[i][1] for i in range(len(data))])  # type: ignore[arg-type]
 
-    # -- for a person ----------------------------------------------------------------------------------------------
+    # -- for `zoo data` ----------------------------------------------------------------------------------------------
 
     def view(self, split: Split, i: int) -> str | np.ndarray:
-        """Example i: a text, or a picture (H, W) or (H, W, 3) uint8."""
+        """Example i as a text, or as a picture (H, W) or (H, W, 3) uint8."""
         return " ".join(map(str, np.asarray(self.dataset(split)[i][0]).tolist()))
 
     def lengths(self, split: Split) -> np.ndarray | None:
-        """Tokens of the examples before any is cut to the task's length, (n,), or (n, 2) for matching; None where they
-        are not known without looking at every example."""
+        """Tokens of the examples before truncation, (n,), or (n, 2) for pairs; None where they are not known without
+        reading every example."""
         return None
 
     def left_out(self) -> list[str]:
-        """Examples of the user's files that are not used, a line each with the reason."""
+        """Examples of the user's files that are not used, one line each with the reason."""
         return []
 
 
