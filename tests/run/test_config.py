@@ -1,4 +1,4 @@
-"""How an experiment's configuration is composed, and how mistakes in it are told."""
+"""How an experiment's configuration is composed, and what mistakes in it say."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class Marked(nn.Module):
 
 def test_groups_honour_marks_and_spare_biases_norms_and_embeddings() -> None:
     groups = parameter_groups(Marked(), OptimSettings(lr=1e-2, weight_decay=0.1))
-    found = {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]}
-    assert found == {
+    settings = {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]}
+    assert settings == {
         "A_log": (1e-4, 0.0),
         "slow": (5e-3, 0.1),
         "linear.weight": (1e-2, 0.1),

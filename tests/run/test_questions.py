@@ -166,7 +166,7 @@ ALL += ["performer", "nystromformer", "perceiver", "s4", "s5", "h3", "hyena", "m
 @pytest.mark.parametrize("form", ["marked", "continuation"])
 @pytest.mark.parametrize("arch", ALL)
 def test_every_architecture_answers(arch: str, form: str, tmp_path: Path) -> None:
-    """The same logits whatever else is in the batch, a gradient for the head, and no look at what is to be told."""
+    """The same logits whatever else is in the batch, a gradient for the head, and no look at the answer."""
     made = experiment(arch, "toyrecall", **{"task.form": form, "segments.length": 5})
     data = open_data(made)
     model = build_module(made).model.double().eval()
@@ -179,11 +179,11 @@ def test_every_architecture_answers(arch: str, form: str, tmp_path: Path) -> Non
         order = together.rows == i
         assert alone.labels.tolist() == together.labels[order].tolist()
         torch.testing.assert_close(alone.logits, together.logits[order], rtol=1e-9, atol=1e-9)
-    asked = collate(questions)
+    batch = collate(questions)
     if made.objective == "causal_lm":
-        # a later token must not change what is told before it
-        changed = asked._replace(inputs=asked.inputs.clone())
-        last = asked.labels.ne(IGNORE).int().argmax(1)
+        # a later token must not change the predictions before it
+        changed = batch._replace(inputs=batch.inputs.clone())
+        last = batch.labels.ne(IGNORE).int().argmax(1)
         for row in range(4):
             changed.inputs[row, last[row] + 1 :] = 1
         first = [int((together.rows == i).nonzero()[0, 0]) for i in range(4)]
@@ -255,7 +255,7 @@ def test_a_recall_run_ends_in_a_valid_record(arch: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("toys")
 def test_a_language_run_carries_its_state_and_learns_what_only_it_can_tell(tmp_path: Path) -> None:
-    """The last token of a later piece is the first of the text: only what was carried tells it.
+    """The last token of a later piece is the first of the text: only the carried state holds it.
 
     Whoever sees one piece alone pays, per piece of 12 tokens, for its first token (one of four symbols in a third of
     the pieces, else always the same) and, in two thirds of them, for one of four symbols at the end.

@@ -17,7 +17,7 @@ ASK = 21
 
 
 class Questions(Dataset[Question]):
-    """Symbols 1 … 20, then one that asks for the first symbol; or a prompt whose answer is its first two symbols."""
+    """Symbols 1 … 20, then a query for the first symbol; or a prompt whose answer is its first two symbols."""
 
     def __init__(self, split: Split, n: int, lengths: Sequence[int], form: str) -> None:
         rng = np.random.default_rng(["train", "val", "test", "length_generalization"].index(split))

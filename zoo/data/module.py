@@ -171,7 +171,7 @@ class TaskData(LightningDataModule):
             self.loading.interval or self.loading.max_samples,
             self.loading.max_samples,
         )
-        # Lightning sets the epoch as well, but after it has asked for the length, and the last interval is shorter
+        # Lightning calls set_epoch as well, but reads the length before, and the last interval is shorter
         sampler.set_epoch(epoch)
         return self._loader("train", sampler, self.loading.batch_size)
 

@@ -57,7 +57,7 @@ def execute(job: Job) -> StoredRecord:
         with use_backend(experiment.train.op_backend), sigterm_as_exception(), op_backend_errors(experiment):
             try:
                 module = build_module(experiment)
-                # one example through the model: what does not fit together is found before data are prepared
+                # one example through the model: a mismatch is an error before data are prepared
                 with any_backend() if on_gpu(experiment) else contextlib.nullcontext():
                     flops = count_forward_flops(experiment, module.model)
             except UserError:

@@ -42,9 +42,9 @@ def hardware() -> dict[str, Any]:
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
-        if found:
-            return found[1].strip()
+        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if match:
+            return match[1].strip()
     return platform.processor() or platform.machine()
 
 
@@ -52,15 +52,15 @@ def versions() -> dict[str, str]:
     """Versions of everything that a number may depend on."""
     import torch
 
-    found = {"python": platform.python_version(), "seqzoo": own_version()}
+    installed = {"python": platform.python_version(), "seqzoo": own_version()}
     for name in ("torch", "lightning", "torchmetrics", "triton", "numpy", "numba", "omegaconf"):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
+            installed[name] = "not installed"
     if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    return found
+        installed["cuda"] = torch.version.cuda
+    return installed
 
 
 @cache

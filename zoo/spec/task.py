@@ -1,4 +1,4 @@
-"""What a task says of itself, before its data or torch are touched."""
+"""The declaration of a task: everything that is known before its data are touched. Imports no torch."""
 
 from __future__ import annotations
 
@@ -72,18 +72,17 @@ class Task:
 
     version     raised whenever the same seed or file would give other examples; part of every record
     kind        one of KINDS, or "package.module:Class" of a zoo.kinds.TaskKind of the plugin's own
-    vocab_size  number of token ids including padding (0), or 0 for tasks of real values; an options class may have a
-                property of this name that says otherwise
+    vocab_size  number of token ids including padding (0), or 0 for tasks of real values; a property of this name of
+                the options class overrides it
     classes     number of labels
     length      the longest example of the published task, in tokens
     metrics     names; the first is what is ranked
-    chance      the score of a uniform guess; an options class may have a property of this name that says otherwise
-                (what the majority class scores is measured and goes into the record)
+    chance      the score of a uniform guess; a property of this name of the options class overrides it
     data        "package.module:Class", a `zoo.data.TaskData`, built from (options, root)
     options     "package.module:Dataclass" of the named settings (`task.*` keys); a docstring under a field is its help
     needs       the files that a user must bring, with their public names and sizes; empty: it can be generated anywhere
-    objectives  for the kinds lm and recall: the forms in which it can be put to an architecture (zoo/data/questions.py)
-    aliases     other names that mean this task; who uses one is told so
+    objectives  of tasks with token answers: the objectives that they offer (zoo/data/questions.py)
+    aliases     other names of this task; using one prints a notice
     protocols   per protocol the dotted configuration keys it sets (`task.seq_len`, `train.max_samples`, `optim.lr` …)
     """
 
