@@ -28,14 +28,14 @@ PINNED = Path(__file__).with_name("defaults.json")
 def defaults() -> dict[str, dict[str, Any]]:
     """Owner and version -> its defaults, as JSON values."""
     known = registry()
-    found: dict[str, dict[str, Any]] = {}
-    for entry in known.architectures.values():
-        found[f"architecture {entry.record.name}, version {entry.record.version}"] = asdict(entry.record.load_config()())
-    for task in known.tasks.values():
-        found[f"task {task.record.name}, version {task.record.version}"] = asdict(task.record.load_options()())
+    owned: dict[str, dict[str, Any]] = {}
+    for arch in (entry.record for entry in known.architectures.values()):
+        owned[f"architecture {arch.name}, version {arch.version}"] = asdict(arch.load_config()())
+    for task in (entry.record for entry in known.tasks.values()):
+        owned[f"task {task.name}, version {task.version}"] = asdict(task.load_options()())
     frame = {name: asdict(cls()) for name, cls in SECTIONS.items()}
-    found |= {f"protocol {name}, version {version}": frame for name, version in PROTOCOLS.items()}
-    return json.loads(json.dumps(found))
+    owned |= {f"protocol {name}, version {version}": frame for name, version in PROTOCOLS.items()}
+    return json.loads(json.dumps(owned))
 
 
 def test_every_default_is_that_of_its_version() -> None:
