@@ -1,4 +1,4 @@
-"""H3: x + H3(norm x), then x + MLP(norm x); in a hybrid some layers have softmax attention in H3's place.
+"""H3 (Fu et al. 2023, arXiv 2212.14052); in a hybrid some layers have softmax attention in H3's place.
 
 B batch, L seq_len, D d_model, d head_dim, H = D / d heads, N d_state, n = N/2. Channel c of q, k, v is h d + i.
 
@@ -6,6 +6,7 @@ B batch, L seq_len, D d_model, d head_dim, H = D / d heads, N d_state, n = N/2. 
     kk = shift SSM of k, every channel for itself
     s_ij = diagonal SSM of kk_i v_j, over the d x d outer product inside each head, one system per head
     o_j = sum_i q_i s_ij,   y = o W_o + b_o                    o in channel order j H + h, as in the authors' code
+    x + y(norm x), then x + MLP(norm x)                        a block
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from zoo.nn import (
 )
 from zoo.ops.attention import attention
 from zoo_h3.config import H3Config
-from zoo_h3.ssm import Diagonal, Shift, run
+from zoo_h3.ssm import Diagonal, Shift, run, run_step
 
 
 class H3Mixer(Mixer):
     """The H3 layer.
 
-    State: {"shift": (B, D, N) real, "diag": (B, d, d, H, n) complex}, both after each row's last real token. The
-    second is the memory of the outer products K V^T.
+    State, causal only: {"shift": (B, D, N) real, "diag": (B, d, d, H, n) complex}, both after each row's last real
+    token. The second remembers the outer products K V^T.
     """
 
     def __init__(self, config: H3Config, d_model: int, *, bidirectional: bool) -> None:
@@ -55,59 +56,63 @@ class H3Mixer(Mixer):
     def mix(
         self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, state: State = None
     ) -> tuple[Tensor, State]:
-        """Both state space models and both gates: q, k, v (B, L, D) -> o (B, L, D), channels j H + h, and the state."""
+        """Both state space models and products: q, k, v (B, L, D) -> o (B, L, D), channels j H + h, and the state."""
         lengths = None
         if mask is not None:
             # after the projections, whose biases would let pads through
             k, v = (z.masked_fill(~mask[..., None], 0.0) for z in (k, v))
             lengths = sequence_lengths(mask)
         with torch.autocast(q.device.type, enabled=False):
-            dtype, B, d = q.dtype, q.shape[0], self.head_dim
+            dtype, d2 = q.dtype, self.head_dim**2
             q, k, v = (at_least_float32(z).transpose(1, 2) for z in (q, k, v))  # (B, D, L)
             shift, diag = self.shift.system(), self.diag.system()
-            before = (None, None) if state is None else (state["shift"], state["diag"].flatten(0, 2))
-            kk = run(shift, self.shift.D, k, before[0])
-            kv = (self.heads(kk)[:, :, None] * self.heads(v)[:, None]).flatten(0, 2)  # (B d d, H, L)
-            s = run(diag, self.diag.D, kv, before[1]).unflatten(0, (B, d, d))
-            o = (self.heads(q)[:, :, None] * s).sum(1).flatten(1, 2)  # (B, d, d, H, L) -> (B, D, L)
-            o = o.transpose(1, 2).to(dtype)
+            shift0, diag0 = (None, None) if state is None else (state["shift"], state["diag"].flatten(0, 2))
+            kv = self.outer(run(shift, self.shift.D, k, shift0), v)
+            o = self.contract(q, run(diag, self.diag.D, kv, diag0)).transpose(1, 2).to(dtype)
             if self.bidirectional:
                 return o, None
-            rows = None if lengths is None else lengths.repeat_interleave(d * d)
-            after = {
-                "shift": shift.final_state(k, lengths, before[0]),
-                "diag": diag.final_state(kv, rows, before[1]).unflatten(0, (B, d, d)),
+            kv_lengths = None if lengths is None else lengths.repeat_interleave(d2)
+            return o, {
+                "shift": shift.final_state(k, lengths, shift0),
+                "diag": self.unfold(diag.final_state(kv, kv_lengths, diag0)),
             }
-            return o, after
-
-    def heads(self, z: Tensor) -> Tensor:
-        """(B, D, …) with channels h d + i -> (B, d, H, …)."""
-        return z.unflatten(1, (-1, self.head_dim)).transpose(1, 2)
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        if self.bidirectional:
-            return None
-        (D, N), d = self.shift.B.shape, self.head_dim
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        return {
-            "shift": torch.zeros(batch, D, N, device=device, dtype=wide),
-            "diag": torch.zeros(batch, d, d, D // d, N // 2, device=device, dtype=wide.to_complex()),
-        }
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token by the recurrences: x_t (B, D) -> y_t (B, D), state."""
         q, k, v = self.q_proj(x_t), self.k_proj(x_t), self.v_proj(x_t)
         with torch.autocast(x_t.device.type, enabled=False):
-            (B, _), d = x_t.shape, self.head_dim
             dtype = q.dtype
             q, k, v = (at_least_float32(z) for z in (q, k, v))
-            kk, shifted = self.shift.system().step(k, state["shift"])
-            kk = kk + self.shift.D.to(k.dtype) * k
-            kv = (self.heads(kk)[:, :, None] * self.heads(v)[:, None]).flatten(0, 2)  # (B d d, H)
-            s, memory = self.diag.system().step(kv, state["diag"].flatten(0, 2))
-            s = (s + self.diag.D.to(kv.dtype) * kv).unflatten(0, (B, d, d))
-            o = (self.heads(q)[:, :, None] * s).sum(1).flatten(1, 2).to(dtype)  # (B, D)
-        return self.output_linear(o), {"shift": shifted, "diag": memory.unflatten(0, (B, d, d))}
+            kk, shift = run_step(self.shift.system(), self.shift.D, k, state["shift"])
+            s, diag = run_step(self.diag.system(), self.diag.D, self.outer(kk, v), state["diag"].flatten(0, 2))
+            o = self.contract(q, s).to(dtype)  # (B, D)
+        return self.output_linear(o), {"shift": shift, "diag": self.unfold(diag)}
+
+    def outer(self, kk: Tensor, v: Tensor) -> Tensor:
+        """kk_i v_j inside each head: (B, D, …) -> (B d d, H, …)."""
+        return (self.heads(kk)[:, :, None] * self.heads(v)[:, None]).flatten(0, 2)
+
+    def contract(self, q: Tensor, s: Tensor) -> Tensor:
+        """sum_i q_i s_ij: q (B, D, …), s (B d d, H, …) -> (B, D, …), channels j H + h."""
+        return (self.heads(q)[:, :, None] * self.unfold(s)).sum(1).flatten(1, 2)
+
+    def heads(self, z: Tensor) -> Tensor:
+        """(B, D, …) with channels h d + i -> (B, d, H, …)."""
+        return z.unflatten(1, (-1, self.head_dim)).transpose(1, 2)
+
+    def unfold(self, s: Tensor) -> Tensor:
+        """(B d d, …) -> (B, d, d, …)."""
+        return s.unflatten(0, (-1, self.head_dim, self.head_dim))
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        if self.bidirectional:
+            return None
+        (D, N), d = self.shift.B.shape, self.head_dim
+        wide = torch.promote_types(dtype, torch.float32)
+        return {
+            "shift": torch.zeros(batch, D, N, device=device, dtype=wide),
+            "diag": torch.zeros(batch, d, d, D // d, N // 2, device=device, dtype=wide.to_complex()),
+        }
 
 
 class AttentionMixer(MultiHeadAttention):

@@ -12,6 +12,7 @@ State of a layer: {"conv": (B, E, K) the last K inputs of the convolution, newes
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +25,19 @@ from zoo_mamba.config import MambaConfig
 
 
 def dt_bias(uniform: Tensor, dt_min: float, dt_max: float, floor: float) -> Tensor:
-    """b_dt such that softplus(b_dt) is log-uniform in [dt_min, dt_max], no less than floor; uniform (E,) in [0, 1)."""
+    """Return b_dt (E,) whose softplus is log-uniform in [dt_min, dt_max], at least `floor`; uniform (E,) in [0, 1)."""
     log_min, log_max = math.log(dt_min), math.log(dt_max)
     dt = torch.exp(log_min + uniform * (log_max - log_min)).clamp(min=floor)
     return dt + torch.log(-torch.expm1(-dt))  # inverse of softplus, exact for small dt too
 
 
 def a_log(d_inner: int, d_state: int) -> Tensor:
-    """A_log (E, N) with A[e, n] = -(n + 1): the real S4D initialisation."""
+    """Return A_log (E, N) for A[e, n] = -(n + 1), the real S4D initialisation."""
     return torch.log(torch.arange(1, d_state + 1, dtype=torch.float32)).repeat(d_inner, 1)
 
 
 class MambaMixer(Mixer):
-    """One selective state space layer, without norm and residual. Pads stand at the end of a row."""
+    """The selective state space layer. Pads are at the end of a row."""
 
     A_log: nn.Parameter
     D: nn.Parameter
@@ -54,10 +55,11 @@ class MambaMixer(Mixer):
         self.D = nn.Parameter(torch.ones(E))
         self.out_proj = nn.Linear(E, d_model, bias=config.bias)
         param_options(self, "A_log", "D", weight_decay=0.0)
-        self._init(config, n_layers)
+        self.reset_parameters(config, n_layers)
 
     @torch.no_grad()
-    def _init(self, config: MambaConfig, n_layers: int) -> None:
+    def reset_parameters(self, config: MambaConfig, n_layers: int) -> None:
+        """Initialise dt_proj for steps in [dt_min, dt_max], scale the output projection, zero the biases."""
         bound = config.dt_scale * self.dt_rank**-0.5
         if config.dt_init == "constant":
             self.dt_proj.weight.fill_(bound)
@@ -71,52 +73,34 @@ class MambaMixer(Mixer):
                 linear.bias.zero_()
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
-        lengths = None if mask is None else mask.sum(1)
+        conv, h0 = (None, None) if state is None else (state["conv"], state["ssm"])
         x, z = self.in_proj(x).chunk(2, -1)  # (B, L, E) each
-        x, conv = self.conv(x, state=None if state is None else state["conv"], lengths=lengths)
+        x, conv = self.conv(x, state=conv, lengths=None if mask is None else mask.sum(1))
         x = F.silu(x)
-        delta, B, C = self._select(x)
-        y, ssm = selective_scan(
-            x,
-            delta,
-            self._A(),
-            B,
-            C,
-            D=self.D,
-            z=z,
-            delta_bias=self.dt_proj.bias,
-            delta_softplus=True,
-            h0=None if state is None else state["ssm"],
-            mask=mask,
-        )
+        y, ssm = selective_scan(x, **self.select(x), D=self.D, z=z, h0=h0, mask=mask)
         return self.out_proj(y), {"conv": conv, "ssm": ssm}
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         x, z = self.in_proj(x_t).chunk(2, -1)  # (B, E) each
         x, conv = self.conv.step(x, state["conv"])
         x = F.silu(x)
-        delta, B, C = self._select(x)
-        y, ssm = selective_scan_step(
-            x,
-            delta,
-            self._A(),
-            B,
-            C,
-            state["ssm"],
-            D=self.D,
-            z=z,
-            delta_bias=self.dt_proj.bias,
-            delta_softplus=True,
-        )
+        y, ssm = selective_scan_step(x, **self.select(x), D=self.D, z=z, h=state["ssm"])
         return self.out_proj(y), {"conv": conv, "ssm": ssm}
 
-    def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """delta before bias and softplus (.., E), B and C (.., N) from the token. The bias waits for float32."""
-        r, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
-        return F.linear(r, self.dt_proj.weight), B, C
+    def select(self, x: Tensor) -> dict[str, Any]:
+        """The scan's coefficients from the token: A (E, N), B and C (.., N), delta (.., E) before bias and softplus.
 
-    def _A(self) -> Tensor:
-        return -torch.exp(at_least_float32(self.A_log))
+        The scan adds the bias in float32.
+        """
+        r, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
+        return {
+            "delta": F.linear(r, self.dt_proj.weight),
+            "A": -torch.exp(at_least_float32(self.A_log)),
+            "B": B,
+            "C": C,
+            "delta_bias": self.dt_proj.bias,
+            "delta_softplus": True,
+        }
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         wide = torch.promote_types(dtype, torch.float32)

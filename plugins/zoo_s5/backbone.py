@@ -1,7 +1,13 @@
-"""S5 in a residual stack: x + gate(SSM(norm x)). B batch, L seq_len, H d_model, P states kept.
+"""S5 (Smith, Warrington & Linderman 2023, arXiv 2208.04933): one state space model for all channels of a layer.
 
-The same layer in three forms that agree: a scan over the whole sequence (training), scans over pieces that carry a
-state, and a recurrence token by token.
+B batch, L seq_len, H d_model, P states kept.
+
+    x_t = Lbar x_{t-1} + Bbar u_t,   y_t = 2 Re(C x_t) + D u_t      eq. 2 and §3.2, see ssm.py
+    g = GELU(y),   z = g sigmoid(W g + b)                           half_glu1; other gates in `S5Mixer.activate`
+    out = u + z                                                     under a norm before or after the sum
+
+The layer has three forms that agree: a scan over the whole sequence (training), scans over pieces that carry a state,
+and the recurrence token by token.
 """
 
 from __future__ import annotations
@@ -27,14 +33,11 @@ from zoo_s5.config import S5Config
 from zoo_s5.ssm import S5SSM
 
 EPS = {"layer": 1e-6, "rms": 1e-6, "batch": 1e-5}
-"""Of the norms, as the reference's library has them."""
+"""Epsilon of the norms, as in the reference's library."""
 
 
 class S5Mixer(Mixer):
-    """mask -> state space model -> GELU (tanh form) -> gate.
-
-    State: the SSM's, (B, P) complex, after each row's last real token.
-    """
+    """The S5 layer. State, causal only: (B, P) complex, after each row's last real token. Pads are zero inputs."""
 
     def __init__(self, config: S5Config, d_model: int, *, bidirectional: bool) -> None:
         super().__init__()
@@ -50,7 +53,7 @@ class S5Mixer(Mixer):
             x = x.masked_fill(~mask[..., None], 0.0)
         with torch.autocast(x.device.type, enabled=False):
             u = at_least_float32(x)
-            y, states = self.ssm.discretize(u.dtype).run(u, state)
+            y, states = self.ssm.discretize(u.dtype).scan(u, state)
         y = self.activate(y.to(x.dtype))
         if self.bidirectional:
             return y, None
@@ -62,7 +65,7 @@ class S5Mixer(Mixer):
         return y, torch.where((n > 0)[:, None], after, start)
 
     def activate(self, y: Tensor) -> Tensor:
-        """The nonlinearity on every token: (B, L, H) or (B, H) -> the same shape."""
+        """GELU (tanh form) and gate, with dropout: (B, L, H) or (B, H) -> the same shape."""
         g = self.dropout(F.gelu(y, approximate="tanh"))
         if self.out2 is None:
             return g

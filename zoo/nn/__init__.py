@@ -3,7 +3,7 @@
 from zoo.nn.attention import MultiHeadAttention
 from zoo.nn.convolution import DepthwiseConv
 from zoo.nn.dropout import TiedDropout
-from zoo.nn.init import init_lecun_normal, init_normal, init_transformer_xl, init_xavier
+from zoo.nn.init import init_lecun_normal, init_normal, init_transformer_xl, init_xavier, truncated_normal_
 from zoo.nn.masks import sequence_lengths
 from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, at_least_float32, make_norm
 from zoo.nn.parameters import ParamOptions, param_options, parameters_with_options
@@ -50,5 +50,6 @@ __all__ = [
     "projections",
     "sequence_lengths",
     "transformer_block",
+    "truncated_normal_",
     "xavier",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.nn.norms import LayerNorm
 
@@ -24,10 +24,14 @@ def init_normal(*linears: nn.Linear, std: float = 0.02) -> None:
 def init_lecun_normal(*linears: nn.Linear) -> None:
     """Weights of variance 1 / fan-in from a normal distribution truncated at two deviations, as flax and Haiku draw."""
     for linear in linears:
-        # truncated at two deviations, a normal variable keeps 0.8796 of its deviation
-        std = linear.in_features**-0.5 / 0.87962566103423978
-        nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
+        truncated_normal_(linear.weight, linear.in_features**-0.5)
         _zero_bias(linear)
+
+
+def truncated_normal_(x: Tensor, std: float) -> Tensor:
+    """Fill x with values of deviation `std` from a normal distribution truncated at two deviations."""
+    wide = std / 0.87962566103423978  # what truncation leaves of a standard normal's deviation
+    return nn.init.trunc_normal_(x, std=wide, a=-2 * wide, b=2 * wide)
 
 
 def init_transformer_xl(module: nn.Module) -> None:

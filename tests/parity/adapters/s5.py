@@ -158,7 +158,7 @@ def run_ssm(case: Case) -> Result:
     named = ssm_parameters(case)
 
     def whole(ssm: S5SSM, u: Tensor, x0: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return ssm.discretize(u.dtype).run(u, x0)
+        return ssm.discretize(u.dtype).scan(u, x0)
 
     y, states = call(model, named, whole, u)
     values = {"out.y": y}
