@@ -1,11 +1,11 @@
-"""RetNet (Sun et al. 2023, arXiv 2307.08621): multi-scale retention and a gated MLP in a residual stack.
+"""RetNet (Sun et al. 2023, arXiv 2307.08621): multi-scale retention and a gated MLP.
 
     MSR(X) = (gate(X W_G) * GroupNorm(o)) W_O        o = Retention(X W_Q, X W_K / sqrt(k), X W_V)     (eq. 8)
     Y = MSR(RMSNorm(X)) + X                          X' = GLU(RMSNorm(Y)) + Y                         (eq. 9)
 
 B batch, L seq_len, D d_model, H heads, k = D / H key and v = value_dim / H value dimensions per head. State of a layer:
-{"kv": (B, H, k, v) the decayed sum of k_m v_m^T, its keys turned as seen from the next token, "seen": (B,) tokens so
-far}. So positions within a call start at 0 whatever came before, and sines stay exact at any distance.
+{"kv": (B, H, k, v) the decayed sum of k_m v_m^T with keys rotated relative to the next token, "seen": (B,) tokens so
+far}. So positions start at 0 in every call, and sines stay exact at any distance.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zoo.nn import ACTIVATIONS, Block, Mixer, RMSNorm, StackBackbone, at_least_f
 from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.retention import advance, final_state, retention
 from zoo_retnet.config import RetNetConfig
-from zoo_retnet.op import decay_sums, group_norm, log_decays, published_denominator, turn, turn_state
+from zoo_retnet.op import decay_sums, group_norm, log_decays, published_denominator, rotate_pairs, rotate_state
 
 
 class MultiScaleRetention(Mixer):
@@ -42,11 +42,12 @@ class MultiScaleRetention(Mixer):
         q, k, v = self.project(x, mask)
         lengths = None if mask is None else sequence_lengths(mask)
         o, state = self.retain(q, k, v, lengths, state)
-        return self.gated(x, o), state
+        return self.gate_output(x, o), state
 
     def project(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k (B, H, L, k) before rotation and v (B, H, L, v), in at least float32; k and v are zero at pads."""
-        q, k, v = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        """Compute q, k (B, H, L, k) before rotation and v (B, H, L, v), at least float32; k and v are zero at pads."""
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (split_heads(at_least_float32(linear(x)), self.H) for linear in projections)
         if mask is not None:
             pads = ~mask[:, None, :, None]
             k, v = k.masked_fill(pads, 0.0), v.masked_fill(pads, 0.0)
@@ -55,16 +56,14 @@ class MultiScaleRetention(Mixer):
     def retain(
         self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None, state: State = None
     ) -> tuple[Tensor, State]:
-        """Retention of q, k (B, H, L, k) and v (B, H, L, v) before the group norm -> (B, H, L, v), state."""
+        """Compute o before the group norm: q, k (B, H, L, k), v (B, H, L, v) -> (B, H, L, v), state."""
         with torch.autocast(q.device.type, enabled=False):
             c, (B, _, L, _) = self.config, q.shape
             log_gamma = log_decays(self.H, q.device)
             i = torch.arange(L, device=q.device)
-            q, k = turn(q, i), turn(k * self.key_dim**-0.5, i)
+            q, k = rotate_pairs(q, i), rotate_pairs(k * self.key_dim**-0.5, i)
             kv, seen = (None, None) if state is None else (state["kv"].to(q.dtype), state["seen"])
-            o = retention(
-                q, k, v, log_gamma, kv, form=c.form, chunk=c.chunk_size, two_sided=self.bidirectional
-            )  # (B, H, L, v)
+            o = retention(q, k, v, log_gamma, kv, form=c.form, chunk=c.chunk_size, two_sided=self.bidirectional)
             n = torch.full((B,), L, device=q.device) if lengths is None else lengths
             if c.denominator == "common":
                 s = decay_sums(log_gamma, L, seen=seen, lengths=n if self.bidirectional else None)
@@ -78,11 +77,11 @@ class MultiScaleRetention(Mixer):
                 o = o / published_denominator(q, k, v, log_gamma, c.form, c.chunk_size)[..., None]
             if self.bidirectional:
                 return o, None
-            kv = turn_state(final_state(k, v, log_gamma, lengths, kv), -n)
+            kv = rotate_state(final_state(k, v, log_gamma, lengths, kv), -n)
             return o, {"kv": kv, "seen": n if seen is None else seen + n}
 
-    def gated(self, x: Tensor, o: Tensor) -> Tensor:
-        """Group norm, gate and output projection: x (B, L, D), o (B, H, L, v) -> (B, L, D)."""
+    def gate_output(self, x: Tensor, o: Tensor) -> Tensor:
+        """Apply group norm, gate and output projection (eq. 8): x (B, L, D), o (B, H, L, v) -> (B, L, D)."""
         with torch.autocast(x.device.type, enabled=False):
             normed = join_heads(group_norm(o, self.config.norm_eps)).to(x.dtype)
         return self.out_proj(ACTIVATIONS[self.config.gate](self.g_proj(x)) * normed)
@@ -94,12 +93,12 @@ class MultiScaleRetention(Mixer):
         with torch.autocast(x.device.type, enabled=False):
             log_gamma = log_decays(self.H, x.device)
             kv, seen = state["kv"].to(q.dtype), state["seen"]
-            # this token is the one from which the state is seen: nothing is turned before it moves on
+            # the state is rotated relative to this token, so q and k are not rotated, and the state is afterwards
             kv = advance(kv, k * self.key_dim**-0.5, v, log_gamma)
             o = (q.unsqueeze(-2) @ kv).squeeze(-2)
             o = o / decay_sums(log_gamma, 1, seen=seen).sqrt().to(o.dtype)
-            kv = turn_state(kv, torch.full((1,), -1, device=x.device))
-        return self.gated(x, o.unsqueeze(2)).squeeze(1), {"kv": kv, "seen": seen + 1}
+            kv = rotate_state(kv, torch.full((1,), -1, device=x.device))
+        return self.gate_output(x, o.unsqueeze(2)).squeeze(1), {"kv": kv, "seen": seen + 1}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         if self.bidirectional:
@@ -110,13 +109,9 @@ class MultiScaleRetention(Mixer):
             "seen": torch.zeros(batch, device=device, dtype=torch.int64),
         }
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, L, H d) -> (B, H, L, d) in at least float32."""
-        return split_heads(at_least_float32(x), self.H)
-
 
 class GLU(nn.Module):
-    """W_2 (act(W_1 x) * W_gate x), without biases."""
+    """Gated channel MLP W_2 (act(W_1 x) * W_gate x), without biases."""
 
     def __init__(self, d_model: int, d_ff: int, activation: str) -> None:
         super().__init__()

@@ -18,25 +18,25 @@ from zoo.spec.architecture import ModelDims
 
 
 class Mixer(nn.Module):
-    """A sublayer that mixes along the sequence, such as attention. Without a state it ignores `state`, returns None."""
+    """A sublayer that mixes along the sequence, such as attention. A stateless one ignores `state` and returns None."""
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         """x (B, L, D), mask (B, L) -> y (B, L, D), state after the last token."""
         raise NotImplementedError
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        """The state before the first token; None if this mixer, in its mode, carries none."""
+        """Create the state before the first token; None if this mixer, in its mode, carries none."""
         return None
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token: x_t (B, D), state -> y_t (B, D), state. By default `forward` on a sequence of one token."""
+        """Process one token: x_t (B, D), state -> y_t (B, D), state. By default `forward` on one token."""
         if state is None:
             raise TypeError(f"{type(self).__name__} has no step form")
         y, state = self.forward(x_t[:, None], state=state)
         return y[:, 0], state
 
     def state_size(self, seq_len: int) -> int:
-        """Elements carried per sample after `seq_len` tokens, as `Backbone.state_size`."""
+        """Count the elements carried per sample after `seq_len` tokens, as `Backbone.state_size`."""
         return elements(self.init_state(1, device="meta", dtype=torch.float32))
 
 
@@ -195,7 +195,7 @@ class StackBackbone(Backbone):
         return self.stack(self.add_positions(x), mask=mask, state=state)
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token: x_t (B, D), state -> y_t (B, D), state. TypeError if no state is carried in this mode."""
+        """Process one token: x_t (B, D), state -> y_t (B, D), state. TypeError if no state is carried in this mode."""
         return self.stack.step(x_t, state)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
