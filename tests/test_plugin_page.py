@@ -99,7 +99,12 @@ FAULTS = {
         "last = h[:, -1]",
         {"pads_do_not_enter_the_state"},
     ),
-    "a step that differs": ("return h[:, 0], state", "return 0.999 * h[:, 0], state", {"step_equals_forward"}),
+    "a step that differs": (
+        "    def init_state(",
+        "    def step(self, x_t, state):\n        y_t, state = super().step(x_t, state)\n"
+        "        return 0.999 * y_t, state\n\n    def init_state(",
+        {"step_equals_forward"},
+    ),
     "a state that mixes rows": (
         "first = torch.zeros_like(wide[:, 0]) if state is None else state.to(wide.dtype)",
         "first = torch.zeros_like(wide[:, 0]) if state is None else (state + state.mean(0)).to(wide.dtype)",

@@ -1,4 +1,4 @@
-"""H3's two state space models: parameters, initial values, and how they run.
+"""H3's two state space models: parameters, initial values, and their convolutions and steps.
 
 B batch, L seq_len, G channels of a model (d_model for the shift, heads for the diagonal one), N state size, n = N/2
 conjugate pairs, Ch kernels (1 causal; 2 bidirectional: forward and backward, which differ in C only). Time is last.
@@ -26,18 +26,18 @@ from zoo_h3.config import H3Config
 
 @dataclass(frozen=True)
 class ShiftSystem:
-    """The shift SSM: B (G, N) and C (Ch, G, N), real. It remembers the last N inputs, weighted by B, and no more."""
+    """The shift SSM, which remembers the last N inputs, weighted by B: B (G, N) and C (Ch, G, N), real."""
 
     B: Tensor
     C: Tensor
 
     def kernel(self, L: int, dtype: torch.dtype) -> Tensor:
-        """K (Ch, G, min(N, L)); what it would be beyond is zero."""
+        """Return K (Ch, G, min(N, L)); later taps are zero."""
         kernels = [correlate(self.B.double()[None], C)[0] for C in self.C.double()]
         return torch.stack(kernels)[..., :L].to(dtype)
 
     def final_state(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> Tensor:
-        """The state after the last real token of every row: (B, G, N).
+        """Return the state after the last real token of every row: (B, G, N).
 
         x (B, G, L); lengths (B,) real tokens of each row (right padding), None = all L; state (B, G, N) or None = zero.
         """
@@ -45,7 +45,7 @@ class ShiftSystem:
         if lengths is None:
             lengths = torch.full((batch,), L, device=x.device)
         back = torch.arange(N, device=x.device)
-        at = lengths[:, None] - 1 - back  # (B, N): place of the input that was m tokens ago
+        at = lengths[:, None] - 1 - back  # (B, N): index of the input m tokens ago
         recent = x.gather(2, at.clamp(min=0)[:, None].expand(-1, G, -1)).masked_fill((at < 0)[:, None], 0.0)
         s = fft_conv(recent, self.B)
         if state is not None:
@@ -55,8 +55,8 @@ class ShiftSystem:
         return s
 
     def response(self, state: Tensor, L: int) -> Tensor:
-        """What the state before the first token adds to the outputs: (B, G, L)."""
-        y = correlate(state, self.C[0])[..., 1:]  # the state has moved by t + 1 places when token t is read
+        """Return what the state before the first token adds to the outputs: (B, G, L)."""
+        y = correlate(state, self.C[0])[..., 1:]  # at token t the state has moved by t + 1
         return F.pad(y, (0, L - y.shape[-1])) if y.shape[-1] < L else y[..., :L]
 
     def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ class ShiftSystem:
 
 
 def correlate(s: Tensor, C: Tensor) -> Tensor:
-    """sum_m s[m] C[m+l] for l = 0 .. N-1: s (B, G, N), C (G, N) -> (B, G, N)."""
+    """Return sum_m s[m] C[m+l] for l = 0 .. N-1: s (B, G, N), C (G, N) -> (B, G, N)."""
     N = C.shape[-1]
     return fft_conv(F.pad(s.flip(-1), (0, N - 1)), C)[..., N - 1 :]
 
@@ -75,32 +75,39 @@ System = ShiftSystem | DiagonalSSM
 
 
 def run(system: System, D: Tensor, x: Tensor, state: Tensor | None = None) -> Tensor:
-    """y (B, G, L) of x (B, G, L), causal with one kernel and two-sided with two; state (B, G, …) only causal."""
+    """Run a system as a convolution: x (B, G, L) -> y (B, G, L). Two kernels make it two-sided, without a state."""
     L = x.shape[-1]
     K = system.kernel(L, x.dtype)  # (Ch, G, at most L)
     now = D.to(x.dtype)[:, None]
     if K.shape[0] == 2:
-        # fft_conv starts its backward kernel at the next token: the current one's share goes to the forward kernel
+        # the backward kernel of fft_conv begins at the next token: its tap for the current one joins the forward kernel
         k0 = K[0] + F.pad(now + K[1][:, :1], (0, K.shape[-1] - 1))
         return fft_conv(x, k0, K[1][:, 1:])
     y = fft_conv(x, K[0] + F.pad(now, (0, K.shape[-1] - 1)))
     return y if state is None else y + system.response(state, L)
 
 
+def run_step(system: System, D: Tensor, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One token of a causal `run`: x_t (B, G), state (B, G, …) -> y_t (B, G), state."""
+    y_t, state = system.step(x_t, state)
+    return y_t + D.to(x_t.dtype) * x_t, state
+
+
 class Shift(nn.Module):
-    """Parameters of the shift SSM: B (G, N), starting as the first unit vector, C (Ch, G, N), D (G,)."""
+    """The parameters of the shift SSM: B (G, N), initially the first unit vector, C (Ch, G, N), D (G,)."""
 
     def __init__(self, config: H3Config, channels: int, *, n_kernels: int) -> None:
         super().__init__()
         G, N = channels, config.d_state
         self.B = nn.Parameter(F.pad(torch.ones(G, 1), (0, N - 1)))
-        # as a depthwise convolution of N taps starts in PyTorch
+        # the initial values of a depthwise convolution of N taps in PyTorch
         self.C = nn.Parameter(torch.empty(n_kernels, G, N).uniform_(-(N**-0.5), N**-0.5))
         self.D = nn.Parameter(torch.randn(G))
         param_options(self, "B", lr=config.ssm_lr, weight_decay=0.0)
         param_options(self, "D")  # decays like a weight, although it has one dimension
 
     def system(self) -> ShiftSystem:
+        """Return the system, which is discrete already."""
         return ShiftSystem(self.B, self.C)
 
 
@@ -124,7 +131,7 @@ class Diagonal(nn.Module):
         param_options(self, "D")
 
     def system(self) -> DiagonalSSM:
-        """In discrete time, differentiable, in double precision whatever the parameters are."""
+        """Discretise the system, differentiably, in double precision whatever the parameters are."""
         A = torch.complex(-torch.exp(self.A_real.double()), self.A_imag.double())
         B, C = (torch.view_as_complex(p.double()) for p in (self.B, self.C))
         return DiagonalSSM(*discretize_diagonal(A, B, torch.exp(self.log_dt.double())[:, None], self.disc), C)

@@ -1,4 +1,4 @@
-"""The Hyena operator (Poli et al. 2023): position features, window, long convolution and the recursion of gates.
+"""The Hyena operator (Poli et al. 2023): position features, window, long convolution and the recurrence of gates.
 
 B batch, D d_model, L seq_len, M the longest input that the filters are made for, C filter channels, E features.
 Time is normalised by M, not by L: a shorter input sees the beginning of the same filter.
@@ -18,12 +18,15 @@ from zoo.ops.positions import wide_dtype
 
 
 def times(L: int, M: int, device: torch.device | str = "cpu") -> Tensor:
-    """t_i = i/(M - 1), i = 0 .. L-1, in the wide dtype -> (L,)."""
+    """Return t_i = i/(M - 1), i = 0 .. L-1, in the wide dtype -> (L,)."""
     return torch.linspace(0, 1, M, dtype=wide_dtype(torch.device(device)), device=device)[:L]
 
 
 def features(L: int, M: int, emb_dim: int, device: torch.device | str = "cpu") -> Tensor:
-    """[t, cos(f_1 w), .., cos(f_K w), -sin(f_1 w), .., -sin(f_K w)], w_i = 2 pi i/M, f from 1e-4 to K - 1 -> (L, E)."""
+    """Return the position features -> (L, E).
+
+    [t, cos(f_1 w), .., cos(f_K w), -sin(f_1 w), .., -sin(f_K w)], w_i = 2 pi i/M, f from 1e-4 to K - 1
+    """
     t = times(L, M, device)
     K = (emb_dim - 1) // 2
     f = torch.linspace(1e-4, K - 1, K, dtype=t.dtype, device=device)  # only 1e-4 where K = 1
@@ -32,18 +35,18 @@ def features(L: int, M: int, emb_dim: int, device: torch.device | str = "cpu") -
 
 
 def decay_rates(C: int, fast: float, slow: float, target: float, device: torch.device | str = "cpu") -> Tensor:
-    """|delta_c|, evenly from the slow to the fast one, so that exp(-|delta| t) = target at t = slow and t = fast."""
+    """Return |delta| (C,), evenly spaced: exp(-|delta| t) = target at t = slow for the first, t = fast for the last."""
     dtype = wide_dtype(torch.device(device))
     return torch.linspace(-math.log(target) / slow, -math.log(target) / fast, C, dtype=dtype, device=device)
 
 
 def window(t: Tensor, rates: Tensor, shift: float) -> Tensor:
-    """exp(-|delta_c| t_i) + shift: t (L,), rates (C,) -> (L, C)."""
+    """Return exp(-|delta_c| t_i) + shift: t (L,), rates (C,) -> (L, C)."""
     return torch.exp(-t[:, None] * rates) + shift
 
 
 def long_conv(x: Tensor, k: Tensor, bias: Tensor, k_back: Tensor | None = None) -> Tensor:
-    """y_t = sum_{s<=t} k_{t-s} x_s + bias x_t, and with k_back also sum_{s>=t} k_back_{s-t} x_s.
+    """Convolve: y_t = sum_{s<=t} k_{t-s} x_s + bias x_t, and with k_back also sum_{s>=t} k_back_{s-t} x_s.
 
     x (B, D, L), k and k_back (D, L), bias (D,) -> (B, D, L). Lag 0 is in both filters, as in the authors' code.
     """
@@ -53,7 +56,9 @@ def long_conv(x: Tensor, k: Tensor, bias: Tensor, k_back: Tensor | None = None) 
 
 
 def hyena(x: Sequence[Tensor], v: Tensor, k: Tensor, bias: Tensor, k_back: Tensor | None = None) -> Tensor:
-    """v <- long_conv_o(x_{n-1-o} v) for o = 0 .. n-2, then x_0 v: gate, filter, gate, …
+    """Alternate gates and long convolutions: v <- long_conv_o(x_{n-1-o} v) for o = 0 .. n-2, then x_0 v.
+
+    Definition 3.1 of the paper, in the order of the authors' code.
 
     x (n tensors) and v (B, D, L); k and k_back (D, n-1, L), bias (D, n-1) -> (B, D, L)
     """

@@ -9,7 +9,7 @@ from zoo.ops.attention import attention
 
 
 def compress(E: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """E x along the sequence, pads counted as zero.
+    """Multiply E with x along the sequence, pads counted as zero.
 
     E     (k, n) for all heads, x (B, L, D) -> (B, k, D) or x (B, H, L, d) -> (B, H, k, d); or
           (H, k, n), x (B, H, L, d) -> (B, H, k, d). A shorter L uses the first L columns
@@ -36,7 +36,7 @@ def linformer_attention(
     mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """softmax(Q (E K)ᵀ/√d) (F V), Wang et al. 2020, eq. 7; q, k, v (B, H, L, d), E, F (k, n) or (H, k, n).
+    """Compute softmax(Q (E K)ᵀ/√d) (F V), Wang et al. 2020, eq. 7; q, k, v (B, H, L, d), E, F (k, n) or (H, k, n).
 
     mask (B, L) zeroes padded keys and values before they are mixed; the softmax runs over mixtures and needs none.
     """

@@ -12,32 +12,32 @@ State of a layer: {"conv": (B, E, K) the last K inputs of the convolution, newes
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import Block, DepthwiseConv, Mixer, ResidualStack, at_least_float32, make_norm, param_options
-from zoo.ops.conv import causal_conv1d, causal_conv1d_step
+from zoo import Output, State
+from zoo.nn import Block, DepthwiseConv, Mixer, StackBackbone, at_least_float32, make_norm, param_options
 from zoo.ops.selective_scan import selective_scan, selective_scan_step
 from zoo_mamba.config import MambaConfig
 
 
 def dt_bias(uniform: Tensor, dt_min: float, dt_max: float, floor: float) -> Tensor:
-    """b_dt such that softplus(b_dt) is log-uniform in [dt_min, dt_max], no less than floor; uniform (E,) in [0, 1)."""
+    """Return b_dt (E,) whose softplus is log-uniform in [dt_min, dt_max], at least `floor`; uniform (E,) in [0, 1)."""
     log_min, log_max = math.log(dt_min), math.log(dt_max)
     dt = torch.exp(log_min + uniform * (log_max - log_min)).clamp(min=floor)
     return dt + torch.log(-torch.expm1(-dt))  # inverse of softplus, exact for small dt too
 
 
 def a_log(d_inner: int, d_state: int) -> Tensor:
-    """A_log (E, N) with A[e, n] = -(n + 1): the real S4D initialisation."""
+    """Return A_log (E, N) for A[e, n] = -(n + 1), the real S4D initialisation."""
     return torch.log(torch.arange(1, d_state + 1, dtype=torch.float32)).repeat(d_inner, 1)
 
 
 class MambaMixer(Mixer):
-    """One selective state space layer, without norm and residual. Pads stand at the end of a row."""
+    """The selective state space layer. Pads are at the end of a row."""
 
     A_log: nn.Parameter
     D: nn.Parameter
@@ -55,10 +55,11 @@ class MambaMixer(Mixer):
         self.D = nn.Parameter(torch.ones(E))
         self.out_proj = nn.Linear(E, d_model, bias=config.bias)
         param_options(self, "A_log", "D", weight_decay=0.0)
-        self._init(config, n_layers)
+        self.reset_parameters(config, n_layers)
 
     @torch.no_grad()
-    def _init(self, config: MambaConfig, n_layers: int) -> None:
+    def reset_parameters(self, config: MambaConfig, n_layers: int) -> None:
+        """Initialise dt_proj for steps in [dt_min, dt_max], scale the output projection, zero the biases."""
         bound = config.dt_scale * self.dt_rank**-0.5
         if config.dt_init == "constant":
             self.dt_proj.weight.fill_(bound)
@@ -72,105 +73,67 @@ class MambaMixer(Mixer):
                 linear.bias.zero_()
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
-        lengths = None if mask is None else mask.sum(1)
+        conv, h0 = (None, None) if state is None else (state["conv"], state["ssm"])
         x, z = self.in_proj(x).chunk(2, -1)  # (B, L, E) each
-        x, conv = causal_conv1d(
-            x, self.conv.weight, self.conv.bias, state=None if state is None else state["conv"], lengths=lengths
-        )
+        x, conv = self.conv(x, state=conv, lengths=None if mask is None else mask.sum(1))
         x = F.silu(x)
-        delta, B, C = self._select(x)
-        y, ssm = selective_scan(
-            x,
-            delta,
-            self._A(),
-            B,
-            C,
-            D=self.D,
-            z=z,
-            delta_bias=self.dt_proj.bias,
-            delta_softplus=True,
-            h0=None if state is None else state["ssm"],
-            mask=mask,
-        )
+        y, ssm = selective_scan(x, **self.select(x), D=self.D, z=z, h0=h0, mask=mask)
         return self.out_proj(y), {"conv": conv, "ssm": ssm}
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         x, z = self.in_proj(x_t).chunk(2, -1)  # (B, E) each
-        x, conv = causal_conv1d_step(x, self.conv.weight, self.conv.bias, state["conv"])
+        x, conv = self.conv.step(x, state["conv"])
         x = F.silu(x)
-        delta, B, C = self._select(x)
-        y, ssm = selective_scan_step(
-            x,
-            delta,
-            self._A(),
-            B,
-            C,
-            state["ssm"],
-            D=self.D,
-            z=z,
-            delta_bias=self.dt_proj.bias,
-            delta_softplus=True,
-        )
+        y, ssm = selective_scan_step(x, **self.select(x), D=self.D, z=z, h=state["ssm"])
         return self.out_proj(y), {"conv": conv, "ssm": ssm}
 
-    def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """delta before bias and softplus (.., E), B and C (.., N) from the token. The bias waits for float32."""
-        r, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
-        return F.linear(r, self.dt_proj.weight), B, C
+    def select(self, x: Tensor) -> dict[str, Any]:
+        """The scan's coefficients from the token: A (E, N), B and C (.., N), delta (.., E) before bias and softplus.
 
-    def _A(self) -> Tensor:
-        return -torch.exp(at_least_float32(self.A_log))
+        The scan adds the bias in float32.
+        """
+        r, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
+        return {
+            "delta": F.linear(r, self.dt_proj.weight),
+            "A": -torch.exp(at_least_float32(self.A_log)),
+            "B": B,
+            "C": C,
+            "delta_bias": self.dt_proj.bias,
+            "delta_softplus": True,
+        }
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         wide = torch.promote_types(dtype, torch.float32)
         return {
-            "conv": torch.zeros(batch, self.d_inner, self.d_conv, device=device, dtype=dtype),
+            "conv": self.conv.init_state(batch, device=device, dtype=dtype),
             "ssm": torch.zeros(batch, self.d_inner, self.d_state, device=device, dtype=wide),
         }
 
-    def state_size(self, seq_len: int) -> int:
-        return self.d_inner * (self.d_conv + self.d_state)
 
-
-class MambaBackbone(Backbone):
+class MambaBackbone(StackBackbone):
     """n_layers of h + Mixer(norm(h)) and a final norm. No channel MLP: the gate inside the mixer stands for it."""
 
     config: MambaConfig
 
-    def __init__(self, config: MambaConfig, dims: ModelDims) -> None:
-        super().__init__(config, dims)
-        config.check(dims)
-        D = dims.d_model
+    def build_block(self, layer: int) -> Block:
+        mixer = MambaMixer(self.config, self.dims.d_model, self.dims.n_layers)
+        return Block(mixer, self.build_final_norm(), dropout=self.config.dropout)
 
-        def norm() -> nn.Module:
-            return make_norm("layer" if config.norm == "layer" else "rms", D, eps=config.norm_eps)
-
-        depth = range(dims.n_layers)
-        blocks = [Block(MambaMixer(config, D, dims.n_layers), norm(), dropout=config.dropout) for _ in depth]
-        self.stack = ResidualStack(blocks, norm())
+    def build_final_norm(self) -> nn.Module:
+        return make_norm(self.config.norm, self.dims.d_model, eps=self.config.norm_eps)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        """Run the stack on the real tokens of each row, moved to its front: a pad leaves no gap for the convolution."""
         if mask is None:
-            return self.stack(x, state=state)
+            return super().forward(x, state=state)
         x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
         if not (mask[:, 1:] & ~mask[:, :-1]).any():
-            return self.stack(x, mask=mask, state=state)
-        # A pad is a token that is not there, wherever it stands: real tokens move to the front of their row in order,
-        # so that the convolution sees what it would see without pads, and the results move back.
-        order = torch.argsort(~mask, dim=1, stable=True)  # (B, L)
-        out = self.stack(_reorder(x, order), mask=mask.gather(1, order), state=state)
-        return Output(_reorder(out.hidden, torch.argsort(order, dim=1)), out.state, out.aux)
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.stack.step(x_t, state)
-
-    def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)
+            return super().forward(x, mask=mask, state=state)
+        order = torch.argsort(~mask, dim=1, stable=True)  # (B, L): real tokens first, in their order
+        out = super().forward(permute_rows(x, order), mask=mask.gather(1, order), state=state)
+        return out._replace(hidden=permute_rows(out.hidden, torch.argsort(order, dim=1)))
 
 
-def _reorder(x: Tensor, index: Tensor) -> Tensor:
+def permute_rows(x: Tensor, index: Tensor) -> Tensor:
     """x (B, L, D), index (B, L) -> x[b, index[b, l]]."""
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))

@@ -20,7 +20,7 @@ from zoo.ops.attention import attention
 
 
 def iterative_pinv(A: Tensor, *, n_iter: int = 6, init: str = "exact") -> Tensor:
-    """A⁺ approximately, by the third-order iteration of Razavi et al. 2014: A (B, H, m, m), rows sum to 1 -> the same.
+    """Approximate A⁺ by the third-order iteration of Razavi et al. 2014: A (B, H, m, m), whose rows sum to 1.
 
         Z ← Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4,      Z_0 = Aᵀ / (‖A‖_1 ‖A‖_∞),  ‖A‖_∞ = 1
 
@@ -37,8 +37,8 @@ def iterative_pinv(A: Tensor, *, n_iter: int = 6, init: str = "exact") -> Tensor
     return Z
 
 
-def segments(mask: Tensor | None, seq_len: int, m: int, padding: str, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Which token counts how much for which landmark: weights (B or 1, m, L), and n (B or 1,), the tokens divided up.
+def landmark_weights(mask: Tensor | None, seq_len: int, m: int, padding: str, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the weight of each token in each landmark (B or 1, m, L), and n (B or 1,), the tokens divided up.
 
     Token r of n belongs to segment floor(r m / n): m segments as equal as they can be; with n < m a token is a
     segment by itself, and others stay empty.
@@ -73,11 +73,11 @@ def nystrom_attention(
     init: str = "exact",
     padding: str = "real",
 ) -> Tensor:
-    """y without the convolution: q, k, v (B, H, L, d), mask (B, L), True = real -> (B, H, L, d).
+    """Compute y without the convolution: q, k, v (B, H, L, d), mask (B, L), True = real -> (B, H, L, d).
 
     m               landmarks; a row of no more than m tokens gets exact softmax attention, and so does any with m = 0
     n_iter, init    see `iterative_pinv`
-    padding         see `segments`
+    padding         see `landmark_weights`
     A row without any real token gets zero.
     """
     seq_len = q.shape[-2]
@@ -85,7 +85,7 @@ def nystrom_attention(
         q, k = (t.masked_fill(~mask[:, None, :, None], 0) for t in (q, k))
     if m == 0 or seq_len <= m:
         return attention(q, k, v, mask=mask)
-    weights, n = segments(mask, seq_len, m, padding, q)
+    weights, n = landmark_weights(mask, seq_len, m, padding, q)
 
     def landmarks(x: Tensor) -> Tensor:
         """(B, H, L, d) -> (B, H, m, d)"""
@@ -104,6 +104,6 @@ def nystrom_attention(
 
 
 def depthwise(v: Tensor, weight: Tensor) -> Tensor:
-    """One centred kernel per head, for all its channels, zero beyond the ends: v (B, H, L, d), weight (H, c), c odd."""
+    """Convolve along the sequence with a centred kernel per head, zero-padded: v (B, H, L, d), weight (H, c), c odd."""
     c = weight.shape[-1]
     return F.conv2d(v, weight[:, None, :, None], padding=(c // 2, 0), groups=weight.shape[0])

@@ -7,9 +7,9 @@ B batch, H heads, L seq_len, d head dimension, M features, C chunk.
 Bidirectional: j runs over all real keys. Causal: over j ≤ i, in chunks: the scores (C, C) of a chunk's own keys, and
 one S for all keys before it. Neither (L, L) nor (L, M, d) is ever in memory.
 
-The exponentials need a shift against overflow. Bidirectional it is the maximum over all keys, as published. Causal,
-that would let a future key change the past (through eps and through underflow): here the shift at j is the running
-maximum r_j over the keys up to j, a state like S, and sums are carried in its unit:
+The exponentials need a shift against overflow. Bidirectional, it is the maximum over all keys, as published. Causal,
+that would let a future key change the past (through eps and through underflow). Here the shift at j is the running
+maximum r_j over the keys up to j, carried like S, and sums are in units of exp(r_j):
 
     S_i = exp(r_{i-1} - r_i) S_{i-1} + phi_k(i) v_iᵀ,      r_i = max(r_{i-1}, max_r (a - s)_i),   factors ≤ 1
 """
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from zoo.ops.random_features import exponents, positive_features, relu_features
 
-NOTHING = -1e30
+NO_KEY = -1e30
 """The running maximum before the first key: far below every exponent, and finite, so that differences are too."""
 
 CHUNK = 128
@@ -35,13 +35,13 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class FeatureMap:
-    """phi of queries and keys.
+    """The feature map phi of queries and keys.
 
     kernel      softmax | hyperbolic | relu
     W           (m, d) random features; None only for relu
     eps         added to every feature
     scaled      queries and keys are multiplied by d^(-1/4) first (relu only; the others always are)
-    shifted     exponentials are guarded by a maximum; False: no guard (the caller's numbers are small)
+    shifted     a maximum is subtracted from the exponents; False: nothing is (for small inputs)
     grad_shift  gradients also flow through that maximum (jax); False holds it constant (performer-pytorch)
     """
 
@@ -53,32 +53,32 @@ class FeatureMap:
     grad_shift: bool = True
 
     def queries(self, q: Tensor) -> Tensor:
-        """phi_q: (B, H, L, d) -> (B, H, L, M), each query shifted by its own largest exponent."""
+        """Return phi_q: (B, H, L, d) -> (B, H, L, M), each query shifted by its own largest exponent."""
         if self.kernel == "relu":
             return self._relu(q)
         a, s = self._exponents(q)
         return positive_features(a, s, self._constant(a.amax(-1, keepdim=True)), self.eps)
 
     def keys(self, k: Tensor, mask: Tensor | None = None) -> Tensor:
-        """phi_k for the bidirectional form, shifted by the largest exponent of all real keys of a head."""
+        """Return phi_k for the bidirectional form, shifted by the largest exponent of all real keys of a head."""
         if self.kernel == "relu":
             return self._relu(k)
         a, s = self._exponents(k)
         if mask is not None:
-            a = a.masked_fill(~mask[:, None, :, None], NOTHING)
+            a = a.masked_fill(~mask[:, None, :, None], NO_KEY)
         return positive_features(a, s, self._constant(a.amax((-2, -1), keepdim=True)), self.eps)
 
     def causal_keys(
         self, k: Tensor, mask: Tensor | None = None, r: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """phi_k in the unit of the running maximum, and that maximum (B, H, L); r (B, H) of what went before."""
+        """Return phi_k in units of the running maximum, and that maximum (B, H, L); r (B, H) of earlier calls."""
         if self.kernel == "relu":
             return self._relu(k), None
         a, s = self._exponents(k)
         running = (a - s).amax(-1)  # (B, H, L)
         if mask is not None:
             # an infinite feature could not be zeroed in the backward pass, so a pad's exponent is low already
-            a, running = a.masked_fill(~mask[:, None, :, None], NOTHING), running.masked_fill(~mask[:, None], NOTHING)
+            a, running = a.masked_fill(~mask[:, None, :, None], NO_KEY), running.masked_fill(~mask[:, None], NO_KEY)
         if not self.shifted:
             return positive_features(a, s, None, self.eps), None
         if r is not None:
@@ -103,7 +103,7 @@ class FeatureMap:
 def linear_attention(
     phi_q: Tensor, phi_k: Tensor, v: Tensor, *, mask: Tensor | None = None, denominator_eps: float = 0.0
 ) -> Tensor:
-    """The bidirectional form: phi_q, phi_k (B, H, L, M), v (B, H, L, d) -> (B, H, L, d).
+    """Compute the bidirectional form: phi_q, phi_k (B, H, L, M), v (B, H, L, d) -> (B, H, L, d).
 
     mask  (B, L), True = real key. Pads lose their features: zeroing k or v is not enough, for phi(0) is not 0
     denominator_eps  added to phi_q z
@@ -128,11 +128,11 @@ def causal_linear_attention(
     denominator_eps: float = 0.0,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, State]:
-    """The causal form in chunks, and the state after the last real key.
+    """Compute the causal form in chunks, and the state after the last real key.
 
     phi_q, phi_k  (B, H, L, M), v (B, H, L, d), mask (B, L) as in `linear_attention`
-    running  (B, H, L) from `FeatureMap.causal_keys`: phi_k(j) is in the unit exp(running_j); None = all in one unit
-    state    what an earlier call returned, of the same kernel
+    running  (B, H, L) from `FeatureMap.causal_keys`: phi_k(j) is in units of exp(running_j); None = one unit for all
+    state    of an earlier call with the same kernel
     denominator_eps  added to every entry of z
     """
     B, H, L, M = phi_q.shape
@@ -151,7 +151,7 @@ def causal_linear_attention(
     )
     r = torch.cat([r, r[..., -1:].expand(-1, -1, fill)], dim=-1).unflatten(2, (n, C))  # (B, H, n, C)
     if state is None:
-        before, last = phi_q.new_zeros(B, H, M, d + 1), r.new_full((B, H), 0.0 if running is None else NOTHING)
+        before, last = phi_q.new_zeros(B, H, M, d + 1), r.new_full((B, H), 0.0 if running is None else NO_KEY)
     else:
         before = torch.cat([state["S"], state["z"][..., None]], dim=-1).to(phi_q.dtype)
         last = state["r"].to(r.dtype) if running is not None else r.new_zeros(B, H)
@@ -179,20 +179,6 @@ def causal_linear_attention(
     return _quotient(y[..., :d], y[..., d:] + floor), after
 
 
-def causal_step(
-    phi_q: Tensor, phi_k: Tensor, v: Tensor, state: State, *, r: Tensor | None = None, denominator_eps: float = 0.0
-) -> tuple[Tensor, State]:
-    """One token: phi_q, phi_k (B, H, M), v (B, H, d), r (B, H) the running maximum here -> (B, H, d), state."""
-    S, z = state["S"].to(phi_q.dtype), state["z"].to(phi_q.dtype)
-    if r is not None:
-        rescale = (state["r"] - r).exp()
-        S, z = S * rescale[..., None, None], z * rescale[..., None]
-    S, z = S + phi_k[..., None] * v[..., None, :], z + phi_k
-    numerator = (phi_q[..., None, :] @ S).squeeze(-2)
-    y = _quotient(numerator, (phi_q * (z + denominator_eps)).sum(-1, keepdim=True))
-    return y, {"S": S, "z": z} | ({} if r is None else {"r": r})
-
-
 def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """0 where there was no key, or where all weights underflow."""
+    """Divide; 0 where there was no key, or where all weights underflow."""
     return numerator / denominator.masked_fill(denominator == 0, 1.0)

@@ -1,11 +1,11 @@
-"""RetNet (Sun et al. 2023, arXiv 2307.08621): multi-scale retention and a gated MLP in a residual stack.
+"""RetNet (Sun et al. 2023, arXiv 2307.08621): multi-scale retention and a gated MLP.
 
     MSR(X) = (gate(X W_G) * GroupNorm(o)) W_O        o = Retention(X W_Q, X W_K / sqrt(k), X W_V)     (eq. 8)
     Y = MSR(RMSNorm(X)) + X                          X' = GLU(RMSNorm(Y)) + Y                         (eq. 9)
 
 B batch, L seq_len, D d_model, H heads, k = D / H key and v = value_dim / H value dimensions per head. State of a layer:
-{"kv": (B, H, k, v) the decayed sum of k_m v_m^T, its keys turned as seen from the next token, "seen": (B,) tokens so
-far}. So positions within a call start at 0 whatever came before, and sines stay exact at any distance.
+{"kv": (B, H, k, v) the decayed sum of k_m v_m^T with keys rotated relative to the next token, "seen": (B,) tokens so
+far}. So positions start at 0 in every call, and sines stay exact at any distance.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import ACTIVATIONS, Block, Mixer, ResidualStack, RMSNorm, at_least_float32, last_real, xavier
+from zoo import ModelDims, State
+from zoo.nn import ACTIVATIONS, Block, Mixer, RMSNorm, StackBackbone, at_least_float32, init_xavier, sequence_lengths
 from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.retention import advance, final_state, retention
 from zoo_retnet.config import RetNetConfig
-from zoo_retnet.op import decay_sums, group_norm, log_decays, published_denominator, turn, turn_state
+from zoo_retnet.op import decay_sums, group_norm, log_decays, published_denominator, rotate_pairs, rotate_state
 
 
 class MultiScaleRetention(Mixer):
@@ -34,19 +34,20 @@ class MultiScaleRetention(Mixer):
         self.v_proj = nn.Linear(D, V, bias=False)
         self.g_proj = nn.Linear(D, V, bias=False)
         self.out_proj = nn.Linear(V, D, bias=False)
-        xavier(self.q_proj, self.k_proj, self.v_proj, self.g_proj, gain=2**-2.5)
-        xavier(self.out_proj, gain=2**-1)
+        init_xavier(self.q_proj, self.k_proj, self.v_proj, self.g_proj, gain=2**-2.5)
+        init_xavier(self.out_proj, gain=2**-1)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         """x (B, L, D), mask (B, L) -> y (B, L, D), state (causal) or None (bidirectional)."""
         q, k, v = self.project(x, mask)
-        lengths = None if mask is None else last_real(mask)
+        lengths = None if mask is None else sequence_lengths(mask)
         o, state = self.retain(q, k, v, lengths, state)
-        return self.gated(x, o), state
+        return self.gate_output(x, o), state
 
     def project(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k (B, H, L, k) before rotation and v (B, H, L, v), in at least float32; k and v are zero at pads."""
-        q, k, v = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        """Compute q, k (B, H, L, k) before rotation and v (B, H, L, v), at least float32; k and v are zero at pads."""
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (split_heads(at_least_float32(linear(x)), self.H) for linear in projections)
         if mask is not None:
             pads = ~mask[:, None, :, None]
             k, v = k.masked_fill(pads, 0.0), v.masked_fill(pads, 0.0)
@@ -55,16 +56,14 @@ class MultiScaleRetention(Mixer):
     def retain(
         self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None, state: State = None
     ) -> tuple[Tensor, State]:
-        """Retention of q, k (B, H, L, k) and v (B, H, L, v) before the group norm -> (B, H, L, v), state."""
+        """Compute o before the group norm: q, k (B, H, L, k), v (B, H, L, v) -> (B, H, L, v), state."""
         with torch.autocast(q.device.type, enabled=False):
             c, (B, _, L, _) = self.config, q.shape
             log_gamma = log_decays(self.H, q.device)
             i = torch.arange(L, device=q.device)
-            q, k = turn(q, i), turn(k * self.key_dim**-0.5, i)
+            q, k = rotate_pairs(q, i), rotate_pairs(k * self.key_dim**-0.5, i)
             kv, seen = (None, None) if state is None else (state["kv"].to(q.dtype), state["seen"])
-            o = retention(
-                q, k, v, log_gamma, kv, form=c.form, chunk=c.chunk_size, two_sided=self.bidirectional
-            )  # (B, H, L, v)
+            o = retention(q, k, v, log_gamma, kv, form=c.form, chunk=c.chunk_size, two_sided=self.bidirectional)
             n = torch.full((B,), L, device=q.device) if lengths is None else lengths
             if c.denominator == "common":
                 s = decay_sums(log_gamma, L, seen=seen, lengths=n if self.bidirectional else None)
@@ -78,30 +77,28 @@ class MultiScaleRetention(Mixer):
                 o = o / published_denominator(q, k, v, log_gamma, c.form, c.chunk_size)[..., None]
             if self.bidirectional:
                 return o, None
-            kv = turn_state(final_state(k, v, log_gamma, lengths, kv), -n)
+            kv = rotate_state(final_state(k, v, log_gamma, lengths, kv), -n)
             return o, {"kv": kv, "seen": n if seen is None else seen + n}
 
-    def gated(self, x: Tensor, o: Tensor) -> Tensor:
-        """Group norm, gate and output projection: x (B, L, D), o (B, H, L, v) -> (B, L, D)."""
+    def gate_output(self, x: Tensor, o: Tensor) -> Tensor:
+        """Apply group norm, gate and output projection (eq. 8): x (B, L, D), o (B, H, L, v) -> (B, L, D)."""
         with torch.autocast(x.device.type, enabled=False):
             normed = join_heads(group_norm(o, self.config.norm_eps)).to(x.dtype)
         return self.out_proj(ACTIVATIONS[self.config.gate](self.g_proj(x)) * normed)
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token by the recurrence (eq. 6): x_t (B, D) -> y_t (B, D)."""
-        if self.bidirectional:
-            raise TypeError("a bidirectional RetNet has no step form")
         x = x_t.unsqueeze(1)
         q, k, v = (x.squeeze(2) for x in self.project(x, None))  # (B, H, ·)
         with torch.autocast(x.device.type, enabled=False):
             log_gamma = log_decays(self.H, x.device)
             kv, seen = state["kv"].to(q.dtype), state["seen"]
-            # this token is the one from which the state is seen: nothing is turned before it moves on
+            # the state is rotated relative to this token, so q and k are not rotated, and the state is afterwards
             kv = advance(kv, k * self.key_dim**-0.5, v, log_gamma)
             o = (q.unsqueeze(-2) @ kv).squeeze(-2)
             o = o / decay_sums(log_gamma, 1, seen=seen).sqrt().to(o.dtype)
-            kv = turn_state(kv, torch.full((1,), -1, device=x.device))
-        return self.gated(x, o.unsqueeze(2)).squeeze(1), {"kv": kv, "seen": seen + 1}
+            kv = rotate_state(kv, torch.full((1,), -1, device=x.device))
+        return self.gate_output(x, o.unsqueeze(2)).squeeze(1), {"kv": kv, "seen": seen + 1}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         if self.bidirectional:
@@ -112,16 +109,9 @@ class MultiScaleRetention(Mixer):
             "seen": torch.zeros(batch, device=device, dtype=torch.int64),
         }
 
-    def state_size(self, seq_len: int) -> int:
-        return 0 if self.bidirectional else self.H * self.key_dim * self.head_dim
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, L, H d) -> (B, H, L, d) in at least float32."""
-        return split_heads(at_least_float32(x), self.H)
-
 
 class GLU(nn.Module):
-    """W_2 (act(W_1 x) * W_gate x), without biases."""
+    """Gated channel MLP W_2 (act(W_1 x) * W_gate x), without biases."""
 
     def __init__(self, d_model: int, d_ff: int, activation: str) -> None:
         super().__init__()
@@ -134,50 +124,34 @@ class GLU(nn.Module):
         return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)) * self.gate(x))
 
 
-class RetNetBackbone(Backbone):
-    """n_layers of retention and GLU. Pre-norm with a final norm, or post-norm, with DeepNorm's scale if wanted."""
+class RetNetBackbone(StackBackbone):
+    """n_layers of retention and GLU. Pre-norm with a final norm, or post-norm, optionally with DeepNorm's scales."""
 
     config: RetNetConfig
 
     def __init__(self, config: RetNetConfig, dims: ModelDims) -> None:
         super().__init__(config, dims)
-        D, eps = dims.d_model, config.norm_eps
-        alpha = (2.0 * dims.n_layers) ** 0.25 if config.deepnorm else 1.0
-        blocks = [
-            Block(
-                MultiScaleRetention(config, D, bidirectional=dims.mode == "bidirectional"),
-                RMSNorm(D, eps=eps),
-                mlp=GLU(D, config.resolved_ffn_dim(D), config.activation),
-                norm2=RMSNorm(D, eps=eps),
-                prenorm=config.prenorm,
-                dropout=config.dropout,
-                residual_scale=alpha,
-            )
-            for _ in range(dims.n_layers)
-        ]
         if config.deepnorm:
-            self._shrink(blocks, (8.0 * dims.n_layers) ** -0.25)
-        self.stack = ResidualStack(blocks, RMSNorm(D, eps=eps) if config.prenorm else None)
+            self.scale_initial_weights((8.0 * dims.n_layers) ** -0.25)
 
-    @staticmethod
+    def build_block(self, layer: int) -> Block:
+        c, D = self.config, self.dims.d_model
+        return Block(
+            MultiScaleRetention(c, D, bidirectional=self.dims.mode == "bidirectional"),
+            RMSNorm(D, eps=c.norm_eps),
+            mlp=GLU(D, c.resolved_ffn_dim(D), c.activation),
+            norm2=RMSNorm(D, eps=c.norm_eps),
+            prenorm=c.prenorm,
+            dropout=c.dropout,
+            residual_scale=(2.0 * self.dims.n_layers) ** 0.25 if c.deepnorm else 1.0,
+        )
+
+    def build_final_norm(self) -> nn.Module | None:
+        return RMSNorm(self.dims.d_model, eps=self.config.norm_eps) if self.config.prenorm else None
+
     @torch.no_grad()
-    def _shrink(blocks: list[Block], beta: float) -> None:
-        """DeepNorm's start: values, output projection and both MLP matrices (not the gates) times (8 n_layers)^-1/4."""
-        for block in blocks:
-            mixer, mlp = block.mixer, block.mlp
-            assert isinstance(mixer, MultiScaleRetention)
-            assert isinstance(mlp, GLU)
-            for linear in (mixer.v_proj, mixer.out_proj, mlp.fc1, mlp.fc2):
-                linear.weight *= beta
-
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        return self.stack(x, mask=mask, state=state)
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.stack.step(x_t, state)
-
-    def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)
+    def scale_initial_weights(self, beta: float) -> None:
+        """DeepNorm: multiply values, output projection and both MLP matrices (not the gates) by beta."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(("v_proj.weight", "out_proj.weight", "fc1.weight", "fc2.weight")):
+                parameter *= beta

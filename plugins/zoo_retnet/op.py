@@ -1,10 +1,10 @@
-"""What surrounds the sums of `zoo.ops.retention` in a RetNet: rotation, denominators, group norm.
+"""Rotation, denominators and group norm around the sums of `zoo.ops.retention`.
 
     o_n = sum_{m<=n} gamma^(n-m) (rot(q_n, n) . rot(k_m, m)) v_m / sqrt(s_n),   s_n = 1 + gamma s_{n-1}   (eq. 5-6)
 
-B batch, H heads, L seq_len, k and v key and value dimensions per head, c chunk. Any positive factor per position and
-head vanishes in the group norm but for its eps. `decay_sums` is the one that every form can have; the reference's
-parallel and chunkwise forms divide by more (`published_denominator`), and each by something else.
+B batch, H heads, L seq_len, k and v key and value dimensions per head, c chunk. The group norm cancels any positive
+factor per position and head, but for its eps. `decay_sums` (s above) exists in every form; the reference's parallel and
+chunkwise forms divide by other numbers, each by its own (`published_denominator`).
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from zoo.ops.retention import decay_matrix
 
 
 def log_decays(n_heads: int, device: torch.device | str = "cpu") -> Tensor:
-    """ln gamma_h (H,) in the wide dtype, gamma_h = 1 - 2^(-5-h)."""
+    """Return ln gamma_h (H,) in the wide dtype, gamma_h = 1 - 2^(-5-h)."""
     h = torch.arange(n_heads, dtype=wide_dtype(torch.device(device)), device=device)
     return torch.log1p(-(2.0 ** (-5 - h)))
 
 
-def speeds(key_dim: int, device: torch.device | str = "cpu") -> Tensor:
-    """theta_m = 10000^(-m/(k/2-1)), radians per token of pair m: unlike RoPE the last is 1/10000 exactly -> (k/2,)."""
+def rotation_speeds(key_dim: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return theta_m = 10000^(-m/(k/2-1)) (k/2,), radians per token of pair m; unlike RoPE's, the last is 1/10000."""
     return 10000.0 ** -torch.linspace(0, 1, key_dim // 2, dtype=wide_dtype(torch.device(device)), device=device)
 
 
-def turn(x: Tensor, positions: Tensor) -> Tensor:
-    """Rotate adjacent pairs of channels by position · theta: x (..., L, k), positions (..., L)."""
-    tables = rope_tables(positions, Rope(speeds(x.shape[-1], x.device)))
+def rotate_pairs(x: Tensor, positions: Tensor) -> Tensor:
+    """Rotate adjacent pairs of channels by position * theta: x (..., L, k), positions (..., L)."""
+    tables = rope_tables(positions, Rope(rotation_speeds(x.shape[-1], x.device)))
     return rotate(x, *tables, layout="interleaved")
 
 
-def turn_state(state: Tensor, n: Tensor) -> Tensor:
-    """Turn the key side of a state (B, H, k, v) by n (B,) or (1,) positions."""
-    return turn(state.mT, n[:, None, None]).mT
+def rotate_state(state: Tensor, n: Tensor) -> Tensor:
+    """Rotate the key side of a state (B, H, k, v) by n (B,) or (1,) positions."""
+    return rotate_pairs(state.mT, n[:, None, None]).mT
 
 
 def decay_sums(log_gamma: Tensor, L: int, *, seen: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    """s: the sum of the decays with which a token sees the others, itself included -> (B or 1, H, L).
+    """Return s, the sum of the decays of all tokens that a token sees, itself included -> (B or 1, H, L).
 
     seen     (B,) tokens before this call; None = none
     lengths  (B,) for the two-sided form: tokens of each row, whose later ones count too; None = causal
@@ -57,7 +57,7 @@ def decay_sums(log_gamma: Tensor, L: int, *, seen: Tensor | None = None, lengths
 
 @torch.no_grad()
 def published_denominator(q: Tensor, k: Tensor, v: Tensor, log_gamma: Tensor, form: str, chunk: int) -> Tensor:
-    """What the reference's forms divide the sums by, detached as there: q, k turned and scaled -> (B, H, L).
+    """Return what the reference's form divides its sums by, detached as there: q, k rotated and scaled -> (B, H, L).
 
     parallel   sqrt(s_n) clamp(sum_m |S_nm|, 1, 5e4), S the scores divided by sqrt(s_n)
     chunkwise  s over the chunk only, and the larger of the chunk's clamped score sum and the size of the state before
@@ -86,5 +86,5 @@ def published_denominator(q: Tensor, k: Tensor, v: Tensor, log_gamma: Tensor, fo
 
 
 def group_norm(o: Tensor, eps: float) -> Tensor:
-    """o / sqrt(mean(o²) + eps) over the values of each head: no mean taken off, no weight."""
+    """Return o / sqrt(mean(o²) + eps) over the values of each head; no mean is subtracted, there is no weight."""
     return o * torch.rsqrt(o.square().mean(-1, keepdim=True) + eps)

@@ -1,4 +1,4 @@
-"""The parameters of S4's state space model, how they start, and the discretised system that they stand for.
+"""S4's state space model: its parameters, their initial values, and the discretised system.
 
 H channels, N = 2n state size (n conjugate pairs, one member kept), S copies of (A, B, P) that channels share,
 Ch kernels per channel (1 causal, 2 bidirectional: forward and backward, which differ in C only), r = 1 rank.
@@ -39,13 +39,13 @@ class S4Kernel(nn.Module):
         if config.kernel == "dplr":
             init = legs_dplr(config.d_state)
             Lambda, B = init.Lambda, init.B
-            self.P = nn.Parameter(parts(init.P).repeat(1, S, 1, 1))
+            self.P = nn.Parameter(as_real(init.P).repeat(1, S, 1, 1))
         else:
             Lambda, B = diagonal_init(config.init, config.d_state)
             self.register_parameter("P", None)
         self.A_real = nn.Parameter(torch.log(-Lambda.real).float().repeat(S, 1))
         self.A_imag = nn.Parameter(-Lambda.imag.float().repeat(S, 1))
-        self.B = nn.Parameter(parts(clip_imaginary(B)).repeat(S, 1, 1))
+        self.B = nn.Parameter(as_real(clip_imaginary(B)).repeat(S, 1, 1))
         self.C = nn.Parameter(torch.randn(n_kernels, H, n, 2) * math.sqrt(0.5))
         log_dt = torch.empty(H, 1).uniform_(math.log(config.dt_min), math.log(config.dt_max))
         self.inv_dt = nn.Parameter(torch.log(torch.expm1(log_dt.exp())))
@@ -56,28 +56,28 @@ class S4Kernel(nn.Module):
         param_options(self, "C", lr=config.c_lr)
 
     def discretize(self) -> DPLRSSM | DiagonalSSM:
-        """The system in discrete time, differentiable, in float64 whatever the parameters are."""
+        """Discretise the system, differentiably, in float64 whatever the parameters are."""
         H = self.C.shape[1]
         Lambda = torch.complex(-torch.exp(self.A_real.double()), -self.A_imag.double())
         dt = F.softplus(self.inv_dt.double())
-        Lambda, B, C = of_channels(Lambda, H), of_channels(whole(self.B), H), whole(self.C)
+        Lambda, B, C = repeat_copies(Lambda, H), repeat_copies(as_complex(self.B), H), as_complex(self.C)
         if self.P is not None:
-            P = torch.stack([of_channels(p, H) for p in whole(self.P)])
+            P = torch.stack([repeat_copies(p, H) for p in as_complex(self.P)])
             return DPLRSSM(Lambda, P, B, C, dt)
         a, b = discretize_diagonal(Lambda, B, dt, self.disc)
         return DiagonalSSM(a, b, C)
 
 
-def of_channels(copies: Tensor, H: int) -> Tensor:
+def repeat_copies(copies: Tensor, H: int) -> Tensor:
     """(S, n) -> (H, n): channel h gets copy h mod S."""
     return copies.repeat(H // copies.shape[0], 1)
 
 
-def parts(z: Tensor) -> Tensor:
-    """Complex (n,) as float32 (n, 2)."""
+def as_real(z: Tensor) -> Tensor:
+    """Complex (…) -> float32 (…, 2), real and imaginary part."""
     return torch.view_as_real(z).float()
 
 
-def whole(z: Tensor) -> Tensor:
-    """Real and imaginary part (…, 2) as complex128 (…)."""
-    return torch.complex(z[..., 0].double(), z[..., 1].double())
+def as_complex(z: Tensor) -> Tensor:
+    """Real and imaginary part (…, 2) -> complex128 (…)."""
+    return torch.view_as_complex(z.double())

@@ -1,4 +1,4 @@
-"""S5's state space model: its parameters, how they start, the discretised system, and how that runs.
+"""S5's state space model: its parameters, their initial values, and the discretised system with its scan.
 
 B batch, L seq_len, H d_model; N d_state, P states kept (N/2 with conj_sym, one of each conjugate pair; else N),
 J blocks; Ch readouts (1 causal; 2 bidirectional: of the forward and of the backward states).
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn import param_options
+from zoo.nn import param_options, truncated_normal_
 from zoo.ops.diagonal import discretize_diagonal
 from zoo.ops.hippo import legs_dplr
 from zoo.ops.scan import diagonal_scan
@@ -28,11 +28,11 @@ LARGEST_REAL = -1e-4
 
 
 class System(NamedTuple):
-    """The discretised system. Complex numbers beside each other, (re, im), where a real matrix product meets them.
+    """The discretised system. Bbar and C are real matrices over interleaved (re, im), so that products stay real.
 
     Lbar  (P,) complex128
-    Bbar  (2P, H) real: u_t -> v_t = Bbar u_t
-    C     (Ch, H, 2P) real: state -> its part of y_t, the factor 2 included
+    Bbar  (2P, H) real
+    C     (Ch, H, 2P) real, the factor 2 included
     D     (H,)
     """
 
@@ -41,31 +41,31 @@ class System(NamedTuple):
     C: Tensor
     D: Tensor
 
-    def inputs(self, u: Tensor) -> Tensor:
+    def project_in(self, u: Tensor) -> Tensor:
         """Bbar u: (…, H) -> (…, P) complex."""
         return torch.view_as_complex(F.linear(u, self.Bbar).unflatten(-1, (-1, 2)))
 
-    def read(self, x: Tensor, direction: int) -> Tensor:
+    def project_out(self, x: Tensor, direction: int) -> Tensor:
         """2 Re(C x): (…, P) complex -> (…, H) real."""
         return F.linear(torch.view_as_real(x).flatten(-2), self.C[direction])
 
-    def run(self, u: Tensor, x0: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """u (B, L, H), x0 (B, P) -> y (B, L, H) and the forward states x (B, L, P)."""
-        v = self.inputs(u)
+    def scan(self, u: Tensor, x0: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run over a sequence: u (B, L, H), x0 (B, P) -> y (B, L, H) and the forward states x (B, L, P)."""
+        v = self.project_in(u)
         x = diagonal_scan(self.Lbar, v, x0)
-        y = self.read(x, 0) + self.D * u
+        y = self.project_out(x, 0) + self.D * u
         if self.C.shape[0] == 2:
-            y = y + self.read(diagonal_scan(self.Lbar, v, reverse=True), 1)
+            y = y + self.project_out(diagonal_scan(self.Lbar, v, reverse=True), 1)
         return y, x
 
     def step(self, u_t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """u_t (B, H), x (B, P) -> y_t (B, H), x. One token of a causal `run`."""
-        x = self.Lbar.to(x.dtype) * x + self.inputs(u_t)
-        return self.read(x, 0) + self.D * u_t, x
+        """One token of a causal `scan`: u_t (B, H), x (B, P) -> y_t (B, H), x."""
+        x = self.Lbar.to(x.dtype) * x + self.project_in(u_t)
+        return self.project_out(x, 0) + self.D * u_t, x
 
 
 class S5SSM(nn.Module):
-    """Parameters of one layer's state space model.
+    """The parameters of one layer's state space model.
 
     Lambda_re, Lambda_im  (P,)
     B                     (P, H, 2) real and imaginary part of B~ = V^-1 B
@@ -104,7 +104,7 @@ class S5SSM(nn.Module):
             param_options(self, "log_step", lr=config.ssm_lr, weight_decay=0.0)
 
     def discretize(self, dtype: torch.dtype) -> System:
-        """The system in discrete time, differentiable; Lbar and Bbar are computed in double precision."""
+        """Discretise the system, differentiably; Lbar and Bbar are computed in double precision."""
         Lambda_re = self.Lambda_re.double()
         if self.clip_eigs:
             Lambda_re = Lambda_re.clamp(max=LARGEST_REAL)
@@ -123,7 +123,7 @@ class S5SSM(nn.Module):
 
 
 def blocks_of_hippo_n(N: int, J: int, *, conj_sym: bool) -> tuple[Tensor, Tensor]:
-    """Lambda (P,) and V (N, P) of J blocks of HiPPO-N, the normal part of HiPPO-LegS, on a diagonal; complex128.
+    """Diagonalise J blocks of HiPPO-N, the normal part of HiPPO-LegS: Lambda (P,) and V (N, P), complex128.
 
     Eigenvalues of a block ascend by imaginary part; with conj_sym it keeps those where that is negative.
     """
@@ -135,12 +135,10 @@ def blocks_of_hippo_n(N: int, J: int, *, conj_sym: bool) -> tuple[Tensor, Tensor
 
 
 def to_eigenbasis(V: Tensor, B: Tensor) -> Tensor:
-    """B~ = V* B: V (N, P) with orthonormal columns, B (N, H) real -> (P, H) complex."""
+    """Return B~ = V* B: V (N, P) with orthonormal columns, B (N, H) real -> (P, H) complex."""
     return V.conj().T @ B.to(V.dtype)
 
 
 def truncated_normal(*shape: int, std: float) -> Tensor:
-    """Float64 draws of a normal cut at two of its own deviations and widened so that their deviation is `std`."""
-    kept = 0.87962566103423978  # deviation of a standard normal cut at -2 and 2
-    x = torch.empty(*shape, dtype=torch.float64)
-    return nn.init.trunc_normal_(x, std=std / kept, a=-2 * std / kept, b=2 * std / kept)
+    """Draw float64 values of deviation `std` from a normal distribution truncated at two deviations."""
+    return truncated_normal_(torch.empty(*shape, dtype=torch.float64), std)

@@ -16,7 +16,7 @@ from zoo.ops.attention import attention
 from zoo.testing import run_checks
 from zoo_nystromformer.config import NystromformerConfig
 from zoo_nystromformer.convert import CONVERSION
-from zoo_nystromformer.op import depthwise, iterative_pinv, nystrom_attention, segments
+from zoo_nystromformer.op import depthwise, iterative_pinv, landmark_weights, nystrom_attention
 
 FEW = settings(max_examples=25, deadline=None)
 
@@ -72,7 +72,7 @@ def test_six_iterations_from_the_exact_scale_are_nearer_than_from_the_original()
 @given(m=st.integers(1, 9), each=st.integers(1, 5))
 def test_landmarks_are_the_published_means_where_they_divide(m: int, each: int) -> None:
     x = noise(2, 3, m * each, 4)
-    weights, _ = segments(None, m * each, m, "real", x)
+    weights, _ = landmark_weights(None, m * each, m, "real", x)
     torch.testing.assert_close(weights[0] @ x, x.unflatten(2, (m, each)).mean(3))
 
 
@@ -80,7 +80,7 @@ def test_landmarks_are_the_published_means_where_they_divide(m: int, each: int) 
 @given(n=st.integers(1, 40), m=st.integers(1, 12), pad=st.integers(0, 9))
 def test_segments_are_contiguous_and_as_equal_as_can_be(n: int, m: int, pad: int) -> None:
     mask = (torch.arange(n + pad) < n)[None]
-    weights, found = segments(mask, n + pad, m, "real", noise(1))
+    weights, found = landmark_weights(mask, n + pad, m, "real", noise(1))
     assert found.tolist() == [n]
     assert not weights[..., n:].any()
     sizes = (weights[0] > 0).sum(-1)

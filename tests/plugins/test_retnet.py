@@ -17,7 +17,7 @@ from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.ops.retention import retention
 from zoo_retnet.backbone import MultiScaleRetention, RetNetBackbone
 from zoo_retnet.config import RetNetConfig
-from zoo_retnet.op import decay_sums, log_decays, speeds
+from zoo_retnet.op import decay_sums, log_decays, rotation_speeds
 from zoo_retnet.presets import PRESETS, REPORTED
 
 FORMS = ("chunkwise", "parallel", "recurrent")
@@ -91,8 +91,8 @@ def test_decays_and_speeds_are_the_papers() -> None:
     gamma = log_decays(6).exp()
     torch.testing.assert_close(gamma[:3], torch.tensor([31 / 32, 63 / 64, 127 / 128], dtype=torch.float64))
     assert [round(-math.log(2) / float(x)) for x in log_decays(5)] == [22, 44, 88, 177, 355]
-    assert speeds(2).tolist() == [1.0]
-    torch.testing.assert_close(speeds(8), 10000.0 ** -(torch.arange(4, dtype=torch.float64) / 3))
+    assert rotation_speeds(2).tolist() == [1.0]
+    torch.testing.assert_close(rotation_speeds(8), 10000.0 ** -(torch.arange(4, dtype=torch.float64) / 3))
 
 
 def test_decay_sums() -> None:
@@ -121,7 +121,7 @@ def test_the_layer_is_its_equation(mode: str, form: str) -> None:
     q, k, v, g = (F.linear(x, p.weight) for p in (mixer.q_proj, mixer.k_proj, mixer.v_proj, mixer.g_proj))
     heads = []
     for h in range(H):
-        gamma, theta = 1 - 2.0 ** (-5 - h), speeds(8)
+        gamma, theta = 1 - 2.0 ** (-5 - h), rotation_speeds(8)
         qh, kh, vh = (t.chunk(H, -1)[h] for t in (q, k, v))
         qc = torch.view_as_complex(qh.reshape(3, L, 4, 2).contiguous())
         kc = torch.view_as_complex(kh.reshape(3, L, 4, 2).contiguous())
@@ -352,7 +352,7 @@ def test_foreign_states_are_refused() -> None:
     with pytest.raises(ValueError, match="another architecture or configuration"):
         model(x, state=build(n_heads=4)(x).state)
     with pytest.raises(TypeError, match="no step form"):
-        build("bidirectional").stack.blocks[0].step(x[:, 0], None)
+        build("bidirectional").step(x[:, 0], None)
 
 
 def test_presets_are_ours_and_nothing_is_reported() -> None:

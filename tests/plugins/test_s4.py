@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo import ConfigError, ModelDims, registry
-from zoo.nn import TiedDropout, last_real, parameters_with_options
+from zoo.nn import TiedDropout, parameters_with_options
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.testing import ArchitectureSuite
 from zoo_s4.backbone import S4Backbone, S4Mixer
@@ -162,11 +162,6 @@ def test_batch_norm_ignores_pads_in_training() -> None:
     assert_close([out[mask]], [other[mask]])
 
 
-def test_last_real() -> None:
-    mask = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
-    assert last_real(mask).tolist() == [2, 0, 3, 4]
-
-
 def test_no_leak_from_the_future() -> None:
     for config in ({}, {"kernel": "diag"}):
         model, x = build(**config), sequence(seq_len=40).requires_grad_()
@@ -262,7 +257,7 @@ def test_tied_dropout_drops_channels_of_sequences() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "config", "shape"),
+    ("key", "config", "dims"),
     [
         ("d_state", {"d_state": 7}, {}),
         ("n_ssm", {"n_ssm": 3}, {}),

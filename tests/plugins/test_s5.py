@@ -92,7 +92,7 @@ def test_the_state_space_model_is_its_equation(config: dict[str, object], mode: 
         for t in range(L) if direction == 0 else reversed(range(L)):
             x = a * x + u[:, t].to(a.dtype) @ b.T
             y[:, t] += (2 if ssm.conj_sym else 1) * (x @ C[direction].T).real
-    assert_close([ssm.discretize(u.dtype).run(u)[0]], [y])
+    assert_close([ssm.discretize(u.dtype).scan(u)[0]], [y])
 
 
 @pytest.mark.parametrize("gate", ["full_glu", "half_glu1", "half_glu2", "gelu"])
@@ -296,7 +296,7 @@ def test_marks(config: dict[str, object], B: object, log_step: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "config", "shape"),
+    ("key", "config", "dims"),
     [
         ("d_state", {"d_state": 0}, {}),
         ("blocks", {"d_state": 8, "blocks": 3}, {}),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from zoo.nn.state import State, elements
 from zoo.spec.architecture import ModelDims
-
-State: TypeAlias = Any
-"""A pytree of tensors (dict, list, tuple), every leaf batch-first; None = nothing carried / fresh."""
 
 
 class Output(NamedTuple):
@@ -28,9 +26,9 @@ class Output(NamedTuple):
 
 
 def check_input(x: Tensor, mask: Tensor | None, dims: ModelDims) -> None:
-    """ValueError unless x is (B >= 1, L >= 1, D) with the D of `shape`, and mask (B, L) bool.
+    """Raise ValueError unless x is (B >= 1, L >= 1, D) with the D of `dims`, and mask (B, L) bool.
 
-    Broadcasting would make something of nearly everything else, and nobody would see that it is garbage.
+    Broadcasting would turn nearly everything else into garbage without an error.
     """
     if x.ndim != 3 or x.shape[-1] != dims.d_model or 0 in x.shape:
         expected = f"(batch, seq_len, {dims.d_model}) with at least one row and one token"
@@ -48,7 +46,7 @@ class Backbone(nn.Module):
     """
 
     returns_latents: bool = False
-    """`hidden` are latents, which stand for no position of the input, even where there are as many as tokens."""
+    """Whether `hidden` are latents, which stand for no position of the input."""
 
     def __init__(self, config: Any, dims: ModelDims) -> None:
         super().__init__()
@@ -56,7 +54,7 @@ class Backbone(nn.Module):
         self.dims = dims
 
     def __call__(self, *args: Any, **kwargs: Any) -> Output:
-        """`forward`, once the input is what the contract says. ValueError, with both numbers, for what does not fit."""
+        """Check the input's shapes, then run `forward`. ValueError for shapes that do not fit."""
         check_input(args[0] if args else kwargs["x"], kwargs.get("mask"), self.dims)
         return super().__call__(*args, **kwargs)
 
@@ -65,7 +63,7 @@ class Backbone(nn.Module):
 
         x      (B, L, D)
         mask   (B, L) bool, True = real token; None = all real
-        state  what an earlier call returned, or `init_state`; None = fresh
+        state  what an earlier call returned, or `init_state`; None = the initial state
 
         An architecture whose capabilities declare a state returns it from every causal call; a bidirectional call of
         a "recurrent" architecture neither takes nor returns one.
@@ -73,25 +71,27 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def on_step(self, step: int) -> None:
-        """Called in training before the optimiser step number `step` (from 0), once or, with accumulation, more often.
+        """Hook before optimiser step number `step` (from 0) in training; with accumulation it is called more than once.
 
-        For what follows a schedule and is not learned, such as random features that are drawn anew: a function of
-        `step` and of persistent buffers alone, so that a resumed run goes on as an unbroken one. Never called in
-        evaluation.
+        For what follows a schedule and is not learned, such as random features that are drawn anew. It must be a
+        function of `step` and of persistent buffers alone, so that a resumed run goes on as an unbroken one.
         """
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        """The state before the first token; the same as passing None to `forward`."""
+        """Create the state before the first token; passing None to `forward` means the same."""
         return None
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token: x_t (B, D), state -> y_t (B, D), state. Only if `capabilities.step`."""
+        """Process one token: x_t (B, D), state -> y_t (B, D), state. Only if `capabilities.step`."""
         raise TypeError(f"{type(self).__name__} has no step form")
 
     def decode(self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None) -> Output:
-        """The decoder over an encoded source: y (B, T, D), memory (B, L, D). Only for mode "seq2seq"."""
+        """Run the decoder over an encoded source: y (B, T, D), memory (B, L, D). Only for mode "seq2seq"."""
         raise TypeError(f"{type(self).__name__} has no decoder")
 
     def state_size(self, seq_len: int) -> int:
-        """Elements carried per sample after `seq_len` tokens (complex numbers count twice)."""
-        return 0
+        """Count the elements carried per sample after `seq_len` tokens (complex numbers count twice).
+
+        By default those of `init_state`, for a state that does not grow.
+        """
+        return elements(self.init_state(1, device="meta", dtype=torch.float32))

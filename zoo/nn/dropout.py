@@ -1,4 +1,4 @@
-"""Dropout whose mask is one for all tokens of a sequence. B batch, L seq_len, D d_model."""
+"""Dropout with one mask for all tokens of a sequence. B batch, L seq_len, D d_model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Norms of the residual stack. All compute in at least float32 and return the input's dtype. B, L, D as everywhere."""
+"""Norms of the residual stack, computed in at least float32. B batch, L seq_len, D d_model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, or in float64 when it is float64."""
+    """Convert x to float32, unless it is float32 or float64 already."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 class LayerNorm(nn.LayerNorm):
-    """`nn.LayerNorm` over D, in at least float32 whatever autocast says."""
+    """`nn.LayerNorm` over D, in at least float32 also under autocast."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -51,7 +51,7 @@ class BatchNorm(nn.BatchNorm1d):
             flat = wide.reshape(-1, x.shape[-1])
             if mask is None or not self.training or bool(mask.all()):
                 if self.training and flat.shape[0] == 1:
-                    # one token has no variance; the running statistics are all there is
+                    # one token has no variance, so the running statistics serve
                     return self._with_running(flat).reshape(x.shape).to(x.dtype)
                 return super().forward(flat).reshape(x.shape).to(x.dtype)
             real = flat[mask.reshape(-1)]
@@ -66,7 +66,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def make_norm(kind: str, d_model: int, *, eps: float = 1e-5) -> nn.Module:
-    """A norm by name ("layer", "rms", "batch"); each is called as `norm(x, mask)` with x (B, L, D) or (B, D)."""
+    """Build a norm by name ("layer", "rms", "batch"), called as `norm(x, mask)` with x (B, L, D) or (B, D)."""
     kinds: dict[str, type[nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm, "batch": BatchNorm}
     if kind not in kinds:
         raise ValueError(f"norm {kind!r}: expected one of {sorted(kinds)}")

@@ -18,7 +18,7 @@ from tests.parity.harness import Case, Result, Unmapped
 from zoo import ModelDims
 from zoo_retnet.backbone import MultiScaleRetention, RetNetBackbone
 from zoo_retnet.config import RetNetConfig
-from zoo_retnet.op import decay_sums, group_norm, log_decays, speeds, turn_state
+from zoo_retnet.op import decay_sums, group_norm, log_decays, rotate_state, rotation_speeds
 
 KNOWN = {
     *("d_model", "value_dim", "heads", "ffn_dim", "n_layers", "vocab", "batch", "length", "chunk_size", "eps"),
@@ -47,7 +47,7 @@ def check_tables(case: Case) -> None:
     H = case.config["heads"]
     for name, value in case.params.items():
         if name.endswith("angle"):
-            ours = speeds(case.config["d_model"] // H).repeat_interleave(2)
+            ours = rotation_speeds(case.config["d_model"] // H).repeat_interleave(2)
         elif name.endswith("decay"):
             ours = log_decays(H)
         else:
@@ -111,7 +111,7 @@ class Runner:
         """Their final KV: keys turned as seen from token 0, divided by sqrt(s), (v, k); and s."""
         n = state["seen"]
         s = decay_sums(log_decays(self.config.n_heads), 1, seen=n - 1).squeeze(-1)  # (B, H)
-        kv = turn_state(state["kv"], n).mT / s.sqrt()[..., None, None]
+        kv = rotate_state(state["kv"], n).mT / s.sqrt()[..., None, None]
         found = {"out.state": kv, "out.state_scale": s[0]}
         return {name: value for name, value in found.items() if name in self.case.tensors}
 

@@ -43,11 +43,6 @@ def test_select_rows_by_index_and_mask() -> None:
     assert ops.select_rows(state, torch.tensor([True, False, False, True]))["a"].tolist() == [0, 3]
 
 
-def test_cast_keeps_masks_counters_and_complexity() -> None:
-    moved = ops.to(tree(), dtype=torch.float64, device="cpu")
-    assert [leaf.dtype for leaf in ops.leaves(moved)] == [torch.float64, torch.complex128, torch.bool, torch.int64]
-
-
 def test_elements_count_complex_twice_and_bookkeeping_not() -> None:
     assert ops.elements(tree()) == 2 * 4 + 2 * 2
     assert ops.elements(tree(batch=1)) == 2 * 4 + 2 * 2
@@ -68,6 +63,6 @@ def test_batch_size() -> None:
     with pytest.raises(ValueError, match="batch-first"):
         ops.batch_size([torch.zeros(())])
     with pytest.raises(ValueError, match="batch size 5 given with an input of batch size 4"):
-        ops.check_batch(tree(batch=5), 4)
+        ops.check_state(tree(batch=5), tree(batch=4))
     with pytest.raises(TypeError, match="float"):
         ops.leaves([1.0])
