@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
+    "Activation": "zoo.spec.constraints",
     "Architecture": "zoo.spec.architecture",
     "Backbone": "zoo.nn.backbone",
+    "BlockConfig": "zoo.spec.constraints",
     "Capabilities": "zoo.spec.architecture",
     "ConfigError": "zoo.spec.errors",
     "Conversion": "zoo.convert.conversion",
@@ -22,13 +24,18 @@ _PUBLIC = {
     "model_class": "zoo.convert.conversion",
     "Cost": "zoo.spec.architecture",
     "DataError": "zoo.spec.errors",
+    "Fraction": "zoo.spec.constraints",
     "MissingFiles": "zoo.spec.errors",
+    "NonNegativeFloat": "zoo.spec.constraints",
+    "NonNegativeInt": "zoo.spec.constraints",
     "Output": "zoo.nn.backbone",
     "Paper": "zoo.spec.architecture",
-    "Preset": "zoo.spec.architecture",
+    "PositiveFloat": "zoo.spec.constraints",
+    "PositiveInt": "zoo.spec.constraints",
+    "Preset": "zoo.spec.presets",
     "Reading": "zoo.convert.conversion",
     "Reference": "zoo.spec.architecture",
-    "Reported": "zoo.spec.architecture",
+    "Reported": "zoo.spec.presets",
     "ModelDims": "zoo.spec.architecture",
     "Source": "zoo.spec.task",
     "SourceFile": "zoo.spec.task",
@@ -45,14 +52,7 @@ _PUBLIC = {
     "bert_layer": "zoo.convert.bert_layers",
     "bert_outside": "zoo.convert.bert",
     "bert_shape": "zoo.convert.bert_layers",
-    "check_batch_norm": "zoo.spec.constraints",
-    "check_block": "zoo.spec.constraints",
-    "check_choice": "zoo.spec.constraints",
-    "check_fraction": "zoo.spec.constraints",
-    "check_positive": "zoo.spec.constraints",
     "check_state": "zoo.nn.state",
-    "check_step_sizes": "zoo.spec.constraints",
-    "check_widths": "zoo.spec.constraints",
     "hookimpl": "zoo.spec.hookspecs",
     "registry": "zoo.spec.registry",
 }
@@ -84,22 +84,22 @@ if TYPE_CHECKING:
     from zoo.spec.architecture import Cost as Cost
     from zoo.spec.architecture import ModelDims as ModelDims
     from zoo.spec.architecture import Paper as Paper
-    from zoo.spec.architecture import Preset as Preset
     from zoo.spec.architecture import Reference as Reference
-    from zoo.spec.architecture import Reported as Reported
-    from zoo.spec.constraints import check_batch_norm as check_batch_norm
-    from zoo.spec.constraints import check_block as check_block
-    from zoo.spec.constraints import check_choice as check_choice
-    from zoo.spec.constraints import check_fraction as check_fraction
-    from zoo.spec.constraints import check_positive as check_positive
-    from zoo.spec.constraints import check_step_sizes as check_step_sizes
-    from zoo.spec.constraints import check_widths as check_widths
+    from zoo.spec.constraints import Activation as Activation
+    from zoo.spec.constraints import BlockConfig as BlockConfig
+    from zoo.spec.constraints import Fraction as Fraction
+    from zoo.spec.constraints import NonNegativeFloat as NonNegativeFloat
+    from zoo.spec.constraints import NonNegativeInt as NonNegativeInt
+    from zoo.spec.constraints import PositiveFloat as PositiveFloat
+    from zoo.spec.constraints import PositiveInt as PositiveInt
     from zoo.spec.errors import ConfigError as ConfigError
     from zoo.spec.errors import DataError as DataError
     from zoo.spec.errors import MissingFiles as MissingFiles
     from zoo.spec.errors import UserError as UserError
     from zoo.spec.errors import ZooError as ZooError
     from zoo.spec.hookspecs import hookimpl as hookimpl
+    from zoo.spec.presets import Preset as Preset
+    from zoo.spec.presets import Reported as Reported
     from zoo.spec.registry import registry as registry
     from zoo.spec.task import Source as Source
     from zoo.spec.task import SourceFile as SourceFile

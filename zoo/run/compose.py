@@ -19,22 +19,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.run.identity import config_hash, later_keys
-from zoo.run.settings import NOT_IDENTITY, ModelSettings, OptimSettings, SegmentSettings, TrainSettings
+from zoo.run.settings import NOT_IDENTITY, SECTIONS
 from zoo.run.validate import check
 from zoo.spec.architecture import Architecture, Mode, ModelDims, Objective
+from zoo.spec.constraints import describe_fields
 from zoo.spec.errors import ConfigError, UserError, did_you_mean
 from zoo.spec.layers import flatten, lay_over
 from zoo.spec.registry import Entry, registry
 from zoo.spec.task import PROTOCOLS, Task
 
 OBJECTIVES: dict[Mode, Objective] = {"causal": "causal_lm", "bidirectional": "infilling", "seq2seq": "seq2seq"}
-
-SECTIONS: dict[str, type] = {
-    "model": ModelSettings,
-    "segments": SegmentSettings,
-    "optim": OptimSettings,
-    "train": TrainSettings,
-}
 
 
 @dataclass(frozen=True)
@@ -299,15 +293,6 @@ def read_file(path: Path) -> dict[str, Any]:
     return {str(k): v for k, v in loaded.items()}
 
 
-def field_docs(cls: type) -> dict[str, str]:
-    """Field -> the docstring under it: help text, documentation and comment from one source."""
-    import docstring_parser
-
-    parsed = docstring_parser.parse_from_object(cls)
-    docs = {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
-    return {f.name: docs.get(f.name, "") for f in dataclasses.fields(cls)}
-
-
 def documentation(experiment: Experiment) -> dict[str, str]:
     """Dotted key -> help text, for the whole tree."""
     nodes: Iterable[tuple[str, type]] = [
@@ -315,4 +300,4 @@ def documentation(experiment: Experiment) -> dict[str, str]:
         ("arch", experiment.architecture.record.load_config()),
         ("task", experiment.task.record.load_options()),
     ]
-    return {f"{node}.{name}": text for node, cls in nodes for name, text in field_docs(cls).items()}
+    return {f"{node}.{name}": text for node, cls in nodes for name, _, _, text in describe_fields(cls)}

@@ -12,12 +12,15 @@ import functools
 import math
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf
 
 from zoo.spec.dims import ModelDims
 from zoo.spec.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
@@ -55,26 +58,24 @@ class BlockConfig:
             raise ConfigError("n_heads", f"{self.n_heads} does not divide {width}")
 
 
-def validate_fields(config: object) -> None:
-    """Check every field of a configuration dataclass against its annotation. Raises ConfigError for the first."""
+def validate_fields(config: Any) -> None:
+    """Check every field of a configuration dataclass against its annotation. Raises ConfigError for the first mistake."""
     from pydantic import ValidationError
 
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    try:
-        _adapter(type(config)).validate_python(values)
-    except ValidationError as error:
-        key = str(error.errors()[0]["loc"][0])
-        raise ConfigError(key, mismatch(values[key], field_types(type(config))[key])) from None
+    for name, validator in _validators(type(config)).items():
+        try:
+            validator.validate_python(getattr(config, name))
+        except ValidationError:
+            raise ConfigError(name, mismatch(getattr(config, name), field_types(type(config))[name])) from None
 
 
 @functools.cache
-def _adapter(cls: type) -> Any:
+def _validators(cls: type) -> dict[str, TypeAdapter[Any]]:
+    """Pydantic's validator of each field."""
     from pydantic import ConfigDict, TypeAdapter
-    from typing_extensions import TypedDict
 
-    fields = TypedDict("fields", dict(field_types(cls)))  # type: ignore[operator]
-    fields.__pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False)
-    return TypeAdapter(fields)
+    rules = ConfigDict(strict=True, allow_inf_nan=False)
+    return {name: TypeAdapter(hint, config=rules) for name, hint in field_types(cls).items()}
 
 
 @functools.cache
@@ -112,15 +113,16 @@ def describe(hint: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join("null" if part is NoneType else describe(part) for part in args)
     if origin is list:
-        return f"list of {describe(args[0])}"
+        return f"[{describe(args[0])}, …]"
     if origin is Annotated:
         return _bounded(describe(args[0]), args[1:])
     return {int: "integer", float: "number", bool: "true | false", str: "text"}.get(hint, str(hint))
 
 
 def _bounded(name: str, constraints: tuple[Any, ...]) -> str:
+    """Add the bounds of an `Annotated` type to the name of its plain type."""
     bounds = {}
-    for constraint in constraints:
+    for constraint in (c for group in constraints for c in (group if isinstance(group, GroupedMetadata) else (group,))):
         if isinstance(constraint, MultipleOf):
             name = f"even {name}" if constraint.multiple_of == 2 else f"{name}, a multiple of {constraint.multiple_of},"
         for kind, symbol in ((Ge, ">="), (Gt, ">"), (Le, "<="), (Lt, "<")):

@@ -44,8 +44,8 @@ def lay_over(tree: DictConfig, layer: Mapping[str, Any], origin: str) -> list[st
             OmegaConf.update(tree, key, value)
         except (ValidationError, ConfigKeyError) as error:
             node, _, name = key.rpartition(".")
-            hint = field_types(OmegaConf.get_type(tree, node))[name]
-            raise ConfigError(key, mismatch(value, hint), origin=origin) from error
+            cls: Any = OmegaConf.get_type(tree, node)
+            raise ConfigError(key, mismatch(value, field_types(cls)[name]), origin=origin) from error
         except OmegaConfBaseException as error:
             raise ConfigError(key, " ".join(str(error).split()), origin=origin) from error
     return list(given)

@@ -125,7 +125,8 @@ def _resolve(package: str, file: str, name: str, path: tuple[str, ...] = ()) -> 
         raise ZooError(f"{where}: inherits itself: {' -> '.join((*path, where))}")
     table = _find(package, file, name, path)
     prefix = table.get("source_prefix", "")
-    values, source = {}, ""
+    values: dict[str, tuple[Any, str]] = {}
+    source = ""
     for base in table.get("inherits", []):
         other, _, base_name = base.rpartition(":")
         inherited = _resolve(other or package, FILE if other else file, base_name, (*path, where))
