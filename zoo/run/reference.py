@@ -13,7 +13,7 @@ HEAD = """# Configuration keys
 <!-- generated: python -m zoo.run.reference > docs/configuration.md -->
 
 The value of a key is the last of: its default, the protocol's setting, the architecture's preset (`presets.toml`), the
-file after `--config`, and `--set key=value`. `zoo show ARCH --task TASK` prints the values of a run and where each is from.
+file after `--config`, and `--set key=value`. `zoo show ARCH --task TASK` prints the values of a run and their origins.
 """
 
 

@@ -59,14 +59,15 @@ class BlockConfig:
 
 
 def validate_fields(config: Any) -> None:
-    """Check every field of a configuration dataclass against its annotation. Raises ConfigError for the first mistake."""
+    """Check every field of a configuration dataclass against its annotation. Raises ConfigError."""
     from pydantic import ValidationError
 
-    for name, validator in _validators(type(config)).items():
+    cls: Any = type(config)
+    for name, validator in _validators(cls).items():
         try:
             validator.validate_python(getattr(config, name))
         except ValidationError:
-            raise ConfigError(name, mismatch(getattr(config, name), field_types(type(config))[name])) from None
+            raise ConfigError(name, mismatch(getattr(config, name), field_types(cls)[name])) from None
 
 
 @functools.cache

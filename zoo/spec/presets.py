@@ -150,12 +150,15 @@ def _resolve(package: str, file: str, name: str, path: tuple[str, ...] = ()) -> 
 
 
 def _find(package: str, file: str, name: str, path: tuple[str, ...]) -> Mapping[str, Any]:
-    """The table of a section. Raises ZooError that names the section which inherits it."""
-    document = _read(package, file)
+    """The table of a section. Raises ZooError, which names the section that inherits it, where there is none."""
+    by = f"{path[-1]}: inherits [{name}]: " if path else ""
+    try:
+        document = _read(package, file)
+    except ZooError as error:
+        raise ZooError(f"{by}{error}") from error
     known = [f"{a}.{b}" for a, tables in document.items() if isinstance(tables, dict) for b in tables]
     if name not in known:
-        by = f"{path[-1]}: inherits " if path else ""
-        raise ZooError(f"{by}{package}/{file} [{name}]: no such section{did_you_mean(name, known)}")
+        raise ZooError(f"{by}{package}/{file} has no section [{name}]{did_you_mean(name, known)}")
     first, _, second = name.partition(".")
     return _table(document[first][second], f"{package}/{file} [{name}]")
 
