@@ -336,7 +336,7 @@ def test_windows_by_stride_ask_the_same_tokens(made_up: Path) -> None:
 
 def test_running_text_needs_a_causal_form() -> None:
     for arch in ("linformer", "nystromformer", "longt5"):
-        with pytest.raises(zoo.ConfigError, match=f"wikitext is put as causal_lm.*{arch}"):
+        with pytest.raises(zoo.ConfigError, match=f"wikitext is evaluated as causal_lm.*{arch}"):
             zoo.bench(arch, "wikitext", protocol="smoke")
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from zoo.run.request import BenchRequest, resolve
-from zoo.spec.identity import SECTIONS, config_hash
+from zoo.spec.identity import config_hash
 from zoo.spec.registry import Entry, registry
+from zoo.spec.settings import SECTIONS
 from zoo.spec.task import PROTOCOLS
 
 PINNED = Path(__file__).with_name("defaults.json")

@@ -86,7 +86,7 @@ def test_planted_faults_are_caught(architecture: Architecture, fault: str, check
         (declaring(EMA, cost={"time_exponent": 0.5}), "time_grows_as_declared"),
         (declaring(EMA, cost={"memory_exponent": 0.5}), "memory_grows_as_declared"),
         (replace(MEMORY, config="tests.testing.toys.backbone:ToyConfig"), "spec_without_torch"),
-        (replace(EMA, presets="tests.testing.toys.config:BAD_PRESETS"), "presets_name_real_keys"),
+        (replace(EMA, presets="bad_presets.toml"), "presets_name_real_keys"),
         (replace(EMA, backbone="tests.testing.toys.backbone:Missing"), "builds_from_defaults"),
     ],
     ids=lambda v: v if isinstance(v, str) else v.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -85,9 +84,10 @@ def show(
 
     Each value is shown with its origin.
     """
-    from zoo.run.compose import documentation, field_docs
+    from zoo.run.compose import documentation
     from zoo.run.request import BenchRequest, resolve
     from zoo.spec.card import card, facts
+    from zoo.spec.constraints import describe_fields
     from zoo.spec.registry import registry
 
     entry = registry().architecture(arch)
@@ -105,11 +105,9 @@ def show(
         ]
         told |= {"task": task, "protocol": protocol, "mode": experiment.mode, "config_hash": experiment.hash}
     else:
-        config = entry.record.load_config()
-        values = asdict(config())
         rows = [
-            {"key": f"arch.{name}", "value": values[name], "origin": "default", "help": text}
-            for name, text in field_docs(config).items()
+            {"key": f"arch.{name}", "value": default, "allowed": allowed, "origin": "default", "help": text}
+            for name, allowed, default, text in describe_fields(entry.record.load_config())
         ]
     told["configuration"] = rows
     if json_:
@@ -128,9 +126,9 @@ def show(
 
     if task:
         print(f"\n{arch} on {task}, {told['mode']}, protocol {protocol}, configuration {told['config_hash']}\n")
-        last, widths = "origin", None
+        columns, widths = ["origin"], None
     else:
         print(f"\nSettings of {arch} (--task shows those of a run, solved width and presets included)\n")
-        last, widths = "help", [None, None, 90]
-    cells = [[r["key"], json.dumps(r["value"]), r[last]] for r in rows]
-    print(tabulate(cells, headers=("key", "value", last), disable_numparse=True, maxcolwidths=widths))
+        columns, widths = ["allowed", "help"], [None, None, 30, 70]
+    cells = [[r["key"], json.dumps(r["value"]), *(r[column] for column in columns)] for r in rows]
+    print(tabulate(cells, headers=("key", "value", *columns), disable_numparse=True, maxcolwidths=widths))

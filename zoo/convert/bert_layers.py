@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from zoo.convert.conversion import Weight
 from zoo.spec.architecture import ModelDims
-from zoo.spec.constraints import BlockConfig
+from zoo.spec.constraints import Activation
 from zoo.spec.errors import ConfigError
 
 ACTIVATIONS = {
@@ -32,9 +32,15 @@ LAYER = {
 """Our modules of a block -> theirs of a layer, besides the projections; each has a weight and a bias."""
 
 
-class BertConfig(BlockConfig, Protocol):
-    """What `bert_keys` and `bert_check` read of a configuration."""
+class BertConfig(Protocol):
+    """The fields of a configuration that `bert_keys` and `bert_check` read: those of BlockConfig, and prenorm."""
 
+    n_heads: int
+    d_qkv: int
+    d_ff: int
+    activation: Activation
+    norm_eps: float
+    dropout: float
     prenorm: bool
     bias: bool
 

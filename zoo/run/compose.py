@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from zoo.kinds import TaskKind, load_kind
 from zoo.model.spec import ModelSpec
 from zoo.run.provenance import source_hash
 from zoo.spec.architecture import Architecture, Mode, Objective
+from zoo.spec.constraints import describe_fields
 from zoo.spec.dims import ModelDims
 from zoo.spec.errors import UserError, did_you_mean
-from zoo.spec.identity import SECTIONS, config_hash, default_tree
+from zoo.spec.identity import config_hash, default_tree
 from zoo.spec.layers import flatten, lay_over
 from zoo.spec.registry import Entry, registry
-from zoo.spec.settings import NOT_IDENTITY, ModelSettings, OptimSettings, SegmentSettings, TrainSettings
+from zoo.spec.settings import NOT_IDENTITY, SECTIONS, ModelSettings, OptimSettings, SegmentSettings, TrainSettings
 from zoo.spec.task import PROTOCOLS, Task
 
 
@@ -108,7 +109,7 @@ class Experiment:
     def mode(self) -> Mode:
         """The mode that the run uses, `auto` resolved."""
         if self.model.mode != "auto":
-            return self.model.mode  # type: ignore[return-value]
+            return self.model.mode
         return next(mode for mode in self.kind.modes if mode in self.arch_spec.capabilities.modes)
 
     @property
@@ -172,9 +173,9 @@ class Experiment:
         if capabilities.segment:
             plan = SegmentPlan(
                 length=segments.length,
-                align=segments.align,  # type: ignore[arg-type]
+                align=segments.align,
                 tbptt=segments.tbptt or None,
-                activation_checkpointing=segments.activation_checkpointing,  # type: ignore[arg-type]
+                activation_checkpointing=segments.activation_checkpointing,
             )
         return ModelSpec(
             architecture=self.arch_spec,
@@ -187,7 +188,7 @@ class Experiment:
             max_len=self.max_len,
             objective=self.objective,
             positions=model.positions if capabilities.positions == "external" else "",
-            pool=model.pool,  # type: ignore[arg-type]
+            pool=model.pool,
             d_head=(model.d_head or 2 * model.d_model) if model.head == "mlp" else 0,
             dropout=model.dropout,
             segment_plan=plan,
@@ -331,22 +332,10 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return {str(k): v for k, v in loaded.items()}
 
 
-# -- documentation ---------------------------------------------------------------------------------------------------
-
-
-def field_docs(cls: type) -> dict[str, str]:
-    """Field -> the docstring under it: help text, documentation and comment from one source."""
-    import docstring_parser
-
-    parsed = docstring_parser.parse_from_object(cls)
-    docs = {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
-    return {f.name: docs.get(f.name, "") for f in fields(cls)}
-
-
 def documentation(experiment: Experiment) -> dict[str, str]:
     """Dotted key -> help text, for the whole tree."""
     sections = SECTIONS | {
         "arch": experiment.arch_spec.load_config(),
         "task": experiment.task_spec.load_options(),
     }
-    return {f"{name}.{key}": text for name, cls in sections.items() for key, text in field_docs(cls).items()}
+    return {f"{name}.{key}": text for name, cls in sections.items() for key, _, _, text in describe_fields(cls)}

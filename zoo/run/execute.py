@@ -198,7 +198,7 @@ def _trainer(rundir: RunDir, attempt: Attempt, module: ExperimentModule, deadlin
         devices=train.devices,
         num_nodes=train.num_nodes,
         strategy=train.strategy,
-        precision=train.precision,  # type: ignore[arg-type]
+        precision=train.precision,
         max_epochs=schedule.intervals,
         accumulate_grad_batches=schedule.accumulate,
         gradient_clip_val=experiment.optim.gradient_clip_val or None,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from zoo.spec.errors import ConfigError, did_you_mean
+from zoo.spec.constraints import validate_fields
+from zoo.spec.errors import ConfigError
 from zoo.spec.layers import flatten
-from zoo.spec.settings import CHOICES, FRACTIONS, NOT_NEGATIVE, POSITIVE
+from zoo.spec.settings import SECTIONS
 
 if TYPE_CHECKING:
     from zoo.run.compose import Experiment
 
 
 def validate(experiment: Experiment) -> None:
-    """Validate a configuration before any data are prepared. Raises ConfigError with the origin of the values."""
+    """Validate the types of all fields, then the relations between them.
+
+    Raises ConfigError for the first mistake, with the origin of the values.
+    """
     try:
         _validate(experiment)
     except ConfigError as error:
@@ -25,23 +29,32 @@ def validate(experiment: Experiment) -> None:
 
 
 def _validate(experiment: Experiment) -> None:
+    for section, cls in SECTIONS.items():
+        with _keys_in(section):
+            validate_fields(cls(**experiment.config[section]))
     flat = flatten(experiment.config)
-    for key, allowed in CHOICES.items():
-        if flat[key] not in allowed:
-            raise ConfigError(key, f"{flat[key]!r}{did_you_mean(str(flat[key]), allowed)}")
-    for key, value in flat.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(key, f"expected a finite number, got {value}")
-    for key in POSITIVE:
-        if flat[key] <= 0:
-            raise ConfigError(key, f"expected a positive number, got {flat[key]}")
-    for key in NOT_NEGATIVE:
-        if flat[key] < 0:
-            raise ConfigError(key, f"expected zero or more, got {flat[key]}")
-    for key in FRACTIONS:
-        if not 0 <= flat[key] <= 1:
-            raise ConfigError(key, f"expected a fraction between 0 and 1, got {flat[key]}")
     _check_train(flat)
+    _check_model(experiment, flat)
+    with _keys_in("task"):
+        options = experiment.task_options
+        validate_fields(options)
+        if hasattr(options, "check"):
+            options.check()
+    experiment.arch_spec.check(experiment.arch_config, experiment.dims)
+
+
+@contextmanager
+def _keys_in(section: str) -> Iterator[None]:
+    """Prefix the key of a ConfigError with its section, unless it has one."""
+    try:
+        yield
+    except ConfigError as error:
+        key = error.key if error.key.startswith(f"{section}.") else f"{section}.{error.key}"
+        raise ConfigError(key, error.message) from error
+
+
+def _check_model(experiment: Experiment, flat: Mapping[str, Any]) -> None:
+    """Check the mode and the settings that need a capability of the architecture."""
     arch = experiment.arch_spec
     capable = arch.capabilities
     experiment.kind.check_mode(experiment.task_spec, arch, experiment.mode)
@@ -55,15 +68,6 @@ def _validate(experiment: Experiment) -> None:
         )
     if flat["segments.tbptt"] and not capable.state_grad:
         raise ConfigError("segments.tbptt", f"no gradient flows through the state of {arch.name}; only 0 applies")
-    options = experiment.task_options
-    checker = getattr(options, "check", None)
-    if checker is not None:
-        try:
-            checker()
-        except ConfigError as error:
-            key = error.key if error.key.startswith("task.") else f"task.{error.key}"
-            raise ConfigError(key, error.message) from error
-    arch.check(experiment.arch_config, experiment.dims)
 
 
 def _origins_of(error: ConfigError, origins: Mapping[str, str]) -> str | None:
@@ -78,10 +82,11 @@ def _origins_of(error: ConfigError, origins: Mapping[str, str]) -> str | None:
 
 
 def _check_train(flat: Mapping[str, Any]) -> None:
+    """Check that the micro batch divides the batch, and that there are two betas."""
     batch, micro = flat["train.batch_size"], flat["train.micro_batch_size"]
     world = flat["train.devices"] * flat["train.num_nodes"]
     if batch % ((micro or 1) * world):
         per = f"{micro} on each of {world} devices" if world > 1 else str(micro)
         raise ConfigError("train.micro_batch_size", f"{per} does not divide train.batch_size {batch}")
-    if len(flat["optim.betas"]) != 2 or not all(0 <= b < 1 for b in flat["optim.betas"]):
-        raise ConfigError("optim.betas", f"expected two numbers in [0, 1), got {flat['optim.betas']}")
+    if len(flat["optim.betas"]) != 2:
+        raise ConfigError("optim.betas", f"expected two numbers, got {flat['optim.betas']}")

@@ -12,16 +12,8 @@ from omegaconf import OmegaConf
 from zoo.spec.architecture import Architecture
 from zoo.spec.layers import flatten
 from zoo.spec.registry import Entry
-from zoo.spec.settings import NOT_IDENTITY, ModelSettings, OptimSettings, SegmentSettings, TrainSettings
+from zoo.spec.settings import NOT_IDENTITY, SECTIONS
 from zoo.spec.task import PROTOCOLS, Task
-
-SECTIONS: dict[str, type] = {
-    "model": ModelSettings,
-    "segments": SegmentSettings,
-    "optim": OptimSettings,
-    "train": TrainSettings,
-}
-"""The sections of a configuration that the frame owns; "arch" and "task" are the plugin's and the task's."""
 
 
 def default_tree(architecture: Architecture, task: Task) -> Any:

@@ -49,16 +49,12 @@ class Source:
     identifiers  public names and addresses, for a person to read
     files        what `zoo data prepare TASK` downloads where the user's own files are not there; empty: nothing
     instead      other sets of files that hold the same examples, tried in turn where `files` cannot be had
-    checksums    sha256 of published files that are not downloaded, by name
-    note         what a user may want to know besides
     """
 
     paper: Paper | None = None
     identifiers: Mapping[str, str] = field(default_factory=dict)
     files: tuple[SourceFile, ...] = ()
     instead: tuple[tuple[SourceFile, ...], ...] = ()
-    checksums: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
 
     @property
     def sets(self) -> tuple[tuple[SourceFile, ...], ...]:

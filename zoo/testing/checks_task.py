@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from zoo.data.module import SPLITS, Totals, collate
 from zoo.data.prepare import compose_options
 from zoo.data.questions import IGNORE, Continuation, Marked, Piece
-from zoo.run.compose import SECTIONS
 from zoo.spec.errors import did_you_mean
 from zoo.spec.record import DataInfo
+from zoo.spec.settings import SECTIONS
 from zoo.spec.store import describe
 from zoo.spec.task import PROTOCOLS
 from zoo.testing.check import NotDeclared

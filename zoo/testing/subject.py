@@ -152,7 +152,7 @@ class Subject:
     def modules(self) -> list[str]:
         """Modules that a listing imports: the plugin itself, its configuration, presets and reported scores."""
         record = self.architecture
-        named = [self.entry_point, record.config, record.presets, record.reported]
+        named = [self.entry_point, record.config]
         return sorted({target.partition(":")[0] for target in named if target})
 
 

@@ -10,8 +10,9 @@ from torch.func import functional_call
 
 from tests.parity.harness import Case, Result, Unmapped, only_block
 from zoo import Weight
+from zoo.spec.constraints import choices, field_types
 from zoo_nystromformer.backbone import NystromformerBackbone
-from zoo_nystromformer.config import INITS, NystromformerConfig
+from zoo_nystromformer.config import NystromformerConfig
 from zoo_nystromformer.convert import layer_weights
 from zoo_nystromformer.op import depthwise, iterative_pinv, nystrom_attention
 
@@ -37,7 +38,7 @@ def run(case: Case) -> Result:
         raise Unmapped(f"{case.name}: configuration {sorted(unknown)}")
     if case.config.get("dropout", 0.0):
         raise Unmapped(f"dropout {case.config['dropout']}: a reference vector must be deterministic")
-    if case.config.get("pinv_init", "exact") not in INITS:
+    if case.config.get("pinv_init", "exact") not in choices(field_types(NystromformerConfig)["pinv_init"]):
         raise Unmapped(f"pinv_init {case.config['pinv_init']!r}")
     if "scores" in case.inputs:
         values = pinv(case)
