@@ -17,8 +17,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zoo.convert import Converted, convert, load
-from zoo.spec.errors import ConfigError, DataError, UserError
+from zoo.convert import HFTensor, PretrainedModel, convert, load, match_keys
+from zoo.convert.keymap import export_tensors, import_tensors
+from zoo.spec.errors import ConfigError, DataError, UserError, ZooError
 from zoo.spec.registry import registry
 
 VOCAB, LENGTH = 23, 24
@@ -31,7 +32,7 @@ class Live(NamedTuple):
     model: str
     config: str
     options: dict[str, Any]
-    call: Callable[[Any, Converted, Tensor, Tensor], tuple[Tensor, Tensor]]
+    call: Callable[[Any, PretrainedModel, Tensor, Tensor], tuple[Tensor, Tensor]]
     tolerance: float = 1e-9
 
 
@@ -39,20 +40,20 @@ SINGLE = 2e-5
 """transformers computes RMS norms and the head in float32, whatever the weights are."""
 
 
-def causal(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def causal(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return theirs(ids).logits, ours(ids).logits
 
 
-def hidden(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def hidden(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return theirs(ids).last_hidden_state, ours(ids).logits
 
 
-def whole(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def whole(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """transformers' Nyströmformer fails on a mask of padding (5.23): whole rows."""
     return theirs(ids).logits, ours(ids).logits
 
 
-def first_global(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def first_global(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Our Longformer's first token is global; theirs is told so."""
     first = torch.zeros_like(ids)
     first[:, 0] = 1
@@ -61,7 +62,7 @@ def first_global(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tup
     return (expected[mask], found[mask]) if expected.ndim == 3 else (expected, found)
 
 
-def in_last_block(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def in_last_block(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Their last global block is that of the padding, ours the example's: every example ends in the last block."""
     mask = mask | (torch.arange(LENGTH) < LENGTH - 1)
     out, found = theirs(ids, attention_mask=mask.long()), ours(ids, mask).logits
@@ -69,22 +70,22 @@ def in_last_block(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tu
     return out[name][mask], found[mask]
 
 
-def translated(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def translated(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     answer = ids[:, :7].flip(1)
     expected = theirs(input_ids=ids, attention_mask=mask.long(), decoder_input_ids=answer)
     return expected.logits, ours(ids, mask, decoder_ids=answer).logits
 
 
-def encoded(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def encoded(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return theirs(ids, attention_mask=mask.long()).last_hidden_state[mask], ours(ids, mask).logits[mask]
 
 
-def read(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def read(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """What stands for the whole row, of which pads are no part: queries' or latents' own outputs."""
     return theirs(ids, attention_mask=mask.long()).logits, ours(ids, mask).logits
 
 
-def vectors(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def vectors(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     x = torch.sin(ids[..., None] * torch.arange(1.0, 9.0, dtype=torch.float64))
     return theirs(x, attention_mask=mask.long()).last_hidden_state, ours(x, mask).logits
 
@@ -235,7 +236,7 @@ def test_whatever_does_not_fit_is_listed_and_nothing_is_written(checkpoint: Path
     text = str(caught.value)
     assert "4 tensors do not fit" in text
     assert "missing: backbone.layers.0.mixer.D" in text
-    assert "extra: backbone.layers.7.mixer.D (16,)" in text
+    assert "unexpected: backbone.layers.7.mixer.D (16,)" in text
     assert "shape: backbone.norm_f.weight (5,), expected (8,)" in text
     assert "differs: lm_head.weight from backbone.embeddings.weight" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
@@ -329,3 +330,32 @@ def test_the_command(checkpoint: Path, tmp_path: Path) -> None:
     again = zoo("--arch", "mamba", "--from", checkpoint, "--to", tmp_path / "ours")
     assert (again.returncode, again.stdout) == (2, "")
     assert len(again.stderr.splitlines()) == 1
+
+
+def test_a_key_map_concatenates_transposes_and_squeezes() -> None:
+    """The longest pattern applies, and the export is the inverse."""
+    key_map = {
+        "blocks.{layer}": "h.{layer}",
+        "blocks.{layer}.qkv.weight": HFTensor(("h.{layer}.q.weight", "h.{layer}.k.weight"), transpose=True),
+        "blocks.{layer}.conv": HFTensor("h.{layer}.conv1d", squeeze=(1, 3)),
+    }
+    shapes = {
+        "blocks.3.norm.weight": torch.Size([4]),
+        "blocks.12.qkv.weight": torch.Size([3, 4]),
+        "blocks.0.conv.weight": torch.Size([5, 2]),
+    }
+    sources = match_keys(key_map, shapes)
+    theirs = {
+        "h.3.norm.weight": torch.randn(4),
+        "h.12.q.weight": torch.randn(2, 3),
+        "h.12.k.weight": torch.randn(2, 3),
+        "h.0.conv1d.weight": torch.randn(5, 1, 2, 1),
+    }
+    ours = import_tensors(theirs, sources, shapes, aliases={}, where="here")
+    both = torch.cat([theirs["h.12.q.weight"], theirs["h.12.k.weight"]])
+    torch.testing.assert_close(ours["blocks.12.qkv.weight"], both.T, rtol=0, atol=0)
+    exported = export_tensors(ours, sources)
+    assert set(exported) == set(theirs)
+    assert all(torch.equal(exported[key], tensor) for key, tensor in theirs.items())
+    with pytest.raises(ZooError, match=r"no entry for our tensor final_norm\.weight"):
+        match_keys(key_map, ["final_norm.weight"])

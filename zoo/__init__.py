@@ -13,20 +13,12 @@ _PUBLIC = {
     "Backbone": "zoo.nn.backbone",
     "Capabilities": "zoo.spec.architecture",
     "ConfigError": "zoo.spec.errors",
-    "Conversion": "zoo.convert.conversion",
-    "Embedding": "zoo.convert.conversion",
-    "Head": "zoo.convert.conversion",
-    "HeadLayer": "zoo.convert.conversion",
-    "HeadModule": "zoo.convert.conversion",
-    "Outside": "zoo.convert.conversion",
-    "model_class": "zoo.convert.conversion",
     "Cost": "zoo.spec.architecture",
     "DataError": "zoo.spec.errors",
     "MissingFiles": "zoo.spec.errors",
     "Output": "zoo.nn.backbone",
     "Paper": "zoo.spec.architecture",
     "Preset": "zoo.spec.architecture",
-    "Reading": "zoo.convert.conversion",
     "Reference": "zoo.spec.architecture",
     "Reported": "zoo.spec.architecture",
     "ModelDims": "zoo.spec.architecture",
@@ -35,16 +27,8 @@ _PUBLIC = {
     "State": "zoo.nn.backbone",
     "Task": "zoo.spec.task",
     "UserError": "zoo.spec.errors",
-    "Weight": "zoo.convert.conversion",
     "ZooError": "zoo.spec.errors",
     "bench": "zoo.api",
-    "bert_activation": "zoo.convert.bert_layers",
-    "bert_arch": "zoo.convert.bert_layers",
-    "bert_check": "zoo.convert.bert_layers",
-    "bert_keys": "zoo.convert.bert_layers",
-    "bert_layer": "zoo.convert.bert_layers",
-    "bert_outside": "zoo.convert.bert",
-    "bert_shape": "zoo.convert.bert_layers",
     "check_batch_norm": "zoo.spec.constraints",
     "check_block": "zoo.spec.constraints",
     "check_choice": "zoo.spec.constraints",
@@ -59,22 +43,6 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from zoo.api import bench as bench
-    from zoo.convert.bert import bert_outside as bert_outside
-    from zoo.convert.bert_layers import bert_activation as bert_activation
-    from zoo.convert.bert_layers import bert_arch as bert_arch
-    from zoo.convert.bert_layers import bert_check as bert_check
-    from zoo.convert.bert_layers import bert_keys as bert_keys
-    from zoo.convert.bert_layers import bert_layer as bert_layer
-    from zoo.convert.bert_layers import bert_shape as bert_shape
-    from zoo.convert.conversion import Conversion as Conversion
-    from zoo.convert.conversion import Embedding as Embedding
-    from zoo.convert.conversion import Head as Head
-    from zoo.convert.conversion import HeadLayer as HeadLayer
-    from zoo.convert.conversion import HeadModule as HeadModule
-    from zoo.convert.conversion import Outside as Outside
-    from zoo.convert.conversion import Reading as Reading
-    from zoo.convert.conversion import Weight as Weight
-    from zoo.convert.conversion import model_class as model_class
     from zoo.nn.backbone import Backbone as Backbone
     from zoo.nn.backbone import Output as Output
     from zoo.nn.backbone import State as State

@@ -17,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 from transformers import MambaConfig as TheirConfig
 from transformers import MambaForCausalLM, MambaModel
 
-from tests.parity.live import copied, told
+from tests.parity.live import copy_model, hf_config
 from zoo import ConfigError, ModelDims
-from zoo.convert import Converted
+from zoo.convert import PretrainedModel
 from zoo_mamba.config import MambaConfig
 from zoo_mamba.convert import CONVERSION
 
@@ -75,8 +75,8 @@ def live(cls: type, **options: Any) -> Any:
     return model
 
 
-def ours_from(theirs: Any) -> Converted:
-    return copied("mamba", CONVERSION, theirs)
+def ours_from(theirs: Any) -> PretrainedModel:
+    return copy_model("mamba", CONVERSION, theirs)
 
 
 def inputs(batch: int, length: int, width: int) -> Tensor:
@@ -180,25 +180,25 @@ def test_their_code_as_it_is_differs_by_float32_rounding_only() -> None:
 
 @FEW
 @given(drawn=sizes())
-def test_the_way_back_builds_the_same_model(drawn: dict[str, Any]) -> None:
+def test_an_exported_configuration_builds_the_same_model(drawn: dict[str, Any]) -> None:
     theirs = MambaModel(TheirConfig(**drawn))
-    reading = CONVERSION.read(told(theirs))
-    written = CONVERSION.write(MambaConfig(**reading.arch), reading.dims)
-    again = CONVERSION.read(written)
-    resolved = MambaConfig(**reading.arch).resolved_dt_rank(drawn["hidden_size"])
-    assert (dict(again.arch), again.dims) == ({**reading.arch, "dt_rank": resolved}, reading.dims)
-    model = MambaModel(TheirConfig(**{**told(theirs), **written}))
+    values, dims = CONVERSION.import_config(hf_config(theirs))
+    config = MambaConfig(**values)
+    written = CONVERSION.export_config(config, dims)
+    resolved = config.resolved_dt_rank(drawn["hidden_size"])
+    assert CONVERSION.import_config(written) == ({**values, "dt_rank": resolved}, dims)
+    model = MambaModel(TheirConfig(**{**hf_config(theirs), **written}))
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
 
 @pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("intermediate_size", 7)])
-def test_what_is_not_offered_is_refused_by_name(key: str, value: Any) -> None:
+def test_an_unsupported_value_is_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=str(value)) as error:
-        CONVERSION.read({**TheirConfig().to_dict(), key: value})
+        CONVERSION.import_config({**TheirConfig().to_dict(), key: value})
     assert error.value.key == key
 
 
-def test_a_layer_norm_is_not_written() -> None:
+def test_a_layer_norm_is_not_exported() -> None:
     dims = ModelDims(d_model=8, n_layers=1, mode="causal", max_len=9)
-    with pytest.raises(ConfigError, match="'rms' only"):
-        CONVERSION.write(MambaConfig(norm="layer"), dims)
+    with pytest.raises(ConfigError, match="norm='rms'"):
+        CONVERSION.export_config(MambaConfig(norm="layer"), dims)

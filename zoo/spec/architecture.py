@@ -139,7 +139,7 @@ class Architecture:
                `check(self, dims) -> None`, which raises `zoo.ConfigError(field, why)` for impossible combinations
     presets    "package.module:PRESETS", a mapping (task, protocol) -> Preset; empty when there are none
     reported   "package.module:REPORTED", a sequence of Reported; empty when there are none
-    conversion "package.module:CONVERSION", a zoo.Conversion; empty when no checkpoints of others are read
+    conversion "package.module:CONVERSION", a zoo.convert.Conversion; empty when there is none
     card       file name of the card beside the plugin's `__init__.py`
     """
 
