@@ -1,4 +1,4 @@
-"""`zoo convert`: small random models of transformers, there and back, logits equal; what does not fit is listed."""
+"""`zoo convert` on small random models of transformers: equal logits in both directions, and its errors."""
 
 from __future__ import annotations
 
@@ -40,52 +40,48 @@ SINGLE = 2e-5
 """transformers computes RMS norms and the head in float32, whatever the weights are."""
 
 
-def causal(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    return theirs(ids).logits, ours(ids).logits
-
-
 def hidden(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return theirs(ids).last_hidden_state, ours(ids).logits
 
 
-def whole(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """transformers' Nyströmformer fails on a mask of padding (5.23): whole rows."""
+def logits(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """For causal models, and for Nyströmformer, whose transformers code fails on a mask (5.23)."""
     return theirs(ids).logits, ours(ids).logits
 
 
-def first_global(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Our Longformer's first token is global; theirs is told so."""
+def global_first(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Our Longformer's first token is global: pass theirs the same mask."""
     first = torch.zeros_like(ids)
     first[:, 0] = 1
     out = theirs(ids, attention_mask=mask.long(), global_attention_mask=first)
-    expected, found = out.logits if "logits" in out else out.last_hidden_state, ours(ids, mask).logits
-    return (expected[mask], found[mask]) if expected.ndim == 3 else (expected, found)
+    expected, actual = out.logits if "logits" in out else out.last_hidden_state, ours(ids, mask).logits
+    return (expected[mask], actual[mask]) if expected.ndim == 3 else (expected, actual)
 
 
-def in_last_block(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def full_last_block(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Their last global block is that of the padding, ours the example's: every example ends in the last block."""
     mask = mask | (torch.arange(LENGTH) < LENGTH - 1)
-    out, found = theirs(ids, attention_mask=mask.long()), ours(ids, mask).logits
+    out, actual = theirs(ids, attention_mask=mask.long()), ours(ids, mask).logits
     name = next(name for name in ("logits", "prediction_logits", "last_hidden_state") if name in out)
-    return out[name][mask], found[mask]
+    return out[name][mask], actual[mask]
 
 
-def translated(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def seq2seq_logits(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     answer = ids[:, :7].flip(1)
     expected = theirs(input_ids=ids, attention_mask=mask.long(), decoder_input_ids=answer)
     return expected.logits, ours(ids, mask, decoder_ids=answer).logits
 
 
-def encoded(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def masked_hidden(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return theirs(ids, attention_mask=mask.long()).last_hidden_state[mask], ours(ids, mask).logits[mask]
 
 
-def read(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """What stands for the whole row, of which pads are no part: queries' or latents' own outputs."""
+def masked_logits(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """One output per query or class, all of which are compared."""
     return theirs(ids, attention_mask=mask.long()).logits, ours(ids, mask).logits
 
 
-def vectors(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def hidden_from_vectors(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     x = torch.sin(ids[..., None] * torch.arange(1.0, 9.0, dtype=torch.float64))
     return theirs(x, attention_mask=mask.long()).last_hidden_state, ours(x, mask).logits
 
@@ -136,39 +132,45 @@ PERCEIVER = {
 }
 OTHER_WIDTHS = {"qk_channels": None, "cross_attention_shape_for_attention": "q", "use_query_residual": False}
 LIVE = [
-    Live("mamba", "MambaForCausalLM", "MambaConfig", MAMBA, causal, SINGLE),
+    Live("mamba", "MambaForCausalLM", "MambaConfig", MAMBA, logits, SINGLE),
     Live(
         "mamba",
         "MambaForCausalLM",
         "MambaConfig",
         MAMBA | {"tie_word_embeddings": False, "use_bias": True},
-        causal,
+        logits,
         SINGLE,
     ),
     Live("mamba", "MambaModel", "MambaConfig", MAMBA | {"use_conv_bias": False, "expand": 3}, hidden, SINGLE),
-    Live("nystromformer", "NystromformerForMaskedLM", "NystromformerConfig", NYSTROM, whole),
-    Live("nystromformer", "NystromformerForSequenceClassification", "NystromformerConfig", NYSTROM, whole),
+    Live("nystromformer", "NystromformerForMaskedLM", "NystromformerConfig", NYSTROM, logits),
+    Live("nystromformer", "NystromformerForSequenceClassification", "NystromformerConfig", NYSTROM, logits),
     Live("nystromformer", "NystromformerModel", "NystromformerConfig", NYSTROM, hidden),
-    Live("longformer", "LongformerForMaskedLM", "LongformerConfig", LONG, first_global, SINGLE),
-    Live("longformer", "LongformerForSequenceClassification", "LongformerConfig", LONG, first_global, SINGLE),
-    Live("longformer", "LongformerModel", "LongformerConfig", LONG, first_global, SINGLE),
-    Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG, in_last_block),
-    Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG | {"tie_word_embeddings": False}, in_last_block),
-    Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG | {"attention_type": "original_full"}, in_last_block),
-    Live("bigbird", "BigBirdForSequenceClassification", "BigBirdConfig", BIG, whole),
-    Live("bigbird", "BigBirdForPreTraining", "BigBirdConfig", BIG, in_last_block),
-    Live("bigbird", "BigBirdModel", "BigBirdConfig", BIG, in_last_block),
-    Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", T5, translated, SINGLE),
-    Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", UNTIED, translated, SINGLE),
-    Live("longt5", "LongT5EncoderModel", "LongT5Config", TGLOBAL, encoded, SINGLE),
-    Live("perceiver", "PerceiverForMaskedLM", "PerceiverConfig", PERCEIVER, read),
-    Live("perceiver", "PerceiverForSequenceClassification", "PerceiverConfig", PERCEIVER, read),
-    Live("perceiver", "PerceiverModel", "PerceiverConfig", PERCEIVER | OTHER_WIDTHS, vectors),
+    Live("longformer", "LongformerForMaskedLM", "LongformerConfig", LONG, global_first, SINGLE),
+    Live("longformer", "LongformerForSequenceClassification", "LongformerConfig", LONG, global_first, SINGLE),
+    Live("longformer", "LongformerModel", "LongformerConfig", LONG, global_first, SINGLE),
+    Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG, full_last_block),
+    Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG | {"tie_word_embeddings": False}, full_last_block),
+    Live(
+        "bigbird",
+        "BigBirdForMaskedLM",
+        "BigBirdConfig",
+        BIG | {"attention_type": "original_full"},
+        full_last_block,
+    ),
+    Live("bigbird", "BigBirdForSequenceClassification", "BigBirdConfig", BIG, logits),
+    Live("bigbird", "BigBirdForPreTraining", "BigBirdConfig", BIG, full_last_block),
+    Live("bigbird", "BigBirdModel", "BigBirdConfig", BIG, full_last_block),
+    Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", T5, seq2seq_logits, SINGLE),
+    Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", UNTIED, seq2seq_logits, SINGLE),
+    Live("longt5", "LongT5EncoderModel", "LongT5Config", TGLOBAL, masked_hidden, SINGLE),
+    Live("perceiver", "PerceiverForMaskedLM", "PerceiverConfig", PERCEIVER, masked_logits),
+    Live("perceiver", "PerceiverForSequenceClassification", "PerceiverConfig", PERCEIVER, masked_logits),
+    Live("perceiver", "PerceiverModel", "PerceiverConfig", PERCEIVER | OTHER_WIDTHS, hidden_from_vectors),
 ]
 NAMES = [f"{live.model}-{i}" for i, live in enumerate(LIVE)]
 
 
-def made(live: Live, folder: Path) -> Any:
+def save_random_model(live: Live, folder: Path) -> Any:
     """A random model of transformers in double precision, no parameter at its initial value, saved into `folder`."""
     torch.manual_seed(0)
     options = dict(live.options)
@@ -186,16 +188,16 @@ def made(live: Live, folder: Path) -> Any:
 
 @pytest.mark.parametrize("live", LIVE, ids=NAMES)
 def test_logits_are_equal_there_and_back(live: Live, tmp_path: Path) -> None:
-    theirs = made(live, tmp_path / "hf")
+    theirs = save_random_model(live, tmp_path / "hf")
     done = convert(live.arch, tmp_path / "hf", tmp_path / "ours")
     assert done.form == "zoo"
     ours = load(tmp_path / "ours")
     ids = torch.randint(2, VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(1))
     mask = torch.arange(LENGTH) < torch.tensor([LENGTH, LENGTH - 5])[:, None]
     with torch.no_grad():
-        expected, found = live.call(theirs, ours, ids, mask)
+        expected, actual = live.call(theirs, ours, ids, mask)
         assert expected.abs().max() > 1e-3
-        torch.testing.assert_close(found.to(expected.dtype), expected, rtol=live.tolerance, atol=live.tolerance)
+        torch.testing.assert_close(actual.to(expected.dtype), expected, rtol=live.tolerance, atol=live.tolerance)
         # and back: the same tensors, and transformers gives the same logits (it loads some of T5's weights in float32)
         assert convert(live.arch, tmp_path / "ours", tmp_path / "back").form == "huggingface"
         first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("hf", "back"))
@@ -213,7 +215,7 @@ def test_every_architecture_that_transformers_has_is_here() -> None:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    made(LIVE[0], tmp_path / "hf")
+    save_random_model(LIVE[0], tmp_path / "hf")
     return tmp_path / "hf"
 
 

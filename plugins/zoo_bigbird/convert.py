@@ -12,19 +12,19 @@ ATTENTION_TYPE = Key("attention_type", "block_sparse", values={"block_sparse": "
 
 
 def import_attention(hf_config: HFConfig) -> dict[str, Any]:
-    """The block size that gives their form of attention: BERT's full attention is that of a single block."""
+    """Read the form of attention as a block size: BERT's full attention is that of a single block."""
     full = ATTENTION_TYPE.import_value(hf_config) == "full"
     block_size = hf_config["max_position_embeddings"] if full else hf_config["block_size"]
     return {"block_size": block_size, "random_blocks": "first"}
 
 
 def export_attention(config: BigBirdConfig, dims: ModelDims) -> dict[str, Any]:
-    """The form of attention, from the block size."""
+    """Write the form of attention that the block size gives."""
     return {"attention_type": "original_full" if is_full(config, dims) else "block_sparse"}
 
 
 def is_full(config: BigBirdConfig, dims: ModelDims) -> bool:
-    """Whether one block holds every input."""
+    """Return whether one block holds every input."""
     return config.block_size >= dims.max_len
 
 

@@ -16,17 +16,17 @@ PAD_TOKEN_ID = 1
 
 
 def first_position(hf_config: HFConfig) -> int:
-    """The row of the first token in the position table; the rows up to pad_token_id are reserved."""
+    """Compute the first token's row in the position table; the rows up to pad_token_id are reserved."""
     return int(hf_config["pad_token_id"]) + 1
 
 
 def import_max_len(hf_config: HFConfig) -> dict[str, Any]:
-    """The longest input for which there are positions."""
+    """Read the longest input for which there are positions."""
     return {"n_global": 1, "max_len": hf_config["max_position_embeddings"] - first_position(hf_config)}
 
 
 def export_max_len(config: LongformerConfig, dims: ModelDims) -> dict[str, Any]:
-    """The size of the position table."""
+    """Write the size of the position table."""
     return {"pad_token_id": PAD_TOKEN_ID, "max_position_embeddings": dims.max_len + PAD_TOKEN_ID + 1}
 
 

@@ -19,7 +19,7 @@ SHARED = {"encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.
 
 
 def key_map(config: LongT5Config) -> dict[str, str]:
-    """The backbone's key map; the name of the encoder's attention depends on its kind."""
+    """Make the backbone's key map; the name of the encoder's attention depends on its kind."""
     name = {"transient_global": "TransientGlobalSelfAttention", "local": "LocalSelfAttention"}[config.attention]
     encoder, decoder = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
     first, bias = f"encoder.block.0.layer.0.{name}", "relative_attention_bias.weight"
@@ -44,14 +44,14 @@ def key_map(config: LongT5Config) -> dict[str, str]:
 
 
 def import_decoder(hf_config: HFConfig) -> dict[str, Any]:
-    """Whether there is a decoder, and its depth."""
+    """Read whether there is a decoder, and its depth."""
     if hf_config.get("architectures") == [ENCODER_ONLY]:
         return {"mode": "bidirectional", "n_decoder_layers": 0}
     return {"mode": "seq2seq", "n_decoder_layers": hf_config["num_decoder_layers"] or hf_config["num_layers"]}
 
 
 def export_decoder(config: LongT5Config, dims: ModelDims) -> dict[str, Any]:
-    """The keys that `import_decoder` reads."""
+    """Write the keys that `import_decoder` reads."""
     encoder_only = dims.mode != "seq2seq"
     return {
         "architectures": [ENCODER_ONLY if encoder_only else "LongT5Model"],
@@ -61,7 +61,7 @@ def export_decoder(config: LongT5Config, dims: ModelDims) -> dict[str, Any]:
 
 
 def head_scale(hf_config: HFConfig) -> float:
-    """T5 scales hidden vectors by d_model^-1/2 in front of a tied head."""
+    """Compute the factor of the hidden vectors, d_model^-1/2 in front of a tied head."""
     scaled = hf_config.get("scale_decoder_outputs", hf_config["tie_word_embeddings"])
     return hf_config["d_model"] ** -0.5 if scaled else 1.0
 

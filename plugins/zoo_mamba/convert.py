@@ -47,7 +47,7 @@ def check_inner_width(hf_config: HFConfig) -> dict[str, Any]:
 
 
 def export_inner_width(config: MambaConfig, dims: ModelDims) -> dict[str, Any]:
-    """The key of config.json that follows from others."""
+    """Write the inner width, which follows from `expand`."""
     return {"intermediate_size": config.expand * dims.d_model}
 
 

@@ -24,7 +24,7 @@ from zoo_nystromformer.config import NystromformerConfig
 
 
 def import_landmarks(hf_config: HFConfig) -> dict[str, Any]:
-    """Number of landmarks, and the length that they are defined for."""
+    """Read the number of landmarks, and the length that they are defined for."""
     landmarks, seq_len = hf_config["num_landmarks"], hf_config["segment_means_seq_len"]
     exact = landmarks == seq_len
     return {
@@ -34,7 +34,7 @@ def import_landmarks(hf_config: HFConfig) -> dict[str, Any]:
 
 
 def export_landmarks(config: NystromformerConfig, dims: ModelDims) -> dict[str, Any]:
-    """The keys that `import_landmarks` reads."""
+    """Write the keys that `import_landmarks` reads."""
     return {
         "num_landmarks": config.n_landmarks or 64,
         "segment_means_seq_len": dims.max_len if config.n_landmarks else 64,

@@ -41,7 +41,7 @@ def import_channels(hf_config: HFConfig) -> dict[str, Any]:
 
 
 def values_differ_from_latents(config: PerceiverConfig, dims: ModelDims) -> bool:
-    """Whether the values have another width than the latents."""
+    """Return whether the values have another width than the latents."""
     d_latents = config.latent_width(dims)
     return (config.v_channels or config.qk_channels or d_latents) != d_latents
 
@@ -75,7 +75,7 @@ def text_model(
 
 
 def masked_lm(hf_config: HFConfig) -> ModelParts:
-    """PerceiverForMaskedLM: one query per position. Heads and qk_channels are the same for every config.json."""
+    """Make PerceiverForMaskedLM: one query per position. Its heads and qk_channels do not depend on config.json."""
     return text_model(
         hf_config,
         hf_config["vocab_size"],
@@ -91,7 +91,7 @@ def masked_lm(hf_config: HFConfig) -> ModelParts:
 
 
 def classifier(hf_config: HFConfig) -> ModelParts:
-    """PerceiverForSequenceClassification: one query."""
+    """Make PerceiverForSequenceClassification: one query."""
     return text_model(
         hf_config,
         len(hf_config["id2label"]),

@@ -83,10 +83,10 @@ def inputs(batch: int, length: int, width: int) -> Tensor:
     return torch.randn(batch, length, width, dtype=torch.float64)
 
 
-def same_states(found: Any, cache: Any) -> None:
+def same_states(actual: Any, cache: Any) -> None:
     """Every layer's carried state; each of ours has its counterpart in their cache."""
-    assert len(found) == len(cache.layers)
-    for n, state in enumerate(found):
+    assert len(actual) == len(cache.layers)
+    for n, state in enumerate(actual):
         torch.testing.assert_close(state["conv"], cache.get_conv_state(n), **SAME)
         torch.testing.assert_close(state["ssm"], cache.get_recurrent_state(n), **SAME)
 
@@ -100,11 +100,11 @@ def test_hidden_vectors_and_gradients(drawn: dict[str, Any], length: int, batch:
     with Double() as double:
         expected = theirs(inputs_embeds=x, use_cache=False).last_hidden_state
     assert double.left_out > 0
-    found = ours(x).hidden
-    torch.testing.assert_close(found, expected, **SAME)
+    actual = ours(x).hidden
+    torch.testing.assert_close(actual, expected, **SAME)
     direction = torch.randn_like(expected)
     (their_gradient,) = torch.autograd.grad((expected * direction).sum(), x)
-    (gradient,) = torch.autograd.grad((found * direction).sum(), x)
+    (gradient,) = torch.autograd.grad((actual * direction).sum(), x)
     torch.testing.assert_close(gradient, their_gradient, **SAME)
 
 
@@ -149,10 +149,10 @@ def test_pads(drawn: dict[str, Any], data: st.DataObject) -> None:
     x = inputs(len(mask), length, drawn["hidden_size"])
     with torch.no_grad(), Double():
         out = theirs(inputs_embeds=x, attention_mask=mask.long(), use_cache=True)
-        found = ours(x, mask=mask)
-    torch.testing.assert_close(found.hidden[mask], out.last_hidden_state[mask], **SAME)
+        actual = ours(x, mask=mask)
+    torch.testing.assert_close(actual.hidden[mask], out.last_hidden_state[mask], **SAME)
     if not behind.any():
-        same_states(found.state, out.cache_params)
+        same_states(actual.state, out.cache_params)
 
 
 @FEW
@@ -162,20 +162,20 @@ def test_language_model(drawn: dict[str, Any], length: int, tied: bool) -> None:
     ids = torch.randint(0, VOCAB, (2, length))
     with torch.no_grad(), Double():
         expected = theirs(ids, use_cache=True)
-        found = ours_from(theirs)(ids)
+        actual = ours_from(theirs)(ids)
     assert expected.logits.dtype == torch.float64
-    torch.testing.assert_close(found.logits, expected.logits, **SAME)
-    same_states(found.state, expected.cache_params)
+    torch.testing.assert_close(actual.logits, expected.logits, **SAME)
+    same_states(actual.state, expected.cache_params)
 
 
 def test_their_code_as_it_is_differs_by_float32_rounding_only() -> None:
     theirs = live(MambaForCausalLM, hidden_size=8, num_hidden_layers=2, state_size=4, vocab_size=VOCAB)
     ids = torch.randint(0, VOCAB, (3, 29))
     with torch.no_grad():
-        expected, found = theirs(ids).logits, ours_from(theirs)(ids).logits
+        expected, actual = theirs(ids).logits, ours_from(theirs)(ids).logits
     assert expected.dtype == torch.float32
-    torch.testing.assert_close(found, expected.double(), **SINGLE)
-    assert not torch.equal(found, expected.double())
+    torch.testing.assert_close(actual, expected.double(), **SINGLE)
+    assert not torch.equal(actual, expected.double())
 
 
 @FEW

@@ -85,12 +85,12 @@ def test_latents_and_the_gradient_of_the_input(drawn: dict[str, Any], mask: Tens
     ours = ours_from(theirs)
     x = torch.randn(*mask.shape, drawn["d_model"], dtype=torch.float64).requires_grad_()
     expected = theirs(x, attention_mask=mask.long()).last_hidden_state
-    found = ours(x, mask).logits
-    assert found.shape == (len(mask), drawn["num_latents"], drawn["d_latents"])
-    torch.testing.assert_close(found, expected, **SAME)
+    actual = ours(x, mask).logits
+    assert actual.shape == (len(mask), drawn["num_latents"], drawn["d_latents"])
+    torch.testing.assert_close(actual, expected, **SAME)
     direction = torch.randn_like(expected)
     (their_gradient,) = torch.autograd.grad((expected * direction).sum(), x)
-    (gradient,) = torch.autograd.grad((found * direction).sum(), x)
+    (gradient,) = torch.autograd.grad((actual * direction).sum(), x)
     torch.testing.assert_close(gradient, their_gradient, **SAME)
     if mask.all():
         torch.testing.assert_close(ours(x).logits, expected, **SAME)
@@ -104,9 +104,9 @@ def test_masked_language_model(drawn: dict[str, Any], mask: Tensor) -> None:
     ids = torch.randint(0, VOCAB, mask.shape)
     with torch.no_grad():
         expected = theirs(ids, attention_mask=mask.long()).logits
-        found = ours_from(theirs)(ids, mask).logits
-    assert found.shape == (len(mask), 33, VOCAB)
-    torch.testing.assert_close(found, expected, **SAME)
+        actual = ours_from(theirs)(ids, mask).logits
+    assert actual.shape == (len(mask), 33, VOCAB)
+    torch.testing.assert_close(actual, expected, **SAME)
 
 
 @FEW
@@ -116,9 +116,9 @@ def test_classification(drawn: dict[str, Any], mask: Tensor, n_labels: int) -> N
     ids = torch.randint(0, VOCAB, mask.shape)
     with torch.no_grad():
         expected = theirs(ids, attention_mask=mask.long()).logits
-        found = ours_from(theirs)(ids, mask).logits
-    assert found.shape == (len(mask), n_labels)
-    torch.testing.assert_close(found, expected, **SAME)
+        actual = ours_from(theirs)(ids, mask).logits
+    assert actual.shape == (len(mask), n_labels)
+    torch.testing.assert_close(actual, expected, **SAME)
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -89,7 +89,7 @@ def bert_models(
     embedding              config.json -> arguments of TokenEmbedding where the model differs from BERT
     lm, lm_dense, lm_norm  keys of the language model's head
     lm_activation, classifier_activation  of the heads' hidden layers; "" = hidden_act
-    pretraining            there is a NAMEForPreTraining too: the language model, and a second head that is kept unused
+    pretraining            there is a NAMEForPreTraining too, of which the second head is unused
     """
 
     def base_model(hf_config: HFConfig) -> ModelParts:
@@ -118,19 +118,15 @@ def bert_models(
                 decoder=(decoder := nn.Linear(d_model, hf_config["vocab_size"])),
             )
         )
-        weights = {"head.dense": lm_dense, "head.norm": lm_norm, "head.decoder": f"{lm}.decoder"}
-        if not tied:  # the head's own bias is never used
-            unused = (f"{lm}.bias",)
-            return replace(base, head=head, weights={**base.weights, **weights}, unused=base.unused + unused)
+        weights: dict[str, Any] = {"head.dense": lm_dense, "head.norm": lm_norm, "head.decoder": f"{lm}.decoder"}
+        weights |= base.weights
+        unused = (*base.unused, "cls.seq_relationship.*")
+        if not tied:  # transformers saves the head's bias, but computes with the decoder's
+            return replace(base, head=head, weights=weights, unused=(*unused, f"{lm}.bias"))
         assert isinstance(base.embedding, TokenEmbedding)
         decoder.weight = base.embedding.tokens.weight
         weights["head.decoder.bias"] = f"{lm}.bias"
-        aliases = {f"{lm}.decoder.bias": f"{lm}.bias"}
-        return replace(base, head=head, weights={**base.weights, **weights}, aliases=aliases)
-
-    def pretraining_model(hf_config: HFConfig) -> ModelParts:
-        parts = masked_lm(hf_config)
-        return replace(parts, unused=(*parts.unused, "cls.seq_relationship.*"))
+        return replace(base, head=head, weights=weights, aliases={f"{lm}.decoder.bias": f"{lm}.bias"}, unused=unused)
 
     def classifier(hf_config: HFConfig) -> ModelParts:
         base, d_model = base_model(hf_config), hf_config["hidden_size"]
@@ -145,7 +141,7 @@ def bert_models(
         return replace(base, head=head, weights={**base.weights, "head": "classifier"})
 
     models = {"Model": base_model, "ForMaskedLM": masked_lm, "ForSequenceClassification": classifier}
-    models |= {"ForPreTraining": pretraining_model} if pretraining else {}
+    models |= {"ForPreTraining": masked_lm} if pretraining else {}
     return {name + suffix: build for suffix, build in models.items()}
 
 

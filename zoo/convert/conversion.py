@@ -45,7 +45,7 @@ class Key:
     write: Callable[[Any, ModelDims], Any] | None = None
 
     def import_value(self, hf_config: HFConfig) -> Any:
-        """Our value for that of a config.json. Raises ConfigError for an unsupported one."""
+        """Translate the value in a config.json to ours. Raises ConfigError for an unsupported one."""
         value = hf_config.get(self.name, self.default)
         if self.values is not None:
             if value not in self.values:
@@ -55,7 +55,7 @@ class Key:
         return value if self.read is None else self.read(value)
 
     def export_value(self, name: str, config: Any, dims: ModelDims) -> Any:
-        """The config.json value for our field `name`. Raises ConfigError where transformers has none."""
+        """Translate our field `name` to the value in config.json. Raises ConfigError where transformers has none."""
         value = _get_field(name, config, dims) if self.write is None else self.write(config, dims)
         if self.values is None:
             return value
@@ -153,7 +153,7 @@ class Conversion:
         return {**values, **self.requires, **self.export_extra(config, dims)}
 
     def key_map(self, config: Any) -> KeyMap:
-        """The backbone's key map for a configuration of ours."""
+        """Return the backbone's key map for a configuration of ours."""
         return self.weights(config) if callable(self.weights) else self.weights
 
     def build_parts(self, hf_config: HFConfig) -> ModelParts:

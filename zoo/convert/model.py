@@ -83,12 +83,12 @@ class PretrainedModel(nn.Module):
         return ids if self.embed is None else self.embed(ids)
 
     def _first_names(self) -> dict[str, str]:
-        """Every key of the state dict -> the first key of the same tensor, which differs for tied parameters."""
+        """Map each key of the state dict to the first key of the same tensor; they differ for tied parameters."""
         first: dict[int, str] = {}
         return {name: first.setdefault(id(tensor), name) for name, tensor in self.state_dict(keep_vars=True).items()}
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """The state dict with tied parameters under one key."""
+        """Return the state dict with tied parameters under one key."""
         return {name: tensor for name, tensor in self.state_dict().items() if name in self.sources}
 
     def load_own_tensors(self, tensors: Mapping[str, Tensor], *, where: str) -> None:
@@ -115,5 +115,5 @@ class PretrainedModel(nn.Module):
         self.load_state_dict({name: tensors[first] for name, first in self._first_names().items()}, strict=True)
 
     def export_tensors(self) -> dict[str, Tensor]:
-        """The tensors of a Hugging Face checkpoint, unused ones included."""
+        """Make the tensors of a Hugging Face checkpoint, unused ones included."""
         return export_tensors(self.own_tensors(), self.sources) | self.unused_tensors
