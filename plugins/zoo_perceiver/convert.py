@@ -49,7 +49,7 @@ def values_differ_from_latents(config: PerceiverConfig, dims: ModelDims) -> bool
 def text_model(
     hf_config: HFConfig, n_labels: int, weights: dict[str, str], *, tied: bool, theirs: str, width: int, **decoder: Any
 ) -> ModelParts:
-    """Make the text embedding in front of the backbone, and a decoder of `width` and a linear map after it.
+    """Make the parts of a text model: an embedding, and as head a decoder of `width` and a linear map.
 
     theirs, weights  key of the decoder, and key map of the linear map
     tied             the linear map has the embedding's weight

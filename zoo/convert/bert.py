@@ -50,7 +50,7 @@ BERT_LAYER: KeyMap = {
 
 
 def bert_config(*, hidden_act: str, layer_norm_eps: float) -> dict[str, Key]:
-    """Make the config.json table of the fields that all have, given the defaults in which they differ."""
+    """Make the config.json table of the shared fields; arguments are transformers' defaults."""
     return {
         "d_model": Key("hidden_size", 768),
         "n_layers": Key("num_hidden_layers", 12),

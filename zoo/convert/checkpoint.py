@@ -29,7 +29,7 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class ConvertedCheckpoint:
-    """The directory that `convert` wrote, whose format it has, and the number of tensors and parameters in it."""
+    """A directory that `convert` wrote: its format, and the numbers of tensors and parameters in it."""
 
     folder: Path
     form: Literal["zoo", "huggingface"]
@@ -85,6 +85,7 @@ def load(folder: str | Path) -> PretrainedModel:
 
 
 def _load(folder: Path, expected: str | None = None) -> tuple[PretrainedModel, dict[str, Any]]:
+    """Load the model and zoo.json. Raises UserError if the architecture is not `expected`."""
     description = _read_json(folder / ZOO_CONFIG)
     if description.get("format") != FORMAT:
         raise UserError(f"{folder / ZOO_CONFIG}: format {description.get('format')!r}, this version reads {FORMAT}")
@@ -133,6 +134,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises DataError that names the file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -88,7 +88,7 @@ class ModelParts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """Both directions between one architecture and its models in transformers.
+    """How configurations and tensors of one architecture correspond to those of its models in transformers.
 
     Every function that takes a config.json gets it with transformers' defaults filled in.
 

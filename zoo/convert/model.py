@@ -108,6 +108,7 @@ class PretrainedModel(nn.Module):
     def _load(
         self, theirs: Mapping[str, Tensor], sources: Mapping[str, HFTensor], aliases: Mapping[str, str], where: str
     ) -> None:
+        """Load tensors that are stored under the keys of `sources`."""
         shapes = {name: tensor.shape for name, tensor in self.own_tensors().items()}
         tensors = import_tensors(theirs, sources, shapes, aliases=aliases, where=where)
         dtypes = {t.dtype for t in tensors.values() if t.is_floating_point()}
