@@ -1,20 +1,4 @@
 # The public names of zoo: what lazy_loader loads them from, and what type checkers read.
-from .convert.bert import bert_outside as bert_outside
-from .convert.bert_layers import bert_activation as bert_activation
-from .convert.bert_layers import bert_arch as bert_arch
-from .convert.bert_layers import bert_check as bert_check
-from .convert.bert_layers import bert_keys as bert_keys
-from .convert.bert_layers import bert_layer as bert_layer
-from .convert.bert_layers import bert_shape as bert_shape
-from .convert.conversion import Conversion as Conversion
-from .convert.conversion import Embedding as Embedding
-from .convert.conversion import Head as Head
-from .convert.conversion import HeadLayer as HeadLayer
-from .convert.conversion import HeadModule as HeadModule
-from .convert.conversion import Outside as Outside
-from .convert.conversion import Reading as Reading
-from .convert.conversion import Weight as Weight
-from .convert.conversion import model_class as model_class
 from .nn.backbone import Backbone as Backbone
 from .nn.backbone import Output as Output
 from .nn.backbone import State as State

@@ -109,7 +109,7 @@ class Architecture:
                `zoo.ConfigError(field, why)` for impossible combinations
     presets    file in the package of `config` with presets and reported scores (zoo/spec/presets.py). "presets.toml"
                may be absent; "" reads none
-    conversion "package.module:CONVERSION", a zoo.Conversion; empty when no checkpoints of others are read
+    conversion "package.module:CONVERSION", a zoo.convert.Conversion; empty when there is none
     card       file name of the card beside the plugin's `__init__.py`
     version    raised when a default or the meaning of a field of `config` changes: part of an experiment's identity
     """
