@@ -70,7 +70,7 @@ def any_backend() -> contextlib.AbstractContextManager[None]:
 
 
 def forms_that_ran(*, reset: bool = False) -> dict[str, str]:
-    """The form of each op chosen since the last reset; several are joined by "+"."""
+    """The form of each op that was chosen since the last reset; several are joined by "+"."""
     forms = {op: "+".join(sorted(chosen)) for op, chosen in sorted(_chosen.items())}
     if reset:
         _chosen.clear()

@@ -18,7 +18,7 @@ def as_complex(x: Tensor) -> Tensor:
 
 
 def pair_sum(z: Tensor) -> Tensor:
-    """What a conjugate pair adds up to when one member z is kept, 2 Re z; a real number stands for itself."""
+    """Sum of the conjugate pair of which z is the member kept, 2 Re z; a real tensor is returned as it is."""
     return 2 * z.real if z.is_complex() else z
 
 
@@ -28,7 +28,7 @@ def pair_weights(c: Tensor, dim: int = -1) -> Tensor:
 
 
 def geometric(a: Tensor, count: int) -> Tensor:
-    """1, a, a², … a^(count-1) along a new last axis, by doubling: exact products, no logarithm of zero."""
+    """Powers 1, a, a², … a^(count-1) along a new last axis, by doubling: exact products, no logarithm of zero."""
     powers = torch.ones_like(a)[..., None]
     factor = a[..., None]
     while powers.shape[-1] < count:
@@ -38,7 +38,7 @@ def geometric(a: Tensor, count: int) -> Tensor:
 
 
 def power(a: Tensor, exponent: int) -> Tensor:
-    """a^exponent for an integer >= 0, by squaring."""
+    """Raise a to an integer power >= 0, by squaring."""
     result = torch.ones_like(a)
     while exponent:
         if exponent & 1:
@@ -50,7 +50,7 @@ def power(a: Tensor, exponent: int) -> Tensor:
 
 
 def power_of_rows(a: Tensor, exponents: Tensor, largest: int) -> Tensor:
-    """a (H, n) to the power of each row's own exponent (B,) in 0 … largest: (B, H, n)."""
+    """Raise a (H, n) to each row's own exponent (B,), integers in 0 … largest: (B, H, n)."""
     T = 1 << (largest.bit_length() + 1) // 2
     low, high = geometric(a, T), geometric(power(a, T), largest // T + 1)
     return (low[..., exponents % T] * high[..., exponents // T]).movedim(-1, 0)

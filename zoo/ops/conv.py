@@ -38,10 +38,10 @@ def causal_conv1d(
     check_shapes(
         "causal_conv1d",
         {
-            "x": (x, "batch seq_len channels"),
-            "weight": (weight, "channels taps"),
-            "bias": (bias, "channels"),
-            "state": (state, "batch channels taps"),
+            "batch seq_len channels": {"x": x},
+            "channels taps": {"weight": weight},
+            "channels": {"bias": bias},
+            "batch channels taps": {"state": state},
         },
     )
     taps = weight.shape[1]
@@ -70,7 +70,7 @@ def _last_inputs(inputs: Tensor, taps: int, lengths: Tensor | None) -> Tensor:
 
 
 class _ShiftedSum(torch.autograd.Function):
-    """inputs (B, K - 1 + L, D), weight (D, K), bias (D,) or None -> (B, L, D)."""
+    """The K multiply-adds: inputs (B, K - 1 + L, D), weight (D, K), bias (D,) or None -> (B, L, D)."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -33,7 +33,7 @@ class DPLRInit(NamedTuple):
 
 
 def hippo_legs(N: int) -> tuple[Tensor, Tensor]:
-    """The matrices A (N, N) and B (N,) of HiPPO-LegS: A[n,k] = -sqrt((2n+1)(2k+1)) below, -(n+1) on, 0 above the diagonal."""
+    """Matrices A (N, N), B (N,) of HiPPO-LegS: A[n,k] = -sqrt((2n+1)(2k+1)) below, -(n+1) on, 0 above the diagonal."""
     if N < 1:
         raise ValueError(f"HiPPO-LegS needs a positive state size, got {N}")
     n = torch.arange(N, dtype=torch.float64)

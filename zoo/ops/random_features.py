@@ -30,7 +30,7 @@ def orthogonal_rows(blocks: Tensor, norms: Tensor) -> Tensor:
     negative first entry, and phi(q)ᵀ phi(k) a bias. With R's diagonal made positive, Q is uniform (Mezzadri 2007).
     """
     m, d = norms.shape[0], blocks.shape[-1]
-    check_shapes("orthogonal_rows", {"blocks": (blocks, "blocks d d")}, blocks=math.ceil(m / d))
+    check_shapes("orthogonal_rows", {"blocks d d": {"blocks": blocks}}, blocks=math.ceil(m / d))
     Q, R = torch.linalg.qr(blocks)
     signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(Q.dtype)
     rows = (Q * signs[:, None, :]).transpose(-1, -2).reshape(-1, d)[:m]
@@ -63,7 +63,7 @@ def exponents(u: Tensor, W: Tensor, *, hyperbolic: bool = False) -> tuple[Tensor
 
 
 def positive_features(a: Tensor, s: Tensor, shift: Tensor | None = None, eps: float = 0.0) -> Tensor:
-    """M^(-1/2) (exp(a - s - shift) + eps) over the M features: a (…, L, M), s (…, L, 1) -> (…, L, M).
+    """Positive features M^(-1/2) (exp(a - s - shift) + eps) over the M features: a (…, L, M), s (…, L, 1) -> (…, L, M).
 
     shift  broadcastable to (…, L, 1), subtracted against overflow; it cancels in a quotient of two sums over keys if
            it is the same for all features and keys (except in eps, which is added after it)

@@ -55,7 +55,7 @@ def visible_keys(
     valid: Tensor | None = None,
     device: torch.device,
 ) -> Tensor:
-    """Which key each query sees: the past and itself (all keys if two-sided), within `window` keys; (T, K) bool.
+    """Boolean mask (T, K) of the keys each query sees: the past and itself (two-sided: all), within `window` keys.
 
     valid  (B, K) bool, the keys that are real -> (B, T, K). Then a query sees itself even where it is a pad, so that
            no softmax is empty; nothing real ever sees a pad.
@@ -79,7 +79,7 @@ def relative_attention(
     dropout: float = 0.0,
     s: Tensor | None = None,
 ) -> Tensor:
-    """softmax(A^rel) V, with the four terms of A^rel paired as (a)+(c) and (b)+(d).
+    """Compute softmax(A^rel) V, with the four terms of A^rel paired as (a)+(c) and (b)+(d).
 
     q        (B, T, H, E) queries of the segment
     k, v     (B, K, H, E) keys (W_{k,E} of the hidden states) and values of [memory; segment]

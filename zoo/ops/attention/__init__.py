@@ -43,7 +43,7 @@ def attention(
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(q kᵀ/√d + bias) v over the visible keys; q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv).
+    """Compute softmax(q kᵀ/√d + bias) v over the visible keys: q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv).
 
     mask              (B, Lk) bool, True = real key
     visible           bool, broadcastable to (B, H, Lq, Lk): any pattern, for short sequences, since it is held whole;

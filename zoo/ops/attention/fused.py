@@ -14,7 +14,7 @@ from zoo.ops.positions import alibi_symmetric
 def visible_attention(
     q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, scale: float | None
 ) -> Tensor:
-    """Attention over a pattern, bool, broadcastable to (B, H, Lq, Lk); a query that sees no key gets zero."""
+    """Attention over any pattern of keys, bool, broadcastable to (B, H, Lq, Lk); a query that sees no key gets zero."""
     if visible is None:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
     blind = ~visible.any(-1, keepdim=True)  # shown everything: a softmax over no key at all would be NaN
@@ -33,7 +33,7 @@ def fused_attention(
     dropout: float,
     scale: float | None,
 ) -> Tensor:
-    """Causal or biased attention, with the arguments of `attention`: mask and key_bias become channels of q and k."""
+    """Causal or biased attention, with the arguments of `attention`."""
     scale, dv = 1 / math.sqrt(q.shape[-1]) if scale is None else scale, v.shape[-1]
     if mask is not None or key_bias is not None:
         real = None if mask is None else mask | ~mask.any(-1, keepdim=True)  # (B, Lk), no row without a key

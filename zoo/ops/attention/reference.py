@@ -21,7 +21,7 @@ def reference_attention(
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(scale q kᵀ + bias) v over the visible keys; a query that sees no key gets zero.
+    """Compute softmax(scale q kᵀ + bias) v over the visible keys; a query that sees no key gets zero.
 
     visible (bool) and bias are broadcastable to (B, H, Lq, Lk).
     """

@@ -45,7 +45,7 @@ def blocked_attention(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Softmax over a window or listed blocks, and side keys: (B, H, L, dv) in the dtype of v.
+    """Attend to a window or listed blocks, and to side keys, in one softmax: (B, H, L, dv) in the dtype of v.
 
     q, k, v   (B, H, L, d), (B, H, L, d), (B, H, L, dv); any L >= 1. Fastest as transposed views of (B, L, H, d).
               With a window, keys and values may be P + L: P of them come before the first query (a cache)

@@ -9,7 +9,7 @@ example, d head dimension, dv of the values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def biased_attention(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """softmax(scale q kᵀ + bias) v over the visible keys, side keys behind the near ones: (r, H, S, dv) like v.
+    """Compute softmax(scale q kᵀ + bias) v over the block's keys and behind them the side keys: (r, H, S, dv) like v.
 
     q, k, v  (r, H, S, d), (r, H, K, d), (r, H, K, dv)
     bias     (H, K) of each query: (H, S, K), the same for all blocks
@@ -50,36 +50,27 @@ def biased_attention(
     return _BiasedAttention.apply(q, k, v, bias, *side_tensors, visible_of, scale, dropout, seed)
 
 
-def _pieces(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    side_k: Tensor | None,
-    side_v: Tensor | None,
-    side_bias: Tensor | None,
-    row: Tensor | None,
-    visible_of: VisibleOf,
-    scale: float,
-) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]:
+def _pieces(tensors: Sequence[Any], visible_of: VisibleOf, scale: float) -> Iterator[tuple[Any, ...]]:
     """Compute the softmax of some blocks at a time, in at least float32, uniform where a query sees no key.
 
+    tensors are q, k, v, bias, and k, v, bias and row of the side keys.
     Yields the slice of p blocks, the example of each (p,), scaled queries (p, H, S, d), keys (p, H, K + M, d), values
     (p, H, K + M, dv), visible, and weights (p, H, S, K + M).
     """
+    q, k, v, bias, side_k, side_v, side_bias, row = tensors
     (r, H, S, _), K = q.shape, k.shape[2]
     M, n = (0, 1) if side_k is None else (side_k.shape[2], r // side_k.shape[0])
     for part in slices(r, max(1, PIECE * (1 if q.device.type == "cpu" else 128) // (H * S * (K + M)))):
         example = torch.arange(part.start, part.stop, device=q.device) // n
         queries, keys, values = (at_least_float32(x[part]) for x in (q, k, v))
         queries = queries * scale
-        if side_k is not None and side_v is not None:
+        if side_k is not None:
             keys = torch.cat([keys, at_least_float32(side_k.index_select(0, example))], 2)
             values = torch.cat([values, at_least_float32(side_v.index_select(0, example))], 2)
         weights = queries @ keys.transpose(-1, -2)
         if bias is not None:
             weights[..., :K] += bias
-        if side_bias is not None and row is not None:
+        if side_bias is not None:
             rows = row[part]
             weights[..., K:] += side_bias.index_select(1, rows.flatten()).unflatten(1, rows.shape).transpose(0, 1)
         visible = visible_of(part)
@@ -89,40 +80,42 @@ def _pieces(
 
 
 def _dropout_factors(weights: Tensor, dropout: float, seed: int) -> Tensor:
-    """What dropout multiplies the weights with: 0 or 1/(1 - dropout), the same for the same seed."""
+    """Draw the factors of dropout, 0 or 1/(1 - dropout), the same for the same seed."""
     generator = torch.Generator(weights.device).manual_seed(seed)
     drawn = torch.rand(weights.shape, dtype=weights.dtype, device=weights.device, generator=generator)
     return (drawn >= dropout).to(weights.dtype).div_(1 - dropout)
 
 
 class _BiasedAttention(torch.autograd.Function):
-    """p = softmax(s), y = (m * p) v with dropout's m. In backward, with g = dL/dy and e = m * (g vᵀ):
+    """Attention y = (m * p) v with p = softmax(s) and dropout's m, computed again in backward.
 
-    dL/dv = (m * p)ᵀ g,  dL/ds = p * (e - sum_j p_j e_j), where sum_j p_j e_j = y·g
+    With g = dL/dy and e = m * (g vᵀ):  dL/dv = (m * p)ᵀ g,  dL/ds = p * (e - sum_j p_j e_j),  sum_j p_j e_j = y·g
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
-        *tensors, visible_of, scale, dropout, seed = rest
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, visible_of, scale, dropout, seed = inputs  # tensors as `_pieces` takes them
         outs = []
-        for part, _, _, _, values, visible, p in _pieces(q, k, v, *tensors, visible_of, scale):
+        for part, _, _, _, values, visible, p in _pieces(tensors, visible_of, scale):
             if dropout:
                 p *= _dropout_factors(p, dropout, seed + part.start)
             outs.append((p @ values).masked_fill_(~visible.any(-1, keepdim=True), 0))
         y = torch.cat(outs)
-        ctx.save_for_backward(q, k, v, *tensors, y)
+        ctx.save_for_backward(*tensors, y)
         ctx.constants = visible_of, scale, dropout, seed
-        return y.to(v.dtype)
+        return y.to(tensors[2].dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, row, y = ctx.saved_tensors  # inputs: q, k, v, bias, side_k, side_v, side_bias
+        *tensors, y = ctx.saved_tensors
         visible_of, scale, dropout, seed = ctx.constants
+        *inputs, row = tensors
         K = inputs[1].shape[2]
-        grads = [None if x is None else torch.zeros(x.shape, dtype=y.dtype, device=y.device) for x in inputs]
+        grads: list[Any] = [x.new_empty(x.shape, dtype=y.dtype) for x in inputs[:3]]
+        grads += [None if x is None else x.new_zeros(x.shape, dtype=y.dtype) for x in inputs[3:]]
         dq, dk, dv, d_bias, d_side_k, d_side_v, d_side_bias = grads
-        for part, example, queries, keys, values, visible, p in _pieces(*inputs, row, visible_of, scale):
+        for part, example, queries, keys, values, visible, p in _pieces(tensors, visible_of, scale):
             g_part = at_least_float32(g[part]).masked_fill(~visible.any(-1, keepdim=True), 0)
             e = g_part @ values.transpose(-1, -2)  # (p, H, S, K + M)
             dropped = p
@@ -137,7 +130,7 @@ class _BiasedAttention(torch.autograd.Function):
             dk[part], dv[part] = d_keys[:, :, :K], d_values[:, :, :K]
             if d_bias is not None:
                 d_bias += ds[..., :K].sum(0)
-            if d_side_k is not None and d_side_v is not None:
+            if d_side_k is not None:
                 d_side_k.index_add_(0, example, d_keys[:, :, K:])
                 d_side_v.index_add_(0, example, d_values[:, :, K:])
             if d_side_bias is not None:

@@ -101,7 +101,7 @@ def table_attention(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor
     pick = (order + n * row).flatten()  # (B, n, H, T) of the (B, H, n) blocks
 
     def gather(x: Tensor) -> Tensor:
-        """(B, H, L, d) -> (B, n, H, T S, d)"""
+        """The listed blocks of keys or values side by side: (B, H, L, d) -> (B, n, H, T S, d)."""
         x = F.pad(x, (0, 0, 0, n * S - length)).reshape(batch * heads * n, -1)  # (B H n, S d)
         return x.index_select(0, pick).view(batch, n, heads, T * S, -1)
 
@@ -132,18 +132,18 @@ def _blocks(
     if side is not None and side.row is not None:
         side = side._replace(row=F.pad(side.row, (0, short)).reshape(batch * n, S))
 
+    example = torch.arange(batch * n, device=q.device) // n
+
     def visible_of(part: slice) -> Tensor:
-        """(part, H|1, S|1, K + M)"""
+        """The keys that some of the blocks see: (part, H|1, S|1, K + M)."""
         if side is None:
             return visible[part]
-        example = torch.arange(part.start, part.stop, device=q.device) // n
-        return _with_side_keys(visible[part], side, example, positions[part] if pattern.causal else None)
+        return _with_side_keys(visible[part], side, example[part], positions[part] if pattern.causal else None)
 
     if bias is not None or (side is not None and side.bias is not None):
         y = biased_attention(q, keys, values, bias, side, visible_of, pattern.scale, pattern.dropout)
     else:
         if side is not None:
-            example = torch.arange(len(q), device=q.device) // n
             keys = torch.cat([keys, side.k.index_select(0, example)], 2)
             values = torch.cat([values, side.v.index_select(0, example)], 2)
         y = visible_attention(q, keys, values, visible_of(slice(0, len(q))), pattern.dropout, pattern.scale)

@@ -47,26 +47,25 @@ class Pattern(NamedTuple):
 
 def check_arguments(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> None:
     """Raise ValueError when the arguments of blocked attention do not fit together."""
-    window, dilations, table, block, side = pattern[0], pattern.dilations, pattern.table, pattern.block, pattern.side
+    window, dilations, bias, table, block, side, causal, mask, *_ = pattern
     sizes = {"offsets": window[0] + 1 + window[1]} if window is not None else {}
     if table is not None and block:
         sizes["blocks"] = -(-q.shape[-2] // block)  # n
-    tensors = {
-        "q": (q, "batch heads seq_len d"),
-        "k": (k, "batch heads keys d"),
-        "v": (v, "batch heads keys dv"),
-        "mask": (pattern.mask, "batch keys"),
-        "bias": (pattern.bias, "heads offsets"),
-        "table": (table, "1|batch 1|heads blocks listed"),
+    tensors: dict[str, dict[str, Tensor | None]] = {
+        "batch heads seq_len d": {"q": q},
+        "batch heads keys d": {"k": k},
+        "batch heads keys dv": {"v": v},
+        "batch keys": {"mask": mask},
+        "heads offsets": {"bias": bias},
+        "1|batch 1|heads blocks listed": {"table": table},
     }
     if side is not None:
         tensors |= {
-            "side.k": (side.k, "batch heads side_keys d"),
-            "side.v": (side.v, "batch heads side_keys dv"),
-            "side.mask": (side.mask, "batch side_keys"),
-            "side.position": (side.position, "batch side_keys"),
-            "side.bias": (side.bias, "heads rows side_keys"),
-            "side.row": (side.row, "batch seq_len"),
+            "batch heads side_keys d": {"side.k": side.k},
+            "batch heads side_keys dv": {"side.v": side.v},
+            "batch side_keys": {"side.mask": side.mask, "side.position": side.position},
+            "heads rows side_keys": {"side.bias": side.bias},
+            "batch seq_len": {"side.row": side.row},
         }
     check_shapes("blocked_attention", tensors, **sizes)
     problem = None
@@ -81,7 +80,7 @@ def check_arguments(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> None:
         problem = f"dilation {dilations}: expected a positive number for each of {heads} heads"
     elif keys < length or (window is None and keys > length):
         problem = f"{keys} keys for {length} queries: expected as many, or more before them with a window"
-    elif table is not None and (block is None or pattern.bias is not None or set(dilations) != {1}):
+    elif table is not None and (block is None or bias is not None or set(dilations) != {1}):
         problem = "a table needs its block, and has neither bias nor dilation"
     elif table is not None and table.device.type == "cpu":  # a GPU would wait for the answer
         n, low, high = table.shape[2], int(table.min()), int(table.max())
@@ -90,7 +89,7 @@ def check_arguments(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> None:
     if problem is None and side is not None:
         if (side.bias is None) != (side.row is None):
             problem = "side.bias and side.row come together"
-        elif pattern.causal and side.position is None:
+        elif causal and side.position is None:
             problem = "causal side keys need their position"
     if problem is not None:
         raise ValueError(f"blocked_attention: {problem}")

@@ -8,8 +8,9 @@ B batch, H channels, n states kept (conjugate pairs or real numbers), N real num
 channel, L seq_len; time is the last axis. Powers of a are taken in double precision, the sums over n in the working
 precision. No (B, H, n, L) trajectory is built for the final state.
 
-Forms of the kernel: "torch" as a product of two short tables (chunked.py); "reference" as a Vandermonde product
-(reference.py). Source: S4D (Gu et al. 2022, section 3, equations 2-3 and listing 1).
+Forms of the kernel: "torch" writes l = T q + r and multiplies tables of a^(Tq) and a^r, about √L columns each; no
+(H, n, L) matrix is built. "reference" is the Vandermonde product (reference.py).
+Source: S4D (Gu et al. 2022, section 3, equations 2-3 and listing 1).
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from torch import Tensor
 
 from zoo.ops.backend import choose_form, register_op
 from zoo.ops.chunks import right_aligned_chunks, state_chunk
-from zoo.ops.complex import as_complex, as_real, geometric, pair_sum, pair_weights, power, power_of_rows
-from zoo.ops.diagonal.chunked import chunked_kernel
+from zoo.ops.complex import as_real, geometric, pair_sum, pair_weights, power, power_of_rows
 from zoo.ops.diagonal.reference import vandermonde_kernel
 
 register_op("diagonal_kernel", ("torch", "reference"))
@@ -61,8 +61,14 @@ class DiagonalSSM:
     def kernel(self, L: int, dtype: torch.dtype) -> Tensor:
         """The convolution kernel K (Ch, H, L), real, in `dtype` (float32 or float64)."""
         with torch.autocast(self.a.device.type, enabled=False):
-            torch_form = choose_form("diagonal_kernel", self.a.device) == "torch"
-            return (chunked_kernel if torch_form else vandermonde_kernel)(self.a, self.c * self.b, L, dtype)
+            cb = self.c * self.b
+            if choose_form("diagonal_kernel", self.a.device) == "reference":
+                return vandermonde_kernel(self.a, cb, L, dtype)
+            T = 1 << ((L - 1).bit_length() + 1) // 2
+            low = geometric(self.a, T)  # (H, n, T)
+            high = geometric(power(self.a, T), -(-L // T))  # (H, n, Q)
+            left = pair_weights(cb[..., None] * high, 2).to(dtype)  # (Ch, H, N, Q)
+            return torch.einsum("chnq,hnt->chqt", left, as_real(low, 1).to(dtype)).flatten(2)[..., :L]
 
     def final_state(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> Tensor:
         """The state after the last real token of every row: (B, H, n), complex or real as the system is.
@@ -76,9 +82,9 @@ class DiagonalSSM:
             T = state_chunk(L)
             chunks = right_aligned_chunks(x, lengths, T)  # (B, H, Q, T)
             within = self.b[..., None] * geometric(self.a, T).flip(-1)  # (H, n, T): token j has T-1-j to go
-            v = torch.einsum("bhqt,hnt->bhqn", chunks, as_real(within, 1).to(x.dtype))
-            if self.a.is_complex():
-                v = as_complex(v)
+            parts = (within.real, within.imag) if within.is_complex() else (within,)
+            sums = [torch.einsum("bhqt,hnt->bhqn", chunks, part.to(x.dtype)) for part in parts]
+            v = torch.complex(*sums) if within.is_complex() else sums[0]
             s = (v * geometric(power(self.a, T), v.shape[2]).flip(-1).transpose(1, 2).to(v.dtype)).sum(2)
             if state is not None:
                 decay = power(self.a, L) if lengths is None else power_of_rows(self.a, lengths, L)
@@ -86,7 +92,7 @@ class DiagonalSSM:
             return s
 
     def response(self, state: Tensor, L: int) -> Tensor:
-        """What the state before the first token adds to the outputs: y (B, H, L) with c = c[0]."""
+        """The outputs y (B, H, L) that the state before the first token alone produces, with c = c[0]."""
         with torch.autocast(state.device.type, enabled=False):
             T = state_chunk(L)
             start = state[:, :, None] * geometric(power(self.a, T), -(-L // T)).transpose(1, 2).to(state.dtype)

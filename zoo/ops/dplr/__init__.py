@@ -6,11 +6,10 @@ Ch kernels per channel, L seq_len; time is the last axis. With the conjugates wr
     A = diag(Lambda_f) - P_f P_f*,   Abar = (I - dt/2 A)^-1 (I + dt/2 A),   Bbar = (I - dt/2 A)^-1 dt B_f
     s_t = Abar s_{t-1} + Bbar x_t        y_t = C_f s_t        K[c,h,l] = C_f Abar^l Bbar        (S4 eq. 3-5)
 
-Forms of the kernel: "reference" is the paper's algorithm 1, the truncated generating function at the roots of unity
-with Cauchy products (reference.py). "torch" writes l = T q + r and multiplies C Abar^(Tq) by Abar^r Bbar: since C
-itself (not C (I - Abar^L)) is the parameter, both forms need the squares Abar^(2^i), and with them this one needs only
-GEMMs. Squares are taken in float64: rounding Abar to float32 costs 3e-4 of a slow channel's kernel at L = 16384, this
-1e-6. Source: S4 (Gu, Goel & Ré 2022), section 3 and appendix C.
+Forms of the kernel: "torch" writes l = T q + r and multiplies C Abar^(Tq) by Abar^r Bbar; "reference" is the paper's
+algorithm 1 (reference.py). Since C itself (not C (I - Abar^L)) is the parameter, both need the squares Abar^(2^i), and
+with them "torch" needs only GEMMs. Squares are taken in float64: rounding Abar to float32 costs 3e-4 of a slow
+channel's kernel at L = 16384, this 1e-6. Source: S4 (Gu, Goel & Ré 2022), section 3 and appendix C.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class DPLRSSM:
 
     @cached_property
     def factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """d, b (H, n) and u, q (r, H, n), complex: Abar s = d s - sum_i u_i 2 Re(q_i . s), Bbar = b.
+        """Low-rank form of Abar, Bbar: d, b (H, n), u, q (r, H, n), complex; Abar s = d s - sum_i u_i 2 Re(q_i . s).
 
         Woodbury on I - dt/2 A = D^-1 + dt/2 P P* with D = 1/(1 - dt Lambda/2); of a conjugate-symmetric vector a
         product with P* is twice a real part, so the r x r core is real. Abar = 2 (I - dt/2 A)^-1 - I.
@@ -78,7 +77,7 @@ class DPLRSSM:
 
     @cached_property
     def dense(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Abar (H, N, N), Bbar (H, N), C (Ch, H, N), all real and float64, on states [Re s, Im s]."""
+        """The dense Abar (H, N, N), Bbar (H, N), C (Ch, H, N), real and float64, on states [Re s, Im s]."""
         d, b, u, q = self.factors
         re, im = torch.diag_embed(d.real), torch.diag_embed(d.imag)
         A = torch.cat([torch.cat([re, -im], 2), torch.cat([im, re], 2)], 1)
@@ -86,19 +85,12 @@ class DPLRSSM:
         return A, as_real(b), pair_weights(self.C)
 
     def square(self, i: int, dtype: torch.dtype) -> Tensor:
-        """Abar^(2^i) (H, N, N) in `dtype`; each is computed in float64 at its first use and kept."""
+        """The power Abar^(2^i) (H, N, N) in `dtype`; each is computed in float64 at its first use and kept."""
         if not self._squares:
             self._squares.append(self.dense[0])
         while len(self._squares) <= i:
             self._squares.append(self._squares[-1] @ self._squares[-1])
         return self._squares[i].to(dtype)
-
-    def columns(self, k: int, dtype: torch.dtype) -> Tensor:
-        """Abar^l Bbar for l < 2^k, by doubling: (H, N, 2^k)."""
-        columns = self.dense[1].to(dtype)[..., None]
-        for i in range(k):
-            columns = torch.cat([columns, self.square(i, dtype) @ columns], -1)
-        return columns
 
     # -- its uses ------------------------------------------------------------------------------------------------
 
@@ -109,8 +101,11 @@ class DPLRSSM:
                 K = generating_kernel(self.Lambda, self.P, self.B, truncated_C(self, L), self.dt, L)
                 return K.to(dtype)
             k = (L - 1).bit_length()
-            low = (k + 1) // 2  # T = 2^low
-            right, left = self.columns(low, dtype), self.dense[2].to(dtype).transpose(0, 1)[:, :, None]
+            low = (k + 1) // 2
+            _, b, c = self.dense
+            right, left = b.to(dtype)[..., None], c.to(dtype).transpose(0, 1)[:, :, None]
+            for i in range(low):  # (H, N, T): Abar^r Bbar, r < T = 2^low
+                right = torch.cat([right, self.square(i, dtype) @ right], -1)
             for i in range(low, k):  # (H, Ch, Q, N): C Abar^(T q)
                 left = torch.cat([left, left @ self.square(i, dtype)[:, None]], 2)
             return torch.einsum("hcqn,hnt->chqt", left, right).flatten(2)[..., :L]
@@ -125,31 +120,28 @@ class DPLRSSM:
         with torch.autocast(x.device.type, enabled=False):
             L = x.shape[-1]
             T = state_chunk(L)
-            i = T.bit_length() - 1
-            right = self.columns(i, x.dtype).flip(-1)  # (H, N, T): last token last
+            t = T.bit_length() - 1
+            right = self.dense[1].to(x.dtype)[..., None]
+            for i in range(t):
+                right = torch.cat([self.square(i, x.dtype) @ right, right], -1)  # (H, N, T): last token last
             v = torch.einsum("bhqt,hnt->bhqn", right_aligned_chunks(x, lengths, T), right)
             while v.shape[2] > 1:  # pair up neighbours; a leading chunk of zeros makes their number even
                 if v.shape[2] % 2:
                     v = torch.cat([torch.zeros_like(v[:, :, :1]), v], 2)
-                v = torch.einsum("bhqn,hmn->bhqm", v[:, :, 0::2], self.square(i, x.dtype)) + v[:, :, 1::2]
-                i += 1
+                v = torch.einsum("bhqn,hmn->bhqm", v[:, :, 0::2], self.square(t, x.dtype)) + v[:, :, 1::2]
+                t += 1
             s = v[:, :, 0]
             if state is not None:
-                s = s + self._decayed(as_real(state), L if lengths is None else lengths, L)
+                tokens = torch.full((len(x),), L, device=x.device) if lengths is None else lengths
+                before = as_real(state)
+                for i in range(L.bit_length()):  # Abar^tokens by squaring
+                    moved = torch.einsum("hmn,bhn->bhm", self.square(i, before.dtype), before)
+                    before = torch.where((tokens >> i & 1).bool()[:, None, None], moved, before)
+                s = s + before
             return as_complex(s)
 
-    def _decayed(self, s: Tensor, tokens: int | Tensor, most: int) -> Tensor:
-        """Abar^tokens s for real states s (B, H, N); `tokens` one int, or one per row (B,), at most `most`."""
-        for i in range(most.bit_length()):
-            if isinstance(tokens, Tensor):
-                moved = torch.einsum("hmn,bhn->bhm", self.square(i, s.dtype), s)
-                s = torch.where((tokens >> i & 1).bool()[:, None, None], moved, s)
-            elif tokens >> i & 1:
-                s = torch.einsum("hmn,bhn->bhm", self.square(i, s.dtype), s)
-        return s
-
     def response(self, state: Tensor, L: int) -> Tensor:
-        """What the state before the first token adds to the outputs: y (B, H, L) with C = C[0]."""
+        """The outputs y (B, H, L) that the state before the first token alone produces, with C = C[0]."""
         with torch.autocast(state.device.type, enabled=False):
             start = as_real(state)[:, :, None]  # (B, H, Q, N): Abar^(T q) s
             dtype, T = start.dtype, state_chunk(L)
@@ -171,7 +163,7 @@ class DPLRSSM:
 
 
 def truncated_C(ssm: DPLRSSM, L: int) -> Tensor:
-    """C (I - Abar^L) (Ch, H, n) complex: what makes the generating function end after L terms (S4 appendix C.3)."""
+    """Compute C (I - Abar^L) (Ch, H, n), which ends the generating function after L terms (S4 appendix C.3)."""
     row = moved = ssm.dense[2]
     for i in range(L.bit_length()):
         if L >> i & 1:

@@ -22,7 +22,7 @@ register_op("fft_conv", ("torch", "reference"))
 
 
 def fft_conv(x: Tensor, k: Tensor, k_back: Tensor | None = None) -> Tensor:
-    """Convolve causally, or in both directions with `k_back`.
+    """Convolve x with k causally, or in both directions with `k_back`.
 
     x       (B, H, L)
     k       (H, Lk), Lk of any length; what lies beyond L has no effect

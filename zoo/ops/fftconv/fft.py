@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 def ring_conv(x: Tensor, k: Tensor, k_back: Tensor | None) -> Tensor:
-    """Convolve on a ring that is long enough; x (B, H, L), k (H, Lk), k_back (H, Lb) -> (B, H, L)."""
+    """Convolve by FFT, padded so that nothing wraps round: x (B, H, L), k (H, Lk), k_back (H, Lb) -> (B, H, L)."""
     L, Lk, Lb = x.shape[-1], k.shape[-1], 0 if k_back is None else k_back.shape[-1]
     # no lag of either kernel may wrap round into the first L outputs, nor the kernels into each other
     size = fast_length(max(L + Lk - 1, L + Lb, Lk + Lb))
@@ -30,7 +30,7 @@ def fast_length(n: int) -> int:
 
 
 class _RingConv(torch.autograd.Function):
-    """y = irfft(rfft(x) rfft(ring))[:L], x (B, H, L), ring (H, size), size > L.
+    """Circular convolution y = irfft(rfft(x) rfft(ring))[:L], x (B, H, L), ring (H, size), size > L.
 
     Its adjoint is the same ring convolution with conjugated spectra; autograd's own adjoint of rfft takes a full
     complex transform and three times as long.

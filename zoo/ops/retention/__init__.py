@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops.backend import choose_form, register_op
-from zoo.ops.retention.chunked import chunkwise_retention
+from zoo.ops.retention.chunked import ChunkwiseRetention
 from zoo.ops.retention.reference import advance, decay_matrix, parallel_retention, recurrent_retention
 from zoo.ops.shapes import check_shapes
 
@@ -37,7 +37,7 @@ def retention(
     chunk: int = 64,
     two_sided: bool = False,
 ) -> Tensor:
-    """Compute the outputs o (B, H, L, v); gradients flow to q, k, v and state.
+    """Compute the outputs o (B, H, L, v) of retention; gradients flow to q, k, v and state.
 
     q, k       (B, H, L, k), of one dtype, float32 or float64
     v          (B, H, L, v)
@@ -54,18 +54,17 @@ def retention(
     check_shapes(
         "retention",
         {
-            "q": (q, "batch heads seq_len key"),
-            "k": (k, "batch heads seq_len key"),
-            "v": (v, "batch heads seq_len value"),
-            "log_gamma": (log_gamma, "heads"),
-            "state": (state, "batch heads key value"),
+            "batch heads seq_len key": {"q": q, "k": k},
+            "batch heads seq_len value": {"v": v},
+            "heads": {"log_gamma": log_gamma},
+            "batch heads key value": {"state": state},
         },
     )
     backend = choose_form("retention", q.device, among=None if form == "chunkwise" else ("reference",))
     with torch.autocast(q.device.type, enabled=False):
         log_gamma = log_gamma.detach().to(q.dtype)
         if backend == "torch":
-            return chunkwise_retention(q, k, v, state, log_gamma, min(chunk, q.shape[2]), two_sided)
+            return ChunkwiseRetention.apply(q, k, v, state, log_gamma, min(chunk, q.shape[2]), two_sided)
         if form == "recurrent":
             return recurrent_retention(q, k, v, log_gamma, state)
         return parallel_retention(q, k, v, log_gamma, state, two_sided)

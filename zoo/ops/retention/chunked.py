@@ -15,13 +15,6 @@ from torch.nn import functional as F
 from zoo.ops.retention.reference import decay_matrix
 
 
-def chunkwise_retention(
-    q: Tensor, k: Tensor, v: Tensor, state: Tensor | None, log_gamma: Tensor, c: int, two_sided: bool
-) -> Tensor:
-    """The outputs (B, H, L, v) of retention with chunks of c tokens (eq. 7)."""
-    return _ChunkwiseRetention.apply(q, k, v, state, log_gamma, c, two_sided)
-
-
 class _Decays:
     """Powers of gamma that one chunk needs, shaped to multiply (B, H, N, c, ·) or (B, H, k, v)."""
 
@@ -39,7 +32,9 @@ class _Decays:
         self.chunk = torch.exp(log_gamma * c)[:, None, None]  # (H, 1, 1)
 
 
-class _ChunkwiseRetention(torch.autograd.Function):
+class ChunkwiseRetention(torch.autograd.Function):
+    """The outputs (B, H, L, v) of retention with chunks of c tokens (eq. 7)."""
+
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, state: Tensor | None, log_gamma: Tensor, c: int, two_sided: bool
@@ -90,9 +85,9 @@ class _ChunkwiseRetention(torch.autograd.Function):
 
 
 def _scan(added: Tensor, decay: Tensor, first: Tensor | None, *, backwards: bool = False) -> tuple[Tensor, Tensor]:
-    """S[0] = first or 0, S[n+1] = decay S[n] + added[n]: added (B, H, N, k, v), decay (H, 1, 1), first (B, H, k, v).
+    """Scan S[0] = first or 0, S[n+1] = decay S[n] + added[n] over the chunks; `backwards` runs from the last one.
 
-    Returns S[0..N-1] in the shape of `added`, and S[N]. `backwards` runs over n from the end.
+    added (B, H, N, k, v), decay (H, 1, 1), first (B, H, k, v). Returns S[0 … N-1] in the shape of `added`, and S[N].
     """
     states = torch.empty_like(added)
     S = torch.zeros_like(added[:, :, 0]) if first is None else first
@@ -104,10 +99,10 @@ def _scan(added: Tensor, decay: Tensor, first: Tensor | None, *, backwards: bool
 
 
 def _split(x: Tensor, c: int) -> Tensor:
-    """(B, H, L, d) -> (B, H, N, c, d), with zeros after the end."""
+    """Split into chunks, with zeros after the end: (B, H, L, d) -> (B, H, N, c, d)."""
     return F.pad(x, (0, 0, 0, -x.shape[2] % c)).unflatten(2, (-1, c)).contiguous()
 
 
 def _join(x: Tensor, L: int) -> Tensor:
-    """(B, H, N, c, d) -> (B, H, L, d), without the padding."""
+    """Join the chunks and drop the padding: (B, H, N, c, d) -> (B, H, L, d)."""
     return x.flatten(2, 3)[:, :, :L]

@@ -18,7 +18,7 @@ def decay_matrix(log_gamma: Tensor, L: int, *, two_sided: bool = False) -> Tenso
 def parallel_retention(
     q: Tensor, k: Tensor, v: Tensor, log_gamma: Tensor, state: Tensor | None, two_sided: bool
 ) -> Tensor:
-    """o = (q kᵀ * decay) v, and what the state adds (eq. 5)."""
+    """Compute o = (q kᵀ * decay) v, plus what the state adds (eq. 5)."""
     L = q.shape[2]
     o = (q @ k.transpose(-1, -2) * decay_matrix(log_gamma, L, two_sided=two_sided)) @ v
     if state is None:
@@ -28,7 +28,7 @@ def parallel_retention(
 
 
 def recurrent_retention(q: Tensor, k: Tensor, v: Tensor, log_gamma: Tensor, state: Tensor | None) -> Tensor:
-    """S_n = gamma S_{n-1} + k_n v_n^T, o_n = q_n S_n, token by token (eq. 6)."""
+    """Compute S_n = gamma S_{n-1} + k_n v_n^T, o_n = q_n S_n, token by token (eq. 6)."""
     (B, H, _, key), value = q.shape, v.shape[-1]
     S = q.new_zeros(B, H, key, value) if state is None else state
     outs = []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops.backend import choose_form, register_op
-from zoo.ops.scan.chunked import chunked_scan
+from zoo.ops.scan.chunked import ChunkedScan
 from zoo.ops.scan.reference import scan_reference
 from zoo.ops.shapes import check_shapes
 
@@ -21,7 +21,7 @@ register_op("diagonal_scan", ("torch", "reference"))
 
 
 def diagonal_scan(a: Tensor, v: Tensor, x0: Tensor | None = None, *, reverse: bool = False) -> Tensor:
-    """Compute all states of the recurrence.
+    """Compute all states of the recurrence x_t = a x_{t-1} + v_t.
 
     a        (P,) real or complex, best in double precision
     v        (B, L, P) inputs, at least float32 or complex64
@@ -31,7 +31,7 @@ def diagonal_scan(a: Tensor, v: Tensor, x0: Tensor | None = None, *, reverse: bo
 
     ValueError when shapes do not fit together or v is in half precision.
     """
-    check_shapes("diagonal_scan", {"a": (a, "states"), "v": (v, "batch seq_len states"), "x0": (x0, "batch states")})
+    check_shapes("diagonal_scan", {"states": {"a": a}, "batch seq_len states": {"v": v}, "batch states": {"x0": x0}})
     if v.dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
         raise ValueError(f"diagonal_scan: v in {v.dtype}: a recurrence needs at least float32")
     with torch.autocast(v.device.type, enabled=False):
@@ -42,4 +42,4 @@ def diagonal_scan(a: Tensor, v: Tensor, x0: Tensor | None = None, *, reverse: bo
         x0 = v.new_zeros(v.shape[0], v.shape[2]) if x0 is None else x0.to(dtype)
         if choose_form("diagonal_scan", v.device) == "reference":
             return scan_reference(a.to(dtype), v, x0, reverse)
-        return chunked_scan(a.to(torch.complex128 if dtype.is_complex else torch.float64), v, x0, reverse)
+        return ChunkedScan.apply(a.to(torch.complex128 if dtype.is_complex else torch.float64), v, x0, reverse)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from zoo.ops.backend import choose_form, register_op
 from zoo.ops.dtypes import compute_dtype
-from zoo.ops.selective_scan.chunked import chunked_scan
+from zoo.ops.selective_scan.chunked import ChunkedScan
 from zoo.ops.selective_scan.reference import advance, scan_reference
 from zoo.ops.shapes import check_shapes
 
@@ -67,16 +67,12 @@ def selective_scan(
     check_shapes(
         "selective_scan",
         {
-            "u": (u, "batch seq_len channels"),
-            "A": (A, "channels d_state"),
-            "delta": (delta, "batch seq_len channels"),
-            "B": (B, "batch seq_len d_state"),
-            "C": (C, "batch seq_len d_state"),
-            "D": (D, "channels"),
-            "z": (z, "batch seq_len channels"),
-            "delta_bias": (delta_bias, "channels"),
-            "h0": (h0, "batch channels d_state"),
-            "mask": (mask, "batch seq_len"),
+            "batch seq_len channels": {"u": u, "delta": delta, "z": z},
+            "channels d_state": {"A": A},
+            "batch seq_len d_state": {"B": B, "C": C},
+            "channels": {"D": D, "delta_bias": delta_bias},
+            "batch channels d_state": {"h0": h0},
+            "batch seq_len": {"mask": mask},
         },
     )
     with torch.autocast(u.device.type, enabled=False):
@@ -84,7 +80,11 @@ def selective_scan(
         if mask is not None:
             delta = delta.masked_fill(~mask.unsqueeze(-1), 0.0)
         h0 = u_wide.new_zeros(u.shape[0], *A.shape) if h0 is None else h0.to(u_wide.dtype)
-        y, h = _recurrence(u_wide, delta, A, B, C, h0)
+        form = choose_form("selective_scan", u.device)
+        scan = ChunkedScan.apply if form == "torch" else scan_reference
+        if form == "triton":
+            from zoo.ops.selective_scan.triton import triton_scan as scan  # importable only where triton is installed
+        y, h = scan(u_wide, delta, A, B, C, h0)
         return _skip_and_gate(y, u_wide, D, z).to(u.dtype), h
 
 
@@ -107,20 +107,10 @@ def selective_scan_step(
         return _skip_and_gate(y, u_wide, D, z).to(u.dtype), h
 
 
-def _recurrence(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
-    """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t and y_t = C_t h_t in the form that suits the device."""
-    form = choose_form("selective_scan", u.device)
-    if form == "triton":
-        from zoo.ops.selective_scan.triton import triton_scan  # importable only where triton is installed
-
-        return triton_scan(u, delta, A, B, C, h0)
-    return (chunked_scan if form == "torch" else scan_reference)(u, delta, A, B, C, h0)
-
-
 def _prepare(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, delta_bias: Tensor | None, delta_softplus: bool
 ) -> tuple[Tensor, ...]:
-    """(u, A, B, C, delta) in one dtype, at least float32; delta with its bias and through softplus."""
+    """Convert to one dtype, at least float32, and finish delta (bias, softplus): (u, A, B, C, delta)."""
     dtype = compute_dtype(u, A)
     u, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
     if delta_bias is not None:
@@ -129,7 +119,7 @@ def _prepare(
 
 
 def _skip_and_gate(y: Tensor, u: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
-    """(y + D u) SiLU(z): the skip comes before the gate."""
+    """Apply the skip and then the gate: (y + D u) SiLU(z)."""
     if D is not None:
         y = y + D.to(y.dtype) * u
     return y if z is None else y * F.silu(z.to(y.dtype))

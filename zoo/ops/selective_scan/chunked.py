@@ -27,20 +27,18 @@ CHUNK_ELEMENTS = 262144
 """Elements of a chunk's work space; measured flat around it. More leave the caches, fewer mean more calls."""
 
 
-def chunked_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
-    """Run over the tokens: u, delta (B, L, D), B, C (B, L, N), h0 (B, D, N) -> y (B, L, D), last h (B, D, N)."""
-    return ChunkedScan.apply(u, delta, A, B, C, h0)
-
-
 def chunk_sizes(batch: int, seq_len: int, D: int, N: int) -> tuple[int, int]:
-    """(R, T): rows that are scanned together, and steps of a chunk."""
+    """Choose (R, T), the rows that are scanned together and the steps of a chunk."""
     rows = max(1, min(batch, round(STEP_ELEMENTS / (D * N))))
     steps = max(8, min(64, CHUNK_ELEMENTS // (rows * D * N)))
     return rows, min(steps, seq_len)
 
 
 class ChunkedScan(torch.autograd.Function):
-    """Memory: the states between chunks, L/T · B · N · D, and the work space of one chunk."""
+    """Run over the tokens: u, delta (B, L, D), B, C (B, L, N), h0 (B, D, N) -> y (B, L, D), last h (B, D, N).
+
+    Memory: the states between chunks, L/T · B · N · D, and the work space of one chunk.
+    """
 
     @staticmethod
     def forward(

@@ -44,23 +44,15 @@ def _tile_states(delta, x, A, B, h_in):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _forward_kernel(  # type: ignore[no-untyped-def]
-    u_ptr,  # (B, L, D)
-    delta_ptr,  # (B, L, D)
+    u_ptr, delta_ptr,  # (B, L, D)
     A_ptr,  # (D, N)
-    B_ptr,  # (B, L, N)
-    C_ptr,  # (B, L, N)
+    B_ptr, C_ptr,  # (B, L, N)
     h0_ptr,  # (B, D, N)
     y_ptr,  # (B, L, D)
     h_last_ptr,  # (B, D, N)
     between_ptr,  # (B, K, D, N)
-    L,
-    D,
-    N,
-    K,
-    T: tl.constexpr,
-    BD: tl.constexpr,
-    BN: tl.constexpr,
-):
+    L, D, N, K, T: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
     n = tl.arange(0, BN)
@@ -82,7 +74,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
         x = delta * tl.load(u_ptr + td, mask=has_td, other=0.0)
         B = tl.load(B_ptr + tn, mask=has_tn, other=0.0)
         C = tl.load(C_ptr + tn, mask=has_tn, other=0.0)
-        b, h = _tile_states(delta, x, A, B, h_in)
+        _, h = _tile_states(delta, x, A, B, h_in)
         tl.store(y_ptr + td, tl.sum(h * C[:, None, :], 2), mask=has_td)
         h_in = tl.sum(tl.where((i == T - 1)[:, None, None], h, 0.0), 0)
     tl.store(h_last_ptr + row * D * N + dn, h_in, mask=has_dn)
@@ -90,29 +82,18 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _backward_kernel(  # type: ignore[no-untyped-def]
-    u_ptr,  # (B, L, D)
-    delta_ptr,  # (B, L, D)
+    u_ptr, delta_ptr,  # (B, L, D)
     A_ptr,  # (D, N)
-    B_ptr,  # (B, L, N)
-    C_ptr,  # (B, L, N)
+    B_ptr, C_ptr,  # (B, L, N)
     between_ptr,  # (B, K, D, N)
     dy_ptr,  # (B, L, D)
     dh_last_ptr,  # (B, D, N)
-    du_ptr,  # (B, L, D)
-    ddelta_ptr,  # (B, L, D)
+    du_ptr, ddelta_ptr,  # (B, L, D)
     dA_ptr,  # (B, D, N)
-    dB_ptr,  # (blocks of channels, B, L, N)
-    dC_ptr,  # (blocks of channels, B, L, N)
+    dB_ptr, dC_ptr,  # (blocks of channels, B, L, N)
     dh0_ptr,  # (B, D, N)
-    batch,
-    L,
-    D,
-    N,
-    K,
-    T: tl.constexpr,
-    BD: tl.constexpr,
-    BN: tl.constexpr,
-):
+    batch, L, D, N, K, T: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1).to(tl.int64)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
@@ -162,7 +143,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
 
 
 def _tile_sizes(D: int, N: int, seq_len: int) -> tuple[int, int, int]:
-    """(T, BD, BN) of a tile."""
+    """Choose the sizes (T, BD, BN) of a tile."""
     BN = triton.next_power_of_2(N)
     T = min(16, triton.next_power_of_2(seq_len))
     BD = max(1, min(16, triton.next_power_of_2(D), TILE_ELEMENTS // (T * BN)))
@@ -170,7 +151,7 @@ def _tile_sizes(D: int, N: int, seq_len: int) -> tuple[int, int, int]:
 
 
 class TritonScan(torch.autograd.Function):
-    """The recurrence; inputs in one dtype, float32 or float64, on one device."""
+    """The recurrence by the two kernels; inputs in one dtype, float32 or float64, on one device."""
 
     @staticmethod
     def forward(
