@@ -1,8 +1,8 @@
-"""The selective scan as Triton kernels, one per direction. Imported only where it runs; see selective_scan.py.
+"""The selective scan as Triton kernels, one per direction; imported only where they run.
 
 A program owns one row of the batch and BD channels and walks over tiles of T steps. Within a tile the recurrence is an
 associative scan over pairs (a, b) of h -> a h + b; nothing with a state axis leaves the registers, except one state
-per tile, from which backward makes the tile again. Sums over channels (dB, dC) and over the batch (dA) go through
+per tile, from which backward computes the tile again. Sums over channels (dB, dC) and over the batch (dA) go through
 partial results that are added in a fixed order, so that two runs give the same bits.
 
 B batch, L seq_len, D channels, N state size; BD, BN the block sizes over D and N, powers of two; K tiles.
@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from zoo.ops.selective_scan.reference import scan_reference
 from zoo.spec.errors import ZooError
 
 TILE_ELEMENTS = 4096
@@ -28,29 +29,30 @@ TILE_ELEMENTS = 4096
 
 @triton.jit
 def _combine(a_first, b_first, a_then, b_then):  # type: ignore[no-untyped-def]
-    """h -> a_then (a_first h + b_first) + b_then."""
+    """Compose two steps: h -> a_then (a_first h + b_first) + b_then."""
     return a_first * a_then, b_first * a_then + b_then
 
 
 @triton.jit
+def _tile_states(delta, x, A, B, h_in):  # type: ignore[no-untyped-def]
+    """Inputs b and states h (T, BD, BN) of a tile: delta, x (T, BD), A (BD, BN), B (T, BN), h_in (BD, BN) before it."""
+    a = tl.exp(delta[:, :, None] * A[None, :, :])
+    b = x[:, :, None] * B[:, None, :]
+    decay, own = tl.associative_scan((a, b), 0, _combine)
+    return b, decay * h_in[None, :, :] + own
+
+
+@triton.jit
 def _forward_kernel(  # type: ignore[no-untyped-def]
-    u_ptr,  # (B, L, D)
-    delta_ptr,  # (B, L, D)
+    u_ptr, delta_ptr,  # (B, L, D)
     A_ptr,  # (D, N)
-    B_ptr,  # (B, L, N)
-    C_ptr,  # (B, L, N)
+    B_ptr, C_ptr,  # (B, L, N)
     h0_ptr,  # (B, D, N)
     y_ptr,  # (B, L, D)
     h_last_ptr,  # (B, D, N)
     between_ptr,  # (B, K, D, N)
-    L,
-    D,
-    N,
-    K,
-    T: tl.constexpr,
-    BD: tl.constexpr,
-    BN: tl.constexpr,
-):
+    L, D, N, K, T: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
     n = tl.arange(0, BN)
@@ -72,10 +74,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
         x = delta * tl.load(u_ptr + td, mask=has_td, other=0.0)
         B = tl.load(B_ptr + tn, mask=has_tn, other=0.0)
         C = tl.load(C_ptr + tn, mask=has_tn, other=0.0)
-        a = tl.exp(delta[:, :, None] * A[None, :, :])  # (T, BD, BN)
-        b = x[:, :, None] * B[:, None, :]
-        decay, own = tl.associative_scan((a, b), 0, _combine)
-        h = decay * h_in[None, :, :] + own
+        _, h = _tile_states(delta, x, A, B, h_in)
         tl.store(y_ptr + td, tl.sum(h * C[:, None, :], 2), mask=has_td)
         h_in = tl.sum(tl.where((i == T - 1)[:, None, None], h, 0.0), 0)
     tl.store(h_last_ptr + row * D * N + dn, h_in, mask=has_dn)
@@ -83,29 +82,18 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _backward_kernel(  # type: ignore[no-untyped-def]
-    u_ptr,  # (B, L, D)
-    delta_ptr,  # (B, L, D)
+    u_ptr, delta_ptr,  # (B, L, D)
     A_ptr,  # (D, N)
-    B_ptr,  # (B, L, N)
-    C_ptr,  # (B, L, N)
+    B_ptr, C_ptr,  # (B, L, N)
     between_ptr,  # (B, K, D, N)
     dy_ptr,  # (B, L, D)
     dh_last_ptr,  # (B, D, N)
-    du_ptr,  # (B, L, D)
-    ddelta_ptr,  # (B, L, D)
+    du_ptr, ddelta_ptr,  # (B, L, D)
     dA_ptr,  # (B, D, N)
-    dB_ptr,  # (blocks of channels, B, L, N)
-    dC_ptr,  # (blocks of channels, B, L, N)
+    dB_ptr, dC_ptr,  # (blocks of channels, B, L, N)
     dh0_ptr,  # (B, D, N)
-    batch,
-    L,
-    D,
-    N,
-    K,
-    T: tl.constexpr,
-    BD: tl.constexpr,
-    BN: tl.constexpr,
-):
+    batch, L, D, N, K, T: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1).to(tl.int64)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
@@ -133,11 +121,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
         B = tl.load(B_ptr + tn, mask=has_tn, other=0.0)
         C = tl.load(C_ptr + tn, mask=has_tn, other=0.0)
         x = delta * u
-
-        a = tl.exp(delta[:, :, None] * A[None, :, :])  # (T, BD, BN)
-        b = x[:, :, None] * B[:, None, :]
-        decay, own = tl.associative_scan((a, b), 0, _combine)
-        h = decay * h_in[None, :, :] + own
+        b, h = _tile_states(delta, x, A, B, h_in)
 
         # g_t = C_t dy_t + a_{t+1} g_{t+1}
         a_later = tl.exp(later[:, :, None] * A[None, :, :])
@@ -158,8 +142,8 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     tl.store(dA_ptr + row * D * N + dn, dA, mask=has_dn)
 
 
-def _blocks(D: int, N: int, seq_len: int) -> tuple[int, int, int]:
-    """(T, BD, BN) of a tile."""
+def _tile_sizes(D: int, N: int, seq_len: int) -> tuple[int, int, int]:
+    """Choose the sizes (T, BD, BN) of a tile."""
     BN = triton.next_power_of_2(N)
     T = min(16, triton.next_power_of_2(seq_len))
     BD = max(1, min(16, triton.next_power_of_2(D), TILE_ELEMENTS // (T * BN)))
@@ -167,7 +151,7 @@ def _blocks(D: int, N: int, seq_len: int) -> tuple[int, int, int]:
 
 
 class TritonScan(torch.autograd.Function):
-    """The recurrence, like `ChunkedScan`: inputs in one dtype, float32 or float64, on one device."""
+    """The recurrence by the two kernels; inputs in one dtype, float32 or float64, on one device."""
 
     @staticmethod
     def forward(
@@ -175,7 +159,7 @@ class TritonScan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         u, delta, A, B, C, h0 = (x.contiguous() for x in (u, delta, A, B, C, h0))
         (batch, seq_len, D), N = u.shape, A.shape[1]
-        T, BD, BN = _blocks(D, N, seq_len)
+        T, BD, BN = _tile_sizes(D, N, seq_len)
         K = triton.cdiv(seq_len, T)
         y, h_last = torch.empty_like(u), torch.empty_like(h0)
         between = u.new_empty(batch, K, D, N)
@@ -191,7 +175,7 @@ class TritonScan(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, dh_last: Tensor) -> tuple[Tensor, ...]:
         u, delta, A, B, C, between = ctx.saved_tensors
         (batch, seq_len, D), N = u.shape, A.shape[1]
-        T, BD, BN = _blocks(D, N, seq_len)
+        T, BD, BN = _tile_sizes(D, N, seq_len)
         blocks = triton.cdiv(D, BD)
         dy, dh_last = dy.contiguous(), dh_last.contiguous()
         du, ddelta, dh0 = torch.empty_like(u), torch.empty_like(u), torch.empty_like(dh_last)
@@ -206,39 +190,39 @@ class TritonScan(torch.autograd.Function):
         return du, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), dh0
 
 
-def scan_triton(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
-    """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t and y_t = C_t h_t. On a GPU the first call checks the kernels."""
+def triton_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
+    """Run over the tokens: u, delta (B, L, D), B, C (B, L, N), h0 (B, D, N) -> y (B, L, D), last h (B, D, N).
+
+    On a GPU the first call checks the kernels.
+    """
     if u.is_cuda:
         self_check(u.device, A.shape[1])
-    y, h = TritonScan.apply(u, delta, A, B, C, h0)
-    return y, h
+    return TritonScan.apply(u, delta, A, B, C, h0)
 
 
 @cache
 def self_check(device: torch.device, N: int) -> None:
     """Compare the compiled kernels with the loop that defines them, once per process, device and state size.
 
-    Raises ZooError when an output or a gradient departs: a miscompiled kernel must not train anything.
+    Raises ZooError when an output or a gradient differs: a miscompiled kernel must not train anything.
     """
-    from zoo.ops.selective_scan import scan_reference
-
     g = torch.Generator().manual_seed(0)
     batch, seq_len, D = 2, 19, 18
     shapes = ((batch, seq_len, D), (batch, seq_len, D), (D, N), (batch, seq_len, N), (batch, seq_len, N), (batch, D, N))
     drawn = [torch.randn(shape, generator=g) for shape in shapes]
-    drawn[1], drawn[2] = drawn[1].abs(), -drawn[2].abs()  # step sizes and decay rates have signs
-    weigh = [torch.randn(shape, generator=g).to(device) for shape in (shapes[0], shapes[-1])]
-    found = []
+    drawn[1], drawn[2] = drawn[1].abs(), -drawn[2].abs()  # step sizes are positive, A is negative
+    dy, dh = (torch.randn(shape, generator=g).to(device) for shape in (shapes[0], shapes[-1]))
+    results = []
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         for scan in (TritonScan.apply, scan_reference):
             inputs = [x.to(device).requires_grad_() for x in drawn]
             y, h = scan(*inputs)
-            gradients = torch.autograd.grad((y * weigh[0]).sum() + (h * weigh[1]).sum(), inputs)
-            found.append([y.detach(), h.detach(), *gradients])
+            gradients = torch.autograd.grad((y * dy).sum() + (h * dh).sum(), inputs)
+            results.append([y.detach(), h.detach(), *gradients])
     names = ("y", "h_last", "du", "ddelta", "dA", "dB", "dC", "dh0")
     wrong = [
         f"{name} by {float((a - b).abs().max()):.1e}"
-        for name, a, b in zip(names, *found, strict=True)
+        for name, a, b in zip(names, *results, strict=True)
         if not torch.allclose(a, b, rtol=1e-3, atol=1e-3)
     ]
     if wrong:
