@@ -1,6 +1,6 @@
 """What transformers' descendants of BERT share inside the backbone: names of a layer, keys of config.json. No torch.
 
-Their blocks are those of `zoo.nn.block_around`, post-norm. What stands around them is in `zoo.convert.bert`.
+Their blocks are those of `zoo.nn.transformer_block`, post-norm. What stands around them is in `zoo.convert.bert`.
 """
 
 from __future__ import annotations

@@ -1,13 +1,21 @@
-"""What backbones build from: residual stack, the Transformer's block, the relative layer, norms, optimiser marks."""
+"""Parts that backbones are built from: residual stacks, attention, norms, convolution, initial and optimiser values."""
 
-from zoo.nn.depthwise import DepthwiseConv
+from zoo.nn.attention import MultiHeadAttention
+from zoo.nn.convolution import DepthwiseConv
 from zoo.nn.dropout import TiedDropout
-from zoo.nn.masks import last_real
+from zoo.nn.init import init_lecun_normal, init_normal, init_transformer_xl, init_xavier
+from zoo.nn.masks import sequence_lengths
 from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, at_least_float32, make_norm
 from zoo.nn.parameters import ParamOptions, param_options, parameters_with_options
-from zoo.nn.relative import Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl
-from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, ResidualStack
-from zoo.nn.transformer import block_around, projections, xavier
+from zoo.nn.relative import RelativeAttention, RelativeLayer, RelativePositions
+from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, ResidualStack, StackBackbone
+from zoo.nn.transformer import TransformerStack, transformer_block
+
+# names of before, until every plugin is ported
+from zoo.nn.init import init_transformer_xl as initialise_as_transformer_xl, init_xavier as xavier  # isort: skip
+from zoo.nn.masks import sequence_lengths as last_real  # isort: skip
+from zoo.nn.relative import RelativePositions as Places  # isort: skip
+from zoo.nn.transformer import projections, transformer_block as block_around  # isort: skip
 
 __all__ = [
     "ACTIVATIONS",
@@ -17,20 +25,30 @@ __all__ = [
     "DepthwiseConv",
     "LayerNorm",
     "Mixer",
+    "MultiHeadAttention",
     "ParamOptions",
     "Places",
     "RMSNorm",
     "RelativeAttention",
     "RelativeLayer",
+    "RelativePositions",
     "ResidualStack",
+    "StackBackbone",
     "TiedDropout",
+    "TransformerStack",
     "at_least_float32",
     "block_around",
+    "init_lecun_normal",
+    "init_normal",
+    "init_transformer_xl",
+    "init_xavier",
     "initialise_as_transformer_xl",
     "last_real",
     "make_norm",
     "param_options",
     "parameters_with_options",
     "projections",
+    "sequence_lengths",
+    "transformer_block",
     "xavier",
 ]

@@ -1,4 +1,4 @@
-"""What backbones read off a mask. B batch, L seq_len."""
+"""Quantities computed from a padding mask. B batch, L seq_len."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 
-def last_real(mask: Tensor) -> Tensor:
-    """(B, L) bool -> (B,) number of tokens up to and including the last real one; 0 where there is none."""
-    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    return (mask * places).amax(1)
+def sequence_lengths(mask: Tensor) -> Tensor:
+    """Position after the last real token of each row: mask (B, L) bool -> (B,) integers; 0 for a row of pads."""
+    return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)

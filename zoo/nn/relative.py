@@ -1,4 +1,4 @@
-"""The layer of Transformer-XL, which its successors share: relative attention over [memory; segment], then an MLP.
+"""The layer of Transformer-XL and its successors: relative attention over [memory; segment], then an MLP.
 
 Shapes: B batch, T tokens of the segment, M rows of memory, K = M + T, D d_model, H heads, E width of a head, P
 position rows (see `zoo.ops.relative`).
@@ -15,8 +15,8 @@ from zoo.nn.stack import MLP
 from zoo.ops.relative import relative_attention
 
 
-class Places(NamedTuple):
-    """What all layers share of positions: the vectors R (P, D) of all distances, and the biases u and v (H, E)."""
+class RelativePositions(NamedTuple):
+    """Positional vectors R (P, D) of all distances and biases u and v (H, E), which all layers share."""
 
     R: Tensor
     u: Tensor
@@ -24,7 +24,10 @@ class Places(NamedTuple):
 
 
 class RelativeAttention(nn.Module):
-    """A_ij = q_i·k_j + q_i·W_{k,R} R_{i-j} + u·k_j + v·W_{k,R} R_{i-j}; no biases in the projections."""
+    """Attention with relative positions (Dai et al. 2019, §3.3); no biases in the projections.
+
+    A_ij = q_i·k_j + q_i·W_{k,R} R_{i-j} + u·k_j + v·W_{k,R} R_{i-j}
+    """
 
     def __init__(self, d_model: int, n_heads: int, d_head: int, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -36,15 +39,15 @@ class RelativeAttention(nn.Module):
         self.W_kR = nn.Linear(d_model, width, bias=False)
         self.W_o = nn.Linear(width, d_model, bias=False)
 
-    def forward(self, z: Tensor, n_tokens: int, places: Places, visible: Tensor) -> Tensor:
+    def forward(self, z: Tensor, n_tokens: int, positions: RelativePositions, visible: Tensor) -> Tensor:
         """z (B, K, D), its last `n_tokens` rows the segment; visible broadcastable to (B, H, T, K) -> (B, T, D)."""
         y = relative_attention(
             self.heads(self.W_q(z[:, -n_tokens:])),
             self.heads(self.W_kE(z)),
             self.heads(self.W_v(z)),
-            self.heads(self.W_kR(places.R)),
-            places.u,
-            places.v,
+            self.heads(self.W_kR(positions.R)),
+            positions.u,
+            positions.v,
             visible,
             self.dropout if self.training else 0.0,
         )
@@ -56,13 +59,13 @@ class RelativeAttention(nn.Module):
 
 
 class RelativeLayer(nn.Module):
-    """One layer around an attention that is called like `RelativeAttention`, with a ReLU MLP.
+    """A Transformer-XL layer: an attention that is called like `RelativeAttention`, and a ReLU MLP.
 
         post-norm  a = LN(h + attention),      h' = LN(a + FF(a))
         pre-norm   a = h + attention of LN[m; h],  h' = a + FF(LN a)
 
-    `context` is [memory; h]; the gradient is stopped where the memory is made, not here. `places` is handed on to the
-    attention, whatever it wants to know of positions (`Places` for `RelativeAttention`).
+    `context` is [memory; h]; the gradient is stopped where the memory is made, not here. `positions` is what the
+    attention takes as its third argument (`RelativePositions` for `RelativeAttention`).
     """
 
     def __init__(
@@ -76,27 +79,15 @@ class RelativeLayer(nn.Module):
         self.norm_ff = LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, context: Tensor, n_tokens: int, places: Places | Tensor, visible: Tensor) -> Tensor:
+    def forward(self, context: Tensor, n_tokens: int, positions: RelativePositions | Tensor, visible: Tensor) -> Tensor:
         """context (B, K, D), visible broadcastable to (B, H, T, K) -> (B, T, D)."""
         h = context[:, -n_tokens:]
-        a = h + self.dropout(self.attention(self.read(context), n_tokens, places, visible))
+        a = h + self.dropout(self.attention(self.normalize_context(context), n_tokens, positions, visible))
         if self.pre_lnorm:
             return a + self.dropout(self.ff(self.norm_ff(a)))
         a = self.norm_attn(a)
         return self.norm_ff(a + self.dropout(self.ff(a)))
 
-    def read(self, context: Tensor) -> Tensor:
-        """What the attention is given of rows that are stored un-normalised."""
+    def normalize_context(self, context: Tensor) -> Tensor:
+        """The input of the attention, (B, K, D): pre-norm the norm of `context`, which is stored un-normalised."""
         return self.norm_attn(context) if self.pre_lnorm else context
-
-
-def initialise_as_transformer_xl(module: nn.Module) -> None:
-    """As the reference's train.py: all weights N(0, 0.02²), norms N(1, 0.02²), biases zero."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, 0.0, 0.02)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-        elif isinstance(part, LayerNorm):
-            nn.init.normal_(part.weight, 1.0, 0.02)
-            nn.init.zeros_(part.bias)

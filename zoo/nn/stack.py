@@ -1,6 +1,6 @@
-"""The residual stack that most architectures share: norm, mixer, norm, channel MLP; a final norm.
+"""The residual stack that most architectures share: blocks of norm, mixer, norm and channel MLP, and a final norm.
 
-B batch, L seq_len, D d_model. An architecture that lives in it supplies only its mixer.
+B batch, L seq_len, D d_model. An architecture of this form supplies its mixer and says how a block is built.
 """
 
 from __future__ import annotations
@@ -12,26 +12,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn.backbone import Output, State
+from zoo.nn.backbone import Backbone, Output, State
 from zoo.nn.state import check_state
+from zoo.spec.architecture import ModelDims
 
 
 class Mixer(nn.Module):
-    """What a plugin supplies: mixes along the sequence. Stateless mixers ignore `state` and return None."""
+    """A sublayer that mixes along the sequence, such as attention. Without a state it ignores `state`, returns None."""
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         """x (B, L, D), mask (B, L) -> y (B, L, D), state after the last token."""
         raise NotImplementedError
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        """The state before the first token; None = this mixer carries none in its mode, and is given none."""
+        """The state before the first token; None if this mixer, in its mode, carries none."""
         return None
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token: x_t (B, D), state -> y_t (B, D), state."""
-        raise TypeError(f"{type(self).__name__} has no step form")
+        """One token: x_t (B, D), state -> y_t (B, D), state. By default `forward` on a sequence of one token."""
+        if state is None:
+            raise TypeError(f"{type(self).__name__} has no step form")
+        y, state = self.forward(x_t[:, None], state=state)
+        return y[:, 0], state
 
     def state_size(self, seq_len: int) -> int:
+        """Elements carried per sample after `seq_len` tokens (complex numbers count twice)."""
         return 0
 
 
@@ -150,3 +155,48 @@ class ResidualStack(nn.Module):
 
     def _each(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
+
+
+class StackBackbone(Backbone):
+    """A backbone that is a residual stack. A subclass says how a block is built; forward, step and state are here.
+
+    Initial values of its own a subclass sets at the end of its `__init__`.
+    """
+
+    def __init__(self, config: Any, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        self.build_positions()
+        self.stack = ResidualStack(self.build_blocks(), self.build_final_norm())
+
+    def build_block(self, layer: int) -> Block:
+        """Build the block of a layer, counted from 0."""
+        raise NotImplementedError
+
+    def build_blocks(self) -> Iterable[Block]:
+        """Build all blocks; for those that share parameters."""
+        return (self.build_block(layer) for layer in range(self.dims.n_layers))
+
+    def build_final_norm(self) -> nn.Module | None:
+        """Build the norm after the last block; None = no norm."""
+        return None
+
+    def build_positions(self) -> None:
+        """Create the parameters of `add_positions`, before any block is built."""
+
+    def add_positions(self, x: Tensor) -> Tensor:
+        """Add absolute positions to the stack's input: x (B, L, D) -> (B, L, D). By default none."""
+        return x
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        """x (B, L, D), mask (B, L) -> hidden (B, L, D), state. ValueError for a state that is not of this backbone."""
+        return self.stack(self.add_positions(x), mask=mask, state=state)
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token: x_t (B, D), state -> y_t (B, D), state. TypeError if no state is carried in this mode."""
+        return self.stack.step(x_t, state)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return self.stack.init_state(batch, device=device, dtype=dtype)
+
+    def state_size(self, seq_len: int) -> int:
+        return self.stack.state_size(seq_len)

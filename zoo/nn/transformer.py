@@ -1,4 +1,4 @@
-"""The parts of a Transformer's block that stay the same when its attention changes. D d_model."""
+"""Stacks of Transformer blocks, in which only the attention differs. D d_model."""
 
 from __future__ import annotations
 
@@ -6,39 +6,60 @@ from collections.abc import Callable
 
 from torch import nn
 
+from zoo.nn.init import init_xavier
 from zoo.nn.norms import LayerNorm
-from zoo.nn.stack import MLP, Block, Mixer
+from zoo.nn.stack import MLP, Block, Mixer, StackBackbone
 from zoo.spec.constraints import BlockConfig
 
 
-def xavier(*linears: nn.Linear, gain: float = 1.0) -> None:
-    """Weights Xavier-uniform (Glorot & Bengio 2010, eq. 16), biases zero; in the order given."""
-    for linear in linears:
-        nn.init.xavier_uniform_(linear.weight, gain=gain)
-        if linear.bias is not None:
-            nn.init.zeros_(linear.bias)
+def transformer_block(
+    build_mixer: Callable[[], Mixer], config: BlockConfig, d_model: int, *, prenorm: bool = True
+) -> Block:
+    """Build a Transformer block (Vaswani et al. 2017, §3.1), with any mixer in the place of self-attention.
 
+        pre-norm   h = x + mixer(LN x),     y = h + MLP(LN h)
+        post-norm  h = LN(x + mixer(x)),    y = LN(h + MLP(h))
 
-def projections(d_model: int, d_qkv: int, *, bias: bool = True) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
-    """W_q, W_k, W_v (D -> d_qkv) and W_o (d_qkv -> D) of multi-head attention, by `xavier`."""
-    q, k, v = (nn.Linear(d_model, d_qkv, bias=bias) for _ in range(3))
-    out = nn.Linear(d_qkv, d_model, bias=bias)
-    xavier(q, k, v, out)
-    return q, k, v, out
-
-
-def block_around(mixer: Callable[[], Mixer], config: BlockConfig, d_model: int, *, prenorm: bool = True) -> Block:
-    """h = x + mixer(LN x), y = h + MLP(LN h); post-norm: h = LN(x + mixer x), y = LN(h + MLP h).
-
-    `mixer` makes the mixer; it is called once, after the MLP took its initial values by `xavier`.
+    `build_mixer` is called once, after the MLP has drawn its initial values (`init_xavier`).
     """
     mlp = MLP(d_model, config.d_ff or 4 * d_model, activation=config.activation, dropout=config.dropout)
-    xavier(mlp.linear1, mlp.linear2)
+    init_xavier(mlp.linear1, mlp.linear2)
     return Block(
-        mixer(),
+        build_mixer(),
         LayerNorm(d_model, eps=config.norm_eps),
         mlp=mlp,
         norm2=LayerNorm(d_model, eps=config.norm_eps),
         prenorm=prenorm,
         dropout=config.dropout,
     )
+
+
+def projections(d_model: int, d_qkv: int, *, bias: bool = True) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
+    """W_q, W_k, W_v (D -> d_qkv) and W_o (d_qkv -> D) of multi-head attention, by `init_xavier`."""
+    q, k, v = (nn.Linear(d_model, d_qkv, bias=bias) for _ in range(3))
+    out = nn.Linear(d_qkv, d_model, bias=bias)
+    init_xavier(q, k, v, out)
+    return q, k, v, out
+
+
+class TransformerStack(StackBackbone):
+    """A stack of `transformer_block`s around the mixer that `build_mixer` returns.
+
+    The configuration has the fields of `BlockConfig`, and may have `prenorm`, which is True where it is missing. A
+    pre-norm stack ends in a layer norm.
+    """
+
+    def build_mixer(self, layer: int) -> Mixer:
+        """Build the mixer of a layer, counted from 0."""
+        raise NotImplementedError
+
+    def build_block(self, layer: int) -> Block:
+        return transformer_block(lambda: self.build_mixer(layer), self.config, self.dims.d_model, prenorm=self.prenorm)
+
+    def build_final_norm(self) -> nn.Module | None:
+        return LayerNorm(self.dims.d_model, eps=self.config.norm_eps) if self.prenorm else None
+
+    @property
+    def prenorm(self) -> bool:
+        """Whether norms stand before the sublayers (and one at the end) or after the residual sums."""
+        return getattr(self.config, "prenorm", True)

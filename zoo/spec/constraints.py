@@ -16,7 +16,7 @@ BLOCK_ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 
 
 class BlockConfig(Protocol):
-    """The fields that configurations of a Transformer's block share: `check_block` and `zoo.nn.block_around`.
+    """The fields that configurations of a Transformer's block share: `check_block` and `zoo.nn.transformer_block`.
 
     d_qkv, d_ff   widths of all heads together and of the channel MLP; 0 = d_model and 4 * d_model
     """

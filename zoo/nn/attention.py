@@ -1,0 +1,82 @@
+"""Multi-head attention. B batch, L seq_len, D d_model, H heads, d = d_qkv / H."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from zoo.nn.backbone import State
+from zoo.nn.init import init_xavier
+from zoo.nn.stack import Mixer
+from zoo.ops.attention import attention, join_heads, split_heads
+
+
+class MultiHeadAttention(Mixer):
+    """Multi-head self-attention (Vaswani et al. 2017, §3.2.2); a subclass replaces `compute_attention`.
+
+        Q, K, V = x W_q, x W_k, x W_v               (B, H, L, d)
+        y = concat_h(attention(Q_h, K_h, V_h)) W_o  (B, L, D)
+
+    n_heads    heads; divides d_qkv
+    d_qkv      width of all heads together; 0 = d_model
+    bias       biases in the four projections
+    fused_qkv  one matrix `qkv` for W_q, W_k and W_v, instead of `q`, `k` and `v`
+    causal     query i sees keys 0 .. i
+    dropout    on the attention weights
+    """
+
+    q: nn.Linear
+    k: nn.Linear
+    v: nn.Linear
+    qkv: nn.Linear
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        d_qkv: int = 0,
+        bias: bool = True,
+        fused_qkv: bool = False,
+        causal: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        d_qkv = d_qkv or d_model
+        self.n_heads, self.d_head = n_heads, d_qkv // n_heads
+        self.fused_qkv, self.causal, self.attn_dropout = fused_qkv, causal, dropout
+        if fused_qkv:
+            self.qkv = nn.Linear(d_model, 3 * d_qkv, bias=bias)
+        else:
+            self.q, self.k, self.v = (nn.Linear(d_model, d_qkv, bias=bias) for _ in range(3))
+        self.out = nn.Linear(d_qkv, d_model, bias=bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise the projections: Xavier-uniform weights, zero biases."""
+        init_xavier(*((self.qkv,) if self.fused_qkv else (self.q, self.k, self.v)), self.out)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
+        q, k, v = self.project_qkv(x)
+        y, state = self.compute_attention(q, k, v, mask=mask, state=state)
+        return self.project_out(y, q), state
+
+    def compute_attention(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, state: State
+    ) -> tuple[Tensor, State]:
+        """q, k, v (B, H, L, d), mask (B, L) -> y (B, H, L, d), state. Here softmax attention, without a state."""
+        return attention(q, k, v, mask=mask, causal=self.causal, dropout=self.dropout_p), None
+
+    def project_qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, L, D) -> q, k, v (B, H, L, d)."""
+        parts = self.qkv(x).chunk(3, dim=-1) if self.fused_qkv else (self.q(x), self.k(x), self.v(x))
+        q, k, v = (split_heads(part, self.n_heads) for part in parts)
+        return q, k, v
+
+    def project_out(self, y: Tensor, q: Tensor) -> Tensor:
+        """y (B, H, L, d), which may be in float32, back in the precision of the queries -> (B, L, D)."""
+        return self.out(join_heads(y).to(q.dtype))
+
+    @property
+    def dropout_p(self) -> float:
+        """Dropout on the attention weights in the present mode, training or evaluation."""
+        return self.attn_dropout if self.training else 0.0
