@@ -21,8 +21,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import MLP, Block, Mixer, ResidualStack, at_least_float32, last_real, make_norm, param_options
+from zoo import ModelDims, State
+from zoo.nn import (
+    MLP,
+    Block,
+    Mixer,
+    RMSNorm,
+    StackBackbone,
+    at_least_float32,
+    init_normal,
+    make_norm,
+    param_options,
+    sequence_lengths,
+)
 from zoo.ops.diagonal import DiagonalSSM
 from zoo.ops.fftconv import fft_conv
 from zoo_mega.cache import Cache, gather_tokens, scatter_tokens
@@ -76,7 +87,7 @@ class MovingAverage(nn.Module):
             if state is not None:
                 y = y + self.system.response(state, x.shape[1])
             if self.recurrent:
-                state = self.system.final_state(real, None if mask is None else last_real(mask), state)
+                state = self.system.final_state(real, None if mask is None else sequence_lengths(mask), state)
             return F.silu(y.transpose(1, 2) + self.omega.to(wide.dtype) * wide).to(x.dtype), state
 
     def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,14 +122,14 @@ class GatedAttention(Mixer):
         self.bias = nn.ParameterList(0.02 * torch.randn(width) for width in widths)
         param_options(self.bias, *dict(self.bias.named_parameters()))  # decay like weights
         self.dropout = nn.Dropout(config.dropout)
-        initialise(self.W_v, self.W, self.U_h)
+        init_normal(self.W_v, self.W, self.U_h)  # N(0, 0.02²), as the published code
 
     def forward(
         self, x: Tensor, *, mask: Tensor | None = None, state: State = None, residual: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """x (B, L, D), mask (B, L), residual x0 (B, L, D), default x -> (B, L, D), state or None."""
         x_ema, ema = self.ema(x, mask=mask, state=None if state is None else state["ema"])  # (1)
-        return self.attend(x, x_ema, x if residual is None else residual, mask, state, ema)
+        return self.gated_attention(x, x_ema, x if residual is None else residual, mask, state, ema)
 
     def step(self, x_t: Tensor, state: State, *, residual: Tensor | None = None) -> tuple[Tensor, State]:
         """One token: x_t (B, D), by the recurrence of the moving average and one query over the open chunk."""
@@ -126,10 +137,10 @@ class GatedAttention(Mixer):
             raise TypeError("a bidirectional Mega has no step form")
         x_ema, ema = self.ema.step(x_t, state["ema"])
         x, x_ema, x0 = (t.unsqueeze(1) for t in (x_t, x_ema, x_t if residual is None else residual))
-        y, state = self.attend(x, x_ema, x0, None, state, ema)
+        y, state = self.gated_attention(x, x_ema, x0, None, state, ema)
         return y.squeeze(1), state
 
-    def attend(
+    def gated_attention(
         self, x: Tensor, x_ema: Tensor, x0: Tensor, mask: Tensor | None, state: State, ema: Tensor
     ) -> tuple[Tensor, State]:
         """Apply equations (2) to (7) to x, x' and x0 (B, L, D); `ema` becomes part of the new state."""
@@ -215,66 +226,25 @@ class MegaBlock(Block):
         return x + y if self.prenorm else self.norm1(x + y, mask)
 
 
-class ScaleNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) times one learned number (Nguyen & Salazar 2019, with the mean in place of the sum)."""
-
-    def __init__(self, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-        self.scalar = nn.Parameter(torch.ones(1))
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            wide = at_least_float32(x)
-            scale = self.scalar.to(wide.dtype) * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-            return (wide * scale).to(x.dtype)
-
-
-def initialise(*linears: nn.Linear) -> None:
-    """Draw weights from N(0, 0.02²) and set biases to zero, as the published code does."""
-    for linear in linears:
-        nn.init.normal_(linear.weight, 0.0, 0.02)
-        nn.init.zeros_(linear.bias)
-
-
-class MegaBackbone(Backbone):
+class MegaBackbone(StackBackbone):
     """n_layers Mega blocks, and a final norm if they are pre-norm."""
 
-    def __init__(self, config: MegaConfig, dims: ModelDims) -> None:
-        super().__init__(config, dims)
-        self.stack = ResidualStack(
-            [build_block(config, dims) for _ in range(dims.n_layers)],
-            final_norm=mega_norm(config.norm, dims.d_model) if config.prenorm else None,
+    def build_block(self, layer: int) -> MegaBlock:
+        config, D = self.config, self.dims.d_model
+        mlp = MLP(D, config.resolved_d_ff(D), activation="silu")
+        init_normal(mlp.linear1, mlp.linear2)
+        return MegaBlock(
+            GatedAttention(config, self.dims),
+            self.build_norm(),
+            mlp=mlp,
+            norm2=self.build_norm(),
+            prenorm=config.prenorm,
+            dropout=config.dropout,
         )
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        return self.stack(x, mask=mask, state=state)
+    def build_final_norm(self) -> nn.Module | None:
+        return self.build_norm() if self.config.prenorm else None
 
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.stack.step(x_t, state)
-
-    def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)
-
-
-def mega_norm(kind: str, d_model: int) -> nn.Module:
-    """Build a norm by its name in the configuration."""
-    return ScaleNorm() if kind == "scale" else make_norm(kind, d_model)
-
-
-def build_block(config: MegaConfig, dims: ModelDims) -> MegaBlock:
-    """Build one layer: gated attention and channel MLP, each with its norm."""
-    D = dims.d_model
-    mlp = MLP(D, config.resolved_d_ff(D), activation="silu")
-    initialise(mlp.linear1, mlp.linear2)
-    return MegaBlock(
-        GatedAttention(config, dims),
-        mega_norm(config.norm, D),
-        mlp=mlp,
-        norm2=mega_norm(config.norm, D),
-        prenorm=config.prenorm,
-        dropout=config.dropout,
-    )
+    def build_norm(self) -> nn.Module:
+        """Build the norm that the configuration names; "scale" is RMS norm with one number for all channels."""
+        return RMSNorm(1) if self.config.norm == "scale" else make_norm(self.config.norm, self.dims.d_model)

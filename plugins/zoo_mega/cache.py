@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.nn import last_real
+from zoo.nn import sequence_lengths
 
 
 class Cache(NamedTuple):
@@ -27,7 +27,7 @@ class Cache(NamedTuple):
     def append(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Cache, Tensor]:
         """Put new keys, values and their mask behind the cached ones: T columns, and the new tokens' (B, L)."""
         L = k.shape[1]
-        at = last_real(self.real)[:, None] + torch.arange(L, device=k.device)
+        at = sequence_lengths(self.real)[:, None] + torch.arange(L, device=k.device)
         new = torch.ones_like(at, dtype=torch.bool) if mask is None else mask
         k = scatter_tokens(F.pad(self.k, (0, 0, 0, L)), at, k)
         v = scatter_tokens(F.pad(self.v, (0, 0, 0, L)), at, v)
@@ -35,7 +35,7 @@ class Cache(NamedTuple):
 
     def open_chunk(self, c: int) -> Cache:
         """Keep the first c - 1 columns of the chunk that each sequence's next token belongs to."""
-        end = last_real(self.real)[:, None]  # (B, 1)
+        end = sequence_lengths(self.real)[:, None]  # (B, 1)
         column = end - end % c + torch.arange(c - 1, device=end.device)  # (B, c - 1)
         index = column.clamp(max=self.real.shape[1] - 1)
         real = self.real.gather(1, index) & (column < end)
