@@ -69,7 +69,6 @@ def place_globals(mixer: nn.Module, index: Tensor, real: Tensor) -> None:
     """The reference's global tokens in place of the first ones."""
     assert isinstance(mixer, LongformerAttention)
 
-
     def forward(x: Tensor, *, mask: Tensor | None = None, state: Any = None) -> tuple[Tensor, None]:
         mask = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
         return mixer.forward_whole(x, mask, index, real), None
