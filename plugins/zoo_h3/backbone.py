@@ -12,10 +12,21 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import MLP, Block, Mixer, ResidualStack, at_least_float32, last_real, make_norm
-from zoo.ops.attention import attention, join_heads, split_heads
+from zoo import ModelDims, State
+from zoo.nn import (
+    MLP,
+    Block,
+    Mixer,
+    MultiHeadAttention,
+    StackBackbone,
+    at_least_float32,
+    init_normal,
+    make_norm,
+    sequence_lengths,
+)
+from zoo.ops.attention import attention
 from zoo_h3.config import H3Config
 from zoo_h3.ssm import Diagonal, Shift, run
 
@@ -49,7 +60,7 @@ class H3Mixer(Mixer):
         if mask is not None:
             # after the projections, whose biases would let pads through
             k, v = (z.masked_fill(~mask[..., None], 0.0) for z in (k, v))
-            lengths = last_real(mask)
+            lengths = sequence_lengths(mask)
         with torch.autocast(q.device.type, enabled=False):
             dtype, B, d = q.dtype, q.shape[0], self.head_dim
             q, k, v = (at_least_float32(z).transpose(1, 2) for z in (q, k, v))  # (B, D, L)
@@ -85,8 +96,6 @@ class H3Mixer(Mixer):
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token by the recurrences: x_t (B, D) -> y_t (B, D), state."""
-        if self.bidirectional:
-            raise TypeError("a bidirectional H3 has no step form")
         q, k, v = self.q_proj(x_t), self.k_proj(x_t), self.v_proj(x_t)
         with torch.autocast(x_t.device.type, enabled=False):
             (B, _), d = x_t.shape, self.head_dim
@@ -100,111 +109,78 @@ class H3Mixer(Mixer):
             o = (self.heads(q)[:, :, None] * s).sum(1).flatten(1, 2).to(dtype)  # (B, D)
         return self.output_linear(o), {"shift": shifted, "diag": memory.unflatten(0, (B, d, d))}
 
-    def state_size(self, seq_len: int) -> int:
-        D, N = self.shift.B.shape
-        return 0 if self.bidirectional else D * N + self.head_dim * D * N
 
-
-class AttentionMixer(Mixer):
+class AttentionMixer(MultiHeadAttention):
     """Softmax attention of the hybrid, without positions: the H3 layers around it know the order.
 
-    State: {"k", "v": (B, T, D), "real": (B, T) bool} of all T tokens so far.
+    State, causal only: {"k", "v": (B, H, T, d), "real": (B, T) bool} of all T tokens so far.
     """
 
     def __init__(self, n_heads: int, d_model: int, *, causal: bool) -> None:
-        super().__init__()
-        self.n_heads, self.causal = n_heads, causal
-        self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.out = nn.Linear(d_model, d_model)
+        super().__init__(d_model, n_heads, fused_qkv=True, causal=causal)
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
-        """x (B, L, D), mask (B, L) -> y (B, L, D), state (causal) or None (bidirectional)."""
-        q, k, v = self.qkv(x).chunk(3, -1)
-        T, L = 0 if state is None else state["k"].shape[1], x.shape[1]
-        real = mask
+    def reset_parameters(self) -> None:
+        """Keep the initial values of `nn.Linear`, as the authors' attention does."""
+
+    def compute_attention(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, state: State
+    ) -> tuple[Tensor, State]:
         if mask is not None:
-            k, v = (z.masked_fill(~mask[..., None], 0.0) for z in (k, v))
-        if state is not None:
-            k, v = (torch.cat([state[name].to(z.dtype), z], 1) for name, z in (("k", k), ("v", v)))
-            now = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-            real = torch.cat([state["real"], now], 1)
-        if self.causal and L > 1:
-            # empty queries in the places of the past, so that query i sees keys 0 .. i
-            q = torch.cat([q.new_zeros(x.shape[0], T, q.shape[2]), q], 1)
-        heads = (split_heads(z, self.n_heads) for z in (q, k, v))
-        y = attention(*heads, mask=real, causal=self.causal and L > 1)[:, :, -L:]
-        y = self.out(join_heads(y))
+            k, v = (z.masked_fill(~mask[:, None, :, None], 0.0) for z in (k, v))
         if not self.causal:
-            return y, None
-        if real is None:
-            real = torch.ones(k.shape[:2], dtype=torch.bool, device=x.device)
+            return attention(q, k, v, mask=mask), None
+        L = q.shape[2]
+        real = torch.ones(q.shape[0], L, dtype=torch.bool, device=q.device) if mask is None else mask
+        if state is not None:
+            k, v = (torch.cat([state[name].to(z.dtype), z], 2) for name, z in (("k", k), ("v", v)))
+            mask = real = torch.cat([state["real"], real], 1)
+        if L > 1:  # zero queries at earlier tokens, so that query i sees keys 0 .. i
+            q = F.pad(q, (0, 0, k.shape[2] - L, 0))
+        y = attention(q, k, v, mask=mask, causal=L > 1)[:, :, -L:]
         return y, {"k": k, "v": v, "real": real}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         if not self.causal:
             return None
-        empty = torch.zeros(batch, 0, self.out.in_features, device=device, dtype=dtype)
-        return {"k": empty, "v": empty.clone(), "real": torch.zeros(batch, 0, device=device, dtype=torch.bool)}
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token: x_t (B, D) -> y_t (B, D), state one token longer."""
-        if not self.causal:
-            raise TypeError("bidirectional attention has no step form")
-        y, state = self.forward(x_t[:, None], state=state)
-        return y[:, 0], state
+        k, v = (torch.zeros(batch, self.n_heads, 0, self.d_head, device=device, dtype=dtype) for _ in range(2))
+        return {"k": k, "v": v, "real": torch.zeros(batch, 0, device=device, dtype=torch.bool)}
 
     def state_size(self, seq_len: int) -> int:
-        return 2 * seq_len * self.out.in_features if self.causal else 0
+        return 2 * seq_len * self.n_heads * self.d_head if self.causal else 0
 
 
-def h3_block(config: H3Config, d_model: int, *, layer: int, bidirectional: bool) -> Block:
-    """The mixer of this layer and a channel MLP with GELU (tanh form), each under its norm."""
-    mixer: Mixer
-    if layer in config.attn_layers:
-        mixer = AttentionMixer(config.attn_heads, d_model, causal=not bidirectional)
-    else:
-        mixer = H3Mixer(config, d_model, bidirectional=bidirectional)
-    return Block(
-        mixer,
-        make_norm(config.norm, d_model),
-        mlp=MLP(d_model, config.d_ff or 4 * d_model, activation="gelu_tanh"),
-        norm2=make_norm(config.norm, d_model),
-        dropout=config.dropout,
-    )
+class H3Backbone(StackBackbone):
+    """Pre-norm blocks of mixer and channel MLP, and a final norm."""
 
-
-class H3Backbone(Backbone):
-    """n_layers pre-norm blocks and a final norm."""
+    config: H3Config
 
     def __init__(self, config: H3Config, dims: ModelDims) -> None:
         super().__init__(config, dims)
-        bidirectional = dims.mode == "bidirectional"
-        blocks = [h3_block(config, dims.d_model, layer=i, bidirectional=bidirectional) for i in range(dims.n_layers)]
-        self.stack = ResidualStack(blocks, make_norm(config.norm, dims.d_model))
         if config.init_std is not None:
-            self.initialise(config.init_std)
+            self.init_weights(config.init_std)
 
-    def initialise(self, std: float) -> None:
-        """GPT-2's start: N(0, std²), zero biases, and what ends a branch smaller by sqrt(2 n_layers).
+    def build_block(self, layer: int) -> Block:
+        c, D, causal = self.config, self.dims.d_model, self.dims.mode == "causal"
+        is_attention = layer in c.attn_layers
+        return Block(
+            AttentionMixer(c.attn_heads, D, causal=causal) if is_attention else H3Mixer(c, D, bidirectional=not causal),
+            make_norm(c.norm, D),
+            mlp=MLP(D, c.d_ff or 4 * D, activation="gelu_tanh"),
+            norm2=make_norm(c.norm, D),
+            dropout=c.dropout,
+        )
+
+    def build_final_norm(self) -> nn.Module:
+        return make_norm(self.config.norm, self.dims.d_model)
+
+    def init_weights(self, std: float) -> None:
+        """Initialise as GPT-2: N(0, std²), zero biases, and what ends a branch smaller by sqrt(2 n_layers).
 
         H3's own output projection is not made smaller: the authors' rule goes by names that it does not have.
         """
         for block in self.stack.blocks:
             for linear in (m for m in block.modules() if isinstance(m, nn.Linear)):
-                nn.init.normal_(linear.weight, std=std)
-                nn.init.zeros_(linear.bias)
+                init_normal(linear, std=std)
             for name in ("mlp.linear2", "mixer.out")[: 1 + isinstance(block.mixer, AttentionMixer)]:
                 weight = block.get_parameter(f"{name}.weight")
                 nn.init.normal_(weight, std=std / (2 * self.dims.n_layers) ** 0.5)
-
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        return self.stack(x, mask=mask, state=state)
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.stack.step(x_t, state)
-
-    def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)

@@ -16,9 +16,18 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import MLP, Block, DepthwiseConv, LayerNorm, Mixer, ResidualStack, at_least_float32, param_options
-from zoo.ops.conv import causal_conv1d
+from zoo import ModelDims, State
+from zoo.nn import (
+    MLP,
+    Block,
+    DepthwiseConv,
+    LayerNorm,
+    Mixer,
+    StackBackbone,
+    at_least_float32,
+    init_normal,
+    param_options,
+)
 from zoo_hyena.config import HyenaConfig
 from zoo_hyena.op import decay_rates, features, hyena, times, window
 
@@ -104,7 +113,7 @@ class HyenaMixer(Mixer):
         p = self.in_proj(x)
         if mask is not None:
             p = p.masked_fill(~mask[..., None], 0.0)
-        s, _ = causal_conv1d(p, self.short_filter.weight, self.short_filter.bias)  # (B, L, (n+1) D)
+        s, _ = self.short_filter(p)  # (B, L, (n+1) D)
         if mask is not None:
             s = s.masked_fill(~mask[..., None], 0.0)  # the convolution's tail and bias; gates of 0 keep v at 0 there
         with torch.autocast(x.device.type, enabled=False):
@@ -115,36 +124,34 @@ class HyenaMixer(Mixer):
         return self.out_proj(y), None
 
 
-class HyenaBackbone(Backbone):
-    """n_layers of x + Hyena(LN x), x + MLP(LN x), and a final LN."""
+class HyenaBackbone(StackBackbone):
+    """x + Hyena(LN x), then x + MLP(LN x), n_layers times, and a final LN."""
+
+    config: HyenaConfig
 
     def __init__(self, config: HyenaConfig, dims: ModelDims) -> None:
         super().__init__(config, dims)
-        D, eps = dims.d_model, config.norm_eps
-        self.stack = ResidualStack(
-            [
-                Block(
-                    HyenaMixer(config, D, dims.max_len, bidirectional=dims.mode == "bidirectional"),
-                    LayerNorm(D, eps=eps),
-                    mlp=MLP(D, config.d_ff or 2 * D, activation="gelu_tanh"),
-                    norm2=LayerNorm(D, eps=eps),
-                    dropout=config.dropout,
-                )
-                for _ in range(dims.n_layers)
-            ],
-            LayerNorm(D, eps=eps),
-        )
-        self._init()
+        self.init_weights()
 
-    @torch.no_grad()
-    def _init(self) -> None:
-        """safari's language models: N(0, 0.02) on every linear map, the filter networks' included, and no biases."""
+    def build_block(self, layer: int) -> Block:
+        c, D, max_len = self.config, self.dims.d_model, self.dims.max_len
+        return Block(
+            HyenaMixer(c, D, max_len, bidirectional=self.dims.mode == "bidirectional"),
+            LayerNorm(D, eps=c.norm_eps),
+            mlp=MLP(D, c.d_ff or 2 * D, activation="gelu_tanh"),
+            norm2=LayerNorm(D, eps=c.norm_eps),
+            dropout=c.dropout,
+        )
+
+    def build_final_norm(self) -> LayerNorm:
+        return LayerNorm(self.dims.d_model, eps=self.config.norm_eps)
+
+    def init_weights(self) -> None:
+        """Initialise as safari's language models: N(0, 0.02²) on all linear maps, filter networks included, no biases.
+
+        Projections that end a residual branch are divided by sqrt(2 n_layers).
+        """
         for name, linear in self.named_modules():
             if isinstance(linear, nn.Linear):
                 ends_branch = name.endswith(("mixer.out_proj", "mlp.linear2"))
-                nn.init.normal_(linear.weight, std=0.02 / (math.sqrt(2 * self.dims.n_layers) if ends_branch else 1.0))
-                if linear.bias is not None:
-                    nn.init.zeros_(linear.bias)
-
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        return self.stack(x, mask=mask, state=state)
+                init_normal(linear, std=0.02 / (math.sqrt(2 * self.dims.n_layers) if ends_branch else 1.0))

@@ -14,67 +14,57 @@ E K, which projects k rows instead of L.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, block_around, projections
-from zoo.ops.attention import attention, join_heads, split_heads
+from zoo import State
+from zoo.nn import Block, MultiHeadAttention, TransformerStack, transformer_block
+from zoo.ops.attention import attention, split_heads
 from zoo_linformer.config import LinformerConfig
 from zoo_linformer.op import compress, linformer_attention
 
 
-def projection(config: LinformerConfig, max_len: int) -> nn.Parameter:
-    """E: (k, n) or, per head, (H, k, n); Xavier-uniform over (k, n), as in Long Range Arena."""
-    lead = (config.n_heads,) if config.per_head else ()
-    E = torch.empty(*lead, config.k, max_len)
+def length_projection(config: LinformerConfig, max_len: int) -> nn.Parameter:
+    """Create E: (k, n) or, per head, (H, k, n); Xavier-uniform over (k, n), as in Long Range Arena."""
+    heads = (config.n_heads,) if config.per_head else ()
+    E = torch.empty(*heads, config.k, max_len)
     for matrix in E if config.per_head else (E,):
         nn.init.xavier_uniform_(matrix)
     return nn.Parameter(E)
 
 
-class LinformerAttention(Mixer):
-    """Multi-head attention over k mixtures of the n positions."""
+class LinformerAttention(MultiHeadAttention):
+    """Attention over k learned mixtures of the n positions. `E` is passed in when all layers share one."""
 
     def __init__(self, config: LinformerConfig, d_model: int, max_len: int, *, E: nn.Parameter | None = None) -> None:
-        """E is given when all layers share one."""
-        super().__init__()
-        self.config = config
-        d_qkv = config.d_qkv or d_model
-        self.q, self.k, self.v, self.out = projections(d_model, d_qkv, bias=config.bias)
-        self.E = projection(config, max_len) if E is None else E
-        self.F = None if config.share_kv else projection(config, max_len)
+        super().__init__(d_model, config.n_heads, d_qkv=config.d_qkv, bias=config.bias, dropout=config.attn_dropout)
+        self.compress = config.compress
+        self.E = length_projection(config, max_len) if E is None else E
+        self.F = None if config.share_kv else length_projection(config, max_len)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
-        E, F = self.E, self.E if self.F is None else self.F
-        H, dropout = self.config.n_heads, self.config.attn_dropout if self.training else 0.0
-        q = split_heads(self.q(x), H)
-        if self.config.compress == "before":
-            k = split_heads(self.k(compress(E, x, mask)), H)  # (B, H, k, d)
-            v = split_heads(self.v(compress(F, x, mask)), H)
-            y = attention(q, k, v, dropout=dropout)
-        else:
-            k, v = split_heads(self.k(x), H), split_heads(self.v(x), H)  # (B, H, L, d)
-            y = linformer_attention(q, k, v, E, F, mask=mask, dropout=dropout)
-        return self.out(join_heads(y)), None  # (B, L, H d) -> (B, L, D)
+        if self.compress == "after":
+            return super().forward(x, mask=mask)
+        k, v = self.k(compress(self.E, x, mask)), self.v(compress(self.E if self.F is None else self.F, x, mask))
+        q, k, v = (split_heads(part, self.n_heads) for part in (self.q(x), k, v))  # (B, H, L, d), twice (B, H, k, d)
+        return self.project_out(attention(q, k, v, dropout=self.dropout_p), q), None
+
+    def compute_attention(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, state: State
+    ) -> tuple[Tensor, State]:
+        F = self.E if self.F is None else self.F
+        return linformer_attention(q, k, v, self.E, F, mask=mask, dropout=self.dropout_p), None
 
 
-def linformer_block(config: LinformerConfig, d_model: int, max_len: int, *, E: nn.Parameter | None = None) -> Block:
-    """h = x + MHA(LN x), y = h + MLP(LN h)."""
-    return block_around(lambda: LinformerAttention(config, d_model, max_len, E=E), config, d_model)
+class LinformerBackbone(TransformerStack):
+    """Pre-norm blocks and a final layer norm; ValueError for sequences longer than `dims.max_len`."""
 
+    config: LinformerConfig
 
-class LinformerBackbone(Backbone):
-    """Pre-norm blocks and a final layer norm; sequences up to `dims.max_len`."""
-
-    def __init__(self, config: LinformerConfig, dims: ModelDims) -> None:
-        super().__init__(config, dims)
-        E = projection(config, dims.max_len) if config.share_layers else None
-        blocks = [linformer_block(config, dims.d_model, dims.max_len, E=E) for _ in range(dims.n_layers)]
-        self.stack = ResidualStack(blocks, LayerNorm(dims.d_model, eps=config.norm_eps))
-
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        """x (B, L, D), mask (B, L) -> hidden (B, L, D). ValueError when L > max_len."""
-        if state is not None:
-            raise ValueError("a Linformer carries no state; it was given one")
-        return self.stack(x, mask=mask)
+    def build_blocks(self) -> Iterator[Block]:
+        c, D, max_len = self.config, self.dims.d_model, self.dims.max_len
+        E = length_projection(c, max_len) if c.share_layers else None
+        for _ in range(self.dims.n_layers):
+            yield transformer_block(lambda: LinformerAttention(c, D, max_len, E=E), c, D)

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import Block, DepthwiseConv, Mixer, ResidualStack, at_least_float32, make_norm, param_options
-from zoo.ops.conv import causal_conv1d, causal_conv1d_step
+from zoo import Output, State
+from zoo.nn import Block, DepthwiseConv, Mixer, StackBackbone, at_least_float32, make_norm, param_options
 from zoo.ops.selective_scan import selective_scan, selective_scan_step
 from zoo_mamba.config import MambaConfig
 
@@ -74,9 +73,7 @@ class MambaMixer(Mixer):
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         lengths = None if mask is None else mask.sum(1)
         x, z = self.in_proj(x).chunk(2, -1)  # (B, L, E) each
-        x, conv = causal_conv1d(
-            x, self.conv.weight, self.conv.bias, state=None if state is None else state["conv"], lengths=lengths
-        )
+        x, conv = self.conv(x, state=None if state is None else state["conv"], lengths=lengths)
         x = F.silu(x)
         delta, B, C = self._select(x)
         y, ssm = selective_scan(
@@ -96,7 +93,7 @@ class MambaMixer(Mixer):
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         x, z = self.in_proj(x_t).chunk(2, -1)  # (B, E) each
-        x, conv = causal_conv1d_step(x, self.conv.weight, self.conv.bias, state["conv"])
+        x, conv = self.conv.step(x, state["conv"])
         x = F.silu(x)
         delta, B, C = self._select(x)
         y, ssm = selective_scan_step(
@@ -124,53 +121,35 @@ class MambaMixer(Mixer):
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         wide = torch.promote_types(dtype, torch.float32)
         return {
-            "conv": torch.zeros(batch, self.d_inner, self.d_conv, device=device, dtype=dtype),
+            "conv": self.conv.init_state(batch, device=device, dtype=dtype),
             "ssm": torch.zeros(batch, self.d_inner, self.d_state, device=device, dtype=wide),
         }
 
-    def state_size(self, seq_len: int) -> int:
-        return self.d_inner * (self.d_conv + self.d_state)
 
-
-class MambaBackbone(Backbone):
+class MambaBackbone(StackBackbone):
     """n_layers of h + Mixer(norm(h)) and a final norm. No channel MLP: the gate inside the mixer stands for it."""
 
     config: MambaConfig
 
-    def __init__(self, config: MambaConfig, dims: ModelDims) -> None:
-        super().__init__(config, dims)
-        config.check(dims)
-        D = dims.d_model
+    def build_block(self, layer: int) -> Block:
+        mixer = MambaMixer(self.config, self.dims.d_model, self.dims.n_layers)
+        return Block(mixer, self.build_final_norm(), dropout=self.config.dropout)
 
-        def norm() -> nn.Module:
-            return make_norm("layer" if config.norm == "layer" else "rms", D, eps=config.norm_eps)
-
-        depth = range(dims.n_layers)
-        blocks = [Block(MambaMixer(config, D, dims.n_layers), norm(), dropout=config.dropout) for _ in depth]
-        self.stack = ResidualStack(blocks, norm())
+    def build_final_norm(self) -> nn.Module:
+        return make_norm(self.config.norm, self.dims.d_model, eps=self.config.norm_eps)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        """Run the stack on the real tokens of each row, moved to its front: a pad leaves no gap for the convolution."""
         if mask is None:
-            return self.stack(x, state=state)
+            return super().forward(x, state=state)
         x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
         if not (mask[:, 1:] & ~mask[:, :-1]).any():
-            return self.stack(x, mask=mask, state=state)
-        # A pad is a token that is not there, wherever it stands: real tokens move to the front of their row in order,
-        # so that the convolution sees what it would see without pads, and the results move back.
-        order = torch.argsort(~mask, dim=1, stable=True)  # (B, L)
-        out = self.stack(_reorder(x, order), mask=mask.gather(1, order), state=state)
-        return Output(_reorder(out.hidden, torch.argsort(order, dim=1)), out.state, out.aux)
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.stack.step(x_t, state)
-
-    def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)
+            return super().forward(x, mask=mask, state=state)
+        order = torch.argsort(~mask, dim=1, stable=True)  # (B, L): real tokens first, in their order
+        out = super().forward(permute_rows(x, order), mask=mask.gather(1, order), state=state)
+        return out._replace(hidden=permute_rows(out.hidden, torch.argsort(order, dim=1)))
 
 
-def _reorder(x: Tensor, index: Tensor) -> Tensor:
+def permute_rows(x: Tensor, index: Tensor) -> Tensor:
     """x (B, L, D), index (B, L) -> x[b, index[b, l]]."""
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))

@@ -12,61 +12,45 @@ w_h is one kernel per head along the sequence. Post-norm (prenorm=False): h = LN
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, at_least_float32, block_around, projections
-from zoo.ops.attention import join_heads, split_heads
+from zoo import State
+from zoo.nn import MultiHeadAttention, TransformerStack, at_least_float32
 from zoo_nystromformer.config import NystromformerConfig
 from zoo_nystromformer.op import depthwise, nystrom_attention
 
 
-class NystromAttention(Mixer):
-    """Multi-head Nyström attention with the convolution of the values."""
+class NystromAttention(MultiHeadAttention):
+    """Nyström attention plus a convolution of the values."""
 
     def __init__(self, config: NystromformerConfig, d_model: int) -> None:
-        super().__init__()
+        super().__init__(d_model, config.n_heads, d_qkv=config.d_qkv, bias=config.bias)
         self.config = config
-        d_qkv = config.d_qkv or d_model
-        self.q, self.k, self.v, self.out = projections(d_model, d_qkv, bias=config.bias)
         self.conv: nn.Parameter | None = None
         if config.conv_kernel:
-            # PyTorch's own for a depthwise convolution, as the paper's code leaves it
-            bound = 1 / math.sqrt(config.conv_kernel)
+            # PyTorch's own values of a depthwise convolution, as the paper's code leaves them
+            bound = config.conv_kernel**-0.5
             self.conv = nn.Parameter(torch.empty(config.n_heads, config.conv_kernel).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
+    def compute_attention(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, state: State
+    ) -> tuple[Tensor, State]:
         c = self.config
-        q, k, v = (split_heads(linear(x), c.n_heads) for linear in (self.q, self.k, self.v))  # (B, H, L, d)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(q.device.type, enabled=False):
             q, k, v = (at_least_float32(t) for t in (q, k, v))
             if mask is not None and c.padding != "blind":
                 v = v.masked_fill(~mask[:, None, :, None], 0)
             y = nystrom_attention(
                 q, k, v, m=c.n_landmarks, mask=mask, n_iter=c.pinv_iterations, init=c.pinv_init, padding=c.padding
             )
-            if self.conv is not None:
-                y = y + depthwise(v, self.conv.to(v.dtype))
-        return self.out(join_heads(y).to(x.dtype)), None  # (B, L, H d) -> (B, L, D)
+            return (y if self.conv is None else y + depthwise(v, self.conv.to(v.dtype))), None
 
 
-def nystromformer_block(config: NystromformerConfig, d_model: int) -> Block:
-    """h = x + NystromMHA(LN x), y = h + MLP(LN h), or post-norm."""
-    return block_around(lambda: NystromAttention(config, d_model), config, d_model, prenorm=config.prenorm)
+class NystromformerBackbone(TransformerStack):
+    """Transformer blocks around Nyström attention."""
 
+    config: NystromformerConfig
 
-class NystromformerBackbone(Backbone):
-    """Blocks and, pre-norm, a final layer norm."""
-
-    def __init__(self, config: NystromformerConfig, dims: ModelDims) -> None:
-        super().__init__(config, dims)
-        blocks = [nystromformer_block(config, dims.d_model) for _ in range(dims.n_layers)]
-        final = LayerNorm(dims.d_model, eps=config.norm_eps) if config.prenorm else None
-        self.stack = ResidualStack(blocks, final)
-
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        """x (B, L, D), mask (B, L) -> hidden (B, L, D)."""
-        return self.stack(x, mask=mask, state=state)
+    def build_mixer(self, layer: int) -> NystromAttention:
+        return NystromAttention(self.config, self.dims.d_model)

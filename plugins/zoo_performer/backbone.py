@@ -14,116 +14,80 @@ built and again by `on_step` at every `redraw_every`-th optimiser step, never in
 
 from __future__ import annotations
 
+from functools import partial
+from typing import cast
+
 import torch
 from torch import Tensor
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import Block, LayerNorm, Mixer, ResidualStack, at_least_float32, block_around, projections
-from zoo.ops.attention import join_heads, split_heads
+from zoo import ModelDims, State
+from zoo.nn import MultiHeadAttention, TransformerStack, at_least_float32
 from zoo.ops.random_features import draw_features
 from zoo_performer.config import PerformerConfig
-from zoo_performer.op import NOTHING, FeatureMap, causal_linear_attention, causal_step, linear_attention
+from zoo_performer.op import NO_KEY, FeatureMap, causal_linear_attention, linear_attention
 
 
-class PerformerAttention(Mixer):
-    """Multi-head attention by feature maps, bidirectional or causal."""
+class PerformerAttention(MultiHeadAttention):
+    """Attention by feature maps, bidirectional or causal.
+
+    State, causal only: {"S": (B, H, M, d), "z": (B, H, M)}, and the shift "r" (B, H) of exponential kernels.
+    """
 
     W: Tensor | None
 
     def __init__(self, config: PerformerConfig, d_model: int, *, causal: bool) -> None:
-        super().__init__()
-        self.config, self.causal = config, causal
-        d_qkv = config.d_qkv or d_model
-        self.d_head = d_qkv // config.n_heads
-        self.q, self.k, self.v, self.out = projections(d_model, d_qkv, bias=config.bias)
-        self.n_features = config.features(self.d_head) if config.project else 0
-        self.register_buffer("W", torch.empty(self.n_features, self.d_head) if config.project else None)
+        super().__init__(d_model, config.n_heads, d_qkv=config.d_qkv, bias=config.bias, causal=causal)
+        self.config = config
+        self.register_buffer("W", torch.empty(config.features(self.d_head), self.d_head) if config.project else None)
 
     def draw(self, seed: int) -> None:
-        """New random features, a function of `seed`."""
+        """Draw new random features W, a function of `seed`."""
         if self.W is not None:
-            drawn = draw_features(*self.W.shape, seed=seed, row_norms=self.config.row_norms)
-            self.W.copy_(drawn)
+            self.W.copy_(draw_features(*self.W.shape, seed=seed, row_norms=self.config.row_norms))
 
-    def features(self, dtype: torch.dtype) -> FeatureMap:
-        """phi in the precision of the queries and keys."""
+    def feature_map(self, dtype: torch.dtype) -> FeatureMap:
+        """Return phi in the precision of the queries and keys."""
         c = self.config
         W = None if self.W is None else self.W.to(dtype)
         return FeatureMap(c.kernel, W, c.feature_eps, scaled=c.project, grad_shift=c.grad_shift)
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
-        q, k, v = (split_heads(linear(x), self.config.n_heads) for linear in (self.q, self.k, self.v))  # (B, H, L, d)
-        with torch.autocast(x.device.type, enabled=False):
+    def compute_attention(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, state: State
+    ) -> tuple[Tensor, State]:
+        with torch.autocast(q.device.type, enabled=False):
             q, k, v = (at_least_float32(t) for t in (q, k, v))
-            phi, floor = self.features(q.dtype), self.config.denominator_eps
-            if self.causal:
-                phi_k, running = phi.causal_keys(k, mask, None if state is None else state.get("r"))
-                y, state = causal_linear_attention(
-                    phi.queries(q), phi_k, v, mask=mask, running=running, state=state, denominator_eps=floor
-                )
-            else:
-                y = linear_attention(phi.queries(q), phi.keys(k, mask), v, mask=mask, denominator_eps=floor)
-        return self.out(join_heads(y).to(x.dtype)), state  # (B, L, H d) -> (B, L, D)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        """x_t (B, D) -> (B, D)"""
-        x, H = x_t[:, None], self.config.n_heads
-        q, k, v = (split_heads(linear(x), H) for linear in (self.q, self.k, self.v))  # (B, H, 1, d)
-        with torch.autocast(x_t.device.type, enabled=False):
-            q, k, v = (at_least_float32(t) for t in (q, k, v))
-            phi = self.features(q.dtype)
-            phi_k, running = phi.causal_keys(k, r=state.get("r"))
-            y, state = causal_step(
-                phi.queries(q)[:, :, 0],
-                phi_k[:, :, 0],
-                v[:, :, 0],
-                state,
-                r=None if running is None else running[..., 0],
-                denominator_eps=self.config.denominator_eps,
+            phi, eps = self.feature_map(q.dtype), self.config.denominator_eps
+            if not self.causal:
+                return linear_attention(phi.queries(q), phi.keys(k, mask), v, mask=mask, denominator_eps=eps), None
+            phi_k, running = phi.causal_keys(k, mask, None if state is None else state.get("r"))
+            return causal_linear_attention(
+                phi.queries(q), phi_k, v, mask=mask, running=running, state=state, denominator_eps=eps
             )
-        return self.out(y.flatten(1).to(x_t.dtype)), state
-
-    # -- state ---------------------------------------------------------------------------------------------------
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         if not self.causal:
             return None
-        wide = dtype if dtype == torch.float64 else torch.float32
-        return {
-            name: torch.full((batch, *form), NOTHING if name == "r" else 0.0, device=device, dtype=wide)
-            for name, form in self._state_form().items()
-        }
-
-    def state_size(self, seq_len: int) -> int:
-        if not self.causal:
-            return 0
-        return sum(torch.Size(form).numel() for form in self._state_form().values())
-
-    def _state_form(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the state's leaves after the batch."""
-        H, M = self.config.n_heads, self.n_features or self.d_head
-        M *= 2 if self.config.kernel == "hyperbolic" else 1
-        form: dict[str, tuple[int, ...]] = {"S": (H, M, self.d_head), "z": (H, M)}
-        return form if self.config.kernel == "relu" else form | {"r": (H,)}
+        d, kernel = self.d_head, self.config.kernel
+        M = (d if self.W is None else self.W.shape[0]) * (2 if kernel == "hyperbolic" else 1)
+        zeros = partial(torch.zeros, device=device, dtype=torch.promote_types(dtype, torch.float32))
+        state = {"S": zeros(batch, self.n_heads, M, d), "z": zeros(batch, self.n_heads, M)}
+        return state if kernel == "relu" else state | {"r": zeros(batch, self.n_heads) + NO_KEY}
 
 
-def performer_block(config: PerformerConfig, d_model: int, *, causal: bool) -> Block:
-    """h = x + FAVOR(LN x), y = h + MLP(LN h)."""
-    return block_around(lambda: PerformerAttention(config, d_model, causal=causal), config, d_model)
-
-
-class PerformerBackbone(Backbone):
+class PerformerBackbone(TransformerStack):
     """Pre-norm blocks and a final layer norm."""
 
+    config: PerformerConfig
     seed: Tensor
 
     def __init__(self, config: PerformerConfig, dims: ModelDims) -> None:
         super().__init__(config, dims)
-        blocks = [performer_block(config, dims.d_model, causal=dims.mode == "causal") for _ in range(dims.n_layers)]
-        self.stack = ResidualStack(blocks, LayerNorm(dims.d_model, eps=config.norm_eps))
-        # of the run's own random state; it travels in the checkpoint, so that a resumed run draws what it would have
+        # of the run's own random state; it is saved in the checkpoint, so that a resumed run draws the same features
         self.register_buffer("seed", torch.randint(2**31, ()))
         self._draw(0)
+
+    def build_mixer(self, layer: int) -> PerformerAttention:
+        return PerformerAttention(self.config, self.dims.d_model, causal=self.dims.mode == "causal")
 
     def on_step(self, step: int) -> None:
         """Draw W of every layer anew when `step` is a multiple of `redraw_every`."""
@@ -132,26 +96,12 @@ class PerformerBackbone(Backbone):
             self._draw(step)
 
     def _draw(self, step: int) -> None:
-        layers = [module for module in self.modules() if isinstance(module, PerformerAttention)]
-        for i, layer in enumerate(layers):
-            layer.draw(mixed(int(self.seed), step, i))
-
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        """x (B, L, D), mask (B, L) -> hidden (B, L, D), state of the causal form."""
-        return self.stack(x, mask=mask, state=state)
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.stack.step(x_t, state)
-
-    def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)
+        for i, block in enumerate(self.stack.blocks):
+            cast("PerformerAttention", block.mixer).draw(mix_seed(int(self.seed), step, i))
 
 
-def mixed(seed: int, step: int, layer: int) -> int:
-    """One seed of three numbers, so that neither layers nor redraws share their features."""
+def mix_seed(seed: int, step: int, layer: int) -> int:
+    """Hash three numbers into one seed, so that neither layers nor redraws share their features."""
     value = seed
     for part in (step, layer):
         # splitmix64's finaliser

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from zoo.ops.random_features import exponents, positive_features, relu_features
 
-NOTHING = -1e30
+NO_KEY = -1e30
 """The running maximum before the first key: far below every exponent, and finite, so that differences are too."""
 
 CHUNK = 128
@@ -65,7 +65,7 @@ class FeatureMap:
             return self._relu(k)
         a, s = self._exponents(k)
         if mask is not None:
-            a = a.masked_fill(~mask[:, None, :, None], NOTHING)
+            a = a.masked_fill(~mask[:, None, :, None], NO_KEY)
         return positive_features(a, s, self._constant(a.amax((-2, -1), keepdim=True)), self.eps)
 
     def causal_keys(
@@ -78,7 +78,7 @@ class FeatureMap:
         running = (a - s).amax(-1)  # (B, H, L)
         if mask is not None:
             # an infinite feature could not be zeroed in the backward pass, so a pad's exponent is low already
-            a, running = a.masked_fill(~mask[:, None, :, None], NOTHING), running.masked_fill(~mask[:, None], NOTHING)
+            a, running = a.masked_fill(~mask[:, None, :, None], NO_KEY), running.masked_fill(~mask[:, None], NO_KEY)
         if not self.shifted:
             return positive_features(a, s, None, self.eps), None
         if r is not None:
@@ -151,7 +151,7 @@ def causal_linear_attention(
     )
     r = torch.cat([r, r[..., -1:].expand(-1, -1, fill)], dim=-1).unflatten(2, (n, C))  # (B, H, n, C)
     if state is None:
-        before, last = phi_q.new_zeros(B, H, M, d + 1), r.new_full((B, H), 0.0 if running is None else NOTHING)
+        before, last = phi_q.new_zeros(B, H, M, d + 1), r.new_full((B, H), 0.0 if running is None else NO_KEY)
     else:
         before = torch.cat([state["S"], state["z"][..., None]], dim=-1).to(phi_q.dtype)
         last = state["r"].to(r.dtype) if running is not None else r.new_zeros(B, H)
@@ -177,20 +177,6 @@ def causal_linear_attention(
     floor = denominator_eps * phi_q.sum(-1, keepdim=True) if denominator_eps else 0.0
     after = {"S": before[..., :d], "z": before[..., d]} | ({} if running is None else {"r": last})
     return _quotient(y[..., :d], y[..., d:] + floor), after
-
-
-def causal_step(
-    phi_q: Tensor, phi_k: Tensor, v: Tensor, state: State, *, r: Tensor | None = None, denominator_eps: float = 0.0
-) -> tuple[Tensor, State]:
-    """One token: phi_q, phi_k (B, H, M), v (B, H, d), r (B, H) the running maximum here -> (B, H, d), state."""
-    S, z = state["S"].to(phi_q.dtype), state["z"].to(phi_q.dtype)
-    if r is not None:
-        rescale = (state["r"] - r).exp()
-        S, z = S * rescale[..., None, None], z * rescale[..., None]
-    S, z = S + phi_k[..., None] * v[..., None, :], z + phi_k
-    numerator = (phi_q[..., None, :] @ S).squeeze(-2)
-    y = _quotient(numerator, (phi_q * (z + denominator_eps)).sum(-1, keepdim=True))
-    return y, {"S": S, "z": z} | ({} if r is None else {"r": r})
 
 
 def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import ACTIVATIONS, Block, Mixer, ResidualStack, RMSNorm, at_least_float32, last_real, xavier
+from zoo import ModelDims, State
+from zoo.nn import ACTIVATIONS, Block, Mixer, RMSNorm, StackBackbone, at_least_float32, init_xavier, sequence_lengths
 from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.retention import advance, final_state, retention
 from zoo_retnet.config import RetNetConfig
@@ -34,13 +34,13 @@ class MultiScaleRetention(Mixer):
         self.v_proj = nn.Linear(D, V, bias=False)
         self.g_proj = nn.Linear(D, V, bias=False)
         self.out_proj = nn.Linear(V, D, bias=False)
-        xavier(self.q_proj, self.k_proj, self.v_proj, self.g_proj, gain=2**-2.5)
-        xavier(self.out_proj, gain=2**-1)
+        init_xavier(self.q_proj, self.k_proj, self.v_proj, self.g_proj, gain=2**-2.5)
+        init_xavier(self.out_proj, gain=2**-1)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         """x (B, L, D), mask (B, L) -> y (B, L, D), state (causal) or None (bidirectional)."""
         q, k, v = self.project(x, mask)
-        lengths = None if mask is None else last_real(mask)
+        lengths = None if mask is None else sequence_lengths(mask)
         o, state = self.retain(q, k, v, lengths, state)
         return self.gated(x, o), state
 
@@ -89,8 +89,6 @@ class MultiScaleRetention(Mixer):
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token by the recurrence (eq. 6): x_t (B, D) -> y_t (B, D)."""
-        if self.bidirectional:
-            raise TypeError("a bidirectional RetNet has no step form")
         x = x_t.unsqueeze(1)
         q, k, v = (x.squeeze(2) for x in self.project(x, None))  # (B, H, ·)
         with torch.autocast(x.device.type, enabled=False):
@@ -112,9 +110,6 @@ class MultiScaleRetention(Mixer):
             "seen": torch.zeros(batch, device=device, dtype=torch.int64),
         }
 
-    def state_size(self, seq_len: int) -> int:
-        return 0 if self.bidirectional else self.H * self.key_dim * self.head_dim
-
     def _heads(self, x: Tensor) -> Tensor:
         """(B, L, H d) -> (B, H, L, d) in at least float32."""
         return split_heads(at_least_float32(x), self.H)
@@ -134,50 +129,34 @@ class GLU(nn.Module):
         return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)) * self.gate(x))
 
 
-class RetNetBackbone(Backbone):
-    """n_layers of retention and GLU. Pre-norm with a final norm, or post-norm, with DeepNorm's scale if wanted."""
+class RetNetBackbone(StackBackbone):
+    """n_layers of retention and GLU. Pre-norm with a final norm, or post-norm, optionally with DeepNorm's scales."""
 
     config: RetNetConfig
 
     def __init__(self, config: RetNetConfig, dims: ModelDims) -> None:
         super().__init__(config, dims)
-        D, eps = dims.d_model, config.norm_eps
-        alpha = (2.0 * dims.n_layers) ** 0.25 if config.deepnorm else 1.0
-        blocks = [
-            Block(
-                MultiScaleRetention(config, D, bidirectional=dims.mode == "bidirectional"),
-                RMSNorm(D, eps=eps),
-                mlp=GLU(D, config.resolved_ffn_dim(D), config.activation),
-                norm2=RMSNorm(D, eps=eps),
-                prenorm=config.prenorm,
-                dropout=config.dropout,
-                residual_scale=alpha,
-            )
-            for _ in range(dims.n_layers)
-        ]
         if config.deepnorm:
-            self._shrink(blocks, (8.0 * dims.n_layers) ** -0.25)
-        self.stack = ResidualStack(blocks, RMSNorm(D, eps=eps) if config.prenorm else None)
+            self.scale_initial_weights((8.0 * dims.n_layers) ** -0.25)
 
-    @staticmethod
+    def build_block(self, layer: int) -> Block:
+        c, D = self.config, self.dims.d_model
+        return Block(
+            MultiScaleRetention(c, D, bidirectional=self.dims.mode == "bidirectional"),
+            RMSNorm(D, eps=c.norm_eps),
+            mlp=GLU(D, c.resolved_ffn_dim(D), c.activation),
+            norm2=RMSNorm(D, eps=c.norm_eps),
+            prenorm=c.prenorm,
+            dropout=c.dropout,
+            residual_scale=(2.0 * self.dims.n_layers) ** 0.25 if c.deepnorm else 1.0,
+        )
+
+    def build_final_norm(self) -> nn.Module | None:
+        return RMSNorm(self.dims.d_model, eps=self.config.norm_eps) if self.config.prenorm else None
+
     @torch.no_grad()
-    def _shrink(blocks: list[Block], beta: float) -> None:
-        """DeepNorm's start: values, output projection and both MLP matrices (not the gates) times (8 n_layers)^-1/4."""
-        for block in blocks:
-            mixer, mlp = block.mixer, block.mlp
-            assert isinstance(mixer, MultiScaleRetention)
-            assert isinstance(mlp, GLU)
-            for linear in (mixer.v_proj, mixer.out_proj, mlp.fc1, mlp.fc2):
-                linear.weight *= beta
-
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        return self.stack(x, mask=mask, state=state)
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.stack.step(x_t, state)
-
-    def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)
+    def scale_initial_weights(self, beta: float) -> None:
+        """DeepNorm: multiply values, output projection and both MLP matrices (not the gates) by beta."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(("v_proj.weight", "out_proj.weight", "fc1.weight", "fc2.weight")):
+                parameter *= beta

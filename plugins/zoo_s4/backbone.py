@@ -10,8 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import Block, Mixer, ResidualStack, TiedDropout, at_least_float32, last_real, make_norm, param_options
+from zoo import State
+from zoo.nn import (
+    Block,
+    Mixer,
+    StackBackbone,
+    TiedDropout,
+    at_least_float32,
+    make_norm,
+    param_options,
+    sequence_lengths,
+)
 from zoo.ops.fftconv import fft_conv
 from zoo_s4.config import S4Config
 from zoo_s4.kernel import S4Kernel
@@ -44,7 +53,7 @@ class S4Mixer(Mixer):
         lengths = None
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0.0)
-            lengths = last_real(mask)
+            lengths = sequence_lengths(mask)
         with torch.autocast(x.device.type, enabled=False):
             u = at_least_float32(x).transpose(1, 2)  # (B, H, L)
             L = u.shape[-1]
@@ -73,45 +82,22 @@ class S4Mixer(Mixer):
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token by the recurrence: x_t (B, H), state (B, H, n) -> y_t (B, H), state."""
-        if self.bidirectional:
-            raise TypeError("a bidirectional S4 has no step form")
         with torch.autocast(x_t.device.type, enabled=False):
             u_t = at_least_float32(x_t)
             y_t, state = self.kernel.discretize().step(u_t, state)
             y_t = (y_t + self.D.to(u_t.dtype) * u_t).to(x_t.dtype)
         return self.activate(y_t), state
 
-    def state_size(self, seq_len: int) -> int:
-        H, n = self.kernel.C.shape[1:3]
-        return 0 if self.bidirectional else 2 * H * n
 
+class S4Backbone(StackBackbone):
+    """S4 blocks. Pre-norm: x + f(norm x), then a final norm. Post-norm: norm(x + f(x))."""
 
-class S4Backbone(Backbone):
-    """n_layers S4 blocks. Pre-norm: x + f(norm x), then a final norm. Post-norm: norm(x + f(x))."""
+    config: S4Config
 
-    def __init__(self, config: S4Config, dims: ModelDims) -> None:
-        super().__init__(config, dims)
-        D = dims.d_model
-        self.stack = ResidualStack(
-            [
-                Block(
-                    S4Mixer(config, D, bidirectional=dims.mode == "bidirectional"),
-                    make_norm(config.norm, D),
-                    prenorm=config.prenorm,
-                )
-                for _ in range(dims.n_layers)
-            ],
-            final_norm=make_norm(config.norm, D) if config.prenorm else None,
-        )
+    def build_block(self, layer: int) -> Block:
+        c, D = self.config, self.dims.d_model
+        mixer = S4Mixer(c, D, bidirectional=self.dims.mode == "bidirectional")
+        return Block(mixer, make_norm(c.norm, D), prenorm=c.prenorm)
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        return self.stack(x, mask=mask, state=state)
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.stack.step(x_t, state)
-
-    def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)
+    def build_final_norm(self) -> nn.Module | None:
+        return make_norm(self.config.norm, self.dims.d_model) if self.config.prenorm else None

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State
+from zoo import State
 from zoo.nn import (
     BatchNorm,
     Block,
     Mixer,
-    ResidualStack,
+    StackBackbone,
     TiedDropout,
     at_least_float32,
-    last_real,
+    init_lecun_normal,
     make_norm,
     param_options,
+    sequence_lengths,
 )
 from zoo_s5.config import S5Config
 from zoo_s5.ssm import S5SSM
@@ -39,8 +40,8 @@ class S5Mixer(Mixer):
         super().__init__()
         self.bidirectional, self.gate = bidirectional, config.gate
         self.ssm = S5SSM(config, d_model, bidirectional=bidirectional)
-        self.out1 = decaying_linear(d_model) if config.gate == "full_glu" else None
-        self.out2 = decaying_linear(d_model) if config.gate != "gelu" else None
+        self.out1 = gate_linear(d_model) if config.gate == "full_glu" else None
+        self.out2 = gate_linear(d_model) if config.gate != "gelu" else None
         self.dropout = TiedDropout(config.dropout)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
@@ -56,7 +57,7 @@ class S5Mixer(Mixer):
         if mask is None:
             return y, states[:, -1]
         start = torch.zeros_like(states[:, 0]) if state is None else state.to(states.dtype)
-        n = last_real(mask)  # (B,)
+        n = sequence_lengths(mask)  # (B,)
         after = states[torch.arange(len(n), device=n.device), (n - 1).clamp(min=0)]
         return y, torch.where((n > 0)[:, None], after, start)
 
@@ -77,54 +78,34 @@ class S5Mixer(Mixer):
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token by the recurrence: x_t (B, H), state (B, P) -> y_t (B, H), state."""
-        if self.bidirectional:
-            raise TypeError("a bidirectional S5 has no step form")
         with torch.autocast(x_t.device.type, enabled=False):
             u_t = at_least_float32(x_t)
             y_t, state = self.ssm.discretize(u_t.dtype).step(u_t, state)
         return self.activate(y_t.to(x_t.dtype)), state
 
-    def state_size(self, seq_len: int) -> int:
-        return 0 if self.bidirectional else 2 * self.ssm.log_step.shape[0]
+
+class S5Backbone(StackBackbone):
+    """S5 blocks, pre-norm x + f(norm x) or post-norm norm(x + f(x)); no final norm."""
+
+    config: S5Config
+
+    def build_block(self, layer: int) -> Block:
+        c, D = self.config, self.dims.d_model
+        norm = make_norm(c.norm, D, eps=EPS[c.norm])
+        if isinstance(norm, BatchNorm):
+            norm.momentum = 1.0 - c.bn_momentum
+        decay_all(norm)
+        return Block(S5Mixer(c, D, bidirectional=self.dims.mode == "bidirectional"), norm, prenorm=c.prenorm)
 
 
-def s5_block(config: S5Config, d_model: int, *, bidirectional: bool) -> Block:
-    """The mixer under its norm; pre-norm: x + f(norm x), post-norm: norm(x + f(x))."""
-    norm = make_norm(config.norm, d_model, eps=EPS[config.norm])
-    if isinstance(norm, BatchNorm):
-        norm.momentum = 1.0 - config.bn_momentum
-    param_options(norm, *dict(norm.named_parameters()))  # decay, as the reference's optimiser does to norms and biases
-    return Block(S5Mixer(config, d_model, bidirectional=bidirectional), norm, prenorm=config.prenorm)
-
-
-def decaying_linear(d_model: int) -> nn.Linear:
-    """flax's Dense: truncated normal of deviation 1/sqrt(H), zero bias; the bias decays like the weight."""
+def gate_linear(d_model: int) -> nn.Linear:
+    """Create a linear map of the gate, with the initial values of flax's Dense."""
     linear = nn.Linear(d_model, d_model)
-    std = d_model**-0.5 / 0.87962566103423978
-    nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
-    nn.init.zeros_(linear.bias)
-    param_options(linear, "weight", "bias")
+    init_lecun_normal(linear)
+    decay_all(linear)
     return linear
 
 
-class S5Backbone(Backbone):
-    """n_layers S5 blocks, no final norm."""
-
-    def __init__(self, config: S5Config, dims: ModelDims) -> None:
-        super().__init__(config, dims)
-        bidirectional = dims.mode == "bidirectional"
-        self.stack = ResidualStack(
-            s5_block(config, dims.d_model, bidirectional=bidirectional) for _ in range(dims.n_layers)
-        )
-
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        return self.stack(x, mask=mask, state=state)
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.stack.step(x_t, state)
-
-    def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)
+def decay_all(module: nn.Module) -> None:
+    """Apply weight decay to all parameters, norm scales and biases included, as the reference's optimiser does."""
+    param_options(module, *dict(module.named_parameters()))

@@ -19,10 +19,21 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from zoo import ModelDims
+from zoo.nn import StackBackbone
 
 HERE = Path(__file__).parent
 DEFAULT_CASES = HERE / "cases"
+
+
+def only_block(
+    backbone: type[StackBackbone], config: Any, d_model: int, *, causal: bool = False, max_len: int = 1
+) -> nn.Module:
+    """Build a stack of one layer and return its block."""
+    mode = "causal" if causal else "bidirectional"
+    return backbone(config, ModelDims(d_model=d_model, n_layers=1, mode=mode, max_len=max_len)).stack.blocks[0]
 
 
 class Unmapped(Exception):

@@ -16,7 +16,7 @@ from zoo import ConfigError, bench, registry
 from zoo.ops.attention import attention
 from zoo.ops.random_features import draw_features
 from zoo_performer.config import PerformerConfig
-from zoo_performer.op import FeatureMap, causal_linear_attention, causal_step, linear_attention
+from zoo_performer.op import FeatureMap, causal_linear_attention, linear_attention
 
 FEW = settings(max_examples=25, deadline=None)
 KERNELS = ("softmax", "hyperbolic", "relu")
@@ -79,13 +79,12 @@ def test_tokens_equal_the_whole(kernel: str, denominator_eps: float) -> None:
     state = {
         name: torch.zeros_like(leaf) if name != "r" else torch.full_like(leaf, -1e30) for name, leaf in after.items()
     }
-    for t in range(9):
-        phi_k, running = phi.causal_keys(k[:, :, t : t + 1], r=state.get("r"))
-        r = None if running is None else running[..., 0]
-        y, state = causal_step(
-            phi.queries(q)[:, :, t], phi_k[:, :, 0], v[:, :, t], state, r=r, denominator_eps=denominator_eps
+    for t, (q_t, k_t, v_t) in enumerate(zip(*(x.split(1, dim=2) for x in (q, k, v)), strict=True)):
+        phi_k, running = phi.causal_keys(k_t, r=state.get("r"))
+        y, state = causal_linear_attention(
+            phi.queries(q_t), phi_k, v_t, running=running, state=state, denominator_eps=denominator_eps
         )
-        torch.testing.assert_close(y, whole[:, :, t], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(y[:, :, 0], whole[:, :, t], rtol=1e-9, atol=1e-12)
     for name, leaf in after.items():
         torch.testing.assert_close(state[name], leaf, rtol=1e-9, atol=1e-12)
 

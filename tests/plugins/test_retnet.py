@@ -352,7 +352,7 @@ def test_foreign_states_are_refused() -> None:
     with pytest.raises(ValueError, match="another architecture or configuration"):
         model(x, state=build(n_heads=4)(x).state)
     with pytest.raises(TypeError, match="no step form"):
-        build("bidirectional").stack.blocks[0].step(x[:, 0], None)
+        build("bidirectional").step(x[:, 0], None)
 
 
 def test_presets_are_ours_and_nothing_is_reported() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo import ConfigError, ModelDims, registry
-from zoo.nn import TiedDropout, last_real, parameters_with_options
+from zoo.nn import TiedDropout, parameters_with_options
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.testing import ArchitectureSuite
 from zoo_s4.backbone import S4Backbone, S4Mixer
@@ -160,11 +160,6 @@ def test_batch_norm_ignores_pads_in_training() -> None:
     out = model(x, mask=mask).hidden
     other = model(torch.where(mask[..., None], x, torch.full_like(x, 7.0)), mask=mask).hidden
     assert_close([out[mask]], [other[mask]])
-
-
-def test_last_real() -> None:
-    mask = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
-    assert last_real(mask).tolist() == [2, 0, 3, 4]
 
 
 def test_no_leak_from_the_future() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from zoo.nn.state import State, elements
 from zoo.spec.architecture import ModelDims
-
-State: TypeAlias = Any
-"""A pytree of tensors (dict, list, tuple), every leaf batch-first; None = nothing carried / fresh."""
 
 
 class Output(NamedTuple):
@@ -28,7 +26,7 @@ class Output(NamedTuple):
 
 
 def check_input(x: Tensor, mask: Tensor | None, dims: ModelDims) -> None:
-    """ValueError unless x is (B >= 1, L >= 1, D) with the D of `shape`, and mask (B, L) bool.
+    """ValueError unless x is (B >= 1, L >= 1, D) with the D of `dims`, and mask (B, L) bool.
 
     Broadcasting would make something of nearly everything else, and nobody would see that it is garbage.
     """
@@ -93,5 +91,8 @@ class Backbone(nn.Module):
         raise TypeError(f"{type(self).__name__} has no decoder")
 
     def state_size(self, seq_len: int) -> int:
-        """Elements carried per sample after `seq_len` tokens (complex numbers count twice)."""
-        return 0
+        """Elements carried per sample after `seq_len` tokens (complex numbers count twice).
+
+        By default those of `init_state`, for a state that does not grow.
+        """
+        return elements(self.init_state(1, device="meta", dtype=torch.float32))

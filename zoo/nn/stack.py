@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn.backbone import Backbone, Output, State
-from zoo.nn.state import check_state
+from zoo.nn.state import check_state, elements
 from zoo.spec.architecture import ModelDims
 
 
@@ -36,8 +36,8 @@ class Mixer(nn.Module):
         return y[:, 0], state
 
     def state_size(self, seq_len: int) -> int:
-        """Elements carried per sample after `seq_len` tokens (complex numbers count twice)."""
-        return 0
+        """Elements carried per sample after `seq_len` tokens, as `Backbone.state_size`."""
+        return elements(self.init_state(1, device="meta", dtype=torch.float32))
 
 
 ACTIVATIONS: dict[str, Any] = {
@@ -137,7 +137,10 @@ class ResidualStack(nn.Module):
         return Output(x, None if all(s is None for s in states) else states, {})
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        check_state(state, self.init_state(x_t.shape[0], device="meta", dtype=x_t.dtype))
+        fresh = self.init_state(x_t.shape[0], device="meta", dtype=x_t.dtype)
+        if fresh is None:
+            raise TypeError("no step form: this backbone carries no state in its mode")
+        check_state(state, fresh)
         states: list[State] = []
         for block, block_state in zip(self._each(), state, strict=True):
             x_t, block_state = block.step(x_t, block_state)

@@ -12,12 +12,14 @@ and selected; two states can be mixed row by row (`where_rows`, `reset_rows`) on
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from zoo.nn.backbone import State
+State: TypeAlias = Any
+"""A pytree of tensors (dict, list, tuple), every leaf batch-first; None = nothing carried, or the initial state."""
 
 
 def leaves(state: State) -> list[Tensor]:

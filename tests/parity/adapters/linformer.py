@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tests.parity.harness import Case, Result, Unmapped
-from zoo_linformer.backbone import LinformerAttention, linformer_block
+from tests.parity.harness import Case, Result, Unmapped, only_block
+from zoo_linformer.backbone import LinformerAttention, LinformerBackbone
 from zoo_linformer.config import LinformerConfig
 from zoo_linformer.op import linformer_attention
 
@@ -174,4 +174,4 @@ def flax_block(case: Case) -> Tensor:
         activation=ACTIVATIONS[config["activation"]],
         norm_eps=config["layer_norm_eps"],
     )
-    return call(linformer_block(ours, config["d_model"], config["max_len"]), weights, case)[0]
+    return call(only_block(LinformerBackbone, ours, config["d_model"], max_len=config["max_len"]), weights, case)[0]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
-from tests.parity.harness import Case, Result, Unmapped
+from tests.parity.harness import Case, Result, Unmapped, only_block
 from zoo import Weight
-from zoo_nystromformer.backbone import nystromformer_block
+from zoo_nystromformer.backbone import NystromformerBackbone
 from zoo_nystromformer.config import INITS, NystromformerConfig
 from zoo_nystromformer.convert import layer_weights
 from zoo_nystromformer.op import depthwise, iterative_pinv, nystrom_attention
@@ -82,7 +82,7 @@ def op(case: Case) -> Tensor:
 
 def call(config: NystromformerConfig, weights: dict[str, Tensor], case: Case) -> Tensor:
     """Run our block with their weights, all of them."""
-    module: nn.Module = nystromformer_block(config, case.config["d_model"]).to(case.dtype)
+    module = only_block(NystromformerBackbone, config, case.config["d_model"]).to(case.dtype)
     ours = dict(module.named_parameters())
     if set(ours) != set(weights):
         raise Unmapped(f"weights {sorted(set(ours) ^ set(weights))} have no counterpart")

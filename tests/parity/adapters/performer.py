@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tests.parity.harness import Case, Result, Unmapped
+from tests.parity.harness import Case, Result, Unmapped, only_block
 from zoo.ops.random_features import orthogonal_rows
-from zoo_performer.backbone import PerformerAttention, performer_block
+from zoo_performer.backbone import PerformerAttention, PerformerBackbone
 from zoo_performer.config import PerformerConfig
 from zoo_performer.op import FeatureMap, causal_linear_attention, linear_attention
 
@@ -192,4 +192,4 @@ def flax_block(case: Case) -> Tensor:
         activation=ACTIVATIONS[config["activation"]],
         norm_eps=config["layer_norm_eps"],
     )
-    return call(performer_block(ours, config["d_model"], causal=config["causal"]), weights, case)
+    return call(only_block(PerformerBackbone, ours, config["d_model"], causal=config["causal"]), weights, case)

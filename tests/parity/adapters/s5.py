@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from tests.parity.harness import Case, Result, Unmapped
+from tests.parity.harness import Case, Result, Unmapped, only_block
 from zoo import ModelDims
 from zoo.nn import BatchNorm
 from zoo.ops.backend import use_backend
 from zoo.ops.hippo import hippo_legs, legs_low_rank
-from zoo_s5.backbone import S5Backbone, s5_block
+from zoo_s5.backbone import S5Backbone
 from zoo_s5.config import CHOICES, S5Config
 from zoo_s5.ssm import S5SSM, blocks_of_hippo_n, to_eigenbasis
 
@@ -192,7 +192,7 @@ def run_ssm(case: Case) -> Result:
 
 def run_layer(case: Case) -> Result:
     x = case.inputs["x"]
-    block = s5_block(our_config(case), x.shape[2], bidirectional=bidirectional(case)).double().eval()
+    block = only_block(S5Backbone, our_config(case), x.shape[2], causal=not bidirectional(case)).double().eval()
     named = layer_parameters(case)
     y, state = call(block, named, lambda block, x: block(x), x)
     values = {"out.y": y}

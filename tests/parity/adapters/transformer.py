@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from tests.parity.harness import Case, Result, Unmapped
+from tests.parity.harness import Case, Result, Unmapped, only_block
 from zoo import ModelDims
 from zoo.ops import positions as pos
 from zoo.ops.attention import (
@@ -20,7 +20,7 @@ from zoo.ops.attention import (
     self_extend_weights,
     symmetric_alibi_bias,
 )
-from zoo_transformer.backbone import TransformerBackbone, transformer_block
+from zoo_transformer.backbone import TransformerBackbone
 from zoo_transformer.config import TransformerConfig
 
 ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "gelu (tanh)": "gelu_tanh", "gelu_tanh": "gelu_tanh", "silu": "silu"}
@@ -223,7 +223,7 @@ def layer(case: Case) -> dict[str, Tensor]:
     known(case, *COMMON, "d_model", "n_heads", "d_ff", "activation", "layer_norm_eps", "norm_first")
     # no positions in this layer: sinusoids are added outside the blocks
     ours = block_config(case, positions="sinusoidal", bias="self_attn.in_proj_bias" in case.params)
-    block = transformer_block(ours, config["d_model"], causal=config["causal"]).to(case.dtype)
+    block = only_block(TransformerBackbone, ours, config["d_model"], causal=config["causal"]).to(case.dtype)
     block.prenorm = config["norm_first"]
     y, _ = call(block, torch_weights(case.params, "", ""), case.inputs["x"], mask=case.inputs.get("mask"))
     return {"out.y": y}

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from tests.testing.toys.config import ToyConfig
 from zoo import Backbone, ModelDims, Output, State, check_state
-from zoo.nn import Block, LayerNorm, Mixer, ResidualStack
+from zoo.nn import Block, LayerNorm, Mixer, StackBackbone
 
 
 class EMAMixer(Mixer):
@@ -83,13 +83,12 @@ class EMAMixer(Mixer):
         return 0 if self.mode != "causal" else len(self.rate) + (self.fault == "miscounts its state")
 
 
-class EMA(Backbone):
-    def __init__(self, config: ToyConfig, dims: ModelDims) -> None:
-        super().__init__(config, dims)
-        d = dims.d_model
-        self.stack = ResidualStack(
-            (Block(EMAMixer(config, dims), LayerNorm(d)) for _ in range(dims.n_layers)), LayerNorm(d)
-        )
+class EMA(StackBackbone):
+    def build_block(self, layer: int) -> Block:
+        return Block(EMAMixer(self.config, self.dims), LayerNorm(self.dims.d_model))
+
+    def build_final_norm(self) -> LayerNorm:
+        return LayerNorm(self.dims.d_model)
 
     def on_step(self, step: int) -> None:
         if self.config.fault == "drifts":
@@ -99,19 +98,10 @@ class EMA(Backbone):
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         if self.config.fault == "in place":
             x.add_(1e-3)
-        out = self.stack(x, mask=mask, state=state)
+        out = super().forward(x, mask=mask, state=state)
         if self.config.fault == "undeclared auxiliary loss":
             return out._replace(aux={"surprise": out.hidden.square().mean()})
         return out
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.stack.step(x_t, state)
-
-    def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)
 
 
 class Memory(Backbone):
