@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import MLP, LayerNorm, at_least_float32, param_options, xavier
+from zoo.nn import MLP, LayerNorm, at_least_float32, init_xavier, param_options
 from zoo.ops.attention import attention
 from zoo.ops.positions import real_positions, sinusoidal
 from zoo_memformer.config import MemformerConfig
@@ -119,7 +119,7 @@ class BiasedWrite(nn.Module):
         super().__init__()
         self.n_heads, self.temperature, self.dropout = config.n_heads, config.temperature, config.dropout
         self.W_Q, self.W_K, self.W_V = (nn.Linear(d_model, d_model, bias=False) for _ in range(3))
-        xavier(self.W_Q, self.W_K, self.W_V)
+        init_xavier(self.W_Q, self.W_K, self.W_V)
         # of length about one, as a slot is: neither the old slot nor the bias is lost in the sum
         self.v = nn.Parameter(torch.randn(config.n_slots, d_model) * d_model**-0.5)
         param_options(self, "v", weight_decay=0.0)

@@ -11,12 +11,6 @@ from zoo.nn.relative import RelativeAttention, RelativeLayer, RelativePositions
 from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, ResidualStack, StackBackbone
 from zoo.nn.transformer import TransformerStack, transformer_block
 
-# names of before, until every plugin is ported
-from zoo.nn.init import init_transformer_xl as initialise_as_transformer_xl, init_xavier as xavier  # isort: skip
-from zoo.nn.masks import sequence_lengths as last_real  # isort: skip
-from zoo.nn.relative import RelativePositions as Places  # isort: skip
-from zoo.nn.transformer import projections, transformer_block as block_around  # isort: skip
-
 __all__ = [
     "ACTIVATIONS",
     "MLP",
@@ -27,7 +21,6 @@ __all__ = [
     "Mixer",
     "MultiHeadAttention",
     "ParamOptions",
-    "Places",
     "RMSNorm",
     "RelativeAttention",
     "RelativeLayer",
@@ -37,19 +30,14 @@ __all__ = [
     "TiedDropout",
     "TransformerStack",
     "at_least_float32",
-    "block_around",
     "init_lecun_normal",
     "init_normal",
     "init_transformer_xl",
     "init_xavier",
-    "initialise_as_transformer_xl",
-    "last_real",
     "make_norm",
     "param_options",
     "parameters_with_options",
-    "projections",
     "sequence_lengths",
     "transformer_block",
     "truncated_normal_",
-    "xavier",
 ]
