@@ -154,4 +154,4 @@ class RetNetBackbone(StackBackbone):
         """DeepNorm: multiply values, output projection and both MLP matrices (not the gates) by beta."""
         for name, parameter in self.named_parameters():
             if name.endswith(("v_proj.weight", "out_proj.weight", "fc1.weight", "fc2.weight")):
-                parameter *= beta
+                parameter.mul_(beta)

@@ -53,5 +53,5 @@ class TransformerStack(StackBackbone):
 
     @property
     def prenorm(self) -> bool:
-        """Whether norms stand before the sublayers (and one at the end) or after the residual sums."""
+        """Whether the norms come before the sublayers, with one at the end, or after the residual sums."""
         return getattr(self.config, "prenorm", True)
