@@ -1,11 +1,11 @@
-"""BigBird's attention over blocks (Zaheer et al. 2020, arXiv 2007.14062, §2, the internal construction ITC).
+"""BigBird's block-sparse attention (Zaheer et al. 2020, arXiv 2007.14062, §2, the internal construction ITC).
 
-B batch, H heads, L seq_len, S tokens of a block, n = ceil(L / S) blocks 0 .. n - 1, c <= n blocks of an example with
-a real token in them, r random blocks, T listed blocks.
+Shapes: B batch, H heads, L seq_len, S tokens of a block, n = ceil(L / S) blocks 0 .. n - 1, of which the first c <= n
+hold the real tokens of an example, r random blocks, T listed blocks.
 
     query block b sees   {0, c - 1} + {b - 1, b, b + 1} + r random ones        global, window, random
-    blocks 0 and c - 1 see everything
-    causal               {0} + {b - 1, b} + r random ones of 0 .. b, and no later token; nobody sees everything
+    blocks 0 and c - 1   see everything
+    causal               {0} + {b - 1, b} + r random ones of 0 .. b, and no later token; no block sees everything
 
 Every key counts once, and pads never.
 """
@@ -23,10 +23,10 @@ from zoo.ops.rows import put_rows, take_rows
 
 
 class Pattern(NamedTuple):
-    """Who sees whom.
+    """Which blocks see which.
 
     table  (B or 1, H or 1, n, T) int64, the blocks that a block sees; -1 = none
-    last   (B or 1,) int64, the last block, which with block 0 sees everything; None (causal) = nobody does
+    last   (B or 1,) int64, the last block, which like block 0 sees everything; None (causal) = no block does
     """
 
     table: Tensor
@@ -44,9 +44,11 @@ def bigbird_attention(
     mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """q, k, v (B, H, L, d), mask (B, L) -> (B, H, L, d); zero at pads. Time and memory O(L S T + S L).
+    """Compute block-sparse attention: q, k, v (B, H, L, d), mask (B, L) -> (B, H, L, d), zero at pads.
 
-    side  keys that all queries but those of the two global blocks see besides
+    side  additional keys for all queries but those of the two global blocks
+
+    Time and memory O(L S T + S L).
     """
     (batch, _, length, _), table = q.shape, pattern.table
     causal = pattern.last is None
@@ -54,7 +56,7 @@ def bigbird_attention(
     if pattern.last is not None:
         last = pattern.last.expand(batch)[:, None]  # (B, 1)
         within = torch.arange(block, device=q.device)
-        # where there is one block only it must not be put back twice
+        # a single block is first and last, and must not be written twice
         index = torch.cat([within.expand(batch, -1), torch.where(last > 0, last * block + within, length)], 1)
         rows = take_rows(q, index.clamp(max=length - 1))  # (B, H, 2 S, d)
         rows = attention(rows, k, v, mask=mask, dropout=dropout)
@@ -62,32 +64,32 @@ def bigbird_attention(
     return y if mask is None else y.masked_fill(~mask[:, None, :, None], 0)
 
 
-def two_way_pattern(chosen: Tensor, last: Tensor) -> Pattern:
-    """The bidirectional pattern: chosen (B or 1, H or 1, n, r) random blocks, last (B or 1,) the last block."""
-    n, b = chosen.shape[2], torch.arange(chosen.shape[2], device=chosen.device)
-    own = torch.stack([torch.zeros_like(b), b - 1, b, torch.where(b + 1 < n, b + 1, -1)], -1)  # (n, 4)
-    return Pattern(_joined(own[None], last[:, None, None].expand(-1, n, 1), chosen), last)
+def structured_blocks(n: int, last: Tensor | None, device: torch.device) -> Tensor:
+    """List the global and window blocks of each of n blocks: (B or 1, n, 3), or (B or 1, n, 5) with last (B or 1,)."""
+    b = torch.arange(n, device=device)
+    if last is None:
+        return torch.stack([torch.zeros_like(b), b - 1, b], -1)[None]
+    window = torch.stack([torch.zeros_like(b), b - 1, b, torch.where(b + 1 < n, b + 1, -1)], -1)
+    return torch.cat([window.expand(len(last), -1, -1), last[:, None, None].expand(-1, n, 1)], -1)
 
 
-def causal_pattern(chosen: Tensor) -> Pattern:
-    """The causal pattern: chosen (B or 1, H or 1, n, r) random blocks; those after the query's own are not seen."""
-    b = torch.arange(chosen.shape[2], device=chosen.device)
-    return Pattern(_joined(torch.stack([torch.zeros_like(b), b - 1, b], -1)[None], chosen), None)
+def build_pattern(chosen: Tensor, last: Tensor | None) -> Pattern:
+    """Add the global and window blocks to the random ones: chosen (B or 1, H or 1, n, r), last (B or 1,).
 
-
-def _joined(*lists: Tensor) -> Tensor:
-    """(B|1, n, t) and (B|1, H|1, n, t) -> (B|1, H|1, n, sum of t)"""
-    full = [x if x.ndim == 4 else x[:, None] for x in lists]
-    rows, heads = (max(x.shape[i] for x in full) for i in (0, 1))
-    return torch.cat([x.expand(rows, heads, -1, -1) for x in full], -1)
+    Without `last` the pattern is causal: blocks after the query's own are not seen.
+    """
+    own = structured_blocks(chosen.shape[2], last, chosen.device)[:, None]  # (B|1, 1, n, 3 or 5)
+    rows = max(own.shape[0], chosen.shape[0])
+    own = own.expand(rows, chosen.shape[1], -1, -1)
+    return Pattern(torch.cat([own, chosen.expand(rows, -1, -1, -1)], -1), last)
 
 
 def draw_blocks(draws: Tensor, count: Tensor, taken: Tensor) -> Tensor:
-    """Different blocks below `count` that are not `taken`, uniformly: (B|1, H, n, r), -1 where none is left.
+    """Draw distinct blocks below `count` that are not `taken`, uniformly: (B|1, H, n, r), -1 where none is left.
 
-    draws  (H, n, r) int64 in 0 .. 2^31 - 1, the chance of it
+    draws  (H, n, r) int64, random numbers in 0 .. 2^31 - 1
     count  (B or 1, n) int64, block b draws from 0 .. count - 1
-    taken  (B or 1, n, t) int64, what it must not draw; entries outside 0 .. count - 1 do not matter
+    taken  (B or 1, n, t) int64, blocks to leave out; entries outside 0 .. count - 1 are ignored
     """
     r, count, out = draws.shape[-1], count[:, None], []  # (B|1, 1, n)
     taken = taken[:, None].expand(-1, draws.shape[0], -1, -1)  # (B|1, H, n, t)
@@ -96,7 +98,7 @@ def draw_blocks(draws: Tensor, count: Tensor, taken: Tensor) -> Tensor:
         new = torch.ones_like(order, dtype=torch.bool)
         new[..., 1:] = order[..., 1:] != order[..., :-1]
         new &= order < count[..., None]
-        left = count - new.sum(-1)  # (B|1, H, n): how many are still to be had
+        left = count - new.sum(-1)  # (B|1, H, n): blocks that are left
         pick = (draws[..., i] * left.clamp(min=0)) >> 31  # the pick-th of them
         for j in range(order.shape[-1]):
             pick = pick + (new[..., j] & (pick >= order[..., j]))

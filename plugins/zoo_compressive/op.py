@@ -1,8 +1,8 @@
-"""What leaves the memory, how it is compressed, and how well attention survives it (Rae et al. 2019, §3).
+"""The Compressive Transformer's memories, their compression, and its loss (Rae et al. 2019, §3).
 
 Shapes: B batch, T tokens of the segment, M rows of memory, C rows of compressed memory, c compression rate, N groups
-of c old rows, D d_model, H heads, E width of a head. Memory and compressed memory are of full size beside masks of
-their real rows, which stand at the end; each row b of the batch evicts as much as its own real tokens displace.
+of c old rows, D d_model, H heads, E width of a head. Memory and compressed memory have full size beside masks of their
+real rows, which are at the end; each sequence of a batch evicts as many rows as its own real tokens displace.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ from zoo.ops.memory import kept_rows, take_rows
 
 
 class Compression(nn.Module):
-    """f_c: every c rows become one, (B, N c, D) -> (B, N, D). Convolution, mean or maximum; kernel and stride are c.
-
-    Rows that are too few for a group are left out; the memory never gives such.
-    """
+    """f_c: c rows become one, (B, N c, D) -> (B, N, D). Convolution with kernel and stride c, or mean or maximum."""
 
     def __init__(self, kind: str, d_model: int, rate: int) -> None:
         super().__init__()
@@ -38,9 +35,9 @@ class Compression(nn.Module):
 
 
 class Eviction(NamedTuple):
-    """One segment's update of the memories, the same for all layers.
+    """The update of the memories after one segment, as row indices and masks, the same for all layers.
 
-    old, old_real    (B, N c) rows of [memory; segment] that are compressed, and which of them are real
+    old, old_real    (B, N c) rows of [memory; segment] that are compressed
     new_real         (B, N) which of the new compressed rows are real
     row, real        (B, M) rows of [memory; segment] that are the next memory
     c_row, c_real    (B, C) rows of [compressed; new] that are the next compressed memory
@@ -55,84 +52,85 @@ class Eviction(NamedTuple):
     c_real: Tensor
 
 
-def plan_eviction(m_real: Tensor, c_real: Tensor, n_new: Tensor, seg_len: int, sizes: tuple[int, int, int]) -> Eviction:
-    """The memory holds M rows; of more, the oldest ceil(excess / c) c leave it, so no row is lost uncompressed.
+def plan_eviction(m_real: Tensor, c_real: Tensor, n_new: Tensor, T: int, sizes: tuple[int, int, int]) -> Eviction:
+    """Choose the rows that are evicted and kept, so that no row is lost uncompressed.
 
-    m_real, c_real  (B, M or 0), (B, C) bool: real rows of the memories so far
-    n_new, seg_len  real tokens (B,) of the segment, which stand at its beginning; T
+    The memory holds M rows; of more, the oldest ceil(excess / c) c leave it. With M and all segments multiples of c this
+    is the paper's rule: T rows leave a full memory, T / c are written.
+
+    m_real, c_real  (B, M or 0), (B, C) bool, real rows of the memories so far
+    n_new           (B,) real tokens of the segment, which are at its beginning
     sizes           M, C, c
-    With M and all segments multiples of c this is the paper's rule: T rows leave a full memory, T / c are written.
     """
     M, C, c = sizes
     n_rows, device = m_real.shape[1], m_real.device
     n_old = m_real.sum(1)  # (B,)
     n_groups = (n_old + n_new - M).clamp_min(0).add(c - 1).div(c, rounding_mode="floor")  # (B,)
-    N = -(-max(n_rows + seg_len - M, 0) // c)
+    N = -(-max(n_rows + T - M, 0) // c)
     first = (n_rows - n_old)[:, None]  # where the real rows of [memory; segment] begin
     j = torch.arange(N * c, device=device)
-    old = (first + j).clamp_max(n_rows + seg_len - 1)
+    old = (first + j).clamp_max(n_rows + T - 1)
     old_real = j < n_groups[:, None] * c
     new_real = torch.arange(N, device=device) < n_groups[:, None]
-    position = torch.arange(n_rows + seg_len, device=device)
+    position = torch.arange(n_rows + T, device=device)
     stays = (position >= first + n_groups[:, None] * c) & (position < n_rows + n_new[:, None])
     row, real = kept_rows(stays, n_new, n_rows, M)
     c_row, c_kept = kept_rows(torch.cat([c_real, new_real], dim=1), n_groups, c_real.shape[1], C)
     return Eviction(old, old_real, new_real, row, real, c_row, c_kept)
 
 
-class Remembered(NamedTuple):
-    """memory (B, M, D) and compressed (B, C, D) without gradient; old (B, N c, D) and new = f_c(old) (B, N, D)."""
-
-    memory: Tensor
-    compressed: Tensor
-    old: Tensor
-    new: Tensor
-
-
-def remember(
+def update_memories(
     f_c: Callable[[Tensor], Tensor], memory: Tensor, compressed: Tensor, h: Tensor, plan: Eviction
-) -> Remembered:
-    """Carry `plan` out for one layer with input h (B, T, D). Only `new` has a gradient, and only to f_c."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Carry out `plan` for one layer: memory (B, M, D), compressed (B, C, D), input h (B, T, D).
+
+    Returns the next memory and compressed memory, the evicted rows old (B, N c, D), and new = f_c(old) (B, N, D), which
+    alone has a gradient, to f_c.
+    """
     rows = torch.cat([memory, h], dim=1).detach()
-    old = _masked(take_rows(rows, plan.old), plan.old_real)
+    old = gather_rows(rows, plan.old, plan.old_real)
     new = f_c(old).to(old.dtype) if old.shape[1] else old
-    memory = _masked(take_rows(rows, plan.row), plan.real)
-    compressed = _masked(take_rows(torch.cat([compressed, new.detach()], dim=1), plan.c_row), plan.c_real)
-    return Remembered(memory, compressed, old, new)
+    memory = gather_rows(rows, plan.row, plan.real)
+    compressed = gather_rows(torch.cat([compressed, new.detach()], dim=1), plan.c_row, plan.c_real)
+    return memory, compressed, old, new
 
 
-def _masked(x: Tensor, real: Tensor) -> Tensor:
-    return x.masked_fill(~real[..., None], 0.0)
+def gather_rows(x: Tensor, row: Tensor, real: Tensor) -> Tensor:
+    """Take rows (B, N) of x (B, L, D), zero where not real (B, N)."""
+    return take_rows(x, row).masked_fill(~real[..., None], 0.0)
 
 
 def reconstruction_loss(
     layer: RelativeLayer, h: Tensor, old: Tensor, new: Tensor, plan: Eviction | None = None, real: Tensor | None = None
 ) -> Tensor:
-    """Algorithm 2: how far attention over the compressed rows is from attention over the rows themselves.
+    """Algorithm 2: the squared difference of content attention over the old rows and over the compressed ones.
 
-    layer  whose norm and W_q, W_k, W_v the content attention uses, all of them constants here
-    h      (B, T, D) what entered the layer; with `real` (B, T) where it has pads
-    old    (B, N c, D) the rows that left the memory, and new = f_c(old) (B, N, D); `plan` says which of them are real
-    Returns the mean squared difference over a row's real tokens, mean over the batch: a scalar, zero for rows that
-    lost nothing. The gradient reaches `new` only.
+    layer  gives its norm and W_q, W_k, W_v, all of them constants here
+    h      (B, T, D) input of the layer, with real (B, T) where it has pads
+    old    (B, N c, D) evicted rows, and new = f_c(old) (B, N, D), of which `plan` says which are real
+
+    Returns the mean over a sequence's real tokens, then over the batch; zero for sequences that evicted nothing. The
+    gradient reaches `new` only.
     """
     part: Any = layer.attention
 
-    def read(x: Tensor, projection: nn.Module) -> Tensor:
-        z = frozen(layer.norm_attn)(x) if layer.pre_lnorm else x
-        return part.heads(frozen(projection)(z)).transpose(1, 2)  # (B, H, ., E)
+    def project(x: Tensor, projection: nn.Module) -> Tensor:
+        z = freeze(layer.norm_attn)(x) if layer.pre_lnorm else x
+        return part.heads(freeze(projection)(z)).transpose(1, 2)  # (B, H, ., E)
 
     with torch.no_grad():
-        q = read(h, part.W_q)
-        target = attention(q, read(old, part.W_kE), read(old, part.W_v), mask=None if plan is None else plan.old_real)
-    found = attention(q, read(new, part.W_kE), read(new, part.W_v), mask=None if plan is None else plan.new_real)
-    error = at_least_float32(found - target).square().mean((1, 3))  # (B, T)
+        q = project(h, part.W_q)
+        k, v = project(old, part.W_kE), project(old, part.W_v)
+        target = attention(q, k, v, mask=None if plan is None else plan.old_real)
+    k, v = project(new, part.W_kE), project(new, part.W_v)
+    y = attention(q, k, v, mask=None if plan is None else plan.new_real)
+    error = at_least_float32(y - target).square().mean((1, 3))  # (B, T)
     if real is None:
         return error.mean()
     return ((error * real).sum(1) / real.sum(1).clamp_min(1)).mean()
 
 
-def frozen(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """`module` with its parameters as constants."""
+def freeze(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return `module` as a function with its parameters as constants."""
     constants = {name: parameter.detach() for name, parameter in module.named_parameters()}
     return lambda x: functional_call(module, constants, (x,))

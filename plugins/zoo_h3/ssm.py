@@ -131,7 +131,7 @@ class Diagonal(nn.Module):
         param_options(self, "D")
 
     def system(self) -> DiagonalSSM:
-        """Discretise the system, differentiably, in double precision whatever the parameters are."""
+        """Discretise the system, differentiably, in double precision also for float32 parameters."""
         A = torch.complex(-torch.exp(self.A_real.double()), self.A_imag.double())
         B, C = (torch.view_as_complex(p.double()) for p in (self.B, self.C))
         return DiagonalSSM(*discretize_diagonal(A, B, torch.exp(self.log_dt.double())[:, None], self.disc), C)

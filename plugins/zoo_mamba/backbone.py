@@ -111,7 +111,7 @@ class MambaMixer(Mixer):
 
 
 class MambaBackbone(StackBackbone):
-    """n_layers of h + Mixer(norm(h)) and a final norm. No channel MLP: the gate inside the mixer stands for it."""
+    """n_layers of h + Mixer(norm(h)) and a final norm. No channel MLP: the mixer has a gate in its place."""
 
     config: MambaConfig
 

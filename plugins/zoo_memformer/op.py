@@ -1,4 +1,4 @@
-"""Attention of tokens, attention of slots, and forgetting (Wu et al. 2022).
+"""Relative positions, attention of slots, and forgetting (Wu et al. 2022).
 
 Shapes: B batch, T tokens of the segment, S slots, H heads, E width of a head, D = H E.
 """
@@ -16,29 +16,14 @@ MAX_DISTANCE = 128
 
 
 def relative_bias(table: Tensor, n_tokens: int, *, two_sided: bool) -> Tensor:
-    """T5's bias of query i and key j, one number per head and bucket of j - i: table (N, H) -> (H, T, T).
+    """Compute T5's bias of query i and key j, a number per head and bucket of j - i: table (N, H) -> (H, T, T).
 
-    One-sided, all keys on the right are taken for the query itself. The table is looked up once per lag, not once per
-    pair: the gradient of a lookup is slow.
+    One-sided, all keys on the right have the bucket of the query itself. The table is looked up once per lag, not once
+    per pair: the gradient of a lookup is slow.
     """
     lag = torch.arange(1 - n_tokens, n_tokens, device=table.device)  # (2T-1,), rising
     bucket = t5_buckets(lag, bidirectional=two_sided, n_buckets=table.shape[0], max_distance=MAX_DISTANCE)
     return table[bucket].T.unfold(-1, n_tokens, 1).flip(1)  # the unfolded rows begin with the last query
-
-
-def token_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
-    """softmax(q kᵀ/√E + bias) v within a segment.
-
-    q, k, v  (B, T, H, E)
-    bias     (1 or B, 1 or H, T, T) in at least float32, -inf where a query does not see a key; every query must see one
-    Returns (B, T, H, E).
-    """
-    q, k, v = (x.transpose(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))  # (B, H, T, E)
-    score = q @ k.transpose(-1, -2)
-    with torch.autocast(q.device.type, enabled=False):
-        weight = at_least_float32(score).add_(bias).softmax(dim=-1)
-    weight = F.dropout(weight, dropout, training=dropout > 0.0).to(v.dtype)
-    return (weight @ v).transpose(1, 2)
 
 
 def slot_attention(
@@ -50,18 +35,18 @@ def slot_attention(
     temperature: float = 1.0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Each slot attends to itself and to all tokens, never to another slot: memory writing.
+    """Attend from each slot to itself and to all tokens, never to another slot: memory writing.
 
         A_i = softmax(q_i · [k_{m_i}; K_x] / (√E τ)),   m'_i = A_i [v_{m_i}; V_x]
 
-    q       (B, S, H, E) queries of the slots
-    own     key and value of each slot, (B, S, H, E) each
-    tokens  keys and values of the tokens, (B, T, H, E) each
+    q       (B, H, S, E) queries of the slots
+    own     key and value of each slot, (B, H, S, E) each
+    tokens  keys and values of the tokens, (B, H, T, E) each
     mask    (B, T) bool, True = real token; a slot without any keeps its own value
-    Returns (B, S, H, E) in at least float32. Scores are (S, 1 + T) per head: there are none between slots.
+
+    Returns (B, H, S, E) in at least float32. Scores are (S, 1 + T) per head, none of them between slots.
     """
     (k_own, v_own), (k, v) = own, tokens
-    q, k_own, v_own, k, v = (x.transpose(1, 2) for x in (q, k_own, v_own, k, v))  # (B, H, S or T, E)
     itself, others = (q * k_own).sum(-1, keepdim=True), q @ k.transpose(-1, -2)  # (B, H, S, 1), (B, H, S, T)
     with torch.autocast(q.device.type, enabled=False):
         score = at_least_float32(torch.cat([itself.to(others.dtype), others], dim=-1))
@@ -70,13 +55,13 @@ def slot_attention(
             score = score.masked_fill(~F.pad(mask, (1, 0), value=True)[:, None, None, :], -torch.inf)
         weight = F.dropout(score.softmax(dim=-1), dropout, training=dropout > 0.0)
         v_own, v = v_own.to(weight.dtype), v.to(weight.dtype)
-        return (weight[..., :1] * v_own + weight[..., 1:] @ v).transpose(1, 2)
+        return weight[..., :1] * v_own + weight[..., 1:] @ v
 
 
 def biased_normalisation(m: Tensor, v: Tensor) -> Tensor:
-    """Forgetting, by biased memory normalisation: m_i <- m_i + v_i, then m_i <- m_i / |m_i|. m (B, S, D), v (S, D).
+    """Apply biased memory normalisation, m_i <- m_i + v_i, m_i <- m_i / |m_i|: m (B, S, D), v (S, D).
 
-    What nothing renews turns towards v_i/|v_i|, the state in which a slot begins; a longer v_i turns it faster.
+    A slot that is not renewed turns towards v_i/|v_i|, its initial state; a longer v_i turns it faster.
     """
     with torch.autocast(m.device.type, enabled=False):
         m = at_least_float32(m)

@@ -56,7 +56,7 @@ class S4Kernel(nn.Module):
         param_options(self, "C", lr=config.c_lr)
 
     def discretize(self) -> DPLRSSM | DiagonalSSM:
-        """Discretise the system, differentiably, in float64 whatever the parameters are."""
+        """Discretise the system, differentiably, in float64 also for float32 parameters."""
         H = self.C.shape[1]
         Lambda = torch.complex(-torch.exp(self.A_real.double()), -self.A_imag.double())
         dt = F.softplus(self.inv_dt.double())

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, ModelDims, Output, State, check_state
-from zoo.nn import Places, RelativeAttention, RelativeLayer, initialise_as_transformer_xl, param_options
+from zoo.nn import RelativeAttention, RelativeLayer, RelativePositions, init_transformer_xl, param_options
 from zoo.ops.memory import kept_rows, real_first, take_rows
 from zoo.ops.relative import distances, sinusoids, visible_keys
 from zoo_transformer_xl.config import TransformerXLConfig
 
 
 class TransformerXLBackbone(Backbone):
-    """The layers, the memory, and the bookkeeping of what in it is real.
+    """Transformer-XL layers, each with a memory of the hidden states that entered it in earlier segments.
 
-    State: {"memory": [per layer (B, mem_len, D)], "valid": (B, mem_len) bool}. Real rows stand at the end, so the
-    newest is next to the segment; rows that nothing was written to are zero and never seen.
+    State: {"memory": [per layer (B, mem_len, D)], "valid": (B, mem_len) bool}. Real rows are at the end, the newest next
+    to the segment; the other rows are zero and invisible.
     """
 
     def __init__(self, config: TransformerXLConfig, dims: ModelDims) -> None:
@@ -48,33 +48,26 @@ class TransformerXLBackbone(Backbone):
             )
             for _ in range(dims.n_layers)
         )
-        self.u, self.v = nn.Parameter(torch.empty(H, E)), nn.Parameter(torch.empty(H, E))
+        self.u, self.v = (nn.Parameter(nn.init.normal_(torch.empty(H, E), std=0.02)) for _ in range(2))
         param_options(self, "u", "v", weight_decay=0.0)
         self.dropout = nn.Dropout(config.dropout)
-        for parameter in (self.u, self.v):
-            nn.init.normal_(parameter, 0.0, 0.02)
-        initialise_as_transformer_xl(self)
+        init_transformer_xl(self)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        """One segment. Real tokens are moved together, so distances count real tokens only and pads change nothing."""
-        B, T, _ = x.shape
-        order = None
+        """One segment. Real tokens are moved together, so that distances count no pads and pads change nothing."""
+        B, T, D = x.shape
+        check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
+        if state is None:
+            memories, remembered = [x[:, :0]] * len(self.layers), x.new_zeros(B, 0, dtype=torch.bool)
+        else:
+            memories, remembered = state["memory"], state["valid"]
+        here, order = x.new_ones(B, T, dtype=torch.bool), None
         if mask is not None:
             order = real_first(mask)  # (B, T)
-            x = take_rows(x.masked_fill(~mask[..., None], 0.0), order)
-            mask = mask.gather(1, order)
-        if state is None:
-            memories = [x.new_zeros(B, 0, x.shape[-1])] * len(self.layers)
-            remembered = torch.zeros(B, 0, dtype=torch.bool, device=x.device)
-        else:
-            check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
-            memories, remembered = state["memory"], state["valid"]
-        M = remembered.shape[1]
-        K = M + T
-
-        valid = torch.cat([remembered, torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else mask], dim=1)
-        n_new = valid[:, M:].sum(dim=1)  # (B,)
-        row, kept = kept_rows(valid, n_new, M, self.mem_len)
+            x, here = take_rows(x.masked_fill(~mask[..., None], 0.0), order), mask.gather(1, order)
+        valid = torch.cat([remembered, here], dim=1)  # (B, K)
+        M, K = remembered.shape[1], valid.shape[1]
+        row, kept = kept_rows(valid, here.sum(dim=1), M, self.mem_len)
         visible = visible_keys(
             T,
             K,
@@ -82,20 +75,20 @@ class TransformerXLBackbone(Backbone):
             window=self.mem_len if self.config.same_length else None,
             valid=None if state is None and mask is None else valid,
             device=x.device,
-        )  # (T, K) or (B, T, K)
+        ).unsqueeze(-3)  # (1, T, K) or (B, 1, T, K)
         distance = distances(T, K, two_sided=self.two_sided, device=x.device)  # (P,)
-        R = sinusoids(distance, x.shape[-1], self.config.clamp_len).to(x.dtype)  # (P, D)
-        places = Places(self.dropout(R), self.u, self.v)
+        R = self.dropout(sinusoids(distance, D, self.config.clamp_len).to(x.dtype))  # (P, D)
+        positions = RelativePositions(R, self.u, self.v)
 
         h, written = x, []
         for layer, memory in zip(self.layers, memories, strict=True):
             context = torch.cat([memory.to(h.dtype), h], dim=1)  # (B, K, D)
             written.append(take_rows(context.detach(), row).masked_fill(~kept[..., None], 0.0))
-            h = layer(context, T, places, visible.unsqueeze(-3))
+            h = layer(context, T, positions, visible)
         h = self.dropout(h)
         if order is not None:
             h = take_rows(h, order.argsort(dim=1))
-        return Output(h, {"memory": written, "valid": kept}, {})
+        return Output(h, {"memory": written, "valid": kept})
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """An empty memory: rows of zeros that no token sees."""

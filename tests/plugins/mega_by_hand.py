@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn import LayerNorm
-from zoo_mega.backbone import GatedAttention, MegaBackbone, MegaBlock, MovingAverage, ScaleNorm
+from zoo_mega.backbone import GatedAttention, MegaBackbone, MegaBlock, MovingAverage
 
 
 def average_by_hand(ema: MovingAverage, x: Tensor, mask: Tensor) -> Tensor:
@@ -62,8 +62,6 @@ def attention_by_hand(layer: GatedAttention, q: Tensor, k: Tensor, v: Tensor, ma
 def norm_by_hand(norm: nn.Module, x: Tensor) -> Tensor:
     mean = x.mean(-1, keepdim=True) if isinstance(norm, LayerNorm) else 0.0
     y = (x - mean) / torch.sqrt(((x - mean) ** 2).mean(-1, keepdim=True) + 1e-5)
-    if isinstance(norm, ScaleNorm):
-        return norm.scalar * y
     return norm.weight * y + norm.bias if isinstance(norm, LayerNorm) else norm.weight * y
 
 

@@ -123,12 +123,12 @@ def test_drawn_blocks_are_different_and_not_taken(n: int, r: int, count: int, se
     g = torch.Generator().manual_seed(seed)
     draws = torch.randint(1 << 31, (2, n, r), generator=g)
     taken = torch.randint(-1, count + 1, (1, n, 4), generator=g)
-    found = draw_blocks(draws, torch.full((1, n), count), taken)
-    assert found.shape == (1, 2, n, r)
+    drawn = draw_blocks(draws, torch.full((1, n), count), taken)
+    assert drawn.shape == (1, 2, n, r)
     for h in range(2):
         for b in range(n):
             free = set(range(count)) - set(taken[0, b].tolist())
-            blocks = [x for x in found[0, h, b].tolist() if x >= 0]
+            blocks = [x for x in drawn[0, h, b].tolist() if x >= 0]
             assert set(blocks) <= free
             assert len(set(blocks)) == len(blocks) == min(r, len(free))
 
@@ -136,8 +136,8 @@ def test_drawn_blocks_are_different_and_not_taken(n: int, r: int, count: int, se
 def test_every_free_block_is_drawn_equally_often() -> None:
     draws = torch.randint(1 << 31, (1, 6000, 2), generator=torch.Generator().manual_seed(0))
     taken = torch.tensor([0, 3, 4, 5, 9]).expand(1, 6000, -1)
-    found = draw_blocks(draws, torch.full((1, 6000), 10), taken)
-    often = torch.bincount(found.flatten(), minlength=10)
+    drawn = draw_blocks(draws, torch.full((1, 6000), 10), taken)
+    often = torch.bincount(drawn.flatten(), minlength=10)
     assert often[[0, 3, 4, 5, 9]].sum() == 0
     assert (often[[1, 2, 6, 7, 8]] - 2400).abs().max() < 150  # 4 standard deviations of a binomial
 
@@ -157,8 +157,8 @@ def test_the_seed_decides_the_random_blocks() -> None:
     first.random_blocks(16)
     assert torch.equal(torch.random.get_rng_state(), before)
     longer = mixer_of(build("bidirectional", seed=3, max_len=256))
-    assert torch.equal(longer.random_blocks(16), first.random_blocks(16)), "max_len changes who sees whom"
-    assert torch.equal(first.half().random_blocks(16), same.random_blocks(16)), "a cast changes who sees whom"
+    assert torch.equal(longer.random_blocks(16), first.random_blocks(16)), "max_len changes the pattern"
+    assert torch.equal(first.half().random_blocks(16), same.random_blocks(16)), "a cast changes the pattern"
 
 
 def test_a_longer_sequence_than_built_for_names_both_numbers() -> None:
@@ -193,7 +193,7 @@ def test_a_long_sequence_takes_no_square() -> None:
         ({"attn_dropout": 1.0}, "attn_dropout", ["1.0"]),
     ],
 )
-def test_what_cannot_be_built_is_told(fields: dict[str, Any], key: str, numbers: list[str]) -> None:
+def test_impossible_configurations_are_named(fields: dict[str, Any], key: str, numbers: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         BigBirdConfig(**fields).check(ModelDims(d_model=8, n_layers=2, mode="causal", max_len=64))
     assert caught.value.key == key

@@ -14,7 +14,7 @@ from zoo.model.segments import SegmentPlan, drive
 from zoo.nn.state import elements, select_rows
 from zoo_compressive import zoo_architectures
 from zoo_compressive.config import CompressiveConfig
-from zoo_compressive.op import Compression, plan_eviction, remember
+from zoo_compressive.op import Compression, plan_eviction, update_memories
 from zoo_transformer_xl import zoo_architectures as transformer_xl
 
 B, D = 3, 8
@@ -63,7 +63,7 @@ def test_memories_against_a_queue_of_rows(kind: str, M: int, C: int, c: int) -> 
     for s, n_new in enumerate(lengths):
         h = tokens(7, seed=s)
         plan = plan_eviction(m_real, c_real, torch.tensor(n_new), 7, (M, C, c))
-        memory, compressed, _, _ = remember(f_c, memory, compressed, h, plan)
+        memory, compressed, _, _ = update_memories(f_c, memory, compressed, h, plan)
         m_real, c_real = plan.real, plan.c_real
         for b, (rows, small) in enumerate(queues):
             rows += list(h[b, : n_new[b]])
@@ -86,7 +86,7 @@ def test_without_eviction_it_is_transformer_xl() -> None:
     """Same parameters, and a memory that holds everything: the same outputs and memory."""
     (xl,) = transformer_xl()
     ours = build(mem_len=20)
-    theirs = xl.build(xl.load_config()(n_heads=2, mem_len=20), ours.shape).double().eval()
+    theirs = xl.build(xl.load_config()(n_heads=2, mem_len=20), ours.dims).double().eval()
     missing, unexpected = theirs.load_state_dict(ours.state_dict(), strict=False)
     assert not missing
     assert all(name.startswith("compress.") for name in unexpected)
@@ -325,7 +325,7 @@ def test_bfloat16_autocast_and_dropout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "shape", "key"),
+    ("config", "dims", "key"),
     [
         ({"n_heads": 3}, {}, "arch.n_heads"),
         ({"n_heads": 0}, {}, "arch.n_heads"),

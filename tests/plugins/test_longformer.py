@@ -137,14 +137,14 @@ def test_pieces_equal_the_whole_with_global_tokens(
 def test_the_causal_form_is_that_of_arbitrary_global_tokens(
     length: int, n_global: int, real: int, dilation: int
 ) -> None:
-    """The form with a cache equals `attend`, the one that the reference's vectors run, when the first are global."""
+    """The form with a cache equals `forward_whole`, which the reference's vectors test, when the first are global."""
     torch.manual_seed(0)
     config = LongformerConfig(window=[4], n_heads=2, n_global=n_global, dilation=[dilation])
     mixer = LongformerAttention(config, 8, layer=0, causal=True).double()
     x = torch.randn(2, length, 8, dtype=torch.float64)
     mask = torch.arange(length) < torch.tensor([length, min(real, length)])[:, None]
     first = torch.arange(min(n_global, length)).expand(2, -1)
-    expected = mixer.attend(x, mask, first, torch.ones_like(first, dtype=torch.bool))
+    expected = mixer.forward_whole(x, mask, first, torch.ones_like(first, dtype=torch.bool))
     torch.testing.assert_close(mixer(x, mask=mask)[0], expected, rtol=1e-10, atol=1e-12)
 
 
@@ -189,7 +189,7 @@ def test_a_long_sequence_takes_no_square() -> None:
         ({"dropout": 1.0}, "dropout", ["1.0"]),
     ],
 )
-def test_what_cannot_be_built_is_told(fields: dict[str, Any], key: str, numbers: list[str]) -> None:
+def test_impossible_configurations_are_named(fields: dict[str, Any], key: str, numbers: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         LongformerConfig(**fields).check(ModelDims(d_model=8, n_layers=2, mode="causal", max_len=64))
     assert caught.value.key == key

@@ -168,12 +168,12 @@ def test_chunks_meet_in_the_average_only() -> None:
 
 
 def test_slices_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond SCORES_AT_ONCE queries are taken in slices and recomputed: outputs and gradients are the same."""
+    """Beyond MAX_SCORES queries are taken in slices and recomputed: outputs and gradients are the same."""
     for config in VARIANTS:
         model, x, mask = build(**config), sequence(), ragged(13, 13, 11, 4)
         results = []
         for limit in (1 << 24, 20):
-            monkeypatch.setattr(zoo_mega.op, "SCORES_AT_ONCE", limit)
+            monkeypatch.setattr(zoo_mega.op, "MAX_SCORES", limit)
             leaf = x.clone().requires_grad_()
             first = model(leaf[:, :6])
             hidden = model(leaf[:, 6:], mask=mask[:, 6:], state=first.state).hidden
@@ -190,7 +190,7 @@ def test_recomputed_slices_use_the_given_parameters(monkeypatch: pytest.MonkeyPa
     given = {k: (v.detach() * 1.5).requires_grad_() for k, v in model.named_parameters()}
     results = []
     for limit in (1 << 24, 20):
-        monkeypatch.setattr(zoo_mega.op, "SCORES_AT_ONCE", limit)
+        monkeypatch.setattr(zoo_mega.op, "MAX_SCORES", limit)
         hidden = functional_call(model, given, (x,)).hidden
         results.append(list(torch.autograd.grad(hidden.square().sum(), list(given.values()))))
     assert_close(*results)
@@ -264,7 +264,7 @@ def test_truncated_and_bidirectional_averages_take_no_state() -> None:
         y, state = ema(sequence())
         assert state is None
         assert y.shape == (3, 13, 6)
-        with pytest.raises(ValueError, match="no state to go on from"):
+        with pytest.raises(ValueError, match="carries no state"):
             ema(sequence(), state=torch.zeros(3, 6, 2))
     with pytest.raises(TypeError, match="no step form"):
         build("bidirectional").stack.blocks[0].mixer.step(sequence()[:, 0], None)

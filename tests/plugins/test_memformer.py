@@ -16,7 +16,7 @@ from zoo.testing import ArchitectureSuite
 from zoo_memformer import zoo_architectures
 from zoo_memformer.backbone import BiasedWrite, MemformerBackbone
 from zoo_memformer.config import MemformerConfig
-from zoo_memformer.op import biased_normalisation, relative_bias, slot_attention, token_attention
+from zoo_memformer.op import biased_normalisation, relative_bias, slot_attention
 
 B, D, S = 3, 8, 5
 WRITES = ("bmn", "gru")
@@ -103,16 +103,14 @@ def test_bptt_depth_cuts_the_gradient() -> None:
 def test_slot_attention_is_attention_under_the_slots_mask() -> None:
     """Against a softmax over [slots; tokens] with all other slots masked out, by torch's own attention."""
     S, T, H, E = 4, 6, 2, 3
-    q, k_own, v_own = (torch.randn(B, S, H, E, dtype=torch.float64) for _ in range(3))
-    k, v = (torch.randn(B, T, H, E, dtype=torch.float64) for _ in range(2))
+    q, k_own, v_own = (torch.randn(B, H, S, E, dtype=torch.float64) for _ in range(3))
+    k, v = (torch.randn(B, H, T, E, dtype=torch.float64) for _ in range(2))
     mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]], dtype=torch.bool)
     seen = torch.cat([torch.eye(S, dtype=torch.bool).expand(B, S, S), mask[:, None].expand(B, S, T)], dim=2)
-    keys, values = (torch.cat(pair, dim=1).transpose(1, 2) for pair in ((k_own, k), (v_own, v)))
-    expected = F.scaled_dot_product_attention(
-        q.transpose(1, 2), keys, values, attn_mask=seen[:, None], scale=1 / (E**0.5 * 0.3)
-    )
+    keys, values = (torch.cat(pair, dim=2) for pair in ((k_own, k), (v_own, v)))
+    expected = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen[:, None], scale=1 / (E**0.5 * 0.3))
     ours = slot_attention(q, (k_own, v_own), (k, v), mask, temperature=0.3)
-    torch.testing.assert_close(ours, expected.transpose(1, 2), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(ours[2], v_own[2], rtol=0, atol=0)
 
 
@@ -162,9 +160,9 @@ def test_a_low_temperature_makes_a_slot_choose() -> None:
         nn.init.zeros_(write.v)
         rows.append(write(m, x, None))
     heads = write.W_V(x).unflatten(-1, (2, -1))
-    found = rows[1].unflatten(-1, (2, -1))  # every head of a slot is one token's value, or the slot's own, scaled
+    written = rows[1].unflatten(-1, (2, -1))  # every head of a slot is one token's value, or the slot's own, scaled
     candidates = torch.cat([heads[:, None].expand(-1, S, -1, -1, -1), m.unflatten(-1, (2, -1))[:, :, None]], dim=2)
-    near = F.cosine_similarity(found[:, :, None], candidates, dim=-1).amax(2)
+    near = F.cosine_similarity(written[:, :, None], candidates, dim=-1).amax(2)
     torch.testing.assert_close(near, torch.ones_like(near))
     assert not torch.allclose(*rows)
 
@@ -199,12 +197,14 @@ def test_relative_bias_by_pairs(T: int, two_sided: bool) -> None:
     torch.testing.assert_close(relative_bias(table, T, two_sided=two_sided), expected, rtol=0, atol=0)
 
 
-def test_token_attention_under_autocast_has_a_wide_softmax() -> None:
-    q, k, v = (torch.randn(1, 7, 2, 4) * 4 for _ in range(3))
+def test_self_attention_under_autocast_has_a_wide_softmax() -> None:
+    backbone = build(positions="t5", n_layers=1).float()
+    (layer,) = backbone.layers
+    h, memory = torch.randn(1, 7, D) * 4, torch.zeros(1, S, D)
     bias = torch.zeros(1, 2, 7, 7).masked_fill(torch.ones(7, 7, dtype=torch.bool).triu(1), -torch.inf)
-    wide = token_attention(q, k, v, bias)
+    wide = layer(h, memory, bias)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        narrow = token_attention(q, k, v, bias)
+        narrow = layer(h, memory, bias)
     assert (narrow.float() - wide).norm() / wide.norm() < 0.05
 
 
@@ -250,19 +250,19 @@ def test_nothing_of_a_pad_is_seen(mode: str, write: str) -> None:
 
 def test_what_another_architecture_left_is_refused() -> None:
     backbone, x = build(), tokens(4)
-    for state, told in (
-        ({"memory": torch.zeros(2, S, D)}, r"\(2, 5, 8\).*\(3, 5, 8\)"),
+    for state, message in (
+        ({"memory": torch.zeros(2, S, D)}, "batch size 2 given with an input of batch size 3"),
         ({"memory": torch.zeros(B, S + 1, D)}, r"\(3, 6, 8\).*\(3, 5, 8\)"),
         ([torch.zeros(B, S, D)], "another architecture"),
         ({"keys": torch.zeros(B, S, D)}, "another architecture"),
         ({"memory": [torch.zeros(B, S, D)], "valid": torch.ones(B, S)}, "another architecture"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             backbone(x, state=state)
 
 
 @pytest.mark.parametrize(
-    ("config", "shape", "key"),
+    ("config", "dims", "key"),
     [
         ({"n_heads": 3}, {}, "n_heads"),
         ({"n_slots": 0}, {}, "n_slots"),

@@ -1,4 +1,4 @@
-"""The Recurrent Memory Transformer: who sees whom, what the memory carries, and how far gradients reach through it."""
+"""The Recurrent Memory Transformer: the mask, what the memory carries, and how far gradients reach through it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from zoo.model.segments import SegmentPlan, drive
 from zoo.nn.state import elements, select_rows
 from zoo_rmt import zoo_architectures
 from zoo_rmt.backbone import RMTBackbone
+from zoo_rmt.bodies import BODIES
 from zoo_rmt.config import RMTConfig
-from zoo_rmt.op import published_mask
+from zoo_rmt.op import segment_mask
 
 B, D, T = 3, 8, 7
 SAME = {"rtol": 1e-10, "atol": 1e-12}
@@ -52,15 +53,15 @@ def run(backbone: Backbone, x: Tensor, length: int, **plan: Any) -> Tensor:
     return torch.cat([s.hidden for s in drive(backbone, x, None, None, SegmentPlan(length, **plan))], dim=1)
 
 
-# -- who sees whom -----------------------------------------------------------------------------------------------------
+# -- the mask ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("flag", [False, True])
-def test_the_published_mask_in_words(flag: bool) -> None:
+def test_the_mask_is_that_of_the_paper(flag: bool) -> None:
     """Every entry, row by row, from the sentences of the paper; rows with 5, 2 and 0 of 5 tokens."""
     n, seg_len, M, real = 2, 5, 3, [5, 2, 0]
     cached = torch.tensor([[False, True, True], [True] * 3, [False] * 3])
-    mask = published_mask(
+    mask = segment_mask(
         n,
         seg_len,
         n_tokens=torch.tensor(real),
@@ -113,18 +114,18 @@ def test_the_encoder_sees_both_ways() -> None:
     assert gradient.abs().amin() > 0
 
 
-def test_relative_memory_tokens_tell_later_ones_from_earlier() -> None:
+def test_relative_memory_tokens_distinguish_later_from_earlier() -> None:
     """More than one memory token needs two-sided distances: against scores written out pair by pair."""
     backbone = build(n_layers=1, body="transformer_xl", num_mem_tokens=3)
     x = tokens(4)
     out = backbone(x)
-    layer = backbone.layers[0]  # type: ignore[index]
+    layer = backbone.body.layers[0]  # type: ignore[index]
     rows = torch.cat([backbone.memory.expand(B, -1, -1), x, backbone.memory.expand(B, -1, -1)], dim=1)
     R = rows.shape[1]
     f = 10000.0 ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)
     heads = layer.attention.heads
     q, k, v = (heads(linear(rows)) for linear in (layer.attention.W_q, layer.attention.W_kE, layer.attention.W_v))
-    visible = published_mask(3, 4, device=x.device)[0]
+    visible = segment_mask(3, 4, device=x.device)[0]
     y = torch.zeros_like(q)
     for i in range(R):
         scores = {}
@@ -132,7 +133,7 @@ def test_relative_memory_tokens_tell_later_ones_from_earlier() -> None:
             if visible[i, j]:
                 angle = (i - j) * f
                 r = heads(layer.attention.W_kR(torch.cat([angle.sin(), angle.cos()])))
-                scores[j] = ((q[:, i] + backbone.u) * k[:, j] + (q[:, i] + backbone.v) * r).sum(-1) / 2.0
+                scores[j] = ((q[:, i] + backbone.body.u) * k[:, j] + (q[:, i] + backbone.body.v) * r).sum(-1) / 2.0
         weight = torch.stack(list(scores.values())).softmax(0)  # (seen, B, H)
         y[:, i] = sum(w[..., None] * v[:, j] for w, j in zip(weight, scores, strict=True))
     a = layer.norm_attn(rows + layer.attention.W_o(y.flatten(-2)))
@@ -273,7 +274,7 @@ def test_bodies_follow_the_mode() -> None:
     for mode, body in (("causal", "transformer_xl"), ("bidirectional", "bert")):
         backbone = arch.build(d_model=8, n_layers=1, mode=mode, max_len=4)
         assert isinstance(backbone, RMTBackbone)
-        assert backbone.body == body
+        assert type(backbone.body) is BODIES[body]
 
 
 @pytest.mark.parametrize("config", ALL, ids=name)
@@ -287,7 +288,7 @@ def test_bfloat16_autocast_and_dropout(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "shape", "key"),
+    ("config", "dims", "key"),
     [
         ({"body": "bert"}, {}, "arch.body"),
         ({"body": "gpt2"}, {"mode": "bidirectional"}, "arch.body"),

@@ -12,12 +12,6 @@ from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, ResidualStack, StackBac
 from zoo.nn.transformer import TransformerStack, transformer_block
 from zoo.ops.dtypes import at_least_float32
 
-# names of before, until every plugin is ported
-from zoo.nn.init import init_transformer_xl as initialise_as_transformer_xl, init_xavier as xavier  # isort: skip
-from zoo.nn.masks import sequence_lengths as last_real  # isort: skip
-from zoo.nn.relative import RelativePositions as Places  # isort: skip
-from zoo.nn.transformer import projections, transformer_block as block_around  # isort: skip
-
 __all__ = [
     "ACTIVATIONS",
     "MLP",
@@ -28,7 +22,6 @@ __all__ = [
     "Mixer",
     "MultiHeadAttention",
     "ParamOptions",
-    "Places",
     "RMSNorm",
     "RelativeAttention",
     "RelativeLayer",
@@ -38,19 +31,14 @@ __all__ = [
     "TiedDropout",
     "TransformerStack",
     "at_least_float32",
-    "block_around",
     "init_lecun_normal",
     "init_normal",
     "init_transformer_xl",
     "init_xavier",
-    "initialise_as_transformer_xl",
-    "last_real",
     "make_norm",
     "param_options",
     "parameters_with_options",
-    "projections",
     "sequence_lengths",
     "transformer_block",
     "truncated_normal_",
-    "xavier",
 ]

@@ -14,7 +14,7 @@ from zoo.spec.architecture import ModelDims
 class Output(NamedTuple):
     """What a backbone returns.
 
-    hidden  (B, out_len, D). Causal: hidden[:, i] stands for position seq_len - out_len + i.
+    hidden  (B, out_len, D). Causal: hidden[:, i] belongs to position seq_len - out_len + i.
             Latent models return their latents.
     state   what the next call needs, or None
     aux     auxiliary losses by name, each a scalar
@@ -46,7 +46,7 @@ class Backbone(nn.Module):
     """
 
     returns_latents: bool = False
-    """Whether `hidden` are latents, which stand for no position of the input."""
+    """Whether `hidden` are latents, which belong to no position of the input."""
 
     def __init__(self, config: Any, dims: ModelDims) -> None:
         super().__init__()

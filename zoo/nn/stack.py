@@ -110,60 +110,35 @@ class Block(nn.Module):
 
 
 class ResidualStack(nn.Module):
-    """Blocks in order and a final norm; carries one state per block, as a list.
-
-    `forward`, `step`, `init_state` and `state_size` are those of the Backbone contract, so that a backbone whose
-    whole body is a stack only delegates. A state of another batch size or architecture, or one given
-    to mixers whose `init_state` is None, is a ValueError.
-    """
+    """Blocks in order and a final norm. Takes and returns one state per block."""
 
     def __init__(self, blocks: Iterable[Block], final_norm: nn.Module | None = None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.final_norm = final_norm
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        if state is not None:
-            fresh = self.init_state(x.shape[0], device="meta", dtype=x.dtype)
-            if fresh is None:
-                raise ValueError("a state was given to a backbone that carries none in this mode")
-            check_state(state, fresh)
-        states: list[State] = []
-        for i, block in enumerate(self.blocks):
-            x, block_state = block(x, mask=mask, state=None if state is None else state[i])
-            states.append(block_state)
-        if self.final_norm is not None:
-            x = self.final_norm(x, mask)
-        return Output(x, None if all(s is None for s in states) else states, {})
+    def forward(self, x: Tensor, *, mask: Tensor | None, states: list[State]) -> tuple[Tensor, list[State]]:
+        """x (B, L, D), mask (B, L) -> hidden (B, L, D), states."""
+        after: list[State] = []
+        for block, state in zip(self.blocks, states, strict=True):
+            x, state = block(x, mask=mask, state=state)
+            after.append(state)
+        return x if self.final_norm is None else self.final_norm(x, mask), after
 
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        fresh = self.init_state(x_t.shape[0], device="meta", dtype=x_t.dtype)
-        if fresh is None:
-            raise TypeError("no step form: this backbone carries no state in its mode")
-        check_state(state, fresh)
-        states: list[State] = []
-        for block, block_state in zip(self._each(), state, strict=True):
-            x_t, block_state = block.step(x_t, block_state)
-            states.append(block_state)
-        if self.final_norm is not None:
-            x_t = self.final_norm(x_t, None)
-        return x_t, states
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        states = [block.mixer.init_state(batch, device=device, dtype=dtype) for block in self._each()]
-        return None if all(s is None for s in states) else states
-
-    def state_size(self, seq_len: int) -> int:
-        return sum(block.mixer.state_size(seq_len) for block in self._each())
-
-    def _each(self) -> list[Block]:
-        return cast("list[Block]", list(self.blocks))
+    def step(self, x_t: Tensor, states: list[State]) -> tuple[Tensor, list[State]]:
+        """One token: x_t (B, D) -> y_t (B, D), states."""
+        after: list[State] = []
+        for block, state in zip(self.blocks, states, strict=True):
+            x_t, state = cast("Block", block).step(x_t, state)
+            after.append(state)
+        return x_t if self.final_norm is None else self.final_norm(x_t, None), after
 
 
 class StackBackbone(Backbone):
-    """A backbone that is a residual stack. A subclass says how a block is built; forward, step and state are here.
+    """A backbone that is a residual stack: a subclass builds the blocks; forward, step and state are here.
 
-    Initial values of its own a subclass sets at the end of its `__init__`.
+    The state is a list with one entry per block, or None if no mixer carries one. A subclass that has initial values
+    of its own sets them at the end of its `__init__`.
     """
 
     def __init__(self, config: Any, dims: ModelDims) -> None:
@@ -176,7 +151,7 @@ class StackBackbone(Backbone):
         raise NotImplementedError
 
     def build_blocks(self) -> Iterable[Block]:
-        """Build all blocks; for those that share parameters."""
+        """Build all blocks; overridden where they share parameters."""
         return (self.build_block(layer) for layer in range(self.dims.n_layers))
 
     def build_final_norm(self) -> nn.Module | None:
@@ -192,14 +167,31 @@ class StackBackbone(Backbone):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """x (B, L, D), mask (B, L) -> hidden (B, L, D), state. ValueError for a state that is not of this backbone."""
-        return self.stack(self.add_positions(x), mask=mask, state=state)
+        if state is None:
+            state = [None] * self.dims.n_layers
+        else:
+            fresh = self.init_state(x.shape[0], device="meta", dtype=x.dtype)
+            if fresh is None:
+                raise ValueError("a state was given to a backbone that carries none in this mode")
+            check_state(state, fresh)
+        x, states = self.stack(self.add_positions(x), mask=mask, states=state)
+        return Output(x, None if all(s is None for s in states) else states)
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """Process one token: x_t (B, D), state -> y_t (B, D), state. TypeError if no state is carried in this mode."""
+        fresh = self.init_state(x_t.shape[0], device="meta", dtype=x_t.dtype)
+        if fresh is None:
+            raise TypeError("no step form: this backbone carries no state in its mode")
+        check_state(state, fresh)
         return self.stack.step(x_t, state)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return self.stack.init_state(batch, device=device, dtype=dtype)
+        states = [mixer.init_state(batch, device=device, dtype=dtype) for mixer in self.mixers()]
+        return None if all(s is None for s in states) else states
 
     def state_size(self, seq_len: int) -> int:
-        return self.stack.state_size(seq_len)
+        return sum(mixer.state_size(seq_len) for mixer in self.mixers())
+
+    def mixers(self) -> list[Mixer]:
+        """Return the mixers of all blocks, in order."""
+        return [cast("Block", block).mixer for block in self.stack.blocks]

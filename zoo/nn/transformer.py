@@ -34,14 +34,6 @@ def transformer_block(
     )
 
 
-def projections(d_model: int, d_qkv: int, *, bias: bool = True) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
-    """W_q, W_k, W_v (D -> d_qkv) and W_o (d_qkv -> D) of multi-head attention, by `init_xavier`."""
-    q, k, v = (nn.Linear(d_model, d_qkv, bias=bias) for _ in range(3))
-    out = nn.Linear(d_qkv, d_model, bias=bias)
-    init_xavier(q, k, v, out)
-    return q, k, v, out
-
-
 class TransformerStack(StackBackbone):
     """A stack of `transformer_block`s around the mixer that `build_mixer` returns.
 
@@ -61,5 +53,5 @@ class TransformerStack(StackBackbone):
 
     @property
     def prenorm(self) -> bool:
-        """Whether norms stand before the sublayers (and one at the end) or after the residual sums."""
+        """Whether the norms come before the sublayers, with one at the end, or after the residual sums."""
         return getattr(self.config, "prenorm", True)

@@ -13,10 +13,10 @@ from tests.parity.harness import Case, Result, Unmapped
 from tests.parity.live import mapped_tensors
 from zoo import ModelDims
 from zoo.nn import Block
-from zoo_bigbird.backbone import BigBirdAttention, BigBirdBackbone, bigbird_block
+from zoo_bigbird.backbone import BigBirdAttention, BigBirdBackbone
 from zoo_bigbird.config import BigBirdConfig
 from zoo_bigbird.convert import CONVERSION
-from zoo_bigbird.op import Pattern, bigbird_attention, causal_pattern, two_way_pattern
+from zoo_bigbird.op import Pattern, bigbird_attention, build_pattern
 
 COMMON = {"batch", "length", "lengths", "causal", "heads", "block_size", "num_random_blocks"}
 HF = {"d_model", "d_ff", "layer_norm_eps", "output_projection"}
@@ -56,15 +56,24 @@ def pattern_of(case: Case, chosen: Tensor) -> Pattern:
     The reference's last block is that of the padded length, also for a shorter example.
     """
     if case.config["causal"]:
-        return causal_pattern(chosen[None])
+        return build_pattern(chosen[None], None)
     n = chosen.shape[1] + 2
-    return two_way_pattern(F.pad(chosen, (0, 0, 1, 1), value=-1)[None], torch.tensor([n - 1]))
+    return build_pattern(F.pad(chosen, (0, 0, 1, 1), value=-1)[None], torch.tensor([n - 1]))
 
 
 def place_pattern(mixer: nn.Module, pattern: Pattern) -> None:
     """The reference's blocks in place of ours."""
     assert isinstance(mixer, BigBirdAttention)
     mixer.pattern = lambda length, mask: pattern  # type: ignore[method-assign]
+
+
+def block_of(config: BigBirdConfig, case: Case, max_len: int) -> Block:
+    """The block of the first layer, with the reference's pattern."""
+    mode = "causal" if case.config["causal"] else "bidirectional"
+    dims = ModelDims(d_model=case.config["d_model"], n_layers=1, mode=mode, max_len=max_len)
+    block = BigBirdBackbone(config, dims).build_block(0)
+    place_pattern(block.mixer, pattern_of(case, case.inputs["rand_attn"]))
+    return block
 
 
 def call(module: nn.Module, weights: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
@@ -149,8 +158,7 @@ def layer(case: Case) -> dict[str, Tensor]:
         prenorm=False,
     )
     x, mask = extended(case, case.inputs["x"])
-    block = bigbird_block(ours, config["d_model"], layer=0, causal=config["causal"], max_len=x.shape[1])
-    place_pattern(block.mixer, pattern_of(case, case.inputs["rand_attn"]))
+    block = block_of(ours, case, x.shape[1])
     prefix, module = "bert.encoder.layer.0.", "stack.blocks.0."
     weights = mapped_tensors(CONVERSION.key_map(ours), block.state_dict(), case.params, prefix, module=module)
     y = call(block, weights, x, mask=mask)[0]
@@ -179,8 +187,7 @@ def lra_block(case: Case) -> dict[str, Tensor]:
         norm_eps=config["ln_eps"],
     )
     x, mask = extended(case, case.inputs["x"])
-    block = bigbird_block(ours_config, config["d_model"], layer=0, causal=config["causal"], max_len=x.shape[1])
-    place_pattern(block.mixer, pattern_of(case, case.inputs["rand_attn"]))
+    block = block_of(ours_config, case, x.shape[1])
     y = call(block, weights, x, mask=mask)[0]
     return {"out.y": at_real(case, y[:, : config["length"]])}
 

@@ -16,7 +16,7 @@ from zoo.nn import RelativeLayer
 from zoo.ops.relative import distances, visible_keys
 from zoo_compressive.backbone import CompressiveBackbone, LearnedDistanceAttention
 from zoo_compressive.config import CompressiveConfig
-from zoo_compressive.op import Compression, plan_eviction, reconstruction_loss, remember
+from zoo_compressive.op import Compression, plan_eviction, reconstruction_loss, update_memories
 
 KINDS = {"conv1d": "conv", "conv": "conv", "mean": "mean", "avg": "mean", "max": "max"}
 LABML = {
@@ -90,7 +90,7 @@ def run_memory(case: Case) -> Result:
     for s, piece in enumerate(h.split(c["segment_lengths"], dim=1)):
         T = piece.shape[1]
         plan = plan_eviction(m_real, c_real, torch.full((B,), T), T, sizes)
-        memory, compressed, _, _ = remember(f_c, memory, compressed, piece, plan)
+        memory, compressed, _, _ = update_memories(f_c, memory, compressed, piece, plan)
         m_real, c_real = plan.real, plan.c_real
         values[f"out.mem_after_seg{s}"] = rows(memory, m_real)
         values[f"out.cmem_after_seg{s}"] = rows(compressed, c_real)
@@ -189,9 +189,9 @@ def run_attention(case: Case) -> Result:
         "S": x.new_zeros(K, H),
         "v": x.new_zeros(H, D // H),
     }
-    places = distances(T, K, two_sided=False, device=x.device)
+    distance = distances(T, K, two_sided=False, device=x.device)
     context = torch.cat([cmem, mem, x], dim=1)
-    y = functional_call(attention, ours, (context, T, places, visible_keys(T, K, device=x.device)), strict=True)
+    y = functional_call(attention, ours, (context, T, distance, visible_keys(T, K, device=x.device)), strict=True)
 
     f_c, theirs = compression(case, D, "compress_mem_fn.")
     m_real, c_real = (torch.ones(part.shape[:2], dtype=torch.bool) for part in (mem, cmem))
@@ -199,7 +199,7 @@ def run_attention(case: Case) -> Result:
     plan = plan_eviction(m_real, c_real, torch.full((B,), T), T, sizes)
     with torch.no_grad():
         f_c.load_state_dict(theirs)
-        memory, compressed, old, _ = remember(f_c, mem, cmem, x, plan)
+        memory, compressed, old, _ = update_memories(f_c, mem, cmem, x, plan)
     ours = {f"layer.attention.{name}": value for name, value in ours.items()}
     ours |= {f"f_c.{name}": value for name, value in theirs.items()}
     aux = functional_call(Loss(layer, f_c), ours, (x, old))

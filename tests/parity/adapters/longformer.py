@@ -13,7 +13,7 @@ from tests.parity.harness import Case, Result, Unmapped
 from tests.parity.live import mapped_tensors
 from zoo import ModelDims
 from zoo.nn import Block
-from zoo_longformer.backbone import LongformerAttention, LongformerBackbone, longformer_block
+from zoo_longformer.backbone import LongformerAttention, LongformerBackbone
 from zoo_longformer.config import LongformerConfig
 from zoo_longformer.convert import CONVERSION
 from zoo_longformer.op import longformer_attention
@@ -69,7 +69,21 @@ def dilations(case: Case) -> list[int]:
 def place_globals(mixer: nn.Module, index: Tensor, real: Tensor) -> None:
     """The reference's global tokens in place of the first ones."""
     assert isinstance(mixer, LongformerAttention)
-    mixer.forward = lambda x, *, mask=None, state=None: (mixer.attend(x, mask, index, real), None)  # type: ignore[method-assign]
+
+    def forward(x: Tensor, *, mask: Tensor | None = None, state: Any = None) -> tuple[Tensor, None]:
+        mask = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+        return mixer.forward_whole(x, mask, index, real), None
+
+    mixer.forward = forward  # type: ignore[method-assign]
+
+
+def block_of(config: LongformerConfig, case: Case) -> Block:
+    """The block of the first layer, with the reference's global tokens."""
+    mode = "causal" if case.config["causal"] else "bidirectional"
+    dims = ModelDims(d_model=case.config["d_model"], n_layers=1, mode=mode, max_len=case.config["length"])
+    block = LongformerBackbone(config, dims).build_block(0)
+    place_globals(block.mixer, *globals_of(case))
+    return block
 
 
 def call(module: nn.Module, weights: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
@@ -100,8 +114,10 @@ def op(case: Case) -> dict[str, Tensor]:
         raise Unmapped(f"dilation {dilation}, but the input says {case.inputs['dilation'].tolist()}")
     q, k, v = (case.inputs[n].transpose(1, 2) for n in "qkv")
     pattern = {"window": (w, w), "dilation": dilation, "causal": config["causal"], "mask": mask_of(case)}
-    y = longformer_attention(q, k, v, **pattern).transpose(1, 2)
-    values = {"out.y": y}
+    y = longformer_attention(q, k, v, **pattern)
+    mask = mask_of(case)
+    y = y if mask is None else y.masked_fill(~mask[:, None, :, None], 0)
+    values = {"out.y": y.transpose(1, 2)}
     if "out.band" in case.tensors:
         # with one-hot values the output of a query is its row of weights
         length, width = q.shape[2], case.tensors["out.band"].shape[-1]
@@ -156,8 +172,7 @@ def layer(case: Case) -> dict[str, Tensor]:
         norm_eps=config["layer_norm_eps"],
         prenorm=False,
     )
-    block = longformer_block(ours, config["d_model"], layer=0, causal=config["causal"])
-    place_globals(block.mixer, *globals_of(case))
+    block = block_of(ours, case)
     prefix, module = "longformer.encoder.layer.0.", "stack.blocks.0."
     weights = mapped_tensors(CONVERSION.key_map(ours), block.state_dict(), case.params, prefix, module=module)
     return {"out.y": at_real(case, call(block, weights, case.inputs["x"], mask=mask_of(case))[0])}
@@ -197,8 +212,7 @@ def lra_block(case: Case) -> dict[str, Tensor]:
         bias=False,
         norm_eps=config["ln_eps"],
     )
-    block = longformer_block(ours_config, config["d_model"], layer=0, causal=config["causal"])
-    place_globals(block.mixer, *globals_of(case))
+    block = block_of(ours_config, case)
     return {"out.y": at_real(case, call(block, weights, case.inputs["x"], mask=mask_of(case))[0])}
 
 

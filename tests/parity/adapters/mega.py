@@ -19,7 +19,7 @@ import zoo_mega.op
 from tests.parity.harness import Case, Result, Unmapped
 from zoo import ModelDims
 from zoo.nn import BatchNorm
-from zoo_mega.backbone import MegaBackbone, MovingAverage, build_block
+from zoo_mega.backbone import MegaBackbone, MovingAverage
 from zoo_mega.config import MegaConfig
 from zoo_mega.op import relative_bias
 
@@ -54,8 +54,8 @@ def average(p: dict[str, Tensor], prefix: str, directions: int) -> dict[str, Ten
 
 
 def norm(p: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """weight, bias, scalar, running statistics: named alike."""
-    found = {k.removeprefix(prefix): v for k, v in p.items() if k.startswith(prefix)}
+    """weight, bias, running statistics: named alike, but for the scale norm's one weight."""
+    found = {k.removeprefix(prefix).replace("scalar", "weight"): v for k, v in p.items() if k.startswith(prefix)}
     if "running_mean" in found:
         # the buffers are updated in place, and a leaf that requires a gradient cannot be
         found |= {k: found[k].detach().clone() for k in ("running_mean", "running_var")}
@@ -211,7 +211,7 @@ def stepped(module: nn.Module, parameters: dict[str, Tensor], x: Tensor, state: 
 def run_layer(case: Case) -> Result:
     """The gated attention with its norm and residual, or a layer with its MLP."""
     config, dims = our_config(case)
-    module = build_block(config, dims)
+    module = MegaBackbone(config, dims).build_block(0)
     if "nffn.fc1.weight" not in case.params:
         module.mlp = module.norm2 = None
     module = prepared(module, case)

@@ -1,6 +1,6 @@
 """Memformer against lucidrains/memformer (v1 with a GRU) and, for the paper's write, against its equations.
 
-Their names on the left of the maps, ours on the right. The maps only rename, so that one state dict serves both.
+Their names on the left of the maps, ours on the right. In a layer their to_kv holds our k and v, one after the other.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from zoo.model.segments import SegmentPlan, drive
 from zoo_memformer.backbone import BiasedWrite, GRUWrite, MemformerBackbone
 from zoo_memformer.config import MemformerConfig
 
-ATTENTION = {"to_q": "W_q", "to_kv": "W_kv", "to_out": "W_o"}
+ATTENTION = {"to_q": "q", "to_kv": "kv", "to_out": "out"}
 LAYER = {"0.fn.norm": "norm_self", "1.fn.norm": "norm_cross", "2.fn.norm": "norm_ff"}
 LAYER |= {f"0.fn.fn.{t}": f"self_attention.{o}" for t, o in ATTENTION.items()}
 LAYER |= {f"1.fn.fn.{t}": f"cross_attention.{o}" for t, o in ATTENTION.items()}
 LAYER |= {"2.fn.fn.net.0": "ff.linear1", "2.fn.fn.net.2": "ff.linear2"}
-WRITE = {f"mem_updater.{t}": f"attention.{o}" for t, o in ATTENTION.items()}
+WRITE = {f"mem_updater.{t}": o for t, o in ATTENTION.items()}
 WRITE |= {"mem_ff.fn.norm": "norm", "mem_ff.fn.fn.net.0": "ff.linear1", "mem_ff.fn.fn.net.2": "ff.linear2"}
 BMN = {"W_Q": "W_Q.weight", "W_K": "W_K.weight", "W_V": "W_V.weight", "v_bias": "v"}
 NET = {
@@ -32,7 +32,7 @@ BIAS = "rel_pos_emb.relative_attention_bias.weight"
 
 
 def ours_of_layer(rest: str) -> str:
-    """`1.0.fn.fn.to_q.weight` -> `1.self_attention.W_q.weight`."""
+    """`1.0.fn.fn.to_q.weight` -> `1.self_attention.q.weight`."""
     index, _, rest = rest.partition(".")
     module, _, kind = rest.rpartition(".")
     return f"{index}.{LAYER[module]}.{kind}"
@@ -58,6 +58,19 @@ def ours_of(theirs: str) -> str | None:
         if theirs.startswith(prefix):
             return norm + theirs.removeprefix(prefix)
     return "write." + ours_of_write(theirs)
+
+
+def split_kv(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Replace the parameters of a layer's `kv` by those of k and v."""
+    ours = {}
+    for name, value in parameters.items():
+        module, _, kind = name.rpartition(".")
+        if module.endswith("_attention.kv"):
+            k, v = value.chunk(2)
+            ours |= {f"{module[:-2]}k.{kind}": k, f"{module[:-2]}v.{kind}": v}
+        else:
+            ours[name] = value
+    return ours
 
 
 def run(case: Case) -> Result:
@@ -108,17 +121,17 @@ def run_slot_attention(case: Case) -> Result:
     write = GRUWrite(config_of(case, write="gru"), c["d_model"]).to(case.dtype)
     ours = {f"{ATTENTION[t.split('.')[0]]}.{t.split('.')[1]}": value for t, value in case.params.items()}
     mask = i.get("src_mask") if c.get("use_mask", True) else None
-    y = functional_call(Attend(write), {f"write.attention.{o}": v for o, v in ours.items()}, (i["mem"], i["enc"], mask))
+    y = functional_call(SlotAttention(write), {f"write.{o}": v for o, v in ours.items()}, (i["mem"], i["enc"], mask))
     return finish(case, y)
 
 
-class Attend(nn.Module):
+class SlotAttention(nn.Module):
     def __init__(self, write: GRUWrite) -> None:
         super().__init__()
         self.write = write
 
     def forward(self, memory: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        return self.write.attend(memory, self.write.attention.keys_values(x), mask)
+        return self.write.slot_attention(memory, self.write.keys_values(x), mask)
 
 
 def run_update(case: Case) -> Result:
@@ -156,7 +169,7 @@ def run_encoder_layer(case: Case) -> Result:
     backbone.norm = nn.Identity()  # type: ignore[assignment]
     ours = {("positions.table" if t == BIAS else "layers." + ours_of_layer(t[7:])): v for t, v in case.params.items()}
     mask = i["src_mask"] if c.get("use_mask", "src_mask" in i) else None
-    out = functional_call(backbone, ours, (i["x"],), {"mask": mask, "state": {"memory": i["mem"]}})
+    out = functional_call(backbone, split_kv(ours), (i["x"],), {"mask": mask, "state": {"memory": i["mem"]}})
     return finish(case, masked(out.hidden, mask))
 
 
@@ -172,7 +185,10 @@ def run_encoder(case: Case) -> Result:
 
     def evaluate(detach: bool) -> tuple[Tensor, list[Tensor], Tensor]:
         y, memories = functional_call(
-            model, {f"backbone.{o}": v for o, v in ours.items()}, (E[i["tokens"]], mask, lengths, detach), strict=True
+            model,
+            {f"backbone.{o}": v for o, v in split_kv(ours).items()},
+            (E[i["tokens"]], mask, lengths, detach),
+            strict=True,
         )
         y = masked(y, mask)
         last = (memories[-1] * i["cotangent_memory"].detach()).sum()
@@ -219,7 +235,7 @@ def run_decoder_loss(case: Case) -> Result:
     i, c, p = case.inputs, case.config, case.params
     backbone = backbone_of(case, "seq2seq", c["enc_depth"], n_decoder_layers=c["dec_depth"])
     names = {t: o for t in p if (o := ours_of(t)) is not None}
-    backbone.load_state_dict({o: p[t].detach() for t, o in names.items()}, strict=True)
+    backbone.load_state_dict(split_kv({o: p[t].detach() for t, o in names.items()}), strict=True)
     x = p["encoder.token_emb.weight"][i["src"]]
     *_, last = drive(backbone, x, None, None, SegmentPlan(c["seg_len"], activation_checkpointing="mrbp"))
     target = p["decoder.net.token_emb.weight"][i["tgt"][:, :-1]]
@@ -227,10 +243,14 @@ def run_decoder_loss(case: Case) -> Result:
     logits = F.linear(hidden, p["decoder.net.to_logits.weight"], p["decoder.net.to_logits.bias"])
     loss = F.cross_entropy(logits.transpose(1, 2), i["tgt"][:, 1:])
 
-    leaves = {t: backbone.get_parameter(names[t]) if t in names else p[t] for t in p}
-    wanted = [name.removeprefix("grad.param.") for name in case.wanted if name.startswith("grad.param.")]
-    found = torch.autograd.grad(loss, [leaves[t] for t in wanted], allow_unused=True)
-    gradients = {
-        f"grad.param.{t}": torch.zeros_like(leaves[t]) if g is None else g for t, g in zip(wanted, found, strict=True)
-    }
+    gradients = {}
+    for name in case.wanted:
+        if name.startswith("grad.param."):
+            theirs = p[name.removeprefix("grad.param.")]
+            ours = names.get(name.removeprefix("grad.param."))
+            leaves = [theirs] if ours is None else [backbone.get_parameter(o) for o in split_kv({ours: theirs})]
+            parts = torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True)
+            gradients[name] = torch.cat(
+                [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, parts, strict=True)]
+            )
     return Result({"out.y": loss[None], "out.memory_final": last.state["memory"], **gradients})

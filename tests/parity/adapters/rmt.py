@@ -19,7 +19,7 @@ from zoo.model.segments import SegmentPlan, drive
 from zoo.nn.state import detach
 from zoo_rmt.backbone import RMTBackbone
 from zoo_rmt.config import RMTConfig
-from zoo_rmt.op import published_mask
+from zoo_rmt.op import segment_mask
 
 VANILLA = {name: ours for name, ours in TXL.items() if "net" not in name} | {
     "dec_attn.o_net.weight": "mixer.out.weight",
@@ -56,7 +56,7 @@ def run(case: Case) -> Result:
 
 def run_mask(case: Case) -> Result:
     c = case.config
-    mask = published_mask(
+    mask = segment_mask(
         c["num_mem_tokens"],
         c["tgt_len"],
         cached=torch.ones(1, c["mem_len"], dtype=torch.bool),
@@ -79,7 +79,7 @@ def build(case: Case, config: RMTConfig, d_model: int, n_layers: int, max_len: i
 def top_rows(backbone: RMTBackbone) -> Iterator[list[Tensor]]:
     """What the last layer gives in every call, memory and special rows included."""
     seen: list[Tensor] = []
-    hook = backbone.layers[-1].register_forward_hook(
+    hook = backbone.body.layers[-1].register_forward_hook(
         lambda module, args, out: seen.append(out[0] if isinstance(out, tuple) else out)
     )
     yield seen
@@ -117,7 +117,7 @@ def run_lm_rmt(case: Case) -> Result:
     backbone = build(case, config, D, N, max(c["segment_lengths"]))
     ours = {"memory": p["mem_tokens"][:, 0]}
     if config.body == "transformer_xl":
-        ours |= {"u": p["r_w_bias"], "v": p["r_r_bias"]}
+        ours |= {"body.u": p["r_w_bias"], "body.v": p["r_r_bias"]}
     for n in range(N):
         prefix = f"layers.{n}."
         if config.body == "transformer_xl":
@@ -125,7 +125,7 @@ def run_lm_rmt(case: Case) -> Result:
         else:
             qkv = torch.cat([p[prefix + "dec_attn.q_net.weight"], p[prefix + "dec_attn.kv_net.weight"]])
             layer = {"mixer.qkv.weight": qkv} | {o: p[prefix + t] for t, o in VANILLA.items()}
-        ours |= {prefix + name: value for name, value in layer.items()}
+        ours |= {f"body.{prefix}{name}": value for name, value in layer.items()}
     pieces = (E[case.inputs["tokens"]] * D**0.5).split(c["segment_lengths"], dim=1)
 
     def loss_of(hidden: list[Tensor], memory: Tensor) -> Tensor:
@@ -163,14 +163,14 @@ def run_gpt2(case: Case) -> Result:
     longest = max(c["segment_lengths"])
     config = RMTConfig(body="gpt2", num_mem_tokens=n, n_heads=c["n_head"], d_ff=p["h.0.mlp.c_fc.weight"].shape[1])
     backbone = build(case, config, D, N, longest)
-    ours = {"memory": memory, "positions": p["wpe.weight"][: longest + 2 * n]}
-    ours |= {f"norm.{part}": p[f"ln_f.{part}"] for part in PARTS}
+    ours = {"memory": memory, "body.positions": p["wpe.weight"][: longest + 2 * n]}
+    ours |= {f"body.norm.{part}": p[f"ln_f.{part}"] for part in PARTS}
     for i in range(N):
         for theirs, name in GPT2.items():
             for part in PARTS:
                 value = p[f"h.{i}.{theirs}.{part}"]
                 # their Conv1D has (in, out)
-                ours[f"layers.{i}.{name}.{part}"] = value.T if value.ndim == 2 else value
+                ours[f"body.layers.{i}.{name}.{part}"] = value.T if value.ndim == 2 else value
     tokens = case.inputs["tokens"]
     pieces = wte[tokens].split(c["segment_lengths"], dim=1)
     k2 = c.get("k2", -1)
@@ -192,8 +192,8 @@ def run_gpt2(case: Case) -> Result:
         if all_cut:
             values |= gradients(case, loss, "grad_detached.")
             continue
-        told = case.inputs["labels_mask"][:, :-1]
-        nll = F.cross_entropy(logits[:, :-1][told], tokens[:, 1:][told])
+        labelled = case.inputs["labels_mask"][:, :-1]
+        nll = F.cross_entropy(logits[:, :-1][labelled], tokens[:, 1:][labelled])
         values |= {"out.y": logits, "out.loss": nll[None]}
         values |= {f"out.memory_after_seg{s}": after["memory"] for s, after in enumerate(states)}
         values |= gradients(case, loss, "grad.")
@@ -234,15 +234,15 @@ def run_bert(case: Case) -> Result:
         "memory": words[V : V + n],
         "cls": words[c["cls"]],
         "sep": words[c["sep"]],
-        "positions": positions[: n + 3 + T],
+        "body.positions": positions[: n + 3 + T],
     }
-    ours |= {f"norm.{part}": p[f"embeddings.LayerNorm.{part}"] for part in PARTS}
+    ours |= {f"body.norm.{part}": p[f"embeddings.LayerNorm.{part}"] for part in PARTS}
     for i in range(N):
         prefix = f"encoder.layer.{i}."
         for part in PARTS:
             q, k, v = (p[f"{prefix}attention.self.{name}.{part}"] for name in ("query", "key", "value"))
-            ours[f"layers.{i}.mixer.qkv.{part}"] = torch.cat([q, k, v])
-            ours |= {f"layers.{i}.{name}.{part}": p[f"{prefix}{theirs}.{part}"] for theirs, name in BERT.items()}
+            ours[f"body.layers.{i}.mixer.qkv.{part}"] = torch.cat([q, k, v])
+            ours |= {f"body.layers.{i}.{name}.{part}": p[f"{prefix}{theirs}.{part}"] for theirs, name in BERT.items()}
     driven = Driven(backbone, SegmentPlan(T, align=c["segment_alignment"]))
     tokens = case.inputs["tokens"]
     mask = torch.arange(tokens.shape[1]) < lengths[:, None]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
 from zoo import ModelDims
-from zoo.nn import LayerNorm, Places, RelativeAttention, RelativeLayer
+from zoo.nn import LayerNorm, RelativeAttention, RelativeLayer, RelativePositions
 from zoo.ops.relative import distances, rel_shift, relative_attention, sinusoids, visible_keys
 from zoo_transformer_xl.backbone import TransformerXLBackbone
 from zoo_transformer_xl.config import TransformerXLConfig
@@ -111,7 +111,7 @@ def run_layer(case: Case) -> Result:
     distance = distances(T, K, two_sided=False, device=x.device)
     R = sinusoids(distance, D, config.clamp_len).to(x.dtype)
     visible = visible_keys(T, K, window=window_of(case), device=x.device)
-    places = Places(R, p["r_w_bias"], p["r_r_bias"])
+    places = RelativePositions(R, p["r_w_bias"], p["r_r_bias"])
     y = functional_call(layer, layer_parameters(p), (torch.cat([mems, x], dim=1), T, places, visible), strict=True)
     return finish(case, y)
 
