@@ -152,7 +152,7 @@ def zoo_tasks() -> Iterable[Task]:
                 "files": "https://github.com/nelson-liu/lost-in-the-middle, kv_retrieval_data/"
                 "kv-retrieval-{75,140,300}_keys.jsonl.gz"
             },
-            note="Generated, unless task.path names the published files, which are then test and beyond.",
+            note="Generated, unless task.path names the published files (test and length_generalization).",
         ),
         data="zoo_recall.kv_retrieval:KvRetrievalData",
         options="zoo_recall.options:KvRetrievalOptions",
