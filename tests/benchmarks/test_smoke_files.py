@@ -64,6 +64,17 @@ def test_made_up_files_keep_the_promises_of_a_task(task: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("task", FILES)
+def test_sample_files_are_prepared_under_smoke_without_any_other(task: str, tmp_path: Path) -> None:
+    record = zoo.registry().task(task).record
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    record.write_sample_files(folder)
+    data = open_task(record, "smoke", {}, root=folder)
+    data.prepare()
+    assert data.verify() == []
+
+
+@pytest.mark.parametrize("task", FILES)
 def test_published_files_keep_the_promises_of_a_task(task: str, real: Path) -> None:
     report = run_task_checks(task)
     assert report.ok, report.to_text()
