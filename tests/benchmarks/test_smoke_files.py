@@ -14,7 +14,7 @@ from tests.benchmarks import layouts
 from zoo.data.cached import CachedData
 from zoo.data.prepare import open_task
 from zoo.spec.record import validate
-from zoo.testing import run_task_checks
+from zoo.testing import run_checks
 
 FILES = [name for name, entry in zoo.registry().tasks.items() if entry.record.needs and entry.provenance.builtin]
 REAL = Path(os.environ.get("ZOO_DATA_DIR", "") or "/nowhere")
@@ -58,7 +58,7 @@ def test_a_sweep_without_files_says_so_for_all_tasks_before_the_first_run(tmp_pa
 @pytest.mark.parametrize("task", FILES)
 def test_made_up_files_keep_the_promises_of_a_task(task: str, tmp_path: Path) -> None:
     layouts.everything(tmp_path / "data")
-    report = run_task_checks(task)
+    report = run_checks(task)
     assert report.ok, report.to_text()
     assert not [r for r in report.results if "no data" in r.reason]
 
@@ -76,7 +76,7 @@ def test_sample_files_are_prepared_under_smoke_without_any_other(task: str, tmp_
 
 @pytest.mark.parametrize("task", FILES)
 def test_published_files_keep_the_promises_of_a_task(task: str, real: Path) -> None:
-    report = run_task_checks(task)
+    report = run_checks(task)
     assert report.ok, report.to_text()
     assert not [r for r in report.results if "no data" in r.reason]
 

@@ -121,7 +121,7 @@ def task_names(names: Names, known: Registry) -> list[str]:
     found: dict[str, None] = {}
     for name in _split(names):
         suite = known.suite(name)
-        named = list(known.tasks) if name == "all" else suite or [known.resolved(name)]
+        named = list(known.tasks) if name == "all" else suite or [known.resolve_alias(name)]
         found.update(dict.fromkeys(named))
         if name != "all" and not suite:
             known.task(name)
