@@ -82,6 +82,7 @@ def zoo_tasks() -> Iterable[Task]:
             options="zoo_lambada.options:LambadaOptions",
             protocols=protocols.LAMBADA,
             needs=needs.OPENAI if name == "lambada_openai" else needs.STANDARD,
+            sample_files="zoo_lambada.sample_files:write_lambada",
             aliases=("lambada",) if name == "lambada_openai" else (),
             description=f"The last word of a passage of a novel ({what}), after training on another corpus.",
         )
@@ -108,5 +109,6 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.WIKITEXT,
         objectives=("causal_lm",),
         needs=needs.WIKITEXT,
+        sample_files="zoo_lambada.sample_files:write_wikitext",
         description="The perplexity of Wikipedia's articles, read from beginning to end.",
     )

@@ -68,6 +68,7 @@ def zoo_tasks() -> Iterable[Task]:
         options="zoo_lra.options:TextOptions",
         protocols=protocols.TEXT,
         needs=needs.TEXT,
+        sample_files="zoo_lra.sample_files:write_imdb",
         description="Is a film review of IMDB positive? Bytes.",
     )
     yield Task(
@@ -90,6 +91,7 @@ def zoo_tasks() -> Iterable[Task]:
         options="zoo_lra.options:RetrievalOptions",
         protocols=protocols.RETRIEVAL,
         needs=needs.RETRIEVAL,
+        sample_files="zoo_lra.sample_files:write_aan",
         description="Does one of two papers cite the other? Bytes, 4,000 of each.",
     )
     yield Task(
@@ -117,6 +119,7 @@ def zoo_tasks() -> Iterable[Task]:
         options="zoo_lra.options:ImageOptions",
         protocols=protocols.IMAGE,
         needs=needs.IMAGE,
+        sample_files="zoo_lra.sample_files:write_cifar",
         description="CIFAR-10 in grey, 32x32 pixels one after the other.",
     )
     for name, title, length, side, settings in (
@@ -167,5 +170,6 @@ def zoo_tasks() -> Iterable[Task]:
         options="zoo_lra.options:BooksOptions",
         protocols=protocols.RETRIEVAL,
         needs=needs.BOOKS,
+        sample_files="zoo_lra.sample_files:write_books",
         description="Do two passages come from the same book? Bytes, 4,000 of each.",
     )

@@ -83,7 +83,9 @@ class Law:
         """The key of a family of streams."""
         which = (split, *told_apart)
         if which not in self._families:
-            self._families[which] = key(f"recall/{self.name}", self.version, self.options.data_seed, *which)
+            # the streams of version "1" were drawn when length_generalization was called "beyond"
+            name = "beyond" if split == "length_generalization" else split
+            self._families[which] = key(f"recall/{self.name}", self.version, self.options.data_seed, name, *told_apart)
         return self._families[which]
 
     def size(self, split: Split) -> int:

@@ -21,7 +21,7 @@ MAX_SHARED = 2.0**-10
 
 Form = Literal["text", "symbols"]
 BYTES = 256
-BEYOND = (2, 4, 8)
+GENERALIZATION_FACTORS = (2, 4, 8)
 
 
 def check_ascending(key: str, values: list[int], low: int) -> None:
@@ -83,7 +83,7 @@ class MqarOptions:
     """Cells of train and val, LENGTHxPAIRS*SHARE."""
     test_cells: list[str] = field(default_factory=lambda: ["64x4", "64x8", "64x16", "128x32", "256x64"])
     """Cells of test, LENGTHxPAIRS; no longer than seq_len."""
-    beyond_cells: list[str] = field(default_factory=lambda: ["512x128", "1024x256"])
+    generalization_cells: list[str] = field(default_factory=lambda: ["512x128", "1024x256"])
     """Cells of the split length_generalization, LENGTHxPAIRS; longer than seq_len."""
     power_a: PositiveFloat = 0.01
     """The gap between a pair and its question has probability ~ gap^(a - 1); 1 is uniform."""
@@ -100,16 +100,16 @@ class MqarOptions:
         keys = self.vocab // 2 - 1
         values = self.vocab - self.vocab // 2
         bits = math.inf
-        for key in ("mixture", "test_cells", "beyond_cells"):
+        for key in ("mixture", "test_cells", "generalization_cells"):
             for cell in cells(key, getattr(self, key)):
                 name = f"{cell.length}x{cell.pairs}"
                 if cell.pairs < 1 or 4 * cell.pairs > cell.length or cell.length % 2:
                     raise ConfigError(key, f"{name}: needs an even length of at least 4 tokens per pair")
                 if cell.pairs > keys:
                     raise ConfigError("vocab", f"{self.vocab} symbols have {keys} keys, too few for {name} of {key}")
-                if key == "beyond_cells" and cell.length <= self.seq_len:
+                if key == "generalization_cells" and cell.length <= self.seq_len:
                     raise ConfigError(key, f"{name} is no longer than task.seq_len {self.seq_len}")
-                if key != "beyond_cells" and cell.length > self.seq_len:
+                if key != "generalization_cells" and cell.length > self.seq_len:
                     raise ConfigError(key, f"{name} is longer than task.seq_len {self.seq_len}")
                 own = sum(math.log2(keys - i) + math.log2(values - i) for i in range(cell.pairs))
                 if self.random_non_queries:
@@ -120,7 +120,7 @@ class MqarOptions:
     @property
     def longest(self) -> int:
         """The longest sequence of any split."""
-        return max([self.seq_len, *(cell.length for cell in cells("beyond_cells", self.beyond_cells))])
+        return max([self.seq_len, *(cell.length for cell in cells("generalization_cells", self.generalization_cells))])
 
     @property
     def chance(self) -> float:
@@ -134,8 +134,8 @@ class MqarOptions:
 
 
 def longest_of(options: Any) -> int:
-    """Longest sequence of a task whose length-generalization split is up to `beyond` times longer than training."""
-    return max([1, *options.beyond]) * options.seq_len
+    """Longest sequence of a task whose length-generalization split is up to `generalization_factors` times longer than training."""
+    return max([1, *options.generalization_factors]) * options.seq_len
 
 
 @dataclass
@@ -156,12 +156,12 @@ class SelectiveCopyingOptions:
     """Data tokens, and markers."""
     vocab: Annotated[int, Ge(4)] = 16
     """Symbols: the noise, the data tokens, the marker."""
-    beyond: list[int] = field(default_factory=lambda: list(BEYOND))
+    generalization_factors: list[int] = field(default_factory=lambda: list(GENERALIZATION_FACTORS))
     """Lengths of the split length_generalization as multiples of seq_len; the number of tokens stays. Empty = none."""
 
     def check(self) -> None:
         """Raise ConfigError for a sequence that is too short, and for splits that would share examples."""
-        check_ascending("beyond", self.beyond, 2)
+        check_ascending("generalization_factors", self.generalization_factors, 2)
         noise = self.seq_len - self.tokens
         if noise < self.tokens:
             raise ConfigError("seq_len", f"{self.seq_len} is too short for {self.tokens} tokens and their markers")
@@ -202,14 +202,14 @@ class InductionHeadsOptions:
     """Symbols: the ordinary ones and the trigger."""
     test_lengths: list[int] = field(default_factory=lambda: [64, 128, 256])
     """Lengths in test, none above seq_len."""
-    beyond: list[int] = field(default_factory=lambda: [2, 4, 8, 16, 32, 64])
+    generalization_factors: list[int] = field(default_factory=lambda: [2, 4, 8, 16, 32, 64])
     """Lengths of the split length_generalization as multiples of seq_len. Published up to 4,096 (2^20 tokens), where
     memory allows."""
 
     def check(self) -> None:
         """Raise ConfigError for lengths that do not fit, and for splits that would share examples."""
         check_ascending("test_lengths", self.test_lengths, 4)
-        check_ascending("beyond", self.beyond, 2)
+        check_ascending("generalization_factors", self.generalization_factors, 2)
         if not self.test_lengths or self.test_lengths[-1] > self.seq_len:
             raise ConfigError(
                 "test_lengths", f"expected some up to task.seq_len {self.seq_len}, got {list(self.test_lengths)}"
@@ -253,7 +253,7 @@ class NeedleOptions:
     """Lengths in training, equally frequent; empty = seq_len alone."""
     test_lengths: list[int] = field(default_factory=list)
     """Lengths in test, none above seq_len; empty = those of training."""
-    beyond: list[int] = field(default_factory=lambda: list(BEYOND))
+    generalization_factors: list[int] = field(default_factory=lambda: list(GENERALIZATION_FACTORS))
     """Lengths of the split length_generalization as multiples of seq_len."""
     depths: Annotated[int, Ge(2)] = 11
     """Depths of the grid, evenly from 0 (at the beginning) to 1 (right before the question)."""
@@ -270,7 +270,7 @@ class NeedleOptions:
         """Raise ConfigError for lengths and keys that do not fit, and for splits that would share examples."""
         if self.form == "text" and self.digits > 9:
             raise ConfigError("digits", f"expected at most 9, got {self.digits}")
-        check_ascending("beyond", self.beyond, 2)
+        check_ascending("generalization_factors", self.generalization_factors, 2)
         shortest = self.overhead + (128 if self.form == "text" else 16)
         for key in ("train_lengths", "test_lengths"):
             check_ascending(key, getattr(self, key), shortest)
@@ -339,7 +339,7 @@ class KvRetrievalOptions:
     """Numbers of pairs in training, equally frequent."""
     test_pairs: list[int] = field(default_factory=lambda: [75])
     """Numbers of pairs in test, none above those of training."""
-    beyond_pairs: list[int] = field(default_factory=lambda: [140, 300])
+    generalization_pairs: list[int] = field(default_factory=lambda: [140, 300])
     """Numbers of pairs in the split length_generalization."""
     positions: Annotated[int, Ge(2)] = 5
     """Number of tested positions of the pair, evenly from the first to the last."""
@@ -352,19 +352,21 @@ class KvRetrievalOptions:
 
     def check(self) -> None:
         """Raise ConfigError for numbers of pairs that do not fit, and for splits that would share examples."""
-        for key in ("train_pairs", "test_pairs", "beyond_pairs"):
+        for key in ("train_pairs", "test_pairs", "generalization_pairs"):
             check_ascending(key, getattr(self, key), 2)
         if not self.train_pairs or not self.test_pairs:
             raise ConfigError("train_pairs" if not self.train_pairs else "test_pairs", "no numbers of pairs")
         top = self.train_pairs[-1]
         if self.test_pairs[-1] > top:
             raise ConfigError("test_pairs", f"{list(self.test_pairs)} goes above the {top} pairs of training")
-        if self.beyond_pairs and self.beyond_pairs[0] <= top:
-            raise ConfigError("beyond_pairs", f"{list(self.beyond_pairs)} is not above the {top} pairs of training")
+        if self.generalization_pairs and self.generalization_pairs[0] <= top:
+            raise ConfigError(
+                "generalization_pairs", f"{list(self.generalization_pairs)} is not above the {top} pairs of training"
+            )
         if self.seq_len < self.length(top):
             raise ConfigError("seq_len", f"{top} pairs have {self.length(top)} tokens, got {self.seq_len}")
         if self.form == "symbols":
-            most, keys = max([top, *self.beyond_pairs]), self.alphabet**self.key_len
+            most, keys = max([top, *self.generalization_pairs]), self.alphabet**self.key_len
             if self.key_len * math.log2(self.alphabet) > 62:
                 raise ConfigError("key_len", f"expected at most 62 bits, got {self.key_len} of {self.alphabet}")
             if most > keys:
@@ -382,7 +384,7 @@ class KvRetrievalOptions:
     @property
     def longest(self) -> int:
         """The longest sequence of any split."""
-        return max(self.seq_len, *(self.length(pairs) for pairs in [*self.train_pairs, *self.beyond_pairs]))
+        return max(self.seq_len, *(self.length(pairs) for pairs in [*self.train_pairs, *self.generalization_pairs]))
 
     @property
     def chance(self) -> float:

@@ -23,6 +23,7 @@ from tests.benchmarks.test_smoke_files import REAL, real
 from zoo.data.module import Totals
 from zoo.data.prepare import open_task
 from zoo.data.questions import IGNORE, lay_out
+from zoo.data.samples import random_sentence
 from zoo.data.streams import FILLER
 from zoo_lambada.lambada import LambadaData
 from zoo_lambada.scoring import score
@@ -243,7 +244,7 @@ def test_the_corpus_is_prepared_once_for_all_tasks(made_up: Path) -> None:
 def test_any_corpus_by_path(place: str, made_up: Path) -> None:
     path = made_up / place
     if path.is_file():
-        path.write_text("\n\n".join(layouts.sentence(i, 90) for i in range(90)))
+        path.write_text("\n\n".join(random_sentence(i, 90) for i in range(90)))
     data = opened("lambada_standard", corpus=str(path), seq_len=64)
     assert data.provenance()["corpus"]["form"] == {"pg19": "books", "wikitext-2": "wikitext"}.get(
         place, "file" if path.is_file() else "books"

@@ -14,7 +14,7 @@ from tests.benchmarks import layouts
 from tests.records import parsed
 from zoo.data.cached import CachedData
 from zoo.data.prepare import open_task
-from zoo.testing import run_task_checks
+from zoo.testing import run_checks
 
 FILES = [name for name, entry in zoo.registry().tasks.items() if entry.record.needs and entry.provenance.builtin]
 REAL = Path(os.environ.get("ZOO_DATA_DIR", "") or "/nowhere")
@@ -58,14 +58,25 @@ def test_a_sweep_without_files_says_so_for_all_tasks_before_the_first_run(tmp_pa
 @pytest.mark.parametrize("task", FILES)
 def test_made_up_files_keep_the_promises_of_a_task(task: str, tmp_path: Path) -> None:
     layouts.everything(tmp_path / "data")
-    report = run_task_checks(task)
+    report = run_checks(task)
     assert report.ok, report.to_text()
     assert not [r for r in report.results if "no data" in r.reason]
 
 
 @pytest.mark.parametrize("task", FILES)
+def test_sample_files_are_prepared_under_smoke_without_any_other(task: str, tmp_path: Path) -> None:
+    record = zoo.registry().task(task).record
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    record.write_sample_files(folder)
+    data = open_task(record, "smoke", {}, root=folder)
+    data.prepare()
+    assert data.verify() == []
+
+
+@pytest.mark.parametrize("task", FILES)
 def test_published_files_keep_the_promises_of_a_task(task: str, real: Path) -> None:
-    report = run_task_checks(task)
+    report = run_checks(task)
     assert report.ok, report.to_text()
     assert not [r for r in report.results if "no data" in r.reason]
 

@@ -278,7 +278,7 @@ def compose(
     after = flatten(OmegaConf.to_container(tree))  # type: ignore[arg-type]
     return Experiment(
         architecture=architecture,
-        task=known.resolved(task),
+        task=known.resolve_alias(task),
         protocol=protocol,
         seed=seed,
         config=OmegaConf.to_container(tree),  # type: ignore[arg-type]

@@ -77,7 +77,7 @@ class BenchRequest:
         strings. `fields` are the request's other fields."""
         given: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in fields.items() if v is not None}
         return replace(
-            cls(arch=_split_names(arch), task=_split_names(task)),
+            cls(arch=split_names(arch), task=split_names(task)),
             seeds=tuple(range(seeds) if isinstance(seeds, int) else seeds),
             overrides=parse_overrides(overrides),
             **given,
@@ -92,7 +92,7 @@ def resolve(request: BenchRequest) -> list[Experiment]:
     known = registry()
     layers = user_layers(request.config, request.overrides)
     experiments: list[Experiment] = []
-    for task in _task_names(request.task, known):
+    for task in task_names(request.task, known):
         for arch in _architecture_names(request.arch, known):
             experiment = compose(arch, task, protocol=request.protocol, layers=layers)
             if experiment.baseline not in ("", arch):
@@ -158,7 +158,8 @@ def bench(
     return records
 
 
-def _split_names(names: str | Sequence[str]) -> tuple[str, ...]:
+def split_names(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Split comma-separated names. Raises UserError when there is none."""
     items = names.split(",") if isinstance(names, str) else names
     split = tuple(item.strip() for item in items if item.strip())
     if not split:
@@ -176,12 +177,12 @@ def _architecture_names(names: Sequence[str], known: Registry) -> list[str]:
     return list(chosen)
 
 
-def _task_names(names: Sequence[str], known: Registry) -> list[str]:
+def task_names(names: Sequence[str], known: Registry) -> list[str]:
     """Tasks by name, in the order given; "all" is every one, a suite's name its tasks."""
     chosen: dict[str, None] = {}
     for name in names:
         suite = known.suite(name)
-        chosen.update(dict.fromkeys(list(known.tasks) if name == "all" else suite or [known.resolved(name)]))
+        chosen.update(dict.fromkeys(list(known.tasks) if name == "all" else suite or [known.resolve_alias(name)]))
         if name != "all" and not suite:
             known.task(name)
     return list(chosen)

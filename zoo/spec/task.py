@@ -10,6 +10,8 @@ from zoo.spec.architecture import API, NAME, Objective, Paper
 from zoo.spec.loading import load_object
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from zoo.data.module import TaskData
 
 KINDS = ("classification", "pair_classification", "language_modeling", "recall")
@@ -77,6 +79,9 @@ class Task:
     data        "package.module:Class", a `zoo.data.TaskData`, built from (options, root)
     options     "package.module:Dataclass" of the named settings (`task.*` keys); a docstring under a field is its help
     needs       the files that a user must bring, with their public names and sizes; empty: it can be generated anywhere
+    sample_files
+                "package.module:function", called with an empty folder: writes a few made-up files in the published
+                layout, as they would lie in the data directory, so that `zoo check` needs no downloads; empty: none
     objectives  of tasks with token answers: the objectives that they offer (zoo/data/questions.py)
     aliases     other names of this task; using one prints a notice
     protocols   per protocol the dotted configuration keys it sets (`task.seq_len`, `train.max_samples`, `optim.lr` …)
@@ -101,6 +106,7 @@ class Task:
     higher_is_better: bool = True
     description: str = ""
     needs: str = ""
+    sample_files: str = ""
     aliases: tuple[str, ...] = ()
     api: int = API
 
@@ -120,3 +126,7 @@ class Task:
     def load_data(self) -> type[TaskData]:
         """The task's data class."""
         return load_object(self.data, what=f"data of {self.name}")
+
+    def write_sample_files(self, folder: Path) -> None:
+        """Write the task's sample files into `folder`, to be used as a data directory."""
+        load_object(self.sample_files, what=f"sample files of {self.name}")(folder)
