@@ -134,7 +134,7 @@ class MqarOptions:
 
 
 def longest_of(options: Any) -> int:
-    """Longest sequence of a task whose length-generalization split is up to `generalization_factors` times longer than training."""
+    """Tokens of the longest example of any split, where length_generalization has multiples of seq_len."""
     return max([1, *options.generalization_factors]) * options.seq_len
 
 
