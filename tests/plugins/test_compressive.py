@@ -325,7 +325,7 @@ def test_bfloat16_autocast_and_dropout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "shape", "key"),
+    ("config", "dims", "key"),
     [
         ({"n_heads": 3}, {}, "arch.n_heads"),
         ({"n_heads": 0}, {}, "arch.n_heads"),

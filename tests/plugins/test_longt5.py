@@ -279,7 +279,7 @@ def test_relu_form_has_one_matrix_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "shape", "key"),
+    ("config", "dims", "key"),
     [
         ({"n_heads": 3}, {}, "arch.n_heads"),
         ({"n_heads": 0}, {}, "arch.n_heads"),

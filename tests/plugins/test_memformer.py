@@ -262,7 +262,7 @@ def test_what_another_architecture_left_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "shape", "key"),
+    ("config", "dims", "key"),
     [
         ({"n_heads": 3}, {}, "n_heads"),
         ({"n_slots": 0}, {}, "n_slots"),

@@ -287,7 +287,7 @@ def test_bfloat16_autocast_and_dropout(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "shape", "key"),
+    ("config", "dims", "key"),
     [
         ({"body": "bert"}, {}, "arch.body"),
         ({"body": "gpt2"}, {"mode": "bidirectional"}, "arch.body"),

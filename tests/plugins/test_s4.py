@@ -264,7 +264,7 @@ def test_tied_dropout_drops_channels_of_sequences() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "config", "shape"),
+    ("key", "config", "dims"),
     [
         ("d_state", {"d_state": 7}, {}),
         ("n_ssm", {"n_ssm": 3}, {}),

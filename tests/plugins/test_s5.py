@@ -298,7 +298,7 @@ def test_marks(config: dict[str, object], B: object, log_step: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "config", "shape"),
+    ("key", "config", "dims"),
     [
         ("d_state", {"d_state": 0}, {}),
         ("blocks", {"d_state": 8, "blocks": 3}, {}),

@@ -259,7 +259,7 @@ def test_initialisation_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "shape", "key"),
+    ("config", "dims", "key"),
     [
         ({"n_heads": 3}, {}, "arch.n_heads"),
         ({"n_heads": 0}, {}, "arch.n_heads"),
