@@ -95,9 +95,7 @@ def test_omegaconf_refuses_other_types_with_the_same_message(name: str) -> None:
     tree = OmegaConf.create({"arch": OmegaConf.structured(Config)})
     with pytest.raises(ConfigError, match=f"arch.{name}: expected .* got 'wide' .from a test"):
         lay_over(tree, {f"arch.{name}": "wide"}, "a test")
-    with pytest.raises(
-        ConfigError, match=r"arch.norm: .*got 'bach'; did you mean 'batch'\? \(from a test"
-    ):
+    with pytest.raises(ConfigError, match=r"arch.norm: .*got 'bach'; did you mean 'batch'\? \(from a test"):
         lay_over(tree, {"arch": {"norm": "bach"}}, "a test")
 
 

@@ -1,4 +1,4 @@
-"""What a task says of itself, before its data or torch are touched."""
+"""The specification of a task: a frozen record that names its code without importing it. No torch here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from zoo.spec.architecture import API, NAME, Objective, Paper
+from zoo.spec.constraints import validate_fields
+from zoo.spec.errors import ConfigError
 from zoo.spec.loading import load_object
 
 if TYPE_CHECKING:
@@ -75,10 +77,12 @@ class Task:
     chance      the score of a uniform guess; an options class may have a property of this name that says otherwise
                 (what the majority class scores is measured and goes into the record)
     data        "package.module:Class", a `zoo.data.TaskData`, built from (options, root)
-    options     "package.module:Dataclass" of the named settings (`task.*` keys); a docstring under a field is its help
+    options     "package.module:Dataclass" of the `task.*` keys; a field's annotation says which values it may have
+                (zoo/spec/constraints.py), the docstring under it is its help. `check(self)`, where it is defined,
+                raises `zoo.ConfigError(field, why)` for impossible combinations
     needs       the files that a user must bring, with their public names and sizes; empty: it can be generated anywhere
     objectives  for the kinds lm and recall: the forms in which it can be put to an architecture (zoo/data/questions.py)
-    aliases     other names that mean this task; who uses one is told so
+    aliases     other names of this task; a warning names the canonical one
     protocols   per protocol the dotted configuration keys it sets (`task.seq_len`, `train.max_samples`, `optim.lr` …)
     """
 
@@ -116,6 +120,15 @@ class Task:
     def load_options(self) -> type[Any]:
         """The dataclass of the task's named settings."""
         return load_object(self.options, what=f"options of {self.name}")
+
+    def check(self, options: Any) -> None:
+        """Raise ConfigError for options that are not of their types or contradict each other."""
+        try:
+            validate_fields(options)
+            if hasattr(options, "check"):
+                options.check()
+        except ConfigError as error:
+            raise ConfigError(f"task.{error.key.removeprefix('task.')}", error.message) from error
 
     def load_data(self) -> type[TaskData]:
         """The task's data class."""
