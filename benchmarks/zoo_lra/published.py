@@ -1,4 +1,4 @@
-"""Finding the user's files, and what their readers share."""
+"""Locate the published files on this machine, and split their examples without duplicates."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from zoo.data.finding import check_sum, listing, members, search, stamp
 from zoo.data.module import Split
 
 ORDER: tuple[Split, ...] = ("test", "val", "train")
-"""An example that an earlier split of these has is left out of the later one: test data stay whole."""
+"""Priority of the splits: a duplicate stays in the first of these and is dropped from the later ones."""
 
 
 def find(
     options: Any, root: Path, name: str, places: Sequence[str], is_it: Callable[[Path], bool], what: str
 ) -> Path | None:
-    """The folder to read, or None when the data are to be regenerated.
+    """Return the folder of the published files, or None where the data are regenerated.
 
-    places  where below the release it may be, such as "listops-1000"
-    Raises MissingFiles when published files are asked for and are not there.
+    places  folders below the release to search, such as "listops-1000"
+    is_it   whether a folder has the expected files
+    what    those files, for error messages
+    Raises MissingFiles where options.path or source=published need files that do not exist.
     """
     if options.source == "regenerated":
         return None
     if not options.path and options.source == "auto" and not options.as_published:
         return None
-    found = search(options.path, root, name, places, is_it)
-    if found is None and (options.path or options.source == "published"):
-        raise _not_there(options.path or root, places, what)
-    return found
+    folder = search(options.path, root, name, places, is_it)
+    if folder is None and (options.path or options.source == "published"):
+        raise _missing(options.path or root, places, what)
+    return folder
 
 
 def require(
@@ -41,29 +43,29 @@ def require(
     what: str,
     needs: str,
 ) -> Path:
-    """The file or folder to read, of a task that cannot be generated. Raises MissingFiles, in one line."""
-    found = search(options.path, root, name, places, is_it)
-    if found is not None:
-        return found
+    """Return the file or folder of a task that cannot be generated. Raises MissingFiles, which says what to bring."""
+    path = search(options.path, root, name, places, is_it)
+    if path is not None:
+        return path
     if options.path:
-        raise MissingFiles(f"{_not_there(options.path, places, what)}; bring {needs}")
+        raise MissingFiles(f"{_missing(options.path, places, what)}; bring {needs}")
     raise MissingFiles(
         f"{name} cannot be generated: bring {needs}; put it in {root}, or name its folder with"
         f" zoo data prepare {name} --from DIR"
     )
 
 
-def _not_there(top: Path | str, places: Sequence[str], what: str) -> MissingFiles:
+def _missing(top: Path | str, places: Sequence[str], what: str) -> MissingFiles:
     return MissingFiles(f"{top}: no {what} there, nor in {', '.join(places)} or lra_release below it")
 
 
 class Example(NamedTuple):
-    """One example of the user's files.
+    """One example of the published files.
 
     where   file, or file and index, for messages
-    key     sha256 of what the model is shown
+    key     sha256 of the model's input
     label   its class
-    at      whatever the reader finds it by
+    at      the reader's own reference to it, such as an index
     """
 
     where: str
@@ -73,15 +75,15 @@ class Example(NamedTuple):
 
 
 def in_order(examples: list[Example]) -> list[Example]:
-    """In the order of their sha256, so that any first part of a split is a fair sample of it."""
+    """Sort examples by their sha256, so that the first examples of a split are a random sample of it."""
     return sorted(examples, key=lambda e: (e.key, e.where))
 
 
 def divide(train: list[Example], test: list[Example], *, drop: bool) -> tuple[dict[Split, list[Example]], list[str]]:
-    """Splits of a published set without validation split, and a line for each example that is left out.
+    """Split a published set that has no validation split; also return a line for each example that is dropped.
 
-    In the order of their sha256 the first tenth of the training examples is val; with `drop`, what test has too is
-    left out before, and val is still a tenth of the published number.
+    Sorted by sha256, the first tenth of the training examples is val. With `drop`, examples that are in test too are
+    removed first, and val is still a tenth of the published number.
     """
     parts: dict[Split, list[Example]] = {"test": in_order(test), "val": [], "train": in_order(train)}
     left_out: list[str] = []
@@ -96,7 +98,7 @@ def divide(train: list[Example], test: list[Example], *, drop: bool) -> tuple[di
 
 
 def disjoint(parts: Mapping[Split, list[Example]]) -> tuple[dict[Split, list[Example]], list[str]]:
-    """The splits without what an earlier one (test, val, train) has too, and a line for each that is left out."""
+    """Drop examples that an earlier split (test, val, train) has too; also return a line for each dropped one."""
     owner: dict[bytes, tuple[Split, str]] = {}
     kept: dict[Split, list[Example]] = {}
     left_out = []
@@ -112,9 +114,9 @@ def disjoint(parts: Mapping[Split, list[Example]]) -> tuple[dict[Split, list[Exa
     return kept, left_out
 
 
-def count_notes(found: Mapping[str, int], published: Mapping[str, int], what: str) -> list[str]:
-    """A line where the user's files hold another number of examples than the published ones."""
-    return [f"{k}: {found[k]:,} {what}, the published set has {n:,}" for k, n in published.items() if found[k] != n]
+def count_notes(counts: Mapping[str, int], published: Mapping[str, int], what: str) -> list[str]:
+    """Write a line for each split whose number of examples differs from the published one."""
+    return [f"{k}: {counts[k]:,} {what}, the published set has {n:,}" for k, n in published.items() if counts[k] != n]
 
 
 __all__ = [

@@ -331,7 +331,7 @@ def test_windows_by_stride_ask_the_same_tokens(made_up: Path) -> None:
     assert batch.inputs.shape[1] <= 64
     assert batch.fresh.all()
     assert len(windows.dataset("train")) == len(plain.dataset("train"))
-    with pytest.raises(zoo.ConfigError, match=r"stride: expected 0 to task\.seq_len 64, got 65"):
+    with pytest.raises(zoo.ConfigError, match=r"stride: expected at most task\.seq_len 64, got 65"):
         opened("wikitext", seq_len=64, stride=65)
 
 
@@ -464,9 +464,9 @@ def test_the_published_archive_is_read_in_place(made_up: Path, tmp_path: Path) -
     ("key", "value", "message"),
     [
         ("seq_len", 10, "seq_len: expected 34 to 1,048,576, got 10"),
-        ("slots", 1, "slots: expected two at least"),
-        ("val_size", -1, "val_size: expected zero"),
-        ("data_seed", -1, "data_seed: expected zero or more"),
+        ("slots", 1, "slots: expected integer >= 2, got 1"),
+        ("val_size", -1, "val_size: expected integer >= 0, got -1"),
+        ("data_seed", -1, "data_seed: expected integer >= 0, got -1"),
         ("corpus", " ", "corpus: empty; valid: auto"),
         ("tokenizer", "gone.json", "tokenizer: gone.json: No such file"),
     ],

@@ -315,10 +315,11 @@ def test_sizes_do_not_change_the_test_split(tmp_path: Path) -> None:
 
 
 def test_bad_options() -> None:
-    with pytest.raises(zoo.ConfigError, match="seq_len: 1000 pixels"):
-        PathfinderOptions(seq_len=1000).check()
-    with pytest.raises(zoo.ConfigError, match="input: 'floats'; valid: tokens, values"):
-        PathfinderOptions(input="floats").check()
+    pathfinder = zoo.registry().task("pathfinder").record
+    with pytest.raises(zoo.ConfigError, match=r"task\.seq_len: expected 0 \| 1024 \| 4096 \| 16384, got 1000"):
+        pathfinder.check(PathfinderOptions(seq_len=1000))
+    with pytest.raises(zoo.ConfigError, match=r"task\.input: expected tokens \| values, got 'floats'"):
+        pathfinder.check(PathfinderOptions(input="floats"))
 
 
 def test_the_other_difficulties_are_read_and_not_made_up(tmp_path: Path) -> None:

@@ -225,11 +225,11 @@ def test_unknown_keys_and_types() -> None:
     task = zoo.registry().task("listops").record
     with pytest.raises(zoo.ConfigError, match=r"task\.seqlen: unknown key; did you mean 'task\.seq_len'"):
         open_task(task, "quick", {"task.seqlen": 5})
-    with pytest.raises(zoo.ConfigError, match=r"task\.seq_len: 'long' does not fit, expected int"):
+    with pytest.raises(zoo.ConfigError, match=r"task\.seq_len: expected integer >= 2, got 'long'"):
         open_task(task, "quick", {"task.seq_len": "long"})
     with pytest.raises(zoo.UserError, match="no protocol 'quik'; did you mean 'quick'"):
         open_task(task, "quik", {})
-    with pytest.raises(zoo.ConfigError, match=r"task\.data_seed: expected zero or more"):
+    with pytest.raises(zoo.ConfigError, match=r"task\.data_seed: expected integer >= 0, got -1"):
         open_task(task, "quick", {"task.data_seed": -1})
 
 

@@ -340,7 +340,7 @@ def test_marks() -> None:
         ("attn_layers", {"attn_layers": [0, 0]}, "different"),
         ("attn_heads", {"attn_layers": [0], "attn_heads": 3}, "3 heads.*d_model=8"),
         ("disc", {"disc": "euler"}, "euler"),
-        ("dt_min", {"dt_min": 0.2}, "0.2 and 0.1"),
+        ("dt_min", {"dt_min": 0.2}, "at most dt_max 0.1, got 0.2"),
         ("dropout", {"dropout": 1.0}, "1.0"),
         ("init_std", {"init_std": 0.0}, "0.0"),
         ("ssm_lr", {"ssm_lr": -1.0}, "-1.0"),

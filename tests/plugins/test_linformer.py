@@ -78,8 +78,8 @@ def test_a_longer_sequence_is_refused_with_both_numbers() -> None:
     [
         (LinformerConfig(n_heads=3), "arch.n_heads", "3 does not divide d_model 16"),
         (LinformerConfig(n_heads=3, d_qkv=8), "arch.n_heads", "3 does not divide d_qkv 8"),
-        (LinformerConfig(k=25), "arch.k", "1 to max_len 24 compressed positions, got 25"),
-        (LinformerConfig(k=6, compress="during"), "arch.compress", "'during': expected one of after, before"),
+        (LinformerConfig(k=25), "arch.k", "at most max_len 24 compressed positions, got 25"),
+        (LinformerConfig(k=6, compress="during"), "arch.compress", r"expected after \| before, got 'during'"),
         (LinformerConfig(k=6, per_head=True, compress="before"), "arch.per_head", "use compress=after"),
         (LinformerConfig(k=6, share_layers=True, share_kv=False), "arch.share_layers", "set share_kv"),
         (LinformerConfig(k=6, dropout=1.0), "arch.dropout", r"\[0, 1\), got 1.0"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zoo import ConfigError, ModelDims
+from zoo import ConfigError, ModelDims, registry
 from zoo.testing import ARCHITECTURE_CHECKS, ArchitectureSubject
 from zoo_longformer.backbone import LongformerAttention, LongformerBackbone
 from zoo_longformer.config import LongformerConfig
@@ -191,7 +191,9 @@ def test_a_long_sequence_takes_no_square() -> None:
 )
 def test_impossible_configurations_are_named(fields: dict[str, Any], key: str, numbers: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        LongformerConfig(**fields).check(ModelDims(d_model=8, n_layers=2, mode="causal", max_len=64))
-    assert caught.value.key == key
+        registry().architecture("longformer").record.check(
+            LongformerConfig(**fields), ModelDims(d_model=8, n_layers=2, mode="causal", max_len=64)
+        )
+    assert caught.value.key == f"arch.{key}"
     for number in numbers:
         assert number in caught.value.message

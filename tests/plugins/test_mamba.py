@@ -209,12 +209,12 @@ def test_a_and_d_carry_no_weight_decay() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("d_state", 0, "a positive number, got 0"),
-        ("d_conv", 0, "a positive number, got 0"),
+        ("d_state", 0, "integer > 0, got 0"),
+        ("d_conv", 0, "integer > 0, got 0"),
         ("dt_rank", 17, "d_inner = expand \\* d_model = 16, got 17"),
-        ("dt_min", 0.2, "got 0.2 and 0.1"),
-        ("norm", "batch", "'batch': expected one of rms, layer"),
-        ("dt_init", "zero", "expected one of random, constant"),
+        ("dt_min", 0.2, "at most dt_max 0.1, got 0.2"),
+        ("norm", "batch", r"expected rms \| layer, got 'batch'"),
+        ("dt_init", "zero", r"expected random \| constant, got 'zero'"),
         ("dropout", 1.0, "got 1.0"),
     ],
 )

@@ -273,9 +273,9 @@ def test_truncated_and_bidirectional_averages_take_no_state() -> None:
 @pytest.mark.parametrize(
     ("config", "mode", "key", "words"),
     [
-        ({"attention": "gelu"}, "causal", "attention", "softmax, laplace, relu2"),
-        ({"bias": "alibi"}, "causal", "bias", "simple, rotary"),
-        ({"norm": "layernorm"}, "causal", "norm", "layer, rms, scale, batch"),
+        ({"attention": "gelu"}, "causal", "attention", "softmax | laplace | relu2"),
+        ({"bias": "alibi"}, "causal", "bias", "simple | rotary"),
+        ({"norm": "layernorm"}, "causal", "norm", "layer | rms | scale | batch"),
         ({"norm": "batch"}, "causal", "norm", "future"),
         ({"truncation": 7}, "causal", "truncation", "7 taps"),
         ({"truncation": 0}, "bidirectional", "truncation", "got 0"),
@@ -289,8 +289,11 @@ def test_truncated_and_bidirectional_averages_take_no_state() -> None:
 )
 def test_mistakes_are_named(config: dict[str, object], mode: str, key: str, words: str) -> None:
     with pytest.raises(ConfigError) as error:
-        MegaConfig(**config).check(ModelDims(d_model=6, n_layers=1, mode=mode, max_len=64))  # type: ignore[arg-type]
-    assert error.value.key == key
+        registry().architecture("mega").record.check(
+            MegaConfig(**config),  # type: ignore[arg-type]
+            ModelDims(d_model=6, n_layers=1, mode=mode, max_len=64),  # type: ignore[arg-type]
+        )
+    assert error.value.key == f"arch.{key}"
     assert words in str(error.value)
 
 

@@ -203,12 +203,12 @@ def test_half_precision_is_computed_in_float32() -> None:
     [
         (NystromformerConfig(n_heads=3), "arch.n_heads", "3 does not divide d_model 16"),
         (NystromformerConfig(n_heads=3, d_qkv=8), "arch.n_heads", "3 does not divide d_qkv 8"),
-        (NystromformerConfig(n_landmarks=-1), "arch.n_landmarks", "or 0 for none, got -1"),
+        (NystromformerConfig(n_landmarks=-1), "arch.n_landmarks", "integer >= 0, got -1"),
         (NystromformerConfig(conv_kernel=4), "arch.conv_kernel", "odd number of taps, or 0 for none, got 4"),
         (NystromformerConfig(conv_kernel=-3), "arch.conv_kernel", "got -3"),
-        (NystromformerConfig(pinv_iterations=0), "arch.pinv_iterations", "positive number, got 0"),
-        (NystromformerConfig(pinv_init="fast"), "arch.pinv_init", "'fast': expected one of exact, original"),
-        (NystromformerConfig(padding="left"), "arch.padding", "'left': expected one of real, zero, blind"),
+        (NystromformerConfig(pinv_iterations=0), "arch.pinv_iterations", "integer > 0, got 0"),
+        (NystromformerConfig(pinv_init="fast"), "arch.pinv_init", r"expected exact \| original, got 'fast'"),
+        (NystromformerConfig(padding="left"), "arch.padding", r"expected real \| zero \| blind, got 'left'"),
         (NystromformerConfig(dropout=1.0), "arch.dropout", r"\[0, 1\), got 1.0"),
     ],
 )

@@ -77,11 +77,19 @@ def test_dropouts_act_in_training_only() -> None:
     [
         (TransformerConfig(n_heads=3), "arch.n_heads", "3 does not divide d_model 16"),
         (TransformerConfig(n_heads=3, d_qkv=8), "arch.n_heads", "3 does not divide d_qkv 8"),
-        (TransformerConfig(n_heads=0), "arch.n_heads", "positive number, got 0"),
+        (TransformerConfig(n_heads=0), "arch.n_heads", "integer > 0, got 0"),
         (TransformerConfig(n_heads=16), "arch.n_heads", "even head dimension; 16 / 16 heads = 1"),
-        (TransformerConfig(positions="rotary"), "arch.positions", "'rotary': expected one of rope, sinusoidal"),
-        (TransformerConfig(rope_theta=0.0), "arch.rope_theta", "above 1, got 0.0"),
-        (TransformerConfig(activation="swish"), "arch.activation", "'swish': expected one of gelu"),
+        (
+            TransformerConfig(positions="rotary"),
+            "arch.positions",
+            r"rope \| sinusoidal \| learned \| alibi, got 'rotary'",
+        ),
+        (TransformerConfig(rope_theta=0.0), "arch.rope_theta", "> 1, got 0.0"),
+        (
+            TransformerConfig(activation="swish"),
+            "arch.activation",
+            r"gelu_tanh \| relu \| silu, got 'swish'",
+        ),
         (TransformerConfig(d_ff=-1), "arch.d_ff", "got -1"),
         (TransformerConfig(attn_dropout=1.5), "arch.attn_dropout", r"\[0, 1\), got 1.5"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.paths import data_dir
-from zoo.spec.errors import ConfigError, UserError, did_you_mean
+from zoo.spec.errors import UserError, did_you_mean
 from zoo.spec.layers import lay_over
 from zoo.spec.task import Task
 
@@ -27,12 +27,7 @@ def compose_options(task: Task, protocol: str, overrides: Mapping[str, Any]) -> 
     for layer, origin in ((named, f"protocol {protocol} of {task.name}"), (overrides, "--set")):
         lay_over(tree, layer, origin)
     options = OmegaConf.to_object(tree.task)
-    checker = getattr(options, "check", None)
-    if checker is not None:
-        try:
-            checker()
-        except ConfigError as error:
-            raise ConfigError(f"task.{error.key.removeprefix('task.')}", error.message) from error
+    task.check(options)
     return options
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zoo.spec.constraints import validate_fields
@@ -30,27 +29,15 @@ def validate(experiment: Experiment) -> None:
 
 def _validate(experiment: Experiment) -> None:
     for section, cls in SECTIONS.items():
-        with _keys_in(section):
+        try:
             validate_fields(cls(**experiment.config[section]))
+        except ConfigError as error:
+            raise ConfigError(f"{section}.{error.key}", error.message) from error
     flat = flatten(experiment.config)
     _check_train(flat)
     _check_model(experiment, flat)
-    with _keys_in("task"):
-        options = experiment.task_options
-        validate_fields(options)
-        if hasattr(options, "check"):
-            options.check()
+    experiment.task_spec.check(experiment.task_options)
     experiment.arch_spec.check(experiment.arch_config, experiment.dims)
-
-
-@contextmanager
-def _keys_in(section: str) -> Iterator[None]:
-    """Prefix the key of a ConfigError with its section, unless it has one."""
-    try:
-        yield
-    except ConfigError as error:
-        key = error.key if error.key.startswith(f"{section}.") else f"{section}.{error.key}"
-        raise ConfigError(key, error.message) from error
 
 
 def _check_model(experiment: Experiment, flat: Mapping[str, Any]) -> None:

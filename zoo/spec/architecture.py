@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zoo.nn.backbone import Backbone
 
 API = 1
-"""The interface number that this version of the frame speaks; a record with another one is refused by name."""
+"""Version of the plugin interface; a plugin with another one is refused."""
 
 Objective = Literal["classify", "causal_lm", "infilling", "seq2seq"]
 StateKind = Literal["none", "recurrent", "memory"]
@@ -73,7 +73,7 @@ class Capabilities:
     step          `step()` exists and equals `forward`
     segment       long inputs must be fed segment by segment
     length        "any" | "max" (positions run out) | "fixed" (weights of one length; shorter is fine)
-    positions     "external": the frame adds absolute positions to the embedding | "internal": none needed
+    positions     "external": zoo adds absolute positions to the embedding | "internal": none needed
     aux           names of the auxiliary losses that `forward` may return
     """
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, ge
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf
 
 from zoo.spec.dims import ModelDims
-from zoo.spec.errors import ConfigError, did_you_mean
+from zoo.spec.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -90,10 +90,8 @@ def mismatch(value: Any, hint: Any) -> str:
     """Say why `value` is not allowed by the annotation `hint`, and what is."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"expected a finite number, got {value}"
-    known = choices(hint)
-    if known:
-        return f"{value!r}{did_you_mean(str(value), known)}"
-    return f"expected {describe(hint)}, got {value!r}"
+    near = nearest(str(value), choices(hint), n=1)
+    return f"expected {describe(hint)}, got {value!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def choices(hint: Any) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zoo.spec.architecture import API, NAME, Objective, Paper
+from zoo.spec.constraints import validate_fields
+from zoo.spec.errors import ConfigError
 from zoo.spec.loading import load_object
 
 if TYPE_CHECKING:
@@ -77,13 +79,15 @@ class Task:
     metrics     names; the first is what is ranked
     chance      the score of a uniform guess; a property of this name of the options class overrides it
     data        "package.module:Class", a `zoo.data.TaskData`, built from (options, root)
-    options     "package.module:Dataclass" of the named settings (`task.*` keys); a docstring under a field is its help
+    options     "package.module:Dataclass" of the `task.*` keys; a field's annotation says which values it may have
+                (zoo/spec/constraints.py), the docstring under it is its help. `check(self)`, where it is defined,
+                raises `zoo.ConfigError(field, why)` for impossible combinations
     needs       the files that a user must bring, with their public names and sizes; empty: it can be generated anywhere
     sample_files
                 "package.module:function", called with an empty folder: writes a few made-up files in the published
                 layout, as they would lie in the data directory, so that `zoo check` needs no downloads; empty: none
     objectives  of tasks with token answers: the objectives that they offer (zoo/data/questions.py)
-    aliases     other names of this task; using one prints a notice
+    aliases     other names of this task; a warning names the canonical one
     protocols   per protocol the dotted configuration keys it sets (`task.seq_len`, `train.max_samples`, `optim.lr` …)
     """
 
@@ -122,6 +126,15 @@ class Task:
     def load_options(self) -> type[Any]:
         """The dataclass of the task's named settings."""
         return load_object(self.options, what=f"options of {self.name}")
+
+    def check(self, options: Any) -> None:
+        """Raise ConfigError for options that are not of their types or contradict each other."""
+        try:
+            validate_fields(options)
+            if hasattr(options, "check"):
+                options.check()
+        except ConfigError as error:
+            raise ConfigError(f"task.{error.key.removeprefix('task.')}", error.message) from error
 
     def load_data(self) -> type[TaskData]:
         """The task's data class."""
