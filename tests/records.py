@@ -1,4 +1,4 @@
-"""Sound records for tests, made by the builder that the runner uses."""
+"""Valid records for tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,24 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.spec import record as records
+from zoo.spec.record import Record
+
+ACCURACY = {"name": "accuracy", "higher_is_better": True}
+
+
+def changed(record: Record, *path: Any, value: Any) -> dict[str, Any]:
+    """The record as JSON values, with another `value` at `path`."""
+    fields: Any = record.model_dump(mode="json")
+    node = fields
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return fields
+
+
+def parsed(fields: Mapping[str, Any]) -> Record:
+    """The record in what `zoo.bench` returns: its fields and, under "path", its file."""
+    return Record.model_validate({key: value for key, value in fields.items() if key != "path"})
 
 
 def make(
@@ -24,36 +41,39 @@ def make(
     majority: float | None = 0.175,
     version: str = "1",
     suite: str = "lra",
-    kind: str | None = None,
+    kind: str = "classification",
     **changes: Any,
-) -> dict[str, Any]:
+) -> Record:
     """One record; `changes` replace whole fields. `accuracy` is the test score of an "ok" record."""
     ok = status == "ok"
     plugin = {"distribution": "seqzoo", "version": "0.1.0", "entry_point": f"zoo_{arch}", "source_hash": "ab" * 32}
     fields: dict[str, Any] = {
-        "architecture": {"name": arch, "title": arch.title(), "family": "attention"},
+        "architecture": {"name": arch, "title": arch.title(), "family": "attention", "version": "1"},
         "plugin": plugin,
-        "task": {"name": task, "version": version, "suite": suite} | ({"kind": kind} if kind else {}),
+        "task": {"name": task, "version": version, "suite": suite, "kind": kind},
         "data": {"kind": "regenerated", "version": "1", "seed": 0, "counts": {"train": 96, "val": 20, "test": n}},
         "protocol": protocol,
+        "protocol_version": "1",
         "overrides": {},
         "config": {"model": {"d_model": 64}},
         "config_hash": config_hash,
         "seed": seed,
         "mode": "causal",
         "objective": "classify",
+        "stateful": None,
         "segment_plan": None,
         "parameters": 120_000,
         "match": None,
         "state_size": 2048,
         "status": status,
-        "detail": "" if ok else f"made {status}",
+        "error": "" if ok else f"made {status}",
         "metrics": {
-            "val": {"accuracy": 0.5, "loss": 1.25, "n": 20},
-            "test": {"accuracy": accuracy, "loss": 1.5, "n": n},
+            "val": {"scores": {"accuracy": 0.5}, "loss": 1.25, "n": 20},
+            "test": {"scores": {"accuracy": accuracy}, "loss": 1.5, "n": n},
         }
         if ok
         else None,
+        "metric": ACCURACY,
         "baselines": {"chance": chance, "majority": majority},
         "history": [
             {"step": 3, "samples": 96, "seconds": 1.5, "split": "train", "loss": 2.0, "metric": 0.25},
@@ -65,7 +85,7 @@ def make(
         "tokens_per_second": 6400.0,
         "peak_memory_bytes": 512 * 2**20,
         "flops": 10**12,
-        "backend": {"selective_scan": "torch"},
+        "op_backends": {"selective_scan": "torch"},
         "hardware": {"cpu": "a processor", "cores": 2, "memory_bytes": 2**33, "gpus": []},
         "versions": {"python": "3.11.9", "torch": "2.12.0"},
         "git": {"commit": None, "dirty": None},
@@ -73,10 +93,7 @@ def make(
         "started": "2026-01-02T03:00:00+00:00",
         "ended": ended,
     }
-    return records.new(**(fields | changes))
-
-
-ACCURACY = {"name": "accuracy", "higher_is_better": True}
+    return Record.model_validate(fields | changes)
 
 
 def recall(
@@ -90,11 +107,12 @@ def recall(
     offered: int = 0,
     status: str = "ok",
     **changes: Any,
-) -> dict[str, Any]:
-    """A record of the kind recall: per group, as (("length", 64), ("pairs", 4)), its accuracy over `n` questions of
-    `answers` tokens each. `offered`: so many questions beyond there are, though none was asked."""
+) -> Record:
+    """A record of a recall task: per group, as (("length", 64), ("pairs", 4)), its accuracy over `n` questions of
+    `answers` tokens each. `beyond`: the same of the length_generalization split; `offered`: its number of questions,
+    where the architecture was not evaluated on them."""
     metrics = {
-        "val": {"accuracy": 0.5, "loss": 1.25, "n": 20, "answers": 20 * answers},
+        "val": {"scores": {"accuracy": 0.5}, "loss": 1.25, "n": 20, "answers": 20 * answers},
         "test": _split(test, n, answers),
     }
     counts = {"train": 96, "val": 20, "test": n * len(test)}
@@ -107,7 +125,6 @@ def recall(
         "kind": "recall",
         "data": {"kind": "regenerated", "version": "1", "seed": 0, "counts": counts},
         "objective": "causal_lm",
-        "metric": ACCURACY,
         "metrics": metrics,
         "baselines": {"chance": 1 / 64, "majority": None},
     }
@@ -118,14 +135,15 @@ def recall(
 
 def _split(groups: Mapping[tuple[tuple[str, float], ...], float], n: int, answers: int) -> dict[str, Any]:
     """The scores of a split of equally large groups."""
-    asked = n * answers
+    size = n * answers
+    hits = {where: round(accuracy * size) for where, accuracy in groups.items()}
     rows = [
-        dict(where) | {"accuracy": round(accuracy * asked) / asked, "loss": 1.5, "n": n, "answers": asked}
-        for where, accuracy in groups.items()
+        {"at": dict(where), "scores": {"accuracy": right / size}, "loss": 1.5, "n": n, "answers": size}
+        for where, right in hits.items()
     ]
-    right = sum(round(row["accuracy"] * asked) for row in rows)
-    total = asked * len(rows)
-    return {"accuracy": right / total, "loss": 1.5, "n": n * len(rows), "answers": total, "groups": rows}
+    total = size * len(rows)
+    accuracy = {"accuracy": sum(hits.values()) / total}
+    return {"scores": accuracy, "loss": 1.5, "n": n * len(rows), "answers": total, "groups": rows}
 
 
 def language(
@@ -134,18 +152,20 @@ def language(
     *,
     nats: float = 3.5,
     stderr: float | None = 0.01,
-    carried: bool = False,
+    stateful: bool = False,
     status: str = "ok",
     **changes: Any,
-) -> dict[str, Any]:
-    """A record of the kind lm on running text read as bytes, of which five make a word: `nats` per word."""
+) -> Record:
+    """A record of language modeling on running text read as bytes, of which five make a word: `nats` per word."""
     byte = nats / 5
     metrics = {
-        "val": {"word_perplexity": math.exp(nats), "loss": byte, "n": 20, "answers": 5000},
+        "val": {"scores": {"word_perplexity": math.exp(nats)}, "loss": byte, "n": 20, "answers": 5000},
         "test": {
-            "word_perplexity": math.exp(nats),
-            "byte_perplexity": math.exp(byte),
-            "bits_per_byte": byte / math.log(2),
+            "scores": {
+                "word_perplexity": math.exp(nats),
+                "byte_perplexity": math.exp(byte),
+                "bits_per_byte": byte / math.log(2),
+            },
             "stderr": stderr,
             "loss": byte,
             "n": 200,
@@ -163,7 +183,7 @@ def language(
         "metrics": metrics,
         "baselines": {"chance": None, "majority": None},
         "history": [point | {"split": "train"}, point],
-        "carried": carried,
+        "stateful": stateful,
     }
     if status != "ok":
         fields["metrics"] = None

@@ -1,4 +1,4 @@
-"""`zoo convert`: small random models of transformers, there and back, logits equal; what does not fit is listed."""
+"""`zoo convert` on small random models of transformers: equal logits in both directions, and its errors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zoo.convert import Converted, convert, load
-from zoo.spec.errors import ConfigError, DataError, UserError
+from zoo.convert import HFTensor, PretrainedModel, convert, load, match_keys
+from zoo.convert.keymap import export_tensors, import_tensors
+from zoo.spec.errors import ConfigError, DataError, UserError, ZooError
 from zoo.spec.registry import registry
 
 VOCAB, LENGTH = 23, 24
@@ -31,7 +32,7 @@ class Live(NamedTuple):
     model: str
     config: str
     options: dict[str, Any]
-    call: Callable[[Any, Converted, Tensor, Tensor], tuple[Tensor, Tensor]]
+    call: Callable[[Any, PretrainedModel, Tensor, Tensor], tuple[Tensor, Tensor]]
     tolerance: float = 1e-9
 
 
@@ -39,52 +40,48 @@ SINGLE = 2e-5
 """transformers computes RMS norms and the head in float32, whatever the weights are."""
 
 
-def causal(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    return theirs(ids).logits, ours(ids).logits
-
-
-def hidden(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def hidden(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return theirs(ids).last_hidden_state, ours(ids).logits
 
 
-def whole(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """transformers' Nyströmformer fails on a mask of padding (5.23): whole rows."""
+def logits(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """For causal models, and for Nyströmformer, whose transformers code fails on a mask (5.23)."""
     return theirs(ids).logits, ours(ids).logits
 
 
-def first_global(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Our Longformer's first token is global; theirs is told so."""
+def global_first(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Our Longformer's first token is global: pass theirs the same mask."""
     first = torch.zeros_like(ids)
     first[:, 0] = 1
     out = theirs(ids, attention_mask=mask.long(), global_attention_mask=first)
-    expected, found = out.logits if "logits" in out else out.last_hidden_state, ours(ids, mask).logits
-    return (expected[mask], found[mask]) if expected.ndim == 3 else (expected, found)
+    expected, actual = out.logits if "logits" in out else out.last_hidden_state, ours(ids, mask).logits
+    return (expected[mask], actual[mask]) if expected.ndim == 3 else (expected, actual)
 
 
-def in_last_block(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def full_last_block(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Their last global block is that of the padding, ours the example's: every example ends in the last block."""
     mask = mask | (torch.arange(LENGTH) < LENGTH - 1)
-    out, found = theirs(ids, attention_mask=mask.long()), ours(ids, mask).logits
+    out, actual = theirs(ids, attention_mask=mask.long()), ours(ids, mask).logits
     name = next(name for name in ("logits", "prediction_logits", "last_hidden_state") if name in out)
-    return out[name][mask], found[mask]
+    return out[name][mask], actual[mask]
 
 
-def translated(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def seq2seq_logits(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     answer = ids[:, :7].flip(1)
     expected = theirs(input_ids=ids, attention_mask=mask.long(), decoder_input_ids=answer)
     return expected.logits, ours(ids, mask, decoder_ids=answer).logits
 
 
-def encoded(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def masked_hidden(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return theirs(ids, attention_mask=mask.long()).last_hidden_state[mask], ours(ids, mask).logits[mask]
 
 
-def read(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """What stands for the whole row, of which pads are no part: queries' or latents' own outputs."""
+def masked_logits(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """One output per query or class, all of which are compared."""
     return theirs(ids, attention_mask=mask.long()).logits, ours(ids, mask).logits
 
 
-def vectors(theirs: Any, ours: Converted, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def hidden_from_vectors(theirs: Any, ours: PretrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     x = torch.sin(ids[..., None] * torch.arange(1.0, 9.0, dtype=torch.float64))
     return theirs(x, attention_mask=mask.long()).last_hidden_state, ours(x, mask).logits
 
@@ -135,39 +132,45 @@ PERCEIVER = {
 }
 OTHER_WIDTHS = {"qk_channels": None, "cross_attention_shape_for_attention": "q", "use_query_residual": False}
 LIVE = [
-    Live("mamba", "MambaForCausalLM", "MambaConfig", MAMBA, causal, SINGLE),
+    Live("mamba", "MambaForCausalLM", "MambaConfig", MAMBA, logits, SINGLE),
     Live(
         "mamba",
         "MambaForCausalLM",
         "MambaConfig",
         MAMBA | {"tie_word_embeddings": False, "use_bias": True},
-        causal,
+        logits,
         SINGLE,
     ),
     Live("mamba", "MambaModel", "MambaConfig", MAMBA | {"use_conv_bias": False, "expand": 3}, hidden, SINGLE),
-    Live("nystromformer", "NystromformerForMaskedLM", "NystromformerConfig", NYSTROM, whole),
-    Live("nystromformer", "NystromformerForSequenceClassification", "NystromformerConfig", NYSTROM, whole),
+    Live("nystromformer", "NystromformerForMaskedLM", "NystromformerConfig", NYSTROM, logits),
+    Live("nystromformer", "NystromformerForSequenceClassification", "NystromformerConfig", NYSTROM, logits),
     Live("nystromformer", "NystromformerModel", "NystromformerConfig", NYSTROM, hidden),
-    Live("longformer", "LongformerForMaskedLM", "LongformerConfig", LONG, first_global, SINGLE),
-    Live("longformer", "LongformerForSequenceClassification", "LongformerConfig", LONG, first_global, SINGLE),
-    Live("longformer", "LongformerModel", "LongformerConfig", LONG, first_global, SINGLE),
-    Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG, in_last_block),
-    Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG | {"tie_word_embeddings": False}, in_last_block),
-    Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG | {"attention_type": "original_full"}, in_last_block),
-    Live("bigbird", "BigBirdForSequenceClassification", "BigBirdConfig", BIG, whole),
-    Live("bigbird", "BigBirdForPreTraining", "BigBirdConfig", BIG, in_last_block),
-    Live("bigbird", "BigBirdModel", "BigBirdConfig", BIG, in_last_block),
-    Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", T5, translated, SINGLE),
-    Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", UNTIED, translated, SINGLE),
-    Live("longt5", "LongT5EncoderModel", "LongT5Config", TGLOBAL, encoded, SINGLE),
-    Live("perceiver", "PerceiverForMaskedLM", "PerceiverConfig", PERCEIVER, read),
-    Live("perceiver", "PerceiverForSequenceClassification", "PerceiverConfig", PERCEIVER, read),
-    Live("perceiver", "PerceiverModel", "PerceiverConfig", PERCEIVER | OTHER_WIDTHS, vectors),
+    Live("longformer", "LongformerForMaskedLM", "LongformerConfig", LONG, global_first, SINGLE),
+    Live("longformer", "LongformerForSequenceClassification", "LongformerConfig", LONG, global_first, SINGLE),
+    Live("longformer", "LongformerModel", "LongformerConfig", LONG, global_first, SINGLE),
+    Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG, full_last_block),
+    Live("bigbird", "BigBirdForMaskedLM", "BigBirdConfig", BIG | {"tie_word_embeddings": False}, full_last_block),
+    Live(
+        "bigbird",
+        "BigBirdForMaskedLM",
+        "BigBirdConfig",
+        BIG | {"attention_type": "original_full"},
+        full_last_block,
+    ),
+    Live("bigbird", "BigBirdForSequenceClassification", "BigBirdConfig", BIG, logits),
+    Live("bigbird", "BigBirdForPreTraining", "BigBirdConfig", BIG, full_last_block),
+    Live("bigbird", "BigBirdModel", "BigBirdConfig", BIG, full_last_block),
+    Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", T5, seq2seq_logits, SINGLE),
+    Live("longt5", "LongT5ForConditionalGeneration", "LongT5Config", UNTIED, seq2seq_logits, SINGLE),
+    Live("longt5", "LongT5EncoderModel", "LongT5Config", TGLOBAL, masked_hidden, SINGLE),
+    Live("perceiver", "PerceiverForMaskedLM", "PerceiverConfig", PERCEIVER, masked_logits),
+    Live("perceiver", "PerceiverForSequenceClassification", "PerceiverConfig", PERCEIVER, masked_logits),
+    Live("perceiver", "PerceiverModel", "PerceiverConfig", PERCEIVER | OTHER_WIDTHS, hidden_from_vectors),
 ]
 NAMES = [f"{live.model}-{i}" for i, live in enumerate(LIVE)]
 
 
-def made(live: Live, folder: Path) -> Any:
+def save_random_model(live: Live, folder: Path) -> Any:
     """A random model of transformers in double precision, no parameter at its initial value, saved into `folder`."""
     torch.manual_seed(0)
     options = dict(live.options)
@@ -185,16 +188,16 @@ def made(live: Live, folder: Path) -> Any:
 
 @pytest.mark.parametrize("live", LIVE, ids=NAMES)
 def test_logits_are_equal_there_and_back(live: Live, tmp_path: Path) -> None:
-    theirs = made(live, tmp_path / "hf")
+    theirs = save_random_model(live, tmp_path / "hf")
     done = convert(live.arch, tmp_path / "hf", tmp_path / "ours")
     assert done.form == "zoo"
     ours = load(tmp_path / "ours")
     ids = torch.randint(2, VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(1))
     mask = torch.arange(LENGTH) < torch.tensor([LENGTH, LENGTH - 5])[:, None]
     with torch.no_grad():
-        expected, found = live.call(theirs, ours, ids, mask)
+        expected, actual = live.call(theirs, ours, ids, mask)
         assert expected.abs().max() > 1e-3
-        torch.testing.assert_close(found.to(expected.dtype), expected, rtol=live.tolerance, atol=live.tolerance)
+        torch.testing.assert_close(actual.to(expected.dtype), expected, rtol=live.tolerance, atol=live.tolerance)
         # and back: the same tensors, and transformers gives the same logits (it loads some of T5's weights in float32)
         assert convert(live.arch, tmp_path / "ours", tmp_path / "back").form == "huggingface"
         first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("hf", "back"))
@@ -212,7 +215,7 @@ def test_every_architecture_that_transformers_has_is_here() -> None:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    made(LIVE[0], tmp_path / "hf")
+    save_random_model(LIVE[0], tmp_path / "hf")
     return tmp_path / "hf"
 
 
@@ -235,7 +238,7 @@ def test_whatever_does_not_fit_is_listed_and_nothing_is_written(checkpoint: Path
     text = str(caught.value)
     assert "4 tensors do not fit" in text
     assert "missing: backbone.layers.0.mixer.D" in text
-    assert "extra: backbone.layers.7.mixer.D (16,)" in text
+    assert "unexpected: backbone.layers.7.mixer.D (16,)" in text
     assert "shape: backbone.norm_f.weight (5,), expected (8,)" in text
     assert "differs: lm_head.weight from backbone.embeddings.weight" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
@@ -329,3 +332,32 @@ def test_the_command(checkpoint: Path, tmp_path: Path) -> None:
     again = zoo("--arch", "mamba", "--from", checkpoint, "--to", tmp_path / "ours")
     assert (again.returncode, again.stdout) == (2, "")
     assert len(again.stderr.splitlines()) == 1
+
+
+def test_a_key_map_concatenates_transposes_and_squeezes() -> None:
+    """The longest pattern applies, and the export is the inverse."""
+    key_map = {
+        "blocks.{layer}": "h.{layer}",
+        "blocks.{layer}.qkv.weight": HFTensor(("h.{layer}.q.weight", "h.{layer}.k.weight"), transpose=True),
+        "blocks.{layer}.conv": HFTensor("h.{layer}.conv1d", squeeze=(1, 3)),
+    }
+    shapes = {
+        "blocks.3.norm.weight": torch.Size([4]),
+        "blocks.12.qkv.weight": torch.Size([3, 4]),
+        "blocks.0.conv.weight": torch.Size([5, 2]),
+    }
+    sources = match_keys(key_map, shapes)
+    theirs = {
+        "h.3.norm.weight": torch.randn(4),
+        "h.12.q.weight": torch.randn(2, 3),
+        "h.12.k.weight": torch.randn(2, 3),
+        "h.0.conv1d.weight": torch.randn(5, 1, 2, 1),
+    }
+    ours = import_tensors(theirs, sources, shapes, aliases={}, where="here")
+    both = torch.cat([theirs["h.12.q.weight"], theirs["h.12.k.weight"]])
+    torch.testing.assert_close(ours["blocks.12.qkv.weight"], both.T, rtol=0, atol=0)
+    exported = export_tensors(ours, sources)
+    assert set(exported) == set(theirs)
+    assert all(torch.equal(exported[key], tensor) for key, tensor in theirs.items())
+    with pytest.raises(ZooError, match=r"no entry for our tensor final_norm\.weight"):
+        match_keys(key_map, ["final_norm.weight"])

@@ -37,7 +37,7 @@ def test_a_package_is_written_whole(kind: str, tmp_path: Path) -> None:
         ("arch", "../up", "lower-case letters"),
         ("arch", "mamba", "taken by seqzoo"),
         ("task", "listops", "taken by seqzoo"),
-        ("task", "lra", "package zoo_lra is installed"),
+        ("task", "lra", "package zoo_lra is already installed"),
     ],
 )
 def test_names_that_cannot_be_used(kind: str, name: str, says: str, tmp_path: Path) -> None:
@@ -64,4 +64,4 @@ def test_the_command(tmp_path: Path) -> None:
     assert "pyproject.toml" in json.loads(done.stdout)["files"]
     again = subprocess.run([*command, "my_mixer"], cwd=tmp_path, capture_output=True, text=True)
     assert (again.returncode, again.stdout) == (2, "")
-    assert again.stderr.startswith("zoo: my_mixer is there already")
+    assert again.stderr.startswith("zoo: my_mixer exists already")

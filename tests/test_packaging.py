@@ -16,6 +16,8 @@ def test_wheel_holds_every_package_card_and_schema(wheel: Path) -> None:
         if (folder / "__init__.py").exists():
             assert f"{folder.name}/__init__.py" in names
             assert f"{folder.name}/README.md" in names
+            if (folder / "presets.toml").exists():
+                assert f"{folder.name}/presets.toml" in names
     assert "zoo/spec/record.schema.json" in names
     assert "zoo/py.typed" in names
     assert "zoo/scaffold/templates/arch/zoo_NAME/backbone.py.tmpl" in names

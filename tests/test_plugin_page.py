@@ -38,7 +38,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_has_the_whole_package() -> None:
-    wanted = {"__init__.py", "config.py", "backbone.py", "presets.py", "README.md"}
+    wanted = {"__init__.py", "config.py", "backbone.py", "presets.toml", "README.md"}
     assert {f"zoo_my_gru/{name}" for name in wanted} | {"pyproject.toml", "tests/test_my_gru.py"} == set(FILES)
     assert len(PAGE.splitlines()) < 260
 

@@ -140,7 +140,7 @@ class LambadaData(LanguageData):
     def asked(self) -> Asked:
         """The test passages under the objective."""
         self._refuse_unprepared()
-        options, objective = self.options, self.objective
+        options, objective = self.options, self.loading.objective
         stored = Stored(self.passages_folder, "test")
         if objective == "infilling":
             longest = int(np.asarray(stored.labels).max())
@@ -157,20 +157,20 @@ class LambadaData(LanguageData):
     def dataset(self, split: Split) -> Dataset[Example]:
         if split == "test":
             return self.asked()
-        if self.objective in ("infilling", "seq2seq"):
+        if self.loading.objective in ("infilling", "seq2seq"):
             return self.words(split)
         return self.pieces(split)
 
     def eval_order(self, split: Split, limit: int | None) -> Any:
         data = self.dataset(split)
-        if split == "test" or self.objective in ("infilling", "seq2seq"):
+        if split == "test" or self.loading.objective in ("infilling", "seq2seq"):
             return super().eval_order(split, limit)
         limits = [n for n in (limit, self.options.val_size) if n]
-        return document_order(data.counts.tolist(), self.eval_batch_size, min(limits, default=None))  # type: ignore[attr-defined]
+        return document_order(data.counts.tolist(), self.loading.eval_batch_size, min(limits, default=None))  # type: ignore[attr-defined]
 
     def score(self, split: Split, totals: Totals) -> dict[str, float]:
         if split != "test":
-            words = self.objective in ("infilling", "seq2seq")
+            words = self.loading.objective in ("infilling", "seq2seq")
             return {"accuracy": totals.whole / totals.questions if words else totals.hits / totals.answers}
         n, nats = totals.questions, totals.nats / totals.questions
         spread = max(totals.squares / n - nats * nats, 0.0)
@@ -191,7 +191,7 @@ class LambadaData(LanguageData):
     def lengths(self, split: Split) -> np.ndarray | None:
         if split != "test":
             return super().lengths(split)
-        return self.asked().lengths + (self.options.slots if self.objective == "infilling" else 0)
+        return self.asked().lengths + (self.options.slots if self.loading.objective == "infilling" else 0)
 
     def view(self, split: Split, i: int) -> str:
         if split != "test":

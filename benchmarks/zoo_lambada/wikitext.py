@@ -44,7 +44,7 @@ class WikitextData(LanguageData):
 
     def eval_order(self, split: Split, limit: int | None) -> Any:
         counts = self.dataset(split).counts.tolist()  # type: ignore[attr-defined]
-        return document_order(counts, self.eval_batch_size, limit)
+        return document_order(counts, self.loading.eval_batch_size, limit)
 
     def score(self, split: Split, totals: Totals) -> dict[str, float]:
         words, size, tokens = self.amounts(split)

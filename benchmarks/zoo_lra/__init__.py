@@ -37,7 +37,6 @@ def zoo_tasks() -> Iterable[Task]:
         source=Source(
             paper=LRA,
             identifiers={"release": RELEASE, "files": "listops-1000/basic_{train,val,test}.tsv"},
-            note="Regenerated from the published law unless task.path names the published files.",
         ),
         data="zoo_lra.listops:ListOpsData",
         options="zoo_lra.options:ListOpsOptions",
@@ -64,12 +63,12 @@ def zoo_tasks() -> Iterable[Task]:
             },
             files=(needs.IMDB_ARCHIVE,),
             instead=(needs.IMDB_PARQUET,),
-            note="Train without the tenth that is our validation split; the published data have none.",
         ),
         data="zoo_lra.text:TextData",
         options="zoo_lra.options:TextOptions",
         protocols=protocols.TEXT,
         needs=needs.TEXT,
+        sample_files="zoo_lra.sample_files:write_imdb",
         description="Is a film review of IMDB positive? Bytes.",
     )
     yield Task(
@@ -87,12 +86,12 @@ def zoo_tasks() -> Iterable[Task]:
         source=Source(
             paper=LRA,
             identifiers={"release": RELEASE, "files": "tsv_data/new_aan_pairs.{train,eval,test}.tsv"},
-            note="Needs the user's files; retrieval_books is a task of the same form, and no score of it is AAN's.",
         ),
         data="zoo_lra.retrieval:RetrievalData",
         options="zoo_lra.options:RetrievalOptions",
         protocols=protocols.RETRIEVAL,
         needs=needs.RETRIEVAL,
+        sample_files="zoo_lra.sample_files:write_aan",
         description="Does one of two papers cite the other? Bytes, 4,000 of each.",
     )
     yield Task(
@@ -115,12 +114,12 @@ def zoo_tasks() -> Iterable[Task]:
             },
             files=(needs.CIFAR_ARCHIVE,),
             instead=(needs.CIFAR_PARQUET,),
-            note="Train without the tenth that is our validation split.",
         ),
         data="zoo_lra.image:ImageData",
         options="zoo_lra.options:ImageOptions",
         protocols=protocols.IMAGE,
         needs=needs.IMAGE,
+        sample_files="zoo_lra.sample_files:write_cifar",
         description="CIFAR-10 in grey, 32x32 pixels one after the other.",
     )
     for name, title, length, side, settings in (
@@ -142,7 +141,6 @@ def zoo_tasks() -> Iterable[Task]:
             source=Source(
                 paper=LRA,
                 identifiers={"release": RELEASE, "files": "pathfinder{32,128}/curv_contour_length_14"},
-                note="Regenerated with the published parameters unless task.path names the published pictures.",
             ),
             data=f"zoo_lra.pathfinder:{'PathXData' if name == 'pathx' else 'PathfinderData'}",
             options="zoo_lra.options:PathfinderOptions",
@@ -167,11 +165,11 @@ def zoo_tasks() -> Iterable[Task]:
                 "files": "gs://deepmind-gutenberg/{train,validation,test}/*.txt",
                 "hugging face": "deepmind/pg19",
             },
-            note="In the form of Long Range Arena's Retrieval, whose texts may not be redistributed; not that task.",
         ),
         data="zoo_lra.retrieval_books:BooksData",
         options="zoo_lra.options:BooksOptions",
         protocols=protocols.RETRIEVAL,
         needs=needs.BOOKS,
+        sample_files="zoo_lra.sample_files:write_books",
         description="Do two passages come from the same book? Bytes, 4,000 of each.",
     )

@@ -37,7 +37,6 @@ MIDDLE = Paper(
     year=2024,
     arxiv="2307.03172",
 )
-GENERATED = "Generated from the published law; nothing is stored."
 
 
 @hookimpl
@@ -58,7 +57,6 @@ def zoo_tasks() -> Iterable[Task]:
         source=Source(
             paper=ZOOLOGY,
             identifiers={"code": "https://github.com/HazyResearch/zoology, zoology/data/multiquery_ar.py"},
-            note=GENERATED,
         ),
         data="zoo_recall.mqar:MqarData",
         options="zoo_recall.options:MqarOptions",
@@ -80,7 +78,6 @@ def zoo_tasks() -> Iterable[Task]:
         source=Source(
             paper=MAMBA,
             identifiers={"layout": "https://github.com/state-spaces/s4, src/dataloaders/datasets/copying.py"},
-            note=GENERATED,
         ),
         data="zoo_recall.selective_copying:SelectiveCopyingData",
         options="zoo_recall.options:SelectiveCopyingOptions",
@@ -102,7 +99,6 @@ def zoo_tasks() -> Iterable[Task]:
         source=Source(
             paper=MAMBA,
             identifiers={"first published": "arXiv 2212.14052 (H3)"},
-            note=GENERATED,
         ),
         data="zoo_recall.induction_heads:InductionHeadsData",
         options="zoo_recall.options:InductionHeadsOptions",
@@ -127,7 +123,6 @@ def zoo_tasks() -> Iterable[Task]:
                 "code": "https://github.com/NVIDIA/RULER, scripts/data/synthetic/niah.py",
                 "first published": "https://github.com/gkamradt/LLMTest_NeedleInAHaystack",
             },
-            note=GENERATED,
         ),
         data="zoo_recall.needle:NeedleData",
         options="zoo_recall.options:NeedleOptions",
@@ -152,7 +147,6 @@ def zoo_tasks() -> Iterable[Task]:
                 "files": "https://github.com/nelson-liu/lost-in-the-middle, kv_retrieval_data/"
                 "kv-retrieval-{75,140,300}_keys.jsonl.gz"
             },
-            note="Generated, unless task.path names the published files, which are then test and beyond.",
         ),
         data="zoo_recall.kv_retrieval:KvRetrievalData",
         options="zoo_recall.options:KvRetrievalOptions",

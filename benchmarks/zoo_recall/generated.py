@@ -83,7 +83,9 @@ class Law:
         """The key of a family of streams."""
         which = (split, *told_apart)
         if which not in self._families:
-            self._families[which] = key(f"recall/{self.name}", self.version, self.options.data_seed, *which)
+            # the streams of version "1" were drawn when length_generalization was called "beyond"
+            name = "beyond" if split == "length_generalization" else split
+            self._families[which] = key(f"recall/{self.name}", self.version, self.options.data_seed, name, *told_apart)
         return self._families[which]
 
     def size(self, split: Split) -> int:
@@ -174,7 +176,7 @@ class RecallData(TaskData):
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
         counts = [group.count for group in self.law.groups("train")]
-        return BlockOrder(counts, self.rows, self.seed, stop, start, rank=rank, world=world)
+        return BlockOrder(counts, self.loading.train_rows, self.loading.seed, stop, start, rank=rank, world=world)
 
     def provenance(self) -> dict[str, Any]:
         splits = [split for split in ALL if self.has(split)]

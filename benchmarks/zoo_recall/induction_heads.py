@@ -23,9 +23,10 @@ class InductionHeads(Law):
 
     def groups(self, split: Split) -> list[Group]:
         o = self.options
-        lengths = {"test": o.test_lengths, "length_generalization": [o.seq_len * times for times in o.beyond]}.get(
-            split, [o.seq_len]
-        )
+        lengths = {
+            "test": o.test_lengths,
+            "length_generalization": [o.seq_len * times for times in o.generalization_factors],
+        }.get(split, [o.seq_len])
         return [Group({"length": length}, self.size(split)) for length in lengths]
 
     def draw(self, split: Split, group: Group, index: int) -> Marked:

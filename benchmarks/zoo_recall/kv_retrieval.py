@@ -1,8 +1,8 @@
 """kv_retrieval: tell the value of one key among many; does it matter where the pair stands? Liu et al. 2023 ("Lost in
 the middle", arXiv 2307.03172).
 
-form=text     bytes of the published prompt with UUIDs (texts.py), id = byte + 1; test and beyond from the published
-              files when `path` names them. The pair that is asked for is moved to every tested position
+form=text     bytes of the published prompt with UUIDs (texts.py), id = byte + 1; test and length_generalization are
+              those of the published files when `path` names them. The queried pair is moved to every tested position
 form=symbols  the same with keys and values of a few characters, so that it can be learnt in minutes
 """
 
@@ -33,7 +33,7 @@ class KvRetrieval(Law):
 
     name = "kv_retrieval"
     golden = "ccc4fa6fcb745d631d17ced6b063dfcaa60e878a1a9c6889891940bd25aa0123"
-    golden_settings = ({}, {"form": "symbols", "beyond_pairs": [100]})
+    golden_settings = ({}, {"form": "symbols", "generalization_pairs": [100]})
     options: KvRetrievalOptions
     files: dict[int, Path]
 
@@ -43,7 +43,7 @@ class KvRetrieval(Law):
 
     def groups(self, split: Split) -> list[Group]:
         o = self.options
-        pairs = {"test": o.test_pairs, "length_generalization": o.beyond_pairs}.get(split, o.train_pairs)
+        pairs = {"test": o.test_pairs, "length_generalization": o.generalization_pairs}.get(split, o.train_pairs)
         if split in ("train", "val"):
             counts = shares(self.size(split), [1] * len(pairs))
             whats = [{"length": o.length(n), "pairs": n} for n in pairs]
@@ -134,7 +134,7 @@ class KvRetrievalData(RecallData):
         place = Path(o.path).expanduser().absolute() if o.path else remembered(self.root, "kv_retrieval")
         if place is None:
             return KvRetrieval(o)
-        return KvRetrieval(o, kv_files.find(place, o.test_pairs, o.beyond_pairs))
+        return KvRetrieval(o, kv_files.find(place, o.test_pairs, o.generalization_pairs))
 
     def prepare(self) -> None:
         """Read the user's files, if there are any; nothing is stored. Raises DataError that names file and line."""
@@ -155,7 +155,7 @@ class KvRetrievalData(RecallData):
             for n, path in files.items()
             if len(kv_files.read(path, n)) != kv_files.ROWS
         ]
-        absent = [n for n in self.options.beyond_pairs if n not in files]
+        absent = [n for n in self.options.generalization_pairs if n not in files]
         notes += [f"no {kv_files.NAME.format(pairs=n)}: {n} pairs are not asked for" for n in absent]
         sums = {path.name: sha256(path) for path in files.values()}
         return {**told, "kind": "published", "files": sums, "notes": notes}

@@ -26,8 +26,8 @@ class Mqar(Law):
     options: MqarOptions
 
     def groups(self, split: Split) -> list[Group]:
-        named = "mixture" if split in MIXED else f"{split}_cells"
-        found = cells(named, getattr(self.options, named))
+        option = {"test": "test_cells", "length_generalization": "generalization_cells"}.get(split, "mixture")
+        found = cells(option, getattr(self.options, option))
         counts = [self.size(split)] * len(found)
         if split in MIXED:
             counts = shares(self.size(split), [cell.share for cell in found])

@@ -21,7 +21,7 @@ from zoo_recall.texts import ADJECTIVES, AFTER, BEFORE, HAY, NEEDLE, NOUNS
 
 
 class Needle(Law):
-    """In train and val the depth is random; in test and beyond every length has the grid's depths in one haystack."""
+    """Random depths in train and val; in the other splits every length has all depths of the grid in one haystack."""
 
     name = "needle"
     golden = "a1e27dcfdcf56c9715090e51f4ef57fca305cd06d0e1b6446756dcc0c45aba37"
@@ -34,7 +34,11 @@ class Needle(Law):
         if split in ("train", "val"):
             counts = shares(self.size(split), [1] * len(trained))
             return [Group({"length": n}, count, {"depth": -1.0}) for n, count in zip(trained, counts, strict=True)]
-        lengths = (o.test_lengths or trained) if split == "test" else [o.seq_len * times for times in o.beyond]
+        lengths = (
+            (o.test_lengths or trained)
+            if split == "test"
+            else [o.seq_len * times for times in o.generalization_factors]
+        )
         grid = [i / (o.depths - 1) for i in range(o.depths)]
         return [
             Group({"length": n, "depth": round(d, 4)}, self.size(split), {"depth": d}) for n in lengths for d in grid

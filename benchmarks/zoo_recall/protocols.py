@@ -33,7 +33,7 @@ MQAR: dict[str, dict[str, Any]] = {
         "task.vocab": 512,
         "task.mixture": ["16x2", "32x4"],
         "task.test_cells": ["16x2", "32x4"],
-        "task.beyond_cells": ["64x4", "128x8"],
+        "task.generalization_cells": ["64x4", "128x8"],
     },
     "quick": {
         **QUICK,
@@ -41,7 +41,7 @@ MQAR: dict[str, dict[str, Any]] = {
         "task.vocab": 64,
         "task.mixture": ["16x2", "32x4", "32x8", "64x8", "64x16"],
         "task.test_cells": ["64x4", "64x8", "64x16"],
-        "task.beyond_cells": ["128x8", "256x8", "512x8"],
+        "task.generalization_cells": ["128x8", "256x8", "512x8"],
         "task.train_size": 64_000,
         "task.group_size": 500,
         "train.max_samples": 64_000,
@@ -80,12 +80,12 @@ SELECTIVE_COPYING: dict[str, dict[str, Any]] = {
 }
 # Mamba, appendix E.1: two layers, batch 8, 25 epochs of 8,192 steps, a constant rate
 INDUCTION_HEADS: dict[str, dict[str, Any]] = {
-    "smoke": {**SMOKE, "task.seq_len": 32, "task.test_lengths": [16, 32], "task.beyond": [2, 4]},
+    "smoke": {**SMOKE, "task.seq_len": 32, "task.test_lengths": [16, 32], "task.generalization_factors": [2, 4]},
     "quick": {
         **QUICK,
         "task.seq_len": 64,
         "task.test_lengths": [16, 32, 64],
-        "task.beyond": [2, 4, 8],
+        "task.generalization_factors": [2, 4, 8],
         "task.train_size": 32_000,
         "task.group_size": 500,
         "train.max_samples": 32_000,
@@ -107,7 +107,7 @@ NEEDLE: dict[str, dict[str, Any]] = {
         **SMOKE,
         "task.form": "symbols",
         "task.seq_len": 64,
-        "task.beyond": [2, 4],
+        "task.generalization_factors": [2, 4],
         "task.depths": 3,
         "task.digits": 2,
     },
@@ -139,7 +139,7 @@ KV_RETRIEVAL: dict[str, dict[str, Any]] = {
         "task.seq_len": 43,
         "task.train_pairs": [6],
         "task.test_pairs": [6],
-        "task.beyond_pairs": [12, 24],
+        "task.generalization_pairs": [12, 24],
         "task.positions": 3,
     },
     "quick": {
@@ -148,7 +148,7 @@ KV_RETRIEVAL: dict[str, dict[str, Any]] = {
         "task.seq_len": 64,
         "task.train_pairs": [4, 8],
         "task.test_pairs": [4, 8],
-        "task.beyond_pairs": [16, 32, 64],
+        "task.generalization_pairs": [16, 32, 64],
         "task.key_len": 2,
         "task.value_len": 1,
         "task.train_size": 64_000,

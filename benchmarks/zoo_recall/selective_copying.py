@@ -22,7 +22,11 @@ class SelectiveCopying(Law):
 
     def groups(self, split: Split) -> list[Group]:
         o = self.options
-        lengths = [o.seq_len * times for times in o.beyond] if split == "length_generalization" else [o.seq_len]
+        lengths = (
+            [o.seq_len * times for times in o.generalization_factors]
+            if split == "length_generalization"
+            else [o.seq_len]
+        )
         return [Group({"length": length}, self.size(split)) for length in lengths]
 
     def draw(self, split: Split, group: Group, index: int) -> Marked:

@@ -35,7 +35,5 @@ def zoo_architectures() -> Iterator[Architecture]:
             time_exponent=1.0,
             memory_exponent=1.0,
         ),
-        presets="zoo_bigbird.presets:PRESETS",
-        reported="zoo_bigbird.presets:REPORTED",
         conversion="zoo_bigbird.convert:CONVERSION",
     )

@@ -1,115 +1,62 @@
-"""Weights of transformers' BigBird (BigBirdModel, block_sparse). No torch here.
-
-Embeddings and heads stand around the backbone (`outside`); the pooler belongs to no head that is offered.
-"""
+"""Conversion of transformers' BigBird: BigBirdModel, ForMaskedLM, ForPreTraining and ForSequenceClassification."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from zoo import (
-    ConfigError,
-    Conversion,
-    ModelDims,
-    Outside,
-    Reading,
-    Weight,
-    bert_activation,
-    bert_arch,
-    bert_check,
-    bert_keys,
-    bert_layer,
-    bert_outside,
-    bert_shape,
-)
+from zoo import ModelDims
+from zoo.convert import BERT_FIXED, BERT_UNSUPPORTED, Conversion, HFConfig, Key, bert_config, bert_models, bert_weights
 from zoo_bigbird.config import BigBirdConfig
 
-TITLE = "BigBird"
+ATTENTION_TYPE = Key("attention_type", "block_sparse", values={"block_sparse": "sparse", "original_full": "full"})
 
 
-def weights(config: BigBirdConfig, dims: ModelDims) -> tuple[Weight, ...]:
-    """Every parameter of the backbone; which blocks are random is made from the seed."""
-    _check(config, dims)
-    return tuple(
-        weight for n in range(dims.n_layers) for weight in bert_layer(f"stack.blocks.{n}.", f"encoder.layer.{n}.")
-    )
+def import_attention(hf_config: HFConfig) -> dict[str, Any]:
+    """Read the form of attention as a block size: BERT's full attention is that of a single block."""
+    full = ATTENTION_TYPE.import_value(hf_config) == "full"
+    block_size = hf_config["max_position_embeddings"] if full else hf_config["block_size"]
+    return {"block_size": block_size, "random_blocks": "first"}
 
 
-def read(theirs: Mapping[str, Any]) -> Reading:
-    """config.json. Keys that it leaves out have the defaults of transformers' BigBirdConfig."""
-    for key, default, offered in (
-        ("use_bias", True, True),  # without, they leave the biases out of three projections of four
-        ("is_decoder", False, False),
-        ("add_cross_attention", False, False),
-    ):
-        value = theirs.get(key, default)
-        if value != offered:
-            raise ConfigError(key, f"{value!r}: {TITLE} is offered with {offered!r}")
-    kind = theirs.get("attention_type", "block_sparse")
-    if kind not in ("block_sparse", "original_full"):
-        raise ConfigError("attention_type", f"{kind!r}: {TITLE} is offered with 'block_sparse' and 'original_full'")
-    longest = theirs.get("max_position_embeddings", 4096)
-    return Reading(
-        arch={
-            # BERT's attention is that of a single block
-            "block_size": longest if kind == "original_full" else theirs.get("block_size", 64),
-            "n_random": theirs.get("num_random_blocks", 3),
-            "random_blocks": "first",
-            "attn_dropout": theirs.get("attention_probs_dropout_prob", 0.1),
-        }
-        | bert_arch(theirs, title=TITLE, activation="gelu_new", norm_eps=1e-12),
-        dims=bert_shape(theirs, max_len=longest),
-    )
+def export_attention(config: BigBirdConfig, dims: ModelDims) -> dict[str, Any]:
+    """Write the form of attention that the block size gives."""
+    return {"attention_type": "original_full" if is_full(config, dims) else "block_sparse"}
 
 
-def outside(theirs: Mapping[str, Any]) -> Outside:
-    """The embedding, and the head of the class that config.json names."""
-    width = theirs.get("hidden_size", 768)
-    return bert_outside(
-        theirs,
-        model=TITLE,
-        base="bert.",
-        vocab_size=50358,
-        n_positions=4096,
-        norm_eps=1e-12,
-        activation=bert_activation(theirs, title=TITLE, default="gelu_new"),
-        pretraining=True,
-        scale=width**0.5 if theirs.get("rescale_embeddings", False) else 1.0,
-    )
-
-
-def write(config: BigBirdConfig, dims: ModelDims) -> dict[str, Any]:
-    """The keys that `read` reads."""
-    _check(config, dims)
-    full = config.block_size >= dims.max_len
-    if not full and config.random_blocks != "first":
-        why = "transformers evaluates with 'first', so that longer inputs would have other logits there"
-        raise ConfigError("random_blocks", f"{config.random_blocks!r}: {why}")
-    return bert_keys(config, dims) | {
-        "attention_type": "original_full" if full else "block_sparse",
-        "use_bias": True,
-        "block_size": config.block_size,
-        "num_random_blocks": config.n_random,
-        "attention_probs_dropout_prob": config.attn_dropout,
-        "max_position_embeddings": dims.max_len,
-    }
-
-
-def _check(config: BigBirdConfig, dims: ModelDims) -> None:
-    """ConfigError for what transformers' BigBird is not."""
-    wrong = {
-        "n_random": (config.n_random == 0, "it has at least one random block"),
-        "mode": (dims.mode != "bidirectional", "its causal form is full attention"),
-    }
-    bert_check(config, dims, title=TITLE, wrong=wrong)
+def is_full(config: BigBirdConfig, dims: ModelDims) -> bool:
+    """Return whether one block holds every input."""
+    return config.block_size >= dims.max_len
 
 
 CONVERSION = Conversion(
     model_type="big_bird",
     prefix="bert.",
-    read=read,
-    write=write,
-    weights=weights,
-    outside=outside,
+    config=bert_config(hidden_act="gelu_new", layer_norm_eps=1e-12)
+    | {
+        "max_len": Key("max_position_embeddings", 4096),
+        "block_size": Key("block_size", 64),
+        "n_random": Key("num_random_blocks", 3),
+        "attn_dropout": Key("attention_probs_dropout_prob", 0.1),
+    },
+    fixed=BERT_FIXED,
+    # without use_bias, they leave the biases out of three projections of four
+    requires={"use_bias": True, "is_decoder": False, "add_cross_attention": False},
+    unsupported=BERT_UNSUPPORTED
+    | {
+        "n_random": (lambda config, dims: config.n_random == 0, "it has at least one random block"),
+        "random_blocks": (
+            lambda config, dims: config.random_blocks != "first" and not is_full(config, dims),
+            "it evaluates with 'first', so that the logits of long inputs would differ",
+        ),
+    },
+    defaults={"vocab_size": 50358, "rescale_embeddings": False},
+    import_extra=import_attention,
+    export_extra=export_attention,
+    weights=bert_weights("bert."),
+    models=bert_models(
+        "BigBird",
+        "bert.",
+        embedding=lambda hf: {"scale": hf["hidden_size"] ** 0.5 if hf["rescale_embeddings"] else 1.0},
+        pretraining=True,
+    ),
 )

@@ -36,6 +36,4 @@ def zoo_architectures() -> Iterator[Architecture]:
             time_exponent=1.1,
             memory_exponent=1.0,
         ),
-        presets="zoo_hyena.presets:PRESETS",
-        reported="zoo_hyena.presets:REPORTED",
     )

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.ops.dtypes import wide_dtype
 from zoo.ops.fftconv import fft_conv
-from zoo.ops.positions import wide_dtype
 
 
 def times(L: int, M: int, device: torch.device | str = "cpu") -> Tensor:

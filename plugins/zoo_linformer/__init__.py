@@ -31,6 +31,4 @@ def zoo_architectures() -> Iterator[Architecture]:
         # every compressed key mixes all positions, so there is no causal form
         capabilities=Capabilities(modes=frozenset({"bidirectional"}), length="fixed", positions="external"),
         cost=Cost(time="O(L k d)", memory="O(L d + L k)", time_exponent=1.0, memory_exponent=1.0),
-        presets="zoo_linformer.presets:PRESETS",
-        reported="zoo_linformer.presets:REPORTED",
     )

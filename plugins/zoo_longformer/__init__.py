@@ -42,7 +42,5 @@ def zoo_architectures() -> Iterator[Architecture]:
             time_exponent=1.0,
             memory_exponent=1.0,
         ),
-        presets="zoo_longformer.presets:PRESETS",
-        reported="zoo_longformer.presets:REPORTED",
         conversion="zoo_longformer.convert:CONVERSION",
     )

@@ -1,43 +1,29 @@
-"""What a user may choose about the Longformer."""
+"""Configuration of the Longformer. No torch here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from zoo import ConfigError, ModelDims, check_block, check_fraction
+from zoo import BlockConfig, ConfigError, Fraction, ModelDims, NonNegativeInt, PositiveInt
 
 
 @dataclass
-class LongformerConfig:
-    """Sliding windows, and a few tokens that see and are seen everywhere."""
+class LongformerConfig(BlockConfig):
+    """Sliding-window attention, and a few tokens with global attention."""
 
-    window: list[int] = field(default_factory=lambda: [512])
+    window: list[PositiveInt] = field(default_factory=lambda: [512])
     """Width W of the window, one number or one per layer: a token sees W/2 keys on each side, and itself."""
     counts_self: bool = False
     """W counts the token itself, as in Long Range Arena: W//2 keys after it, W - W//2 - 1 before it; W may be odd."""
-    dilation: list[int] = field(default_factory=lambda: [1])
+    dilation: list[PositiveInt] = field(default_factory=lambda: [1])
     """Steps between the keys of a window, one number or one per layer; 1 = neighbours."""
-    dilated_heads: int = 0
-    """So many heads, the last ones, have the dilation and the others none; 0 = all have it."""
-    n_global: int | None = None
-    """The first tokens, so many of them, are global; unset = 1 (CLS, where the pooling is cls), causally 0 = none."""
-    n_heads: int = 4
-    """Attention heads; must divide d_qkv."""
-    d_qkv: int = 0
-    """Width of all heads together; 0 = d_model."""
-    d_ff: int = 0
-    """Width of the channel MLP; 0 = 4 * d_model."""
+    dilated_heads: NonNegativeInt = 0
+    """Number of heads, the last ones, that are dilated; 0 = all."""
+    n_global: NonNegativeInt | None = None
+    """Number of first tokens that are global; null = 1 (CLS, where the pooling is cls), or 0 when causal."""
     prenorm: bool = True
     """Norms inside the residual branches and one at the end (character models, Long Range Arena); off: after them."""
-    activation: str = "gelu"
-    """gelu (exact) | gelu_tanh | relu | silu: in the channel MLP."""
-    bias: bool = True
-    """Biases in the attention's projections (the MLP always has them)."""
-    norm_eps: float = 1e-5
-    """Epsilon of the layer norms."""
-    dropout: float = 0.0
-    """Dropout on what each sublayer adds, and inside the MLP."""
-    attn_dropout: float = 0.0
+    attn_dropout: Fraction = 0.0
     """Dropout on the attention weights; on a CPU it costs the fused kernel."""
 
     def globals_in(self, mode: str) -> int:
@@ -58,22 +44,17 @@ class LongformerConfig:
         return (1,) * (self.n_heads - dilated) + (D,) * dilated
 
     def check(self, dims: ModelDims) -> None:
-        """Raise ConfigError for what cannot be built."""
-        check_block(self, dims)
-        check_fraction(self, "attn_dropout")
+        """Raise ConfigError for impossible combinations of fields and dimensions."""
+        super().check(dims)
         for name in ("window", "dilation"):
             numbers = getattr(self, name)
             if len(numbers) not in (1, dims.n_layers):
                 raise ConfigError(name, f"{len(numbers)} numbers for {dims.n_layers} layers; expected one, or as many")
-            if min(numbers) < 1:
-                raise ConfigError(name, f"expected positive numbers, got {min(numbers)}")
         odd = [W for W in self.window if W % 2]
         if odd and not self.counts_self:
             raise ConfigError("window", f"{odd[0]} is odd; half of it goes to each side (counts_self takes odd ones)")
         least = 3 if self.counts_self else 2
         if min(self.window) < least:
             raise ConfigError("window", f"{min(self.window)} shows no key before the token; the least is {least}")
-        if not 0 <= self.dilated_heads <= self.n_heads:
-            raise ConfigError("dilated_heads", f"expected 0 .. {self.n_heads} (n_heads), got {self.dilated_heads}")
-        if self.n_global is not None and self.n_global < 0:
-            raise ConfigError("n_global", f"expected 0 or more, got {self.n_global}")
+        if self.dilated_heads > self.n_heads:
+            raise ConfigError("dilated_heads", f"expected at most n_heads {self.n_heads}, got {self.dilated_heads}")

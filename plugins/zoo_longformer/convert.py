@@ -1,109 +1,73 @@
-"""Weights of transformers' Longformer (LongformerModel). No torch here.
+"""Conversion of transformers' Longformer: LongformerModel, ForMaskedLM and ForSequenceClassification.
 
-Embeddings and heads stand around the backbone (`outside`); the pooler belongs to no head that is offered.
+Our backbone makes the first token global, and so does their classifier; their masked language model needs a
+global_attention_mask for the same logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from zoo import (
-    Conversion,
-    ModelDims,
-    Outside,
-    Reading,
-    Weight,
-    bert_arch,
-    bert_check,
-    bert_keys,
-    bert_layer,
-    bert_outside,
-    bert_shape,
-)
+from zoo import ModelDims
+from zoo.convert import BERT_FIXED, BERT_UNSUPPORTED, Conversion, HFConfig, Key, bert_config, bert_models, bert_weights
 from zoo_longformer.config import LongformerConfig
 
-TITLE = "Longformer"
+PAD_TOKEN_ID = 1
 
 
-def layer_weights(ours: str = "", theirs: str = "") -> tuple[Weight, ...]:
-    """One block; the prefixes stand before our and their names."""
-    return bert_layer(ours, theirs, suffixes=("", "_global"))
+def first_position(hf_config: HFConfig) -> int:
+    """Compute the first token's row in the position table; the rows up to pad_token_id are reserved."""
+    return int(hf_config["pad_token_id"]) + 1
 
 
-def weights(config: LongformerConfig, dims: ModelDims) -> tuple[Weight, ...]:
-    """Every parameter of the backbone."""
-    _check(config, dims)
-    return tuple(
-        weight for n in range(dims.n_layers) for weight in layer_weights(f"stack.blocks.{n}.", f"encoder.layer.{n}.")
-    )
+def import_max_len(hf_config: HFConfig) -> dict[str, Any]:
+    """Read the longest input for which there are positions."""
+    return {"n_global": 1, "max_len": hf_config["max_position_embeddings"] - first_position(hf_config)}
 
 
-def read(theirs: Mapping[str, Any]) -> Reading:
-    """config.json. Keys that it leaves out have the defaults of transformers' LongformerConfig."""
-    window = theirs.get("attention_window", 512)
-    return Reading(
-        arch={
-            "window": [window] if isinstance(window, int) else list(window),
-            "n_global": 1,
-            "attn_dropout": theirs.get("attention_probs_dropout_prob", 0.1),
-        }
-        | bert_arch(theirs, title=TITLE, activation="gelu", norm_eps=1e-12),
-        dims=bert_shape(theirs, max_len=theirs.get("max_position_embeddings", 512) - _reserved(theirs)),
-    )
-
-
-def _reserved(theirs: Mapping[str, Any]) -> int:
-    """Rows of the table of positions before that of the first token: that of pads, and those below it."""
-    return int(theirs.get("pad_token_id", 1)) + 1
-
-
-def outside(theirs: Mapping[str, Any]) -> Outside:
-    """The embedding, and the head of the class that config.json names. Their masked language model has no global
-    token of its own: give it a global_attention_mask of the first token to see the same numbers."""
-    return bert_outside(
-        theirs,
-        model=TITLE,
-        base="longformer.",
-        vocab_size=30522,
-        n_positions=512,
-        norm_eps=1e-12,
-        activation="gelu",
-        first_position=_reserved(theirs),
-        classifier_activation="tanh",
-        lm_dense="lm_head.dense",
-        lm_norm="lm_head.layer_norm",
-        lm="lm_head",
-    )
-
-
-def write(config: LongformerConfig, dims: ModelDims) -> dict[str, Any]:
-    """The keys that `read` reads."""
-    _check(config, dims)
-    windows = config.window if len(config.window) > 1 else config.window * dims.n_layers
-    return bert_keys(config, dims) | {
-        "attention_window": list(windows),
-        "attention_probs_dropout_prob": config.attn_dropout,
-        "pad_token_id": 1,
-        "max_position_embeddings": dims.max_len + 2,
-    }
-
-
-def _check(config: LongformerConfig, dims: ModelDims) -> None:
-    """ConfigError for what transformers' Longformer is not."""
-    wrong = {
-        "counts_self": (config.counts_self, "its window has as many keys on both sides"),
-        "dilation": (max(config.dilation) > 1, "it has no dilation"),
-        "n_global": (not config.globals_in(dims.mode), "it has global projections"),
-    }
-    bert_check(config, dims, title=TITLE, wrong=wrong)
+def export_max_len(config: LongformerConfig, dims: ModelDims) -> dict[str, Any]:
+    """Write the size of the position table."""
+    return {"pad_token_id": PAD_TOKEN_ID, "max_position_embeddings": dims.max_len + PAD_TOKEN_ID + 1}
 
 
 CONVERSION = Conversion(
     model_type="longformer",
     prefix="longformer.",
-    read=read,
-    write=write,
-    weights=weights,
-    outside=outside,
+    config=bert_config(hidden_act="gelu", layer_norm_eps=1e-12)
+    | {
+        "window": Key(
+            "attention_window",
+            512,
+            read=lambda window: [window] if isinstance(window, int) else list(window),
+            write=lambda config, dims: config.window if len(config.window) > 1 else config.window * dims.n_layers,
+        ),
+        "attn_dropout": Key("attention_probs_dropout_prob", 0.1),
+    },
+    fixed=BERT_FIXED | {"counts_self": False},
+    unsupported=BERT_UNSUPPORTED
+    | {
+        "dilation": (lambda config, dims: max(config.dilation) > 1, "its windows are not dilated"),
+        "n_global": (lambda config, dims: not config.globals_in(dims.mode), "it has projections for global tokens"),
+    },
+    defaults={"vocab_size": 30522, "max_position_embeddings": 512, "pad_token_id": PAD_TOKEN_ID},
+    import_extra=import_max_len,
+    export_extra=export_max_len,
+    weights=bert_weights(
+        "longformer.",
+        layer={
+            "mixer.q_global": "attention.self.query_global",
+            "mixer.k_global": "attention.self.key_global",
+            "mixer.v_global": "attention.self.value_global",
+        },
+    ),
+    models=bert_models(
+        "Longformer",
+        "longformer.",
+        embedding=lambda hf: {"first_position": first_position(hf)},
+        lm="lm_head",
+        lm_dense="lm_head.dense",
+        lm_norm="lm_head.layer_norm",
+        lm_activation="gelu",
+        classifier_activation="tanh",
+    ),
 )

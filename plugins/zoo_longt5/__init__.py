@@ -36,7 +36,5 @@ def zoo_architectures() -> Iterable[Architecture]:
             time_exponent=2.0,
             memory_exponent=1.0,
         ),
-        presets="zoo_longt5.presets:PRESETS",
-        reported="zoo_longt5.presets:REPORTED",
         conversion="zoo_longt5.convert:CONVERSION",
     )

@@ -37,7 +37,5 @@ def zoo_architectures() -> Iterator[Architecture]:
             time_exponent=1.0,
             memory_exponent=1.0,
         ),
-        presets="zoo_mamba.presets:PRESETS",
-        reported="zoo_mamba.presets:REPORTED",
         conversion="zoo_mamba.convert:CONVERSION",
     )

@@ -40,6 +40,4 @@ def zoo_architectures() -> Iterator[Architecture]:
             time_exponent=1.1,
             memory_exponent=1.0,
         ),
-        presets="zoo_mega.presets:PRESETS",
-        reported="zoo_mega.presets:REPORTED",
     )

@@ -46,6 +46,4 @@ def zoo_architectures() -> Iterable[Architecture]:
             time_exponent=1.0,
             memory_exponent=1.0,
         ),
-        presets="zoo_memformer.presets:PRESETS",
-        reported="zoo_memformer.presets:REPORTED",
     )

@@ -31,7 +31,5 @@ def zoo_architectures() -> Iterator[Architecture]:
         # a landmark is a mean over past and future tokens, so there is no causal form
         capabilities=Capabilities(modes=frozenset({"bidirectional"}), positions="external"),
         cost=Cost(time="O(L m d + m³)", memory="O(L (m + d) + m²)", time_exponent=1.0, memory_exponent=1.0),
-        presets="zoo_nystromformer.presets:PRESETS",
-        reported="zoo_nystromformer.presets:REPORTED",
         conversion="zoo_nystromformer.convert:CONVERSION",
     )

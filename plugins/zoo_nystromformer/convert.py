@@ -1,4 +1,4 @@
-"""Weights of transformers' NystromformerModel. No torch here. Embeddings (with their norm) and heads stay outside.
+"""Conversion of transformers' Nyströmformer: NystromformerModel, ForMaskedLM and ForSequenceClassification.
 
 transformers has landmarks at one length only, segment_means_seq_len, and exact attention at every length where that
 equals num_landmarks (its default): here n_landmarks = 0.
@@ -6,105 +6,75 @@ equals num_landmarks (its default): here n_landmarks = 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from zoo import (
-    ConfigError,
+from zoo import ModelDims
+from zoo.convert import (
+    BERT_FIXED,
+    BERT_UNSUPPORTED,
     Conversion,
-    ModelDims,
-    Outside,
-    Reading,
-    Weight,
-    bert_activation,
-    bert_arch,
-    bert_check,
-    bert_keys,
-    bert_layer,
-    bert_outside,
-    bert_shape,
+    HFConfig,
+    HFTensor,
+    Key,
+    bert_config,
+    bert_models,
+    bert_weights,
 )
 from zoo_nystromformer.config import NystromformerConfig
 
-TITLE = "Nyströmformer"
 
-
-def layer_weights(config: NystromformerConfig, ours: str = "", theirs: str = "") -> tuple[Weight, ...]:
-    """One block; the prefixes stand before our and their names."""
-    if not config.conv_kernel:
-        return bert_layer(ours, theirs)
-    name = f"{theirs}attention.self.conv.weight"  # (H, 1, c, 1)
-    heads, kernel = config.n_heads, config.conv_kernel
-    conv = Weight(ours=f"{ours}mixer.conv", theirs=name, shape=(heads, kernel), their_shape=(heads, 1, kernel, 1))
-    return (*bert_layer(ours, theirs), conv)
-
-
-def weights(config: NystromformerConfig, dims: ModelDims) -> tuple[Weight, ...]:
-    """Every parameter of the backbone."""
-    return tuple(
-        weight
-        for n in range(dims.n_layers)
-        for weight in layer_weights(config, f"stack.blocks.{n}.", f"encoder.layer.{n}.")
-    )
-
-
-def read(theirs: Mapping[str, Any]) -> Reading:
-    """config.json. Keys that it leaves out have the defaults of transformers' NystromformerConfig."""
-    if theirs.get("inv_coeff_init_option", False):
-        raise ConfigError("inv_coeff_init_option", "true: transformers itself cannot build this model; expected false")
-    landmarks = theirs.get("num_landmarks", 64)
-    seq_len = theirs.get("segment_means_seq_len", 64)
+def import_landmarks(hf_config: HFConfig) -> dict[str, Any]:
+    """Read the number of landmarks, and the length that they are defined for."""
+    landmarks, seq_len = hf_config["num_landmarks"], hf_config["segment_means_seq_len"]
     exact = landmarks == seq_len
-    return Reading(
-        arch={
-            "n_landmarks": 0 if exact else landmarks,
-            # null: an older one without the convolution
-            "conv_kernel": theirs.get("conv_kernel_size", 65) or 0,
-            "pinv_init": "original",
-            "padding": "blind",
-        }
-        | bert_arch(theirs, title=TITLE, activation="gelu_new", norm_eps=1e-5),
-        dims=bert_shape(theirs, max_len=theirs.get("max_position_embeddings", 510) if exact else seq_len),
-    )
-
-
-def write(config: NystromformerConfig, dims: ModelDims) -> dict[str, Any]:
-    """What `read` reads. ConfigError for what transformers' model cannot be told."""
-    wrong = {
-        "padding": (config.padding != "blind", "it has 'blind' only"),
-        "pinv_init": (config.pinv_init != "original", "it has 'original' only"),
-        "pinv_iterations": (config.pinv_iterations != 6, "it always takes 6"),
-        "conv_kernel": (not config.conv_kernel, "it always has the convolution"),
+    return {
+        "n_landmarks": 0 if exact else landmarks,
+        "max_len": hf_config["max_position_embeddings"] if exact else seq_len,
     }
-    bert_check(config, dims, title=TITLE, wrong=wrong)
-    if config.n_landmarks and dims.max_len % config.n_landmarks:
-        message = f"{config.n_landmarks} does not divide max_len {dims.max_len}, as transformers' segments need"
-        raise ConfigError("n_landmarks", message)
-    return bert_keys(config, dims) | {
-        "attention_probs_dropout_prob": 0.0,
-        "max_position_embeddings": dims.max_len,
+
+
+def export_landmarks(config: NystromformerConfig, dims: ModelDims) -> dict[str, Any]:
+    """Write the keys that `import_landmarks` reads."""
+    return {
         "num_landmarks": config.n_landmarks or 64,
         "segment_means_seq_len": dims.max_len if config.n_landmarks else 64,
-        "conv_kernel_size": config.conv_kernel,
-        "inv_coeff_init_option": False,
+        "max_position_embeddings": dims.max_len,
+        "attention_probs_dropout_prob": 0.0,
     }
-
-
-def outside(theirs: Mapping[str, Any]) -> Outside:
-    """The embedding, whose positions begin at row 2, and the head of the class that config.json names."""
-    return bert_outside(
-        theirs,
-        model="Nystromformer",
-        base="nystromformer.",
-        vocab_size=30000,
-        n_positions=510,
-        norm_eps=1e-5,
-        activation=bert_activation(theirs, title=TITLE, default="gelu_new"),
-        first_position=2,
-        extra_positions=2,
-    )
 
 
 CONVERSION = Conversion(
-    model_type="nystromformer", prefix="nystromformer.", read=read, write=write, weights=weights, outside=outside
+    model_type="nystromformer",
+    prefix="nystromformer.",
+    config=bert_config(hidden_act="gelu_new", layer_norm_eps=1e-5)
+    # null: an old checkpoint without the convolution
+    | {"conv_kernel": Key("conv_kernel_size", 65, read=lambda kernel: kernel or 0)},
+    fixed=BERT_FIXED | {"padding": "blind", "pinv_init": "original", "pinv_iterations": 6},
+    # transformers itself cannot build a model with the other value
+    requires={"inv_coeff_init_option": False},
+    unsupported=BERT_UNSUPPORTED
+    | {
+        "conv_kernel": (lambda config, dims: not config.conv_kernel, "it always has the convolution"),
+        "n_landmarks": (
+            lambda config, dims: config.n_landmarks > 0 and dims.max_len % config.n_landmarks > 0,
+            "they divide max_len into segments of equal length",
+        ),
+    },
+    defaults={
+        "vocab_size": 30000,
+        "num_landmarks": 64,
+        "segment_means_seq_len": 64,
+        "max_position_embeddings": 510,
+    },
+    import_extra=import_landmarks,
+    export_extra=export_landmarks,
+    weights=bert_weights(
+        "nystromformer.", layer={"mixer.conv": HFTensor("attention.self.conv.weight", squeeze=(1, 3))}
+    ),
+    models=bert_models(
+        "Nystromformer",
+        "nystromformer.",
+        # the first two rows of the position table are reserved
+        embedding=lambda hf: {"first_position": 2, "n_positions": hf["max_position_embeddings"] + 2},
+    ),
 )

@@ -41,7 +41,5 @@ def zoo_architectures() -> Iterable[Architecture]:
             time_exponent=1.0,
             memory_exponent=1.0,
         ),
-        presets="zoo_perceiver.presets:PRESETS",
-        reported="zoo_perceiver.presets:REPORTED",
         conversion="zoo_perceiver.convert:CONVERSION",
     )

@@ -38,6 +38,4 @@ def zoo_architectures() -> Iterator[Architecture]:
             positions="external",
         ),
         cost=Cost(time="O(L m d)", memory="O(L (m + d))", time_exponent=1.0, memory_exponent=1.0),
-        presets="zoo_performer.presets:PRESETS",
-        reported="zoo_performer.presets:REPORTED",
     )

@@ -41,6 +41,4 @@ def zoo_architectures() -> Iterator[Architecture]:
             time_exponent=1.0,
             memory_exponent=1.0,
         ),
-        presets="zoo_retnet.presets:PRESETS",
-        reported="zoo_retnet.presets:REPORTED",
     )

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.ops.positions import Rope, rope_tables, rotate, wide_dtype
+from zoo.ops.dtypes import wide_dtype
+from zoo.ops.positions import Rope, rope_tables, rotate
 from zoo.ops.retention import decay_matrix
 
 

@@ -34,6 +34,4 @@ def zoo_architectures() -> Iterator[Architecture]:
             step=True,
         ),
         cost=Cost(time="L log L", memory="L", time_exponent=1.1, memory_exponent=1.0),
-        presets="zoo_s4.presets:PRESETS",
-        reported="zoo_s4.presets:REPORTED",
     )

@@ -34,6 +34,4 @@ def zoo_architectures() -> Iterator[Architecture]:
             step=True,
         ),
         cost=Cost(time="L", memory="L", time_exponent=1.0, memory_exponent=1.0),
-        presets="zoo_s5.presets:PRESETS",
-        reported="zoo_s5.presets:REPORTED",
     )

@@ -31,6 +31,4 @@ def zoo_architectures() -> Iterator[Architecture]:
         # only learned positions run out, and they say so themselves; the default, rope, does not
         capabilities=Capabilities(modes=frozenset({"causal", "bidirectional"}), length="any", positions="internal"),
         cost=Cost(time="O(L² d)", memory="O(L d)", time_exponent=2.0, memory_exponent=1.0),
-        presets="zoo_transformer.presets:PRESETS",
-        reported="zoo_transformer.presets:REPORTED",
     )

@@ -45,6 +45,4 @@ def zoo_architectures() -> Iterable[Architecture]:
             time_exponent=1.0,
             memory_exponent=1.0,
         ),
-        presets="zoo_transformer_xl.presets:PRESETS",
-        reported="zoo_transformer_xl.presets:REPORTED",
     )

@@ -10,6 +10,8 @@ from statistics import median
 
 import numpy as np
 import pytest
+from zoo.model.classifier import SequenceClassifier
+from zoo.run.sweep import resolve
 
 import zoo
 from zoo.data.cache import Stored
@@ -17,8 +19,6 @@ from zoo.data.export import export
 from zoo.data.module import SPLITS, collate
 from zoo.data.prepare import open_task
 from zoo.data.rng import key
-from zoo.model.classifier import SequenceClassifier
-from zoo.run.sweep import resolve
 from zoo_lra.listops import ListOpsData, Regenerated
 from zoo_lra.listops_generator import EOS, IDS, TOKENS, evaluate, trees, written
 from zoo_lra.options import ListOpsOptions

@@ -12,6 +12,7 @@ from tests.benchmarks.test_lra_files import digest, prepared
 from zoo.data.export import export
 from zoo.data.module import SPLITS
 from zoo.data.prepare import open_task
+from zoo.data.samples import random_sentence
 
 
 @pytest.mark.parametrize("task", ["text", "image"])
@@ -58,7 +59,7 @@ def test_the_texts_of_aan_are_not_passed_on(tmp_path: Path) -> None:
 def test_what_has_no_layout_of_its_own_says_so(tmp_path: Path) -> None:
     (tmp_path / "wikitext-2").mkdir()
     for name in ("train", "valid", "test"):
-        (tmp_path / "wikitext-2" / f"{name}.txt").write_text(f" = {name} = \n \n {layouts.sentence(3, 400)} \n")
+        (tmp_path / "wikitext-2" / f"{name}.txt").write_text(f" = {name} = \n \n {random_sentence(3, 400)} \n")
     data = open_task(zoo.registry().task("wikitext").record, "smoke", {}, tmp_path)
     data.prepare()
     with pytest.raises(zoo.UserError, match="no published layout"):

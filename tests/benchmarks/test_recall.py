@@ -23,9 +23,9 @@ from zoo_recall.generated import ALL, BlockOrder, answer_of, digest
 
 TASKS = ("mqar", "selective_copying", "induction_heads", "needle", "kv_retrieval")
 NEEDLE_TEXT = {"task.form": "text", "task.seq_len": 1024, "task.digits": 7, "task.train_lengths": []}
-NEEDLE_TEXT |= {"task.test_lengths": [], "task.beyond": [2]}
+NEEDLE_TEXT |= {"task.test_lengths": [], "task.generalization_factors": [2]}
 KV_TEXT: dict[str, Any] = {"task.form": "text", "task.seq_len": 900, "task.train_pairs": [5], "task.test_pairs": [5]}
-KV_TEXT |= {"task.beyond_pairs": [9]}
+KV_TEXT |= {"task.generalization_pairs": [9]}
 
 
 def opened(name: str, protocol: str = "smoke", /, **options: Any) -> TaskData:
@@ -128,7 +128,7 @@ def test_mqar_under_any_settings(pairs: int, extra: int, vocab: int, power: floa
         vocab=vocab,
         mixture=[cell],
         test_cells=[cell],
-        beyond_cells=[],
+        generalization_cells=[],
         seq_len=72,
         power_a=power,
         random_non_queries=fillers[0],
@@ -167,7 +167,7 @@ def test_mqar_gaps_follow_the_published_law() -> None:
 
 
 def test_mqar_fillers_may_equal_a_key_as_published_and_are_not_asked() -> None:
-    data = opened("mqar", vocab=512, mixture=["256x8"], test_cells=["256x8"], beyond_cells=[], seq_len=256)
+    data = opened("mqar", vocab=512, mixture=["256x8"], test_cells=["256x8"], generalization_cells=[], seq_len=256)
     twice = 0
     for question in some(data, "train", 100):
         keys = question[0][:16:2]
@@ -211,8 +211,10 @@ def test_places_and_tokens_are_uniform() -> None:
 @given(length=st.integers(20, 90), vocab=st.integers(8, 40))
 def test_induction_heads_under_any_settings(length: int, vocab: int) -> None:
     sizes = {"train_size": 30, "group_size": 5, "val_size": 1}
-    data = opened("induction_heads", seq_len=length, test_lengths=[length], vocab=vocab, beyond=[2], **sizes)
-    for question in [*some(data, "train"), *some(data, "beyond")]:
+    data = opened(
+        "induction_heads", seq_len=length, test_lengths=[length], vocab=vocab, generalization_factors=[2], **sizes
+    )
+    for question in [*some(data, "train"), *some(data, "length_generalization")]:
         assert by_hand("induction_heads", data, question) == answer_of(question).tolist()
 
 
@@ -238,8 +240,8 @@ def test_needles_under_any_settings(depths: int, digits: int, others: int, hay: 
     length = (1 + others) * (3 + digits) + 3 + digits + 1 + straws
     law = {"depths": depths, "digits": digits, "distractors": others, "hay": hay}
     sizes = {"train_size": 30, "group_size": 3, "val_size": 1}
-    data = opened("needle", seq_len=length, beyond=[2], **law, **sizes)
-    for split in ("train", "test", "beyond"):
+    data = opened("needle", seq_len=length, generalization_factors=[2], **law, **sizes)
+    for split in ("train", "test", "length_generalization"):
         for question in some(data, split):
             assert by_hand("needle", data, question) == answer_of(question).tolist()
             ids = question[0]
@@ -248,7 +250,7 @@ def test_needles_under_any_settings(depths: int, digits: int, others: int, hay: 
 
 
 def test_a_needle_stands_at_its_depth_and_at_depth_one_right_before_the_question() -> None:
-    data = opened("needle", seq_len=100, depths=5, digits=2, distractors=2, beyond=[])
+    data = opened("needle", seq_len=100, depths=5, digits=2, distractors=2, generalization_factors=[])
     straws = data.options.hay
     for question in some(data, "test", 40):
         depth = data.groups("test")[question.group]["depth"]
@@ -269,7 +271,7 @@ def test_a_needle_stands_at_its_depth_and_at_depth_one_right_before_the_question
 def test_needles_in_the_published_words(distractors: int) -> None:
     data = opened("needle", **{k[5:]: v for k, v in NEEDLE_TEXT.items()}, distractors=distractors, group_size=4)
     longest = 0
-    for split in ("train", "test", "beyond"):
+    for split in ("train", "test", "length_generalization"):
         for question in some(data, split, 30):
             assert by_hand("needle", data, question) == answer_of(question).tolist()
             group = data.groups(split)[question.group]
@@ -290,7 +292,7 @@ def test_pairs_under_any_settings(pairs: int, alphabet: int, n_key: int, n_value
     sizes = {
         "train_pairs": [pairs],
         "test_pairs": [pairs],
-        "beyond_pairs": [pairs + 1],
+        "generalization_pairs": [pairs + 1],
         "train_size": 9,
         "group_size": 4,
     }
@@ -323,7 +325,9 @@ def test_positions_are_those_of_the_published_evaluation() -> None:
     """75 pairs at 0, 24, 49, 74; 140 at 0, 34, 69, 104, 139."""
     for positions, pairs, expected in ((4, 75, [0, 24, 49, 74]), (5, 140, [0, 34, 69, 104, 139])):
         data = opened("kv_retrieval", "paper", positions=positions)
-        found = [g["position"] for s in ("test", "beyond") for g in data.groups(s) if g["pairs"] == pairs]
+        found = [
+            g["position"] for s in ("test", "length_generalization") for g in data.groups(s) if g["pairs"] == pairs
+        ]
         assert found == expected
 
 
@@ -448,9 +452,9 @@ def test_what_a_record_says_of_the_data(name: str) -> None:
     assert told["counts"] == {split: len(data.dataset(split)) for split in ALL}
     assert "data_seed" not in told["law"]
     assert all(len({len(g) for g in data.groups(split)}) == 1 for split in ALL)
-    assert all(g["length"] > data.options.seq_len for g in data.groups("beyond"))
+    assert all(g["length"] > data.options.seq_len for g in data.groups("length_generalization"))
     assert max(g["length"] for g in data.groups("test")) <= data.options.seq_len
-    assert max(g["length"] for g in data.groups("beyond")) == data.options.longest
+    assert max(g["length"] for g in data.groups("length_generalization")) == data.options.longest
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -533,7 +537,7 @@ def test_epochs_and_seeds_differ() -> None:
         ("mqar", {"mixture": ["32x9"]}, "mixture", "4 tokens per pair"),
         ("mqar", {"mixture": ["128x4"]}, "mixture", "longer than task.seq_len 32"),
         ("mqar", {"test_cells": ["64x4"]}, "test_cells", "longer than task.seq_len"),
-        ("mqar", {"beyond_cells": ["32x4"]}, "beyond_cells", "no longer than task.seq_len"),
+        ("mqar", {"generalization_cells": ["32x4"]}, "generalization_cells", "no longer than task.seq_len"),
         ("mqar", {"vocab": 8}, "vocab", "3 keys, too few"),
         ("mqar", {"mixture": ["16x1"], "vocab": 128, "random_non_queries": False}, "vocab", "would occur in training"),
         ("mqar", {"mixture": ["16x2", "16x2*3"]}, "mixture", "twice"),
@@ -542,7 +546,7 @@ def test_epochs_and_seeds_differ() -> None:
         ("mqar", {"train_size": 0}, "train_size", "at least 1"),
         ("selective_copying", {"seq_len": 7}, "seq_len", "too short for 4 tokens"),
         ("selective_copying", {"tokens": 1}, "tokens", "would occur in training"),
-        ("selective_copying", {"beyond": [4, 2]}, "beyond", "ascending"),
+        ("selective_copying", {"generalization_factors": [4, 2]}, "generalization_factors", "ascending"),
         ("induction_heads", {"test_lengths": [64]}, "test_lengths", "task.seq_len 32"),
         ("induction_heads", {"test_lengths": [4]}, "test_lengths", "would occur in training"),
         ("needle", {"form": "prose"}, "form", "text, symbols"),
@@ -552,7 +556,7 @@ def test_epochs_and_seeds_differ() -> None:
         ("needle", {"digits": 2, "form": "text", "seq_len": 1024}, "digits", "would occur in training"),
         ("kv_retrieval", {"seq_len": 30}, "seq_len", "6 pairs have 43 tokens"),
         ("kv_retrieval", {"test_pairs": [7]}, "test_pairs", "above the 6 pairs"),
-        ("kv_retrieval", {"beyond_pairs": [6]}, "beyond_pairs", "not above"),
+        ("kv_retrieval", {"generalization_pairs": [6]}, "generalization_pairs", "not above"),
         ("kv_retrieval", {"key_len": 1}, "key_len", "16 different keys are too few"),
     ],
 )

@@ -35,7 +35,14 @@ def layout(folder: Path, pairs: int, rows: int = 6) -> Path:
 
 
 def opened(path: Path | str, root: Path | None = None, /, **options: Any) -> KvRetrievalData:
-    small = {"form": "text", "seq_len": 900, "train_pairs": [5], "test_pairs": [5], "beyond_pairs": [9], "positions": 3}
+    small = {
+        "form": "text",
+        "seq_len": 900,
+        "train_pairs": [5],
+        "test_pairs": [5],
+        "generalization_pairs": [9],
+        "positions": 3,
+    }
     given = {f"task.{k}": v for k, v in {**small, "group_size": 4, "path": str(path), **options}.items()}
     data = open_task(zoo.registry().task("kv_retrieval").record, "smoke", given, root)
     assert isinstance(data, KvRetrievalData)
@@ -53,7 +60,7 @@ def test_questions_are_those_of_the_files_with_the_pair_moved(tmp_path: Path, be
     data = opened(tmp_path)
     data.prepare()
     assert data.verify() == []
-    for split, pairs in (("test", 5), ("beyond", 9)):
+    for split, pairs in (("test", 5), ("length_generalization", 9)):
         rows, groups = data.dataset(split), data.groups(split)  # type: ignore[arg-type]
         assert [g["position"] for g in groups] == [0, (pairs - 1) // 2, pairs - 1]
         assert len(rows) == 3 * 4
@@ -91,7 +98,7 @@ def test_files_that_were_named_once_are_found_again(tmp_path: Path) -> None:
 def test_a_missing_larger_file_is_said_and_a_missing_one_of_test_refused(tmp_path: Path) -> None:
     layout(tmp_path, 5)
     data = opened(tmp_path)
-    assert not data.has("beyond")
+    assert not data.has("length_generalization")
     assert "no kv-retrieval-9_keys.jsonl.gz: 9 pairs are not asked for" in data.provenance()["notes"]
     with pytest.raises(zoo.MissingFiles, match="no kv-retrieval-4_keys"):
         opened(tmp_path, test_pairs=[4, 5]).prepare()

@@ -11,10 +11,10 @@ import pytest
 
 import zoo
 from tests.benchmarks import layouts
+from tests.records import parsed
 from zoo.data.cached import CachedData
 from zoo.data.prepare import open_task
-from zoo.spec.record import validate
-from zoo.testing import run_task_checks
+from zoo.testing import run_checks
 
 FILES = [name for name, entry in zoo.registry().tasks.items() if entry.record.needs and entry.provenance.builtin]
 REAL = Path(os.environ.get("ZOO_DATA_DIR", "") or "/nowhere")
@@ -41,8 +41,8 @@ def test_smoke_run_on_made_up_files_is_recorded(arch: str, task: str, tmp_path: 
         arch = "mamba"  # running text needs a causal form
     layouts.everything(tmp_path / "data")
     record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0]
-    assert record["status"] == "ok", record["detail"]
-    assert validate({k: v for k, v in record.items() if k != "path"}) == []
+    assert record["status"] == "ok", record["error"]
+    assert parsed(record)
     assert record["overrides"] == {}
     assert record["data"]["files"]
     assert (record["segment_plan"] is not None) == (arch == "transformer_xl")
@@ -58,14 +58,25 @@ def test_a_sweep_without_files_says_so_for_all_tasks_before_the_first_run(tmp_pa
 @pytest.mark.parametrize("task", FILES)
 def test_made_up_files_keep_the_promises_of_a_task(task: str, tmp_path: Path) -> None:
     layouts.everything(tmp_path / "data")
-    report = run_task_checks(task)
+    report = run_checks(task)
     assert report.ok, report.to_text()
     assert not [r for r in report.results if "no data" in r.reason]
 
 
 @pytest.mark.parametrize("task", FILES)
+def test_sample_files_are_prepared_under_smoke_without_any_other(task: str, tmp_path: Path) -> None:
+    record = zoo.registry().task(task).record
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    record.write_sample_files(folder)
+    data = open_task(record, "smoke", {}, root=folder)
+    data.prepare()
+    assert data.verify() == []
+
+
+@pytest.mark.parametrize("task", FILES)
 def test_published_files_keep_the_promises_of_a_task(task: str, real: Path) -> None:
-    report = run_task_checks(task)
+    report = run_checks(task)
     assert report.ok, report.to_text()
     assert not [r for r in report.results if "no data" in r.reason]
 
@@ -74,7 +85,7 @@ def test_published_files_keep_the_promises_of_a_task(task: str, real: Path) -> N
 def test_smoke_run_on_published_files(task: str, real: Path, tmp_path: Path) -> None:
     arch = "mamba" if task == "wikitext" else "linformer"
     record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0]
-    assert record["status"] == "ok", record["detail"]
+    assert record["status"] == "ok", record["error"]
 
 
 def test_golden_rows_of_imdb(real: Path) -> None:

@@ -14,6 +14,7 @@ from zoo.data import corpus
 from zoo.data.cache import Stored, build
 from zoo.data.corpus import Conversion, Running, Scanned, layout, scan
 from zoo.data.module import SPLITS
+from zoo.data.samples import WORDS, random_sentence
 from zoo.data.tokens import tokenizer
 
 BPE = str(Path(__file__).parents[1] / "benchmarks" / "lambada" / "tokenizer.json")
@@ -104,7 +105,7 @@ def test_words_of_articles_count_the_ends_of_lines(tmp_path: Path) -> None:
 
 def paragraphs(folder: Path, n: int = 300) -> Path:
     path = folder / "text.txt"
-    path.write_text("".join(f"{layouts.sentence(i, 40)} {i}.\n\n" for i in range(n)))
+    path.write_text("".join(f"{random_sentence(i, 40)} {i}.\n\n" for i in range(n)))
     return path
 
 
@@ -233,7 +234,7 @@ def test_resumed_conversion_gives_the_same_rows(tmp_path: Path) -> None:
 def test_what_a_tokeniser_does_not_know_is_counted(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = {word: i for i, word in enumerate(["?", *layouts.WORDS])}
+    words = {word: i for i, word in enumerate(["?", *WORDS])}
     known = Tokenizer(models.WordLevel(words, unk_token="?"))
     known.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     known.save(str(tmp_path / "words.json"))
@@ -252,7 +253,7 @@ def test_what_a_tokeniser_does_not_know_is_counted(tmp_path: Path) -> None:
 
 def test_a_large_file_is_never_held_whole(tmp_path: Path) -> None:
     path = tmp_path / "large.txt"
-    piece = "".join(f"{layouts.sentence(i, 200)}\n" for i in range(40))
+    piece = "".join(f"{random_sentence(i, 200)}\n" for i in range(40))
     size = 0
     with path.open("w") as file:
         i = 0

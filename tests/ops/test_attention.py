@@ -1,4 +1,4 @@
-"""Attention: the fused form against the definition, what it stores, and SelfExtend."""
+"""Attention: the fused form against the definition, its memory, and SelfExtend."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_nothing_is_stored_that_grows_with_the_square(form: str, kind: str) -> N
     assert max(event.self_cpu_memory_usage for event in seen.events()) < length * length
 
 
-def test_forms_that_need_as_many_keys_as_queries_say_so() -> None:
+def test_unequal_numbers_of_queries_and_keys_are_refused() -> None:
     q, k = noise(1, 1, 5, 4, seed=1), noise(1, 1, 7, 4, seed=2)
     assert attention(q, k, k).shape == (1, 1, 5, 4)
     with pytest.raises(ValueError, match="5 queries and 7 keys"):
@@ -193,17 +193,17 @@ def test_self_extend_within_its_window_is_rope(length: int, group: int, block: i
     torch.testing.assert_close(ours, plain_rope(q, k, v), rtol=1e-9, atol=1e-11)
 
 
-def test_self_extend_sees_no_distance_beyond_its_promise() -> None:
+def test_self_extend_distances() -> None:
     """Far keys stand at floor(i/G) + W - W/G - floor(j/G), written out for every pair."""
     G, W, length, d = 3, 6, 20, 4
     q, k = noise(1, 1, length, d, seed=1), noise(1, 1, length, d, seed=2)
-    speeds = pos.rope(d)
+    frequencies = pos.rope(d)
     weights = self_extend_weights(q, k, group_size=G, window=W)
     scores = torch.full((length, length), -torch.inf, dtype=torch.float64)
     for i in range(length):
         for j in range(i + 1):
             distance = i - j if i - j < W else i // G + W - W // G - j // G
-            turned = pos.rotate(q[0, 0, i : i + 1], *pos.rope_tables(torch.tensor([distance]), speeds))
+            turned = pos.rotate(q[0, 0, i : i + 1], *pos.rope_tables(torch.tensor([distance]), frequencies))
             scores[i, j] = (turned @ k[0, 0, j]).item() / math.sqrt(d)
     torch.testing.assert_close(weights[0, 0], scores.softmax(-1), rtol=1e-9, atol=1e-11)
 

@@ -1,4 +1,4 @@
-"""Blocked attention: the form in blocks against the dense definition, and the definition against words."""
+"""Blocked attention: the form in blocks against the dense definition, and the definition against plain loops."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zoo.ops import biased as pieces
 from zoo.ops.backend import forms_that_ran, use_backend
-from zoo.ops.blocked import Side, blocked_attention
+from zoo.ops.blocked import Side, biased, blocked_attention
 
 
 def normal(g: torch.Generator, *shape: int) -> Tensor:
@@ -36,14 +35,14 @@ def both_forms(q: Tensor, k: Tensor, v: Tensor, leaves: list[Tensor], **call: An
     """Outputs and gradients of both forms agree in float64."""
     g = torch.Generator().manual_seed(7)
     cotangent = torch.randn((*q.shape[:3], v.shape[-1]), generator=g, dtype=torch.float64)
-    found = []
+    results = []
     for form in ("torch", "reference"):
         forms_that_ran(reset=True)
         with use_backend(form):
             y = blocked_attention(q, k, v, **call)
         assert forms_that_ran()["blocked_attention"] == form
-        found.append([y, *torch.autograd.grad((y * cotangent).sum(), leaves)])
-    for ours, definition in zip(*found, strict=True):
+        results.append([y, *torch.autograd.grad((y * cotangent).sum(), leaves)])
+    for ours, definition in zip(*results, strict=True):
         torch.testing.assert_close(ours, definition, rtol=1e-10, atol=1e-12)
 
 
@@ -61,7 +60,7 @@ MASKS = st.sampled_from(["none", "right", "holes", "empty row"])
     block=st.sampled_from([None, 1, 3, 8, 16]),
     causal=st.booleans(),
     mask=MASKS,
-    biased=st.booleans(),
+    has_bias=st.booleans(),
     far=st.sampled_from([None, "plain", "masked", "biased"]),
     piece=st.sampled_from([200, 1 << 22]),
 )
@@ -75,7 +74,7 @@ def test_window_and_side_keys_are_the_dense_softmax(
     block: int | None,
     causal: bool,
     mask: str,
-    biased: bool,
+    has_bias: bool,
     far: str | None,
     piece: int,
 ) -> None:
@@ -83,7 +82,7 @@ def test_window_and_side_keys_are_the_dense_softmax(
     q, k = normal(g, batch, heads, length, d), normal(g, batch, heads, earlier + length, d)
     v = normal(g, batch, heads, earlier + length, dv)
     leaves = [q, k, v]
-    bias = normal(g, heads, back + 1 + ahead) if biased else None
+    bias = normal(g, heads, back + 1 + ahead) if has_bias else None
     side = None
     if far is not None:
         M = int(torch.randint(0, 6, (), generator=g))
@@ -97,7 +96,7 @@ def test_window_and_side_keys_are_the_dense_softmax(
             leaves += [side.bias] if M else []
     leaves += [] if bias is None else [bias]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "PIECE", piece)
+        patch.setattr(biased, "PIECE", piece)
         both_forms(
             q,
             k,
@@ -110,7 +109,7 @@ def test_window_and_side_keys_are_the_dense_softmax(
             side=side,
             causal=causal,
             mask=random_mask(g, batch, earlier + length, mask),
-            scale=1.0 if biased else None,
+            scale=1.0 if has_bias else None,
         )
 
 
@@ -142,7 +141,7 @@ def test_listed_blocks_are_the_dense_softmax(
     both_forms(q, k, v, leaves, table=table, block=block, side=side, causal=causal, mask=mask_of)
 
 
-def test_the_window_in_words() -> None:
+def test_window_against_plain_loops() -> None:
     """Query by query, key by key, without any tensor of pairs."""
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 2, 9, 4, generator=g, dtype=torch.float64) for _ in range(3))
@@ -162,22 +161,22 @@ def test_the_window_in_words() -> None:
 
 def test_a_block_listed_twice_counts_once() -> None:
     g = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, 1, 12, 4, generator=g) for _ in range(3))
+    q, k, v = (torch.randn(2, 1, 12, 4, generator=g, dtype=torch.float64) for _ in range(3))
     once = torch.tensor([[0, 1, -1], [0, 1, 2], [2, 0, -1]])[None, None]
     twice = torch.tensor([[0, 1, 1], [1, 0, 2], [2, 2, 0]])[None, None]
     ours = blocked_attention(q, k, v, table=twice, block=4)
-    assert torch.equal(ours, blocked_attention(q, k, v, table=once, block=4))
+    torch.testing.assert_close(ours, blocked_attention(q, k, v, table=once, block=4), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", ["torch", "reference"])
-@pytest.mark.parametrize("biased", [False, True])
-def test_a_query_without_keys_gets_zero_and_finite_gradients(form: str, biased: bool) -> None:
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_query_without_keys_gets_zero_and_finite_gradients(form: str, has_bias: bool) -> None:
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 2, 40, 4, generator=g, requires_grad=True) for _ in range(3))
     mask = torch.ones(2, 40, dtype=torch.bool)
     mask[0] = False
     mask[1, 20:] = False
-    bias = torch.randn(2, 7, generator=g, requires_grad=True) if biased else None
+    bias = torch.randn(2, 7, generator=g, requires_grad=True) if has_bias else None
     with use_backend(form):
         y = blocked_attention(q, k, v, window=(3, 3), bias=bias, mask=mask)
     assert not y[0].any()
@@ -188,11 +187,11 @@ def test_a_query_without_keys_gets_zero_and_finite_gradients(form: str, biased: 
         assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("biased", [False, True])
-def test_bfloat16_is_near_float32(biased: bool) -> None:
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_bfloat16_is_near_float32(has_bias: bool) -> None:
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 2, 100, 8, generator=g) for _ in range(3))
-    bias = torch.randn(2, 17, generator=g) if biased else None
+    bias = torch.randn(2, 17, generator=g) if has_bias else None
     wide = blocked_attention(q, k, v, window=(8, 8), bias=bias)
     narrow = blocked_attention(*(x.bfloat16() for x in (q, k, v)), window=(8, 8), bias=bias)
     assert narrow.dtype == torch.bfloat16
@@ -226,7 +225,7 @@ def kept_bytes(length: int, **call: Any) -> int:
 
 
 def test_memory_for_backward_is_linear_in_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "PIECE", 1 << 14)
+    monkeypatch.setattr(biased, "PIECE", 1 << 14)
     table = torch.randint(0, 64, (1, 1, 128, 4))
     listed = {2048: table[:, :, :64], 4096: table}
     for call in (
@@ -241,36 +240,42 @@ def test_memory_for_backward_is_linear_in_the_length(monkeypatch: pytest.MonkeyP
     assert long < 2.1 * short
 
 
-def test_what_does_not_fit_is_told_with_numbers() -> None:
+def test_errors_name_the_argument_and_its_numbers() -> None:
     q = k = v = torch.zeros(2, 3, 10, 4)
     side = Side(q[:, :, :2], q[:, :, :2])
     wrong: list[tuple[dict[str, Any], str]] = [
         ({}, "either a window or a table"),
         ({"window": (1, -1)}, r"\(1, -1\)"),
         ({"window": (1, 1), "dilation": [1, 2]}, "each of 3 heads"),
-        ({"window": (1, 1), "bias": torch.zeros(3, 2)}, r"bias has shape \(3, 2\), expected \(3, 3\)"),
-        ({"window": (1, 1), "mask": torch.ones(2, 9, dtype=torch.bool)}, r"mask has shape \(2, 9\).*\(2, 10\)"),
+        ({"window": (1, 1), "bias": torch.zeros(3, 2)}, r"bias has shape \(3, 2\), expected \(heads=3, offsets=3\)"),
+        (
+            {"window": (1, 1), "mask": torch.ones(2, 9, dtype=torch.bool)},
+            r"mask has shape \(2, 9\), expected \(batch=2, keys=10\)",
+        ),
         ({"window": (1, 1), "side": side, "causal": True}, "position"),
         ({"window": (1, 1), "side": side._replace(bias=torch.zeros(3, 1, 2))}, "side.row"),
         ({"window": (1, 1), "side": side._replace(k=q[:, :, :3])}, r"side.v has shape \(2, 3, 2, 4\)"),
         ({"window": (1, 1), "block": 0}, "got 0"),
         ({"table": torch.zeros(1, 1, 3, 1, dtype=torch.int64), "block": 4, "dilation": 2}, "neither bias nor dilation"),
-        ({"table": torch.zeros(1, 1, 2, 1, dtype=torch.int64), "block": 4}, "10 tokens are 3 blocks of 4"),
-        ({"table": torch.full((1, 1, 3, 1), 3), "block": 4}, "3 .. 3 of 3 blocks"),
+        (
+            {"table": torch.zeros(1, 1, 2, 1, dtype=torch.int64), "block": 4},
+            r"table has shape \(1, 1, 2, 1\), expected .*blocks=3, listed",
+        ),
+        ({"table": torch.full((1, 1, 3, 1), 3), "block": 4}, "3 … 3 of 3 blocks"),
     ]
     for call, message in wrong:
         with pytest.raises(ValueError, match=message):
             blocked_attention(q, k, v, **call)
-    with pytest.raises(ValueError, match=r"k has shape \(2, 3, 9, 4\)"):
+    with pytest.raises(ValueError, match="9 keys for 10 queries"):
         blocked_attention(q, k[:, :, 1:], v[:, :, 1:], window=(1, 1))
     with pytest.raises(ValueError, match="q has shape"):
         blocked_attention(q[0], k, v, window=(1, 1))
 
 
 @pytest.mark.parametrize("piece", [200, 1 << 20])
-def test_dropout_falls_alike_in_forward_and_backward(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights that backward makes again are those that forward dropped: gradients equal differences."""
-    monkeypatch.setattr(pieces, "PIECE", piece)
+def test_dropout_is_the_same_in_forward_and_backward(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backward recomputes the dropped weights of forward: gradients equal finite differences."""
+    monkeypatch.setattr(biased, "PIECE", piece)
     g = torch.Generator().manual_seed(0)
     leaves = [normal(g, 2, 2, 9, 3) for _ in range(3)]
     leaves += [normal(g, 2, 2, 2, 3), normal(g, 2, 2, 2, 3), normal(g, 2, 5, 2), normal(g, 2, 5)]

@@ -27,14 +27,14 @@ sizes = {"batch": st.integers(1, 3), "seq_len": st.integers(1, 20), "D": st.inte
 def test_equals_conv1d(batch: int, seq_len: int, D: int, K: int, with_bias: bool, with_state: bool) -> None:
     x, weight, bias, state = make(batch, seq_len, D, K)
     past = state if with_state else torch.zeros_like(state)
-    known = torch.cat([past, x.transpose(1, 2)], 2)
-    wanted = F.conv1d(known[..., 1:], weight.unsqueeze(1), bias if with_bias else None, groups=D).transpose(1, 2)
+    inputs = torch.cat([past, x.transpose(1, 2)], 2)
+    expected_y = F.conv1d(inputs[..., 1:], weight.unsqueeze(1), bias if with_bias else None, groups=D).transpose(1, 2)
     y, last = causal_conv1d(x, weight, bias if with_bias else None, state=state if with_state else None)
-    torch.testing.assert_close(y, wanted, rtol=1e-10, atol=1e-12)
-    assert torch.equal(last, known[..., -K:])
+    torch.testing.assert_close(y, expected_y, rtol=1e-10, atol=1e-12)
+    assert torch.equal(last, inputs[..., -K:])
     leaves = [x, weight, *([bias] if with_bias else []), *([state] if with_state else [])]
     gradients = torch.autograd.grad(y.square().sum() + last.square().sum(), leaves)
-    expected = torch.autograd.grad(wanted.square().sum() + known[..., -K:].square().sum(), leaves)
+    expected = torch.autograd.grad(expected_y.square().sum() + inputs[..., -K:].square().sum(), leaves)
     for a, b in zip(gradients, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
@@ -60,8 +60,8 @@ def test_lengths_pick_the_last_real_inputs() -> None:
     lengths = torch.tensor([0, 1, 5, 7])
     _, last = causal_conv1d(x, weight, bias, state=state, lengths=lengths)
     for row, n in enumerate(lengths.tolist()):
-        known = torch.cat([state[row], x[row, :n].T], 1)
-        assert torch.equal(last[row], known[:, -4:])
+        inputs = torch.cat([state[row], x[row, :n].T], 1)
+        assert torch.equal(last[row], inputs[:, -4:])
 
 
 def test_gradcheck() -> None:
@@ -80,9 +80,9 @@ def test_half_precision_is_summed_in_float32() -> None:
 
 def test_wrong_shapes_are_named() -> None:
     x, weight, bias, state = make(2, 5, 3, 4)
-    with pytest.raises(ValueError, match=r"state has shape \(2, 3, 3\), expected \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"state has shape \(2, 3, 3\), expected \(batch=2, channels=3, taps=4\)"):
         causal_conv1d(x, weight, bias, state=state[..., 1:])
-    with pytest.raises(ValueError, match=r"bias has shape \(2,\), expected \(3,\)"):
+    with pytest.raises(ValueError, match=r"bias has shape \(2,\), expected \(channels=3\)"):
         causal_conv1d(x, weight, bias[1:])
-    with pytest.raises(ValueError, match=r"x \(2, 5, 3\) and weight \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"weight has shape \(2, 4\), expected \(channels=3, taps\)"):
         causal_conv1d(x, weight[1:], bias)

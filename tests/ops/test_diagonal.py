@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from zoo.ops.backend import use_backend
-from zoo.ops.diagonal import DiagonalSSM, discretize_diagonal, geometric, power, power_of_rows
+from zoo.ops.complex import geometric, power, power_of_rows
+from zoo.ops.diagonal import DiagonalSSM, discretize_diagonal
 from zoo.ops.hippo import diagonal_init
 
 LENGTHS = [1, 2, 3, 7, 33, 64, 127, 300]
@@ -45,11 +46,11 @@ def test_kernel_and_gradients(backend: str, method: str, L: int) -> None:
     p = leaves(untied=L % 2 == 1)
     with use_backend(backend):
         K = system(p, method).kernel(L, torch.float64)
-    wanted = dense_kernel(p, method, L)
-    torch.testing.assert_close(K, wanted, rtol=1e-9, atol=1e-11)
+    expected = dense_kernel(p, method, L)
+    torch.testing.assert_close(K, expected, rtol=1e-9, atol=1e-11)
     cotangent = torch.randn_like(K)
     ours = torch.autograd.grad((K * cotangent).sum(), list(p.values()))
-    theirs = torch.autograd.grad((wanted * cotangent).sum(), list(p.values()))
+    theirs = torch.autograd.grad((expected * cotangent).sum(), list(p.values()))
     for name, a, b in zip(p, ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8 * float(b.abs().max()), msg=lambda m, n=name: f"{n}: {m}")
 
@@ -81,15 +82,15 @@ def test_state_and_response_are_the_recurrence(L: int, with_state: bool) -> None
         states.append(s)
         ys.append(y_t)
         free_ys.append(f_t)
-    given = s0 if with_state else None
-    torch.testing.assert_close(ssm.final_state(x, None, given), states[-1])
-    ragged = ssm.final_state(x.masked_fill(torch.arange(L) >= lengths[:, None, None], 0.0), lengths, given)
-    wanted = torch.stack([states[n][b] for b, n in enumerate(lengths.tolist())])
-    torch.testing.assert_close(ragged, wanted)
+    initial = s0 if with_state else None
+    torch.testing.assert_close(ssm.final_state(x, None, initial), states[-1])
+    ragged = ssm.final_state(x.masked_fill(torch.arange(L) >= lengths[:, None, None], 0.0), lengths, initial)
+    expected = torch.stack([states[n][b] for b, n in enumerate(lengths.tolist())])
+    torch.testing.assert_close(ragged, expected)
     if with_state:
         torch.testing.assert_close(ssm.response(s0, L), torch.stack(free_ys, -1))
     over = [x, p["A"], p["B"], p["dt"]] + ([s0] if with_state else [])
-    pairs = [(ragged, wanted)]
+    pairs = [(ragged, expected)]
     if with_state:
         pairs.append((ssm.response(s0, L), torch.stack(free_ys, -1)))
     for got, true in pairs:
@@ -113,7 +114,7 @@ def test_powers_of_zero() -> None:
     torch.testing.assert_close(rows[:, 0], torch.stack([a[0] ** i for i in (0, 1, 6, 13)]))
 
 
-def test_refuses() -> None:
+def test_an_unknown_discretisation_is_refused() -> None:
     p = leaves()
     with pytest.raises(ValueError, match="'tustin'"):
         discretize_diagonal(p["A"], p["B"], p["dt"], "tustin")
@@ -138,8 +139,8 @@ def test_real_systems_are_their_recurrence(backend: str, L: int) -> None:
     response = ssm.response(start, L)
     y = torch.stack([(K[:, : t + 1].flip(-1) * x[..., : t + 1]).sum(-1) for t in range(L)], -1) + response
     torch.testing.assert_close(y, torch.stack(ys, -1), rtol=1e-10, atol=1e-12)
-    wanted = torch.stack([after[int(n)][row] for row, n in enumerate(lengths)])
-    torch.testing.assert_close(ssm.final_state(x, lengths, start), wanted, rtol=1e-10, atol=1e-12)
+    expected = torch.stack([after[int(n)][row] for row, n in enumerate(lengths)])
+    torch.testing.assert_close(ssm.final_state(x, lengths, start), expected, rtol=1e-10, atol=1e-12)
     y_1, state_1 = ssm.step(x[..., 0], start)
     torch.testing.assert_close([y_1, state_1], [ys[0], after[1]])
     assert state_1.dtype == torch.float64

@@ -57,11 +57,11 @@ def test_kernel_and_gradients(backend: str, L: int) -> None:
     p = leaves(r=1 + (L == 33), untied=L == 7)
     with use_backend(backend):
         K = DPLRSSM(**p).kernel(L, torch.float64)
-    wanted = dense_kernel(p, L)
-    torch.testing.assert_close(K, wanted, rtol=1e-9, atol=1e-11)
+    expected = dense_kernel(p, L)
+    torch.testing.assert_close(K, expected, rtol=1e-9, atol=1e-11)
     cotangent = torch.randn_like(K)
     ours = torch.autograd.grad((K * cotangent).sum(), list(p.values()))
-    theirs = torch.autograd.grad((wanted * cotangent).sum(), list(p.values()))
+    theirs = torch.autograd.grad((expected * cotangent).sum(), list(p.values()))
     for name, a, b in zip(p, ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9 * float(b.abs().max()), msg=lambda m, n=name: f"{n}: {m}")
 
@@ -124,13 +124,13 @@ def test_state_response_and_step_are_the_dense_recurrence(L: int, with_state: bo
         y_t, stepped = ssm.step(x[..., t], stepped)
         torch.testing.assert_close(stepped, s[..., :n])
         torch.testing.assert_close(y_t, torch.einsum("hn,bhn->bh", C[0], s).real)
-    given = s0 if with_state else None
-    torch.testing.assert_close(ssm.final_state(x, None, given), states[-1][..., :n])
-    ragged = ssm.final_state(x.masked_fill(torch.arange(L) >= lengths[:, None, None], 0.0), lengths, given)
-    wanted = torch.stack([states[k][b, :, :n] for b, k in enumerate(lengths.tolist())])
-    torch.testing.assert_close(ragged, wanted)
+    initial = s0 if with_state else None
+    torch.testing.assert_close(ssm.final_state(x, None, initial), states[-1][..., :n])
+    ragged = ssm.final_state(x.masked_fill(torch.arange(L) >= lengths[:, None, None], 0.0), lengths, initial)
+    expected = torch.stack([states[k][b, :, :n] for b, k in enumerate(lengths.tolist())])
+    torch.testing.assert_close(ragged, expected)
     over = [x, p["Lambda"], p["P"], p["B"], p["dt"]] + ([s0] if with_state else [])
-    pairs = [(ragged, wanted)]
+    pairs = [(ragged, expected)]
     if with_state:
         pairs.append((ssm.response(s0, L), torch.stack(free_ys, -1)))
         torch.testing.assert_close(*pairs[-1])

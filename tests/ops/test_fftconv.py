@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zoo.ops.backend import forms_that_ran, use_backend
-from zoo.ops.fftconv import fast_length, fft_conv
+from zoo.ops.fftconv import fft_conv
+from zoo.ops.fftconv.fft import fast_length
 
 KERNEL = st.integers(1, 50)
 
@@ -39,10 +40,10 @@ def test_definition_and_gradients(backend: str, L: int, Lk: int, Lb: int | None,
     leaves = [x, k] + ([] if k_back is None else [k_back])
     with use_backend(backend):
         y = fft_conv(x, k, k_back)
-    wanted = torch.einsum("hts,bhs->bht", toeplitz(k, k_back, L), x)
-    torch.testing.assert_close(y, wanted, rtol=1e-10, atol=1e-10)
+    expected = torch.einsum("hts,bhs->bht", toeplitz(k, k_back, L), x)
+    torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
     ours = torch.autograd.grad((y * cotangent).sum(), leaves, allow_unused=True)
-    theirs = torch.autograd.grad((wanted * cotangent).sum(), leaves, allow_unused=True)
+    theirs = torch.autograd.grad((expected * cotangent).sum(), leaves, allow_unused=True)
     for a, b in zip(ours, theirs, strict=True):
         if a is None or b is None:  # L = 1 has no next token for the backward kernel to see
             assert L == 1
@@ -95,7 +96,7 @@ def test_fast_length_is_the_smallest() -> None:
     assert [fast_length(n) for n in (1, 2, 3, 7, 13, 17, 2047, 2049, 32767)] == [2, 2, 4, 8, 16, 18, 2048, 2160, 32768]
 
 
-def test_the_record_hears_of_it() -> None:
+def test_the_form_is_noted_for_the_record() -> None:
     forms_that_ran(reset=True)
     fft_conv(torch.randn(1, 1, 4), torch.randn(1, 4))
     assert forms_that_ran()["fft_conv"] == "torch"

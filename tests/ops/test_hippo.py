@@ -56,7 +56,7 @@ def test_clip() -> None:
     torch.testing.assert_close(clip_imaginary(B), torch.tensor([1 + 2j, -5 - 2j, 0.5 + 1j], dtype=torch.complex128))
 
 
-def test_refuses() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"even state size.*7"):
         legs_dplr(7)
     with pytest.raises(ValueError, match=r"'fout'.*legs, lin, inv"):

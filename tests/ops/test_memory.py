@@ -1,4 +1,4 @@
-"""Rows of a memory, against lists."""
+"""Memory rows against plain lists."""
 
 from __future__ import annotations
 

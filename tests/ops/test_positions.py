@@ -1,4 +1,4 @@
-"""Positions: what each form must satisfy whatever its implementation. Numbers of other people are in tests/parity."""
+"""Positions: properties of each form. Published values are in tests/parity."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_rope_scores_depend_on_the_distance_only(
     d_head: int, i: int, j: int, shift: int, layout: pos.RopeLayout
 ) -> None:
     q, k = noise(1, d_head, seed=1), noise(1, d_head, seed=2)
-    speeds = pos.rope(d_head)
+    frequencies = pos.rope(d_head)
 
     def score(i: int, j: int) -> float:
         turned = [
-            pos.rotate(x, *pos.rope_tables(torch.tensor([p]), speeds), layout=layout) for x, p in ((q, i), (k, j))
+            pos.rotate(x, *pos.rope_tables(torch.tensor([p]), frequencies), layout=layout) for x, p in ((q, i), (k, j))
         ]
         return (turned[0] @ turned[1].T).item()
 
@@ -93,7 +93,7 @@ def test_rotation_in_bfloat16_is_rounded_once() -> None:
 
 @FEW
 @given(d_head=st.integers(2, 16).map(lambda n: 2 * n), factor=st.floats(1.0, 16.0), seq_len=st.integers(1, 64))
-def test_extensions_do_nothing_where_they_need_not(d_head: int, factor: float, seq_len: int) -> None:
+def test_extensions_are_neutral_within_the_trained_length(d_head: int, factor: float, seq_len: int) -> None:
     plain = pos.rope(d_head).inv_freq
     dynamic = pos.rope_dynamic_ntk(d_head, factor=factor, trained_len=64, seq_len=seq_len)
     torch.testing.assert_close(dynamic.inv_freq, plain)
@@ -106,7 +106,7 @@ def test_extensions_do_nothing_where_they_need_not(d_head: int, factor: float, s
 
 @FEW
 @given(d_head=st.integers(2, 32).map(lambda n: 2 * n), factor=st.floats(1.5, 32.0))
-def test_extensions_slow_down_as_they_promise(d_head: int, factor: float) -> None:
+def test_extensions_scale_frequencies_as_published(d_head: int, factor: float) -> None:
     plain = pos.rope(d_head).inv_freq
     linear = pos.rope_linear(d_head, factor=factor).inv_freq
     torch.testing.assert_close(linear * factor, plain)
@@ -124,7 +124,7 @@ def test_yarn_temperature_scales_scores_by_its_square() -> None:
     x, p = noise(4, 16), torch.arange(4)
     warm = pos.rope_yarn(16, factor=8.0, trained_len=32)
     cold = pos.rope_yarn(16, factor=8.0, trained_len=32, attention_factor=1.0)
-    a, b = (pos.rotate(x, *pos.rope_tables(p, speeds)) for speeds in (warm, cold))
+    a, b = (pos.rotate(x, *pos.rope_tables(p, frequencies)) for frequencies in (warm, cold))
     torch.testing.assert_close(a @ a.T, (b @ b.T) * (0.1 * math.log(8) + 1) ** 2)
     both = pos.rope_yarn(16, factor=8.0, trained_len=32, mscale=2.0, mscale_all_dim=2.0)
     assert both.factor == 1.0

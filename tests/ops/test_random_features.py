@@ -1,4 +1,4 @@
-"""Random features: what the expectation, the orthogonality and the seed promise."""
+"""Random features: expectation, orthogonality and seeding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @FEW
 @given(m=st.integers(1, 40), d=st.integers(1, 12), seed=st.integers(0, 2**31))
-def test_rows_are_orthogonal_within_blocks_and_as_long_as_asked(m: int, d: int, seed: int) -> None:
+def test_rows_are_orthogonal_within_blocks_and_have_the_requested_norms(m: int, d: int, seed: int) -> None:
     W = draw_features(m, d, seed=seed, row_norms="sqrt_d")
     assert W.shape == (m, d)
     for block in W.split(d):
@@ -80,8 +80,8 @@ def test_relu_features() -> None:
     torch.testing.assert_close(relu_features(u, W, scaled=True, eps=0.5), (u @ W.T / 4**0.25).clamp_min(0) + 0.5)
 
 
-def test_what_cannot_be_is_told_with_its_numbers() -> None:
-    with pytest.raises(ValueError, match=r"\(2, 4, 4\) for 9 rows: expected \(3, 4, 4\)"):
+def test_errors_name_the_argument_and_its_numbers() -> None:
+    with pytest.raises(ValueError, match=r"blocks has shape \(2, 4, 4\), expected \(blocks=3, d, d\)"):
         orthogonal_rows(noise(2, 4, 4), torch.ones(9))
     with pytest.raises(ValueError, match="'unit': expected one of gaussian, sqrt_d"):
         draw_features(4, 4, seed=0, row_norms="unit")

@@ -1,4 +1,4 @@
-"""Rows taken out and put back."""
+"""Gathering and replacing rows."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def test_an_index_of_the_length_drops_its_row() -> None:
     y, rows = torch.zeros(1, 1, 3, 2), torch.ones(1, 1, 2, 2)
     assert put_rows(y, torch.tensor([[3, 1]]), rows)[0, 0, :, 0].tolist() == [0, 1, 0]
     assert not put_rows(y, torch.tensor([[3, 3]]), rows).any()
+
+
+def test_rows_of_a_sequence_without_heads() -> None:
+    x = torch.arange(12.0).view(2, 3, 2)
+    assert take_rows(x, torch.tensor([[2, 0], [1, 1]]))[..., 0].tolist() == [[4, 0], [8, 8]]

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from zoo.ops.backend import forms_that_ran, use_backend
-from zoo.ops.scan import STEPS, diagonal_scan
+from zoo.ops.scan import diagonal_scan
+from zoo.ops.scan.chunked import STEPS
 
 LENGTHS = [1, 2, STEPS - 1, STEPS, STEPS + 1, 3 * STEPS, 3 * STEPS + 5, STEPS * STEPS + STEPS + 3]
 
@@ -47,8 +48,8 @@ def test_forms_equal_the_dense_sum(L: int, reverse: bool, dtype: torch.dtype) ->
             x = diagonal_scan(*leaves, reverse=reverse)
         assert forms_that_ran() == {"diagonal_scan": form}
         torch.testing.assert_close(x, expected, rtol=1e-10, atol=1e-10)
-        found = torch.autograd.grad((x * weight).sum().abs(), leaves)
-        for ours, theirs in zip(found, grads, strict=True):
+        actual = torch.autograd.grad((x * weight).sum().abs(), leaves)
+        for ours, theirs in zip(actual, grads, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -108,13 +109,15 @@ def test_the_input_is_not_written_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "v", "x0", "words"),
+    ("a", "v", "x0", "message"),
     [
-        ((5,), (2, 7, 4), None, r"\(5,\) and \(2, 7, 4\)"),
-        ((4,), (2, 0, 4), None, "0 tokens"),
-        ((4,), (2, 7, 4), (3, 4), r"expected x0 \(2, 4\).*got \(3, 4\)"),
+        ((5,), (2, 7, 4), None, r"v has shape \(2, 7, 4\), expected .*states=5"),
+        ((4,), (2, 0, 4), None, "seq_len >= 1"),
+        ((4,), (2, 7, 4), (3, 4), r"x0 has shape \(3, 4\), expected \(batch=2, states=4\)"),
     ],
 )
-def test_refuses(a: tuple[int, ...], v: tuple[int, ...], x0: tuple[int, ...] | None, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_wrong_shapes_are_refused(
+    a: tuple[int, ...], v: tuple[int, ...], x0: tuple[int, ...] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
         diagonal_scan(torch.ones(a), torch.ones(v), None if x0 is None else torch.ones(x0))

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo import ConfigError
-from zoo.ops import selective_scan as module
 from zoo.ops.backend import forms_that_ran, survey, use_backend
-from zoo.ops.selective_scan import ChunkedScan, scan_reference, selective_scan, selective_scan_step
+from zoo.ops.selective_scan import chunked, forms_on, scan_reference, selective_scan, selective_scan_step
+from zoo.ops.selective_scan.chunked import ChunkedScan
 
 Scan = Callable[..., tuple[Tensor, Tensor]]
 
@@ -44,8 +44,8 @@ def outputs_and_gradients(scan: Scan, inputs: tuple[Tensor, ...], seed: int = 1)
     """y, h_last and the gradient of a random functional of both for every input."""
     y, h = scan(*inputs)
     g = torch.Generator().manual_seed(seed)
-    weigh = [torch.randn(x.shape, generator=g, dtype=torch.float64).to(x.dtype) for x in (y, h)]
-    loss = (y * weigh[0]).sum() + (h * weigh[1]).sum()
+    cotangents = [torch.randn(x.shape, generator=g, dtype=torch.float64).to(x.dtype) for x in (y, h)]
+    loss = (y * cotangents[0]).sum() + (h * cotangents[1]).sum()
     return [y.detach(), h.detach(), *torch.autograd.grad(loss, inputs)]
 
 
@@ -67,15 +67,15 @@ def test_chunked_equals_the_loop(batch: int, seq_len: int, D: int, N: int, rows:
     """Whatever the chunk and the group of rows are, divisors of L and B or not."""
     inputs = core_inputs(batch, seq_len, D, N, seed=seq_len)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_plan", lambda *_: (min(rows, batch), min(steps, seq_len)))
+        patch.setattr(chunked, "chunk_sizes", lambda *_: (min(rows, batch), min(steps, seq_len)))
         ours = outputs_and_gradients(ChunkedScan.apply, inputs)
     assert_same(ours, outputs_and_gradients(scan_reference, inputs), 1e-9, 1e-10)
 
 
 @pytest.mark.parametrize("shape", [(3, 150, 64, 16), (9, 40, 96, 16), (1, 300, 16, 4)])
 def test_chunked_in_float32(shape: tuple[int, int, int, int]) -> None:
-    """At sizes where the real plan makes several chunks and groups, against the loop in float64."""
-    rows, steps = module._plan(*shape)
+    """At sizes with several chunks and groups of rows, against the loop in float64."""
+    rows, steps = chunked.chunk_sizes(*shape)
     assert steps < shape[1] or rows < shape[0]
     inputs = core_inputs(*shape, dtype=torch.float32)
     wide = tuple(x.detach().double().requires_grad_() for x in inputs)
@@ -86,7 +86,7 @@ def test_chunked_in_float32(shape: tuple[int, int, int, int]) -> None:
 def test_gradcheck() -> None:
     inputs = core_inputs(2, 7, 3, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_plan", lambda *_: (1, 3))
+        patch.setattr(chunked, "chunk_sizes", lambda *_: (1, 3))
         assert torch.autograd.gradcheck(ChunkedScan.apply, inputs, eps=1e-6, atol=1e-7)
 
 
@@ -136,9 +136,9 @@ def test_against_an_independent_loop(form: str, left_out: tuple[str, ...], softp
     torch.testing.assert_close(y, torch.stack(rows, 1), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(last, h, rtol=1e-10, atol=1e-12)
     leaves = [value for value in x.values() if value is not None]
-    wanted = torch.autograd.grad(torch.stack(rows, 1).square().sum() + h.sum(), leaves)
-    found = torch.autograd.grad(y.square().sum() + last.sum(), leaves)
-    for a, b in zip(found, wanted, strict=True):
+    expected = torch.autograd.grad(torch.stack(rows, 1).square().sum() + h.sum(), leaves)
+    actual = torch.autograd.grad(y.square().sum() + last.sum(), leaves)
+    for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
@@ -161,9 +161,9 @@ def test_pieces_equal_the_whole(seq_len: int, cut: int, form: str) -> None:
     torch.testing.assert_close(torch.cat([first, second], 1), y, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(last, h, rtol=1e-10, atol=1e-12)
     leaves = [*x.values(), h0]
-    wanted = torch.autograd.grad(y.square().sum() + h.square().sum(), leaves)
+    expected = torch.autograd.grad(y.square().sum() + h.square().sum(), leaves)
     loss = first.square().sum() + second.square().sum() + last.square().sum()
-    for a, b in zip(torch.autograd.grad(loss, leaves), wanted, strict=True):
+    for a, b in zip(torch.autograd.grad(loss, leaves), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
@@ -221,9 +221,9 @@ def test_backward_under_autocast_stays_in_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y, h = selective_scan(*inputs[:5], h0=inputs[5])
         g = torch.Generator().manual_seed(1)
-        weigh = [torch.randn(x.shape, generator=g, dtype=torch.float64).float() for x in (y, h)]
-        found = torch.autograd.grad((y * weigh[0]).sum() + (h * weigh[1]).sum(), inputs)
-    assert_same([y.detach(), h.detach(), *found], plain, 1e-6, 1e-6)
+        cotangents = [torch.randn(x.shape, generator=g, dtype=torch.float64).float() for x in (y, h)]
+        actual = torch.autograd.grad((y * cotangents[0]).sum() + (h * cotangents[1]).sum(), inputs)
+    assert_same([y.detach(), h.detach(), *actual], plain, 1e-6, 1e-6)
 
 
 def test_only_states_between_chunks_are_kept() -> None:
@@ -236,7 +236,7 @@ def test_only_states_between_chunks_are_kept() -> None:
     assert sum(kept) < sum(x.numel() for x in inputs) + batch * seq_len * D * N / 8
 
 
-def test_the_choice_is_visible_and_never_falls_back() -> None:
+def test_the_form_is_noted_and_never_falls_back() -> None:
     x = full_inputs(1, 3, 2, 2)
     forms_that_ran(reset=True)
     selective_scan(**x)
@@ -253,7 +253,7 @@ def test_the_choice_is_visible_and_never_falls_back() -> None:
 def test_the_survey_knows_the_forms() -> None:
     rows = [row for row in survey() if row["op"] == "selective_scan" and row["device"] == "cpu"]
     assert [row["forms"][:2] for row in rows] == [["torch", "reference"]]
-    assert module.forms_on("cuda")[0] == ("triton" if find_spec("triton") else "torch")
+    assert forms_on("cuda")[0] == ("triton" if find_spec("triton") else "torch")
 
 
 @pytest.mark.parametrize("name", ["delta", "B", "C", "D", "z", "delta_bias", "h0"])

@@ -1,7 +1,7 @@
 """The Triton form of the selective scan, outputs and gradients, against the loop that defines it.
 
 Without a GPU the kernels run under Triton's interpreter. That is decided when triton is first imported, so they run in
-a process of their own, this file as a script, which tells how far each case is off.
+a process of their own, this file as a script, which prints the error of each case.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ WHOLE = ("all", "mask", "float32")
 def core(shape: tuple[int, int, int, int]) -> dict[str, float]:
     from tests.ops.test_selective_scan import core_inputs, outputs_and_gradients
     from zoo.ops.selective_scan import scan_reference
-    from zoo.ops.selective_scan_triton import scan_triton
+    from zoo.ops.selective_scan.triton import triton_scan
 
     batch, seq_len, D, N = shape
     inputs = core_inputs(batch, seq_len, D, N)
-    return distances(outputs_and_gradients(scan_triton, inputs), outputs_and_gradients(scan_reference, inputs))
+    return distances(outputs_and_gradients(triton_scan, inputs), outputs_and_gradients(scan_reference, inputs))
 
 
 def whole(kind: str) -> dict[str, float]:
@@ -45,7 +45,7 @@ def whole(kind: str) -> dict[str, float]:
     from zoo.ops.backend import forms_that_ran, use_backend
     from zoo.ops.selective_scan import selective_scan
 
-    found = []
+    results = []
     for form in ("triton", "reference"):
         x = full_inputs(2, 18, 3, 2)
         if kind == "float32":
@@ -58,8 +58,8 @@ def whole(kind: str) -> dict[str, float]:
         with use_backend(form):
             y, h = selective_scan(**x, delta_softplus=True, mask=mask)
         assert forms_that_ran() == {"selective_scan": form}
-        found.append([y, h, *torch.autograd.grad(y.square().sum() + h.sum(), list(x.values()))])
-    return distances(*found)
+        results.append([y, h, *torch.autograd.grad(y.square().sum() + h.sum(), list(x.values()))])
+    return distances(*results)
 
 
 def distances(ours: list[Tensor], theirs: list[Tensor]) -> dict[str, float]:
@@ -106,7 +106,7 @@ def test_a_wrong_kernel_is_refused(off: dict[str, dict[str, float]]) -> None:
 def test_on_a_gpu(shape: tuple[int, int, int, int]) -> None:
     from tests.ops.test_selective_scan import core_inputs
     from zoo.ops.selective_scan import scan_reference
-    from zoo.ops.selective_scan_triton import scan_triton
+    from zoo.ops.selective_scan.triton import triton_scan
 
     inputs = tuple(x.detach().cuda().requires_grad_() for x in core_inputs(*shape))
 
@@ -114,12 +114,12 @@ def test_on_a_gpu(shape: tuple[int, int, int, int]) -> None:
         y, h = scan(*inputs)
         return [y, h, *torch.autograd.grad(y.square().sum() + h.square().sum(), inputs)]
 
-    assert max(distances(both(scan_triton), both(scan_reference)).values()) < 1e-10
+    assert max(distances(both(triton_scan), both(scan_reference)).values()) < 1e-10
 
 
 def self_check_passes_and_catches() -> dict[str, float]:
     from zoo import ZooError
-    from zoo.ops import selective_scan_triton as kernels
+    from zoo.ops.selective_scan import triton as kernels
 
     cpu = torch.device("cpu")
     kernels.self_check(cpu, 2)

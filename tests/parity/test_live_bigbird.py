@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import BigBirdConfig, BigBirdModel
 
+from tests.parity.live import copy_backbone
 from zoo import Backbone, ConfigError, ModelDims
 from zoo.spec.registry import registry
 from zoo_bigbird.convert import CONVERSION
@@ -25,14 +26,7 @@ def pair(arch: dict[str, Any], **fields: Any) -> tuple[BigBirdModel, Backbone]:
         add_pooling_layer=False,
     )
     theirs = theirs.double().eval()
-    reading = CONVERSION.read(theirs.config.to_dict())
-    architecture = registry().architecture("bigbird").record
-    config = architecture.load_config()(**reading.arch | arch)
-    ours = architecture.build(config, reading.dims).double().eval()
-    source = theirs.state_dict()
-    mapped = CONVERSION.weights(config, reading.dims)
-    ours.load_state_dict({w.ours: torch.cat([source[name] for name in w.sources]) for w in mapped}, strict=True)
-    return theirs, ours
+    return theirs, copy_backbone("bigbird", CONVERSION, theirs, **arch)
 
 
 def compare(theirs: BigBirdModel, ours: Backbone, mask: Tensor) -> None:
@@ -87,8 +81,8 @@ def test_sparse_attention_is_that_of_transformers(
 ) -> None:
     """Longer than the minimum, odd lengths; every example ends in the last block, which theirs takes to be global.
 
-    In evaluation transformers draws block 0 for everybody and counts it again, and so does what `read` gives
-    (random_blocks=first). For ours that are really drawn, they are put into it.
+    In evaluation transformers draws block 0 for everybody and counts it again, and so do imported configurations
+    (random_blocks=first). Where ours are really drawn, the test puts them into theirs.
     """
     arch = {"random_blocks": "drawn"} if drawn else {}
     theirs, ours = build(block, n_random, heads, n_layers, activation, seed, arch)
@@ -133,13 +127,9 @@ def test_short_inputs_are_attended_to_in_full_as_in_transformers(
 
 def test_both_directions_of_a_configuration() -> None:
     architecture = registry().architecture("bigbird").record
-    reading = CONVERSION.read(BigBirdConfig(block_size=16, num_random_blocks=2).to_dict())
-    config = architecture.load_config()(**reading.arch)
-    again = CONVERSION.read(CONVERSION.write(config, reading.dims))
-    assert again == reading
-    small = ModelDims(d_model=24, n_layers=2, mode="bidirectional", max_len=64)
-    names = {w.ours for w in CONVERSION.weights(config, small)}
-    assert names == set(architecture.build(config, small).state_dict())
+    values, dims = CONVERSION.import_config(BigBirdConfig(block_size=16, num_random_blocks=2).to_dict())
+    config = architecture.load_config()(**values)
+    assert CONVERSION.import_config(CONVERSION.export_config(config, dims)) == (values, dims)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +140,7 @@ def test_what_transformers_does_not_have_is_refused(fields: dict[str, Any]) -> N
     architecture = registry().architecture("bigbird").record
     config = architecture.load_config()(**{"prenorm": False, "random_blocks": "first"} | fields)
     with pytest.raises(ConfigError) as caught:
-        CONVERSION.write(config, ModelDims(d_model=8, n_layers=1, mode="bidirectional", max_len=16))
+        CONVERSION.export_config(config, ModelDims(d_model=8, n_layers=1, mode="bidirectional", max_len=16))
     assert caught.value.key in fields
 
 
@@ -166,5 +156,5 @@ def test_what_transformers_does_not_have_is_refused(fields: dict[str, Any]) -> N
 )
 def test_what_is_not_offered_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        CONVERSION.read(fields)
+        CONVERSION.import_config(fields)
     assert caught.value.key in fields

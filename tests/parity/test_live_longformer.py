@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LongformerConfig, LongformerModel
 
+from tests.parity.live import copy_backbone
 from zoo import ConfigError, ModelDims
 from zoo.spec.registry import registry
-from zoo_longformer.backbone import LongformerBackbone
 from zoo_longformer.convert import CONVERSION
 
 
@@ -44,16 +44,7 @@ def test_hidden_states_are_those_of_transformers(
         add_pooling_layer=False,
     )
     theirs = theirs.double().eval()
-    reading = CONVERSION.read(theirs.config.to_dict())
-    architecture = registry().architecture("longformer").record
-    config = architecture.load_config()(**reading.arch)
-    ours = architecture.build(config, reading.dims).double().eval()
-    assert isinstance(ours, LongformerBackbone)
-    source = theirs.state_dict()
-    weights = {
-        w.ours: torch.cat([source[name] for name in w.sources]) for w in CONVERSION.weights(config, reading.dims)
-    }
-    ours.load_state_dict(weights, strict=True)
+    ours = copy_backbone("longformer", CONVERSION, theirs)
 
     mask = torch.arange(length) < torch.tensor(lengths)[:, None]  # right padding, every row at least one token
     first = torch.zeros_like(mask, dtype=torch.int64)
@@ -70,12 +61,10 @@ def test_hidden_states_are_those_of_transformers(
 
 def test_both_directions_of_a_configuration() -> None:
     architecture = registry().architecture("longformer").record
-    reading = CONVERSION.read(LongformerConfig(attention_window=[4, 8], num_hidden_layers=2).to_dict())
-    config = architecture.load_config()(**reading.arch)
-    again = CONVERSION.read(CONVERSION.write(config, reading.dims))
-    assert again == reading
-    names = {w.ours for w in CONVERSION.weights(config, reading.dims)}
-    assert names == set(architecture.build(config, reading.dims).state_dict())
+    hf_config = LongformerConfig(attention_window=[4, 8], num_hidden_layers=2).to_dict()
+    values, dims = CONVERSION.import_config(hf_config)
+    config = architecture.load_config()(**values)
+    assert CONVERSION.import_config(CONVERSION.export_config(config, dims)) == (values, dims)
 
 
 @pytest.mark.parametrize(
@@ -86,10 +75,10 @@ def test_what_transformers_does_not_have_is_refused(fields: dict[str, Any]) -> N
     architecture = registry().architecture("longformer").record
     config = architecture.load_config()(**{"prenorm": False} | fields)
     with pytest.raises(ConfigError) as caught:
-        CONVERSION.write(config, ModelDims(d_model=8, n_layers=1, mode="bidirectional", max_len=16))
+        CONVERSION.export_config(config, ModelDims(d_model=8, n_layers=1, mode="bidirectional", max_len=16))
     assert caught.value.key in fields
 
 
 def test_an_unknown_activation_is_refused() -> None:
     with pytest.raises(ConfigError, match="gelu"):
-        CONVERSION.read({"hidden_act": "tanh"})
+        CONVERSION.import_config({"hidden_act": "tanh"})

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import LongT5Config as TheirConfig
 from transformers import LongT5EncoderModel, LongT5Model
 
+from tests.parity.live import copy_model, hf_config
 from zoo import Backbone, ConfigError
-from zoo_longt5.backbone import LongT5Backbone
 from zoo_longt5.config import LongT5Config
 from zoo_longt5.convert import CONVERSION
 
@@ -63,16 +63,8 @@ def randomised(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def ours_from(theirs: torch.nn.Module) -> Backbone:
-    """Our backbone with the model's weights; every one of ours is written, and all but embeddings are read."""
-    reading = CONVERSION.read({**theirs.config.to_dict(), "architectures": [type(theirs).__name__]})
-    config = LongT5Config(**reading.arch)
-    backbone = LongT5Backbone(config, reading.dims).double().eval()
-    state = theirs.state_dict()
-    names = CONVERSION.weights(config, reading.dims)
-    backbone.load_state_dict({w.ours: state[w.sources[0]] for w in names}, strict=True)
-    unread = set(state) - {w.sources[0] for w in names}
-    assert unread <= {"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}, unread
-    return backbone
+    """Our backbone with the model's weights."""
+    return copy_model("longt5", CONVERSION, theirs).backbone
 
 
 def batch(lengths: list[int], d_model: int = 6) -> tuple[Tensor, Tensor]:
@@ -121,12 +113,12 @@ def test_encoder_and_decoder(
 
 
 @pytest.mark.parametrize("kind", [LongT5EncoderModel, LongT5Model])
-def test_what_is_written_reads_as_it_was(kind: type) -> None:
+def test_an_exported_configuration_imports_as_the_same(kind: type) -> None:
     sizes = {"heads": 2, "d_kv": 3, "radius": 4, "block": 5, "kind": "transient-global", "ffn": "relu", "buckets": 12}
     theirs = kind(their_config(sizes, num_decoder_layers=3))
-    reading = CONVERSION.read({**theirs.config.to_dict(), "architectures": [kind.__name__]})
-    written = CONVERSION.write(LongT5Config(**reading.arch), reading.dims)
-    assert CONVERSION.read(written) == reading
+    values, dims = CONVERSION.import_config(hf_config(theirs))
+    written = CONVERSION.export_config(LongT5Config(**values), dims)
+    assert CONVERSION.import_config(written) == (values, dims)
     again = kind(TheirConfig(vocab_size=11, **written))
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
@@ -136,5 +128,5 @@ def test_what_is_written_reads_as_it_was(kind: type) -> None:
 )
 def test_what_is_not_offered_is_refused_by_name(key: str, value: str) -> None:
     with pytest.raises(ConfigError, match=value) as error:
-        CONVERSION.read({**TheirConfig().to_dict(), key: value})
+        CONVERSION.import_config({**TheirConfig().to_dict(), key: value})
     assert error.value.key == key

@@ -17,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 from transformers import MambaConfig as TheirConfig
 from transformers import MambaForCausalLM, MambaModel
 
-from tests.parity.live import copied, told
+from tests.parity.live import copy_model, hf_config
 from zoo import ConfigError, ModelDims
-from zoo.convert import Converted
+from zoo.convert import PretrainedModel
 from zoo_mamba.config import MambaConfig
 from zoo_mamba.convert import CONVERSION
 
@@ -75,18 +75,18 @@ def live(cls: type, **options: Any) -> Any:
     return model
 
 
-def ours_from(theirs: Any) -> Converted:
-    return copied("mamba", CONVERSION, theirs)
+def ours_from(theirs: Any) -> PretrainedModel:
+    return copy_model("mamba", CONVERSION, theirs)
 
 
 def inputs(batch: int, length: int, width: int) -> Tensor:
     return torch.randn(batch, length, width, dtype=torch.float64)
 
 
-def same_states(found: Any, cache: Any) -> None:
+def same_states(actual: Any, cache: Any) -> None:
     """Every layer's carried state; each of ours has its counterpart in their cache."""
-    assert len(found) == len(cache.layers)
-    for n, state in enumerate(found):
+    assert len(actual) == len(cache.layers)
+    for n, state in enumerate(actual):
         torch.testing.assert_close(state["conv"], cache.get_conv_state(n), **SAME)
         torch.testing.assert_close(state["ssm"], cache.get_recurrent_state(n), **SAME)
 
@@ -100,11 +100,11 @@ def test_hidden_vectors_and_gradients(drawn: dict[str, Any], length: int, batch:
     with Double() as double:
         expected = theirs(inputs_embeds=x, use_cache=False).last_hidden_state
     assert double.left_out > 0
-    found = ours(x).hidden
-    torch.testing.assert_close(found, expected, **SAME)
+    actual = ours(x).hidden
+    torch.testing.assert_close(actual, expected, **SAME)
     direction = torch.randn_like(expected)
     (their_gradient,) = torch.autograd.grad((expected * direction).sum(), x)
-    (gradient,) = torch.autograd.grad((found * direction).sum(), x)
+    (gradient,) = torch.autograd.grad((actual * direction).sum(), x)
     torch.testing.assert_close(gradient, their_gradient, **SAME)
 
 
@@ -149,10 +149,10 @@ def test_pads(drawn: dict[str, Any], data: st.DataObject) -> None:
     x = inputs(len(mask), length, drawn["hidden_size"])
     with torch.no_grad(), Double():
         out = theirs(inputs_embeds=x, attention_mask=mask.long(), use_cache=True)
-        found = ours(x, mask=mask)
-    torch.testing.assert_close(found.hidden[mask], out.last_hidden_state[mask], **SAME)
+        actual = ours(x, mask=mask)
+    torch.testing.assert_close(actual.hidden[mask], out.last_hidden_state[mask], **SAME)
     if not behind.any():
-        same_states(found.state, out.cache_params)
+        same_states(actual.state, out.cache_params)
 
 
 @FEW
@@ -162,43 +162,43 @@ def test_language_model(drawn: dict[str, Any], length: int, tied: bool) -> None:
     ids = torch.randint(0, VOCAB, (2, length))
     with torch.no_grad(), Double():
         expected = theirs(ids, use_cache=True)
-        found = ours_from(theirs)(ids)
+        actual = ours_from(theirs)(ids)
     assert expected.logits.dtype == torch.float64
-    torch.testing.assert_close(found.logits, expected.logits, **SAME)
-    same_states(found.state, expected.cache_params)
+    torch.testing.assert_close(actual.logits, expected.logits, **SAME)
+    same_states(actual.state, expected.cache_params)
 
 
 def test_their_code_as_it_is_differs_by_float32_rounding_only() -> None:
     theirs = live(MambaForCausalLM, hidden_size=8, num_hidden_layers=2, state_size=4, vocab_size=VOCAB)
     ids = torch.randint(0, VOCAB, (3, 29))
     with torch.no_grad():
-        expected, found = theirs(ids).logits, ours_from(theirs)(ids).logits
+        expected, actual = theirs(ids).logits, ours_from(theirs)(ids).logits
     assert expected.dtype == torch.float32
-    torch.testing.assert_close(found, expected.double(), **SINGLE)
-    assert not torch.equal(found, expected.double())
+    torch.testing.assert_close(actual, expected.double(), **SINGLE)
+    assert not torch.equal(actual, expected.double())
 
 
 @FEW
 @given(drawn=sizes())
-def test_the_way_back_builds_the_same_model(drawn: dict[str, Any]) -> None:
+def test_an_exported_configuration_builds_the_same_model(drawn: dict[str, Any]) -> None:
     theirs = MambaModel(TheirConfig(**drawn))
-    reading = CONVERSION.read(told(theirs))
-    written = CONVERSION.write(MambaConfig(**reading.arch), reading.dims)
-    again = CONVERSION.read(written)
-    resolved = MambaConfig(**reading.arch).resolved_dt_rank(drawn["hidden_size"])
-    assert (dict(again.arch), again.dims) == ({**reading.arch, "dt_rank": resolved}, reading.dims)
-    model = MambaModel(TheirConfig(**{**told(theirs), **written}))
+    values, dims = CONVERSION.import_config(hf_config(theirs))
+    config = MambaConfig(**values)
+    written = CONVERSION.export_config(config, dims)
+    resolved = config.resolved_dt_rank(drawn["hidden_size"])
+    assert CONVERSION.import_config(written) == ({**values, "dt_rank": resolved}, dims)
+    model = MambaModel(TheirConfig(**{**hf_config(theirs), **written}))
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
 
 @pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("intermediate_size", 7)])
-def test_what_is_not_offered_is_refused_by_name(key: str, value: Any) -> None:
+def test_an_unsupported_value_is_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=str(value)) as error:
-        CONVERSION.read({**TheirConfig().to_dict(), key: value})
+        CONVERSION.import_config({**TheirConfig().to_dict(), key: value})
     assert error.value.key == key
 
 
-def test_a_layer_norm_is_not_written() -> None:
+def test_a_layer_norm_is_not_exported() -> None:
     dims = ModelDims(d_model=8, n_layers=1, mode="causal", max_len=9)
-    with pytest.raises(ConfigError, match="'rms' only"):
-        CONVERSION.write(MambaConfig(norm="layer"), dims)
+    with pytest.raises(ConfigError, match="norm='rms'"):
+        CONVERSION.export_config(MambaConfig(norm="layer"), dims)

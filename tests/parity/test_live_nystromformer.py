@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import NystromformerConfig as TheirConfig
 from transformers import NystromformerModel
 
-from zoo import Backbone, registry
+from tests.parity.live import copy_backbone
+from zoo import Backbone
 from zoo_nystromformer.config import NystromformerConfig
 from zoo_nystromformer.convert import CONVERSION
 
@@ -32,19 +33,8 @@ def live(**options: object) -> NystromformerModel:
 
 
 def copied(model: NystromformerModel) -> Backbone:
-    """Our backbone with their weights, each taken exactly once."""
-    reading = CONVERSION.read(model.config.to_dict())
-    config = NystromformerConfig(**reading.arch)
-    backbone = registry().architecture("nystromformer").record.build(config, reading.dims).double().eval()
-    theirs, ours = model.state_dict(), {}
-    for weight in CONVERSION.weights(config, reading.dims):
-        tensor = torch.cat([theirs.pop(name) for name in weight.sources])
-        tensor = tensor.T if weight.transpose else tensor
-        ours[weight.ours] = tensor.reshape(weight.shape) if weight.shape else tensor
-    backbone.load_state_dict(ours, strict=True)
-    left = [name for name in theirs if name.startswith("encoder.")]
-    assert not left, f"encoder weights that the map leaves out: {left}"
-    return backbone
+    """Our backbone with their weights."""
+    return copy_backbone("nystromformer", CONVERSION, model)
 
 
 def both(model: NystromformerModel, lengths: list[int], seq_len: int) -> tuple[Tensor, Tensor]:
@@ -134,7 +124,7 @@ def test_exact_attention_at_any_length(
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_the_way_back_builds_the_same_model(exact: bool) -> None:
+def test_an_exported_configuration_is_the_original(exact: bool) -> None:
     model = live(
         hidden_size=8,
         num_attention_heads=2,
@@ -146,9 +136,8 @@ def test_the_way_back_builds_the_same_model(exact: bool) -> None:
         conv_kernel_size=5,
         attention_probs_dropout_prob=0.0,
     )
-    reading = CONVERSION.read(model.config.to_dict())
-    written = CONVERSION.write(NystromformerConfig(**reading.arch), reading.dims)
     theirs = model.config.to_dict()
+    values, dims = CONVERSION.import_config(theirs)
+    written = CONVERSION.export_config(NystromformerConfig(**values), dims)
     assert written == {key: theirs[key] for key in written}
-    again = CONVERSION.read(written)
-    assert (dict(again.arch), again.dims) == (dict(reading.arch), reading.dims)
+    assert CONVERSION.import_config(written) == (values, dims)

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import PerceiverConfig as TheirConfig
 from transformers import PerceiverForMaskedLM, PerceiverForSequenceClassification, PerceiverModel
 
-from tests.parity.live import built, copied, told
+from tests.parity.live import build_ours, copy_model, hf_config
 from zoo import ConfigError, DataError, ModelDims
-from zoo.convert import Converted, convert
+from zoo.convert import PretrainedModel, convert
 from zoo_perceiver.config import PerceiverConfig
 from zoo_perceiver.convert import CONVERSION
 
@@ -74,8 +74,8 @@ def live(cls: type, **options: Any) -> Any:
     return model
 
 
-def ours_from(theirs: Any) -> Converted:
-    return copied("perceiver", CONVERSION, theirs)
+def ours_from(theirs: Any) -> PretrainedModel:
+    return copy_model("perceiver", CONVERSION, theirs)
 
 
 @FEW
@@ -85,12 +85,12 @@ def test_latents_and_the_gradient_of_the_input(drawn: dict[str, Any], mask: Tens
     ours = ours_from(theirs)
     x = torch.randn(*mask.shape, drawn["d_model"], dtype=torch.float64).requires_grad_()
     expected = theirs(x, attention_mask=mask.long()).last_hidden_state
-    found = ours(x, mask).logits
-    assert found.shape == (len(mask), drawn["num_latents"], drawn["d_latents"])
-    torch.testing.assert_close(found, expected, **SAME)
+    actual = ours(x, mask).logits
+    assert actual.shape == (len(mask), drawn["num_latents"], drawn["d_latents"])
+    torch.testing.assert_close(actual, expected, **SAME)
     direction = torch.randn_like(expected)
     (their_gradient,) = torch.autograd.grad((expected * direction).sum(), x)
-    (gradient,) = torch.autograd.grad((found * direction).sum(), x)
+    (gradient,) = torch.autograd.grad((actual * direction).sum(), x)
     torch.testing.assert_close(gradient, their_gradient, **SAME)
     if mask.all():
         torch.testing.assert_close(ours(x).logits, expected, **SAME)
@@ -104,9 +104,9 @@ def test_masked_language_model(drawn: dict[str, Any], mask: Tensor) -> None:
     ids = torch.randint(0, VOCAB, mask.shape)
     with torch.no_grad():
         expected = theirs(ids, attention_mask=mask.long()).logits
-        found = ours_from(theirs)(ids, mask).logits
-    assert found.shape == (len(mask), 33, VOCAB)
-    torch.testing.assert_close(found, expected, **SAME)
+        actual = ours_from(theirs)(ids, mask).logits
+    assert actual.shape == (len(mask), 33, VOCAB)
+    torch.testing.assert_close(actual, expected, **SAME)
 
 
 @FEW
@@ -116,9 +116,9 @@ def test_classification(drawn: dict[str, Any], mask: Tensor, n_labels: int) -> N
     ids = torch.randint(0, VOCAB, mask.shape)
     with torch.no_grad():
         expected = theirs(ids, attention_mask=mask.long()).logits
-        found = ours_from(theirs)(ids, mask).logits
-    assert found.shape == (len(mask), n_labels)
-    torch.testing.assert_close(found, expected, **SAME)
+        actual = ours_from(theirs)(ids, mask).logits
+    assert actual.shape == (len(mask), n_labels)
+    torch.testing.assert_close(actual, expected, **SAME)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -126,24 +126,22 @@ def test_every_tensor_of_the_published_sizes_has_its_place(cls: type) -> None:
     """deepmind/language-perceiver: 201,108,230 parameters as a masked language model."""
     with torch.device("meta"):
         theirs = cls(TheirConfig(qk_channels=256, v_channels=1280))
-        ours = built("perceiver", CONVERSION, theirs)
+        ours = build_ours("perceiver", CONVERSION, theirs)
     shapes, their_shapes = ({k: v.shape for k, v in m.state_dict().items()} for m in (ours, theirs))
-    weights = ours.weights(CONVERSION)
-    assert sorted(w.ours for w in weights) == sorted(shapes)
-    assert {w.sources[0]: shapes[w.ours] for w in weights} == their_shapes
+    assert {source.sources[0]: shapes[name] for name, source in ours.sources.items()} == their_shapes
     if cls is PerceiverForMaskedLM:
         assert sum(p.numel() for p in ours.parameters()) == 201_108_230
 
 
 @FEW
 @given(drawn=sizes())
-def test_the_way_back_builds_the_same_model(drawn: dict[str, Any]) -> None:
+def test_an_exported_configuration_builds_the_same_model(drawn: dict[str, Any]) -> None:
     with torch.device("meta"):
         theirs = PerceiverModel(TheirConfig(**drawn))
-        reading = CONVERSION.read(told(theirs))
-        written = CONVERSION.write(PerceiverConfig(**reading.arch), reading.dims)
-        assert CONVERSION.read(written) == reading
-        again = PerceiverModel(TheirConfig(**{**told(theirs), **written}))
+        values, dims = CONVERSION.import_config(hf_config(theirs))
+        written = CONVERSION.export_config(PerceiverConfig(**values), dims)
+        assert CONVERSION.import_config(written) == (values, dims)
+        again = PerceiverModel(TheirConfig(**{**hf_config(theirs), **written}))
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
 
@@ -155,10 +153,10 @@ def test_the_way_back_builds_the_same_model(drawn: dict[str, Any]) -> None:
         ("architectures", ["PerceiverForOpticalFlow"]),
     ],
 )
-def test_what_is_not_offered_is_refused_by_name(key: str, value: Any) -> None:
+def test_an_unsupported_value_is_refused_by_name(key: str, value: Any) -> None:
     config = {**TheirConfig().to_dict(), key: value}
     with pytest.raises(ConfigError) as error:
-        (CONVERSION.outside if key == "architectures" else CONVERSION.read)(config)
+        (CONVERSION.build_parts if key == "architectures" else CONVERSION.import_config)(config)
     assert error.value.key == key
     assert (value if isinstance(value, str) else value[0]) in error.value.message
 
@@ -172,9 +170,9 @@ def test_what_is_not_offered_is_refused_by_name(key: str, value: Any) -> None:
         ({"qk_channels": 4}, "bidirectional", "v_channels"),
     ],
 )
-def test_what_they_do_not_have_is_not_written(config: dict[str, Any], mode: str, key: str) -> None:
+def test_what_transformers_lacks_is_not_exported(config: dict[str, Any], mode: str, key: str) -> None:
     with pytest.raises(ConfigError) as error:
-        CONVERSION.write(PerceiverConfig(**config), ModelDims(d_model=8, n_layers=1, mode=mode, max_len=9))  # type: ignore[arg-type]
+        CONVERSION.export_config(PerceiverConfig(**config), ModelDims(d_model=8, n_layers=1, mode=mode, max_len=9))  # type: ignore[arg-type]
     assert error.value.key == key
 
 
@@ -190,5 +188,5 @@ def test_a_decoder_that_does_not_fit_is_listed(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "2 tensors do not fit" in text
     assert "missing: perceiver.decoder.decoder.output_position_encodings.position_embeddings" in text
-    assert "mlp.dense1.bias (7,), expected (6,) in our head.module.layer.mlp.linear1.bias" in text
+    assert "mlp.dense1.bias (7,), expected (6,) in our head.decoder.layer.mlp.linear1.bias" in text
     assert not (tmp_path / "ours").exists()

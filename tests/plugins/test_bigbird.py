@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zoo import ConfigError, ModelDims
-from zoo.testing import CHECKS, Subject
+from zoo.testing import ARCHITECTURE_CHECKS, ArchitectureSubject
 from zoo_bigbird.backbone import BigBirdAttention, BigBirdBackbone
 from zoo_bigbird.config import BigBirdConfig
 from zoo_bigbird.op import draw_blocks
@@ -26,7 +26,7 @@ EXACT = [
     "shapes",
     "length_contract",
     "every_parameter_gets_a_gradient",
-    "gradients_match_differences",
+    "gradients_match_finite_differences",
     "deterministic",
     "pure_function",
     "state_dict_round_trip",
@@ -35,7 +35,7 @@ EXACT = [
     "bidirectional_sees_both_ways",
     "padding_changes_nothing",
     "content_of_pads_is_irrelevant",
-    "mask_of_all_true_is_no_mask",
+    "all_true_mask_equals_no_mask",
     "fully_masked_row_is_finite",
     "stateless_modes_refuse_a_state",
     "follows_the_device_of_its_input",
@@ -45,7 +45,7 @@ EXACT = [
 @pytest.mark.parametrize("variant", list(SMALL))
 def test_conformance_with_blocks_that_bind(variant: str) -> None:
     """With the default block the suite's inputs are short enough for full attention."""
-    subject, checks = Subject.find("bigbird", SMALL[variant]), {c.name: c for c in CHECKS}
+    subject, checks = ArchitectureSubject.find("bigbird", SMALL[variant]), {c.name: c for c in ARCHITECTURE_CHECKS}
     for name in EXACT:
         checks[name](subject)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zoo import ConfigError, ModelDims
-from zoo.testing import CHECKS, Subject
+from zoo.testing import ARCHITECTURE_CHECKS, ArchitectureSubject
 from zoo_longformer.backbone import LongformerAttention, LongformerBackbone
 from zoo_longformer.config import LongformerConfig
 
@@ -25,7 +25,7 @@ EXACT = [
     "shapes",
     "length_contract",
     "every_parameter_gets_a_gradient",
-    "gradients_match_differences",
+    "gradients_match_finite_differences",
     "pure_function",
     "rows_do_not_mix",
     "rows_of_the_state_do_not_mix",
@@ -38,8 +38,8 @@ EXACT = [
     "fully_masked_row_keeps_its_state",
     "state_of_another_batch_is_refused",
     "state_of_another_architecture_is_refused",
-    "state_size_is_true",
-    "pieces_equal_the_whole",
+    "state_size_is_correct",
+    "chunks_equal_one_call",
     "step_equals_forward",
     "state_gradient_contract",
     "follows_the_device_of_its_input",
@@ -49,7 +49,7 @@ EXACT = [
 @pytest.mark.parametrize("variant", list(SMALL))
 def test_conformance_with_windows_that_bind(variant: str) -> None:
     """The default window is wider than the suite's inputs."""
-    subject, checks = Subject.find("longformer", SMALL[variant]), {c.name: c for c in CHECKS}
+    subject, checks = ArchitectureSubject.find("longformer", SMALL[variant]), {c.name: c for c in ARCHITECTURE_CHECKS}
     for name in EXACT:
         checks[name](subject)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from zoo.model.classifier import SequenceClassifier
 
 from zoo import Backbone, ConfigError, ModelDims
-from zoo.model.classifier import SequenceClassifier
 from zoo.run.compose import compose
 from zoo.spec.registry import registry
 from zoo_perceiver import zoo_architectures

@@ -16,11 +16,13 @@ from torch.nn import functional as F
 from zoo import ConfigError, ModelDims, registry
 from zoo.nn import parameters_with_options
 from zoo.ops.backend import forms_that_ran, use_backend
+from zoo.spec.presets import load_presets
 from zoo.testing import ArchitectureSuite
 from zoo_s5.backbone import S5Backbone, S5Mixer
 from zoo_s5.config import S5Config
-from zoo_s5.presets import PRESETS, REPORTED
 from zoo_s5.ssm import S5SSM, blocks_of_hippo_n
+
+PRESETS, REPORTED = load_presets("zoo_s5")
 
 FORMS = [
     {},
@@ -331,8 +333,8 @@ def test_states_of_others_are_refused() -> None:
 
 
 def test_metadata_needs_no_torch() -> None:
-    use = "list(zoo_s5.zoo_architectures()); print('torch' in sys.modules)"
-    code = f"import sys, zoo_s5, zoo_s5.config, zoo_s5.presets; {use}"
+    use = "[a.load_presets() for a in zoo_s5.zoo_architectures()]; print('torch' in sys.modules)"
+    code = f"import sys, zoo_s5, zoo_s5.config; {use}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

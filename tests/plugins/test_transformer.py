@@ -10,7 +10,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from zoo import ConfigError, registry
-from zoo_transformer.config import POSITIONS, TransformerConfig
+from zoo.spec.constraints import choices, field_types
+from zoo_transformer.config import TransformerConfig
+
+POSITIONS = choices(field_types(TransformerConfig)["positions"])
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,31 +1,31 @@
-"""How an experiment's configuration is composed, and how mistakes in it are told."""
+"""How an experiment's configuration is composed, and what mistakes in it say."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from zoo.run.compose import compose, documentation
-from zoo.run.sweep import resolve
+from tests.run.conftest import resolve_one
+from zoo.run.compose import Experiment, documentation
+from zoo.run.request import BenchRequest, resolve
 from zoo.spec.errors import ConfigError, UnknownName, UserError
 from zoo.spec.layers import flatten
-from zoo.spec.registry import registry
 
 pytestmark = pytest.mark.usefixtures("toys")
 
 
-def experiment(**kwargs):
-    known = registry()
-    return compose(known.architecture("toy"), known.task("toytask"), **kwargs)
+def experiment(file: Path | None = None, **kwargs: Any) -> Experiment:
+    return resolve_one("toy", "toytask", config=file, **kwargs)
 
 
 def test_later_layers_win_and_every_value_has_an_origin(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("model:\n  d_model: 20\noptim.lr: 0.5\n")
     made = experiment(file=file, overrides=["model.d_model=24"])
-    values = flatten(made.values)
+    values = flatten(made.config)
     assert values["model.d_model"] == 24
     assert made.origins["model.d_model"] == "--set"
     assert values["optim.lr"] == 0.5
@@ -47,7 +47,7 @@ def test_hash_names_the_configuration_not_how_it_was_said(tmp_path: Path) -> Non
     assert experiment(file=file).hash == experiment(overrides=["optim.lr=2e-2"]).hash
     assert experiment().hash != experiment(overrides=["optim.lr=2e-2"]).hash
     assert experiment().hash == experiment(overrides=["train.logger=none"]).hash
-    assert experiment(seed=1).hash == experiment(seed=2).hash
+    assert experiment(seeds=[1]).hash == experiment(seeds=[2]).hash
     assert experiment(protocol="smoke").hash != experiment().hash
 
 
@@ -55,14 +55,14 @@ def test_hash_names_the_configuration_not_how_it_was_said(tmp_path: Path) -> Non
     ("override", "key", "says"),
     [
         ("model.d_modle=3", "model.d_modle", "did you mean 'model.d_model'"),
-        ("optim.lr=fast", "optim.lr", "'fast' does not fit, expected float"),
-        ("model.d_model=wide", "model.d_model", "'wide' does not fit, expected int"),
+        ("optim.lr=fast", "optim.lr", "expected number > 0, got 'fast'"),
+        ("model.d_model=wide", "model.d_model", "expected integer > 0, got 'wide'"),
         ("model.d_model=6", "model.d_model", "6 is not a multiple of 4"),
-        ("model.d_model=0", "model.d_model", "expected a positive number"),
+        ("model.d_model=0", "model.d_model", "expected integer > 0, got 0"),
         ("model.mode=bidirectional", "model.mode", "toy is causal; it has no bidirectional form"),
         ("model.pool=max", "model.pool", "'max'"),
         ("model.pool=cls", "model.pool", "cls needs a bidirectional mode"),
-        ("optim.warmup_ratio=2", "optim.warmup_ratio", "between 0 and 1"),
+        ("optim.warmup_ratio=2", "optim.warmup_ratio", "expected number in [0, 1], got 2"),
         ("optim.betas=[0.9]", "optim.betas", "two numbers"),
         ("train.micro_batch_size=3", "train.micro_batch_size", "3 does not divide train.batch_size 8"),
         ("segments.activation_checkpointing=mrbp", "segments.activation_checkpointing", "not fed by segments"),
@@ -73,8 +73,8 @@ def test_hash_names_the_configuration_not_how_it_was_said(tmp_path: Path) -> Non
         ("nonsense=1", "nonsense", "unknown key"),
         ("optim.lr=nan", "optim.lr", "expected a finite number, got nan"),
         ("optim.gradient_clip_val=inf", "optim.gradient_clip_val", "expected a finite number, got inf"),
-        ("optim.lr=${optim.eps}", "optim.lr", "references to other keys are not offered"),
-        ("model.d_model=${nowhere}", "model.d_model", "references to other keys are not offered"),
+        ("optim.lr=${optim.eps}", "optim.lr", "references to other keys are not supported"),
+        ("model.d_model=${nowhere}", "model.d_model", "references to other keys are not supported"),
     ],
 )
 def test_mistakes_name_the_key_the_reason_and_the_origin(override: str, key: str, says: str) -> None:
@@ -98,30 +98,30 @@ def test_mistakes_in_a_file_name_the_file(tmp_path: Path) -> None:
         experiment(file=file)
 
 
-def test_unknown_names_are_told_with_the_nearest() -> None:
+def test_unknown_names_come_with_the_nearest() -> None:
     with pytest.raises(UnknownName, match="did you mean 'toytask'"):
-        resolve("toy", "toytsk")
+        resolve(BenchRequest.parse("toy", "toytsk"))
     with pytest.raises(UnknownName, match="did you mean 'toy'"):
-        resolve("toyy", "toytask")
+        resolve(BenchRequest.parse("toyy", "toytask"))
     with pytest.raises(UserError, match="did you mean 'quick'"):
-        resolve("toy", "toytask", protocol="quik")
+        resolve(BenchRequest.parse("toy", "toytask", protocol="quik"))
     with pytest.raises(UserError, match="has no protocol 'paper'"):
-        resolve("toy", "toytask", protocol="paper")
+        resolve(BenchRequest.parse("toy", "toytask", protocol="paper"))
     with pytest.raises(UserError, match="expected key=value"):
-        resolve("toy", "toytask", overrides=["model.d_model"])
+        resolve(BenchRequest.parse("toy", "toytask", overrides=["model.d_model"]))
     with pytest.raises(UserError, match=f"seed {2**32}: expected a number from 0"):
-        resolve("toy", "toytask", seeds=[2**32])
+        BenchRequest.parse("toy", "toytask", seeds=[2**32])
 
 
 def test_names_suites_and_seeds_multiply() -> None:
-    made = resolve("toy", "toys", seeds=3)
-    assert [(e.task.record.name, e.seed) for e in made] == [("toytask", 0), ("toytask", 1), ("toytask", 2)]
-    both = resolve("toy,transformer,toy", "toytask", protocol="smoke")
-    assert [e.architecture.record.name for e in both] == ["toy", "transformer"]
+    made = resolve(BenchRequest.parse("toy", "toys", seeds=3))
+    assert [(e.task, e.seed) for e in made] == [("toytask", 0), ("toytask", 1), ("toytask", 2)]
+    both = resolve(BenchRequest.parse("toy,transformer,toy", "toytask", protocol="smoke"))
+    assert [e.architecture for e in both] == ["toy", "transformer"]
 
 
 def test_every_key_is_documented_and_the_tree_is_plain() -> None:
     made = experiment()
     texts = documentation(made)
-    assert [key for key in flatten(made.values) if not texts.get(key)] == []
-    assert json.loads(json.dumps(made.values)) == made.values
+    assert [key for key in flatten(made.config) if not texts.get(key)] == []
+    assert json.loads(json.dumps(made.config)) == made.config

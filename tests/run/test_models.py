@@ -9,24 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data.module import StreamOrder, collate
-from zoo.model.classifier import Pool, SequenceClassifier
-from zoo.run.compose import Experiment, compose
+from zoo.data.batch import collate_sequences as collate
+from zoo.data.sampler import IntervalSampler, StreamOrder
+from zoo.kinds import load_kind
+from zoo.model.models import Pool, SequenceClassifier
+from zoo.run.request import BenchRequest, resolve
 from zoo.spec.errors import ConfigError
-from zoo.spec.registry import Entry, registry
+from zoo.spec.registry import registry
 
 
-def experiment(arch: str, *, kind: str = "classification", **overrides: Any) -> Experiment:
-    known = registry()
-    task = known.task("listops")
-    duty = replace(task.record, kind=kind, classes=3)
+def model(arch: str, *, kind: str = "classification", **overrides: Any) -> SequenceClassifier:
+    """The model of an experiment on listops with three classes, of either kind."""
     keys = {key.replace("__", "."): value for key, value in overrides.items()}
-    return compose(known.architecture(arch), Entry(duty, task.provenance), protocol="smoke", overrides=keys)
-
-
-def model(arch: str, **overrides: Any) -> SequenceClassifier:
+    (experiment,) = resolve(BenchRequest.parse(arch, "listops", protocol="smoke", overrides=keys))
     torch.manual_seed(0)
-    return SequenceClassifier(experiment(arch, **overrides)).double().eval()
+    built = load_kind(kind).build_model(replace(experiment.model_spec, n_classes=3))
+    assert isinstance(built, SequenceClassifier)
+    return built.double().eval()
 
 
 def examples(lengths: list[int], seed: int = 0) -> list[tuple[np.ndarray, int]]:
@@ -41,7 +40,7 @@ def test_a_padded_batch_gives_the_logits_of_each_example_alone(arch: str, pool: 
     overrides: dict[str, Any] = {"model__pool": pool, "segments__length": 8}
     if pool == "cls" and ("bidirectional" not in capable.modes or capable.segment):
         with pytest.raises(ConfigError, match="cls"):
-            experiment(arch, **overrides)
+            model(arch, **overrides)
         return
     made = model(arch, **overrides)
     rows = examples([23, 7, 40, 1])
@@ -51,8 +50,8 @@ def test_a_padded_batch_gives_the_logits_of_each_example_alone(arch: str, pool: 
         with pytest.raises(ConfigError, match="no meaning for latents"):
             made(collate(rows))
         return
-    together, _ = made(collate(rows))
-    alone = torch.cat([made(collate([row]))[0] for row in rows])
+    together = made(collate(rows)).logits
+    alone = torch.cat([made(collate([row])).logits for row in rows])
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
 
 
@@ -60,24 +59,19 @@ def test_matching_reads_both_documents_with_one_encoder() -> None:
     made = model("s4", kind="pair_classification")
     rng = np.random.default_rng(0)
     pairs = [(rng.integers(1, 16, size=(2, 9)), 0), (rng.integers(1, 16, size=(2, 14)), 1)]
-    logits, _ = made(collate(pairs))
-    assert logits.shape == (2, 3)
+    assert made(collate(pairs)).logits.shape == (2, 3)
     same = [(np.stack([p[0], p[0]]), y) for p, y in pairs]
     pooled, _ = made.pooled(*collate([(p[0], y) for p, y in pairs])[:2])
     expected = made.head(torch.cat([pooled, pooled, pooled * pooled, pooled - pooled], dim=-1))
-    torch.testing.assert_close(made(collate(same))[0], expected)
+    torch.testing.assert_close(made(collate(same)).logits, expected)
 
 
 def test_values_need_no_vocabulary() -> None:
-    known = registry()
-    made = SequenceClassifier(
-        compose(
-            known.architecture("s4"), known.task("pathfinder"), protocol="smoke", overrides={"task.input": "values"}
-        )
-    )
+    request = BenchRequest.parse("s4", "pathfinder", protocol="smoke", overrides={"task.input": "values"})
+    made = SequenceClassifier(resolve(request)[0].model_spec)
     assert not [n for n, _ in made.named_parameters() if n == "encoder.embedding.weight" and _.shape[0] == 256]
-    logits, _ = made(collate([(np.random.default_rng(0).random(1024).astype(np.float32), 1)]))
-    assert logits.shape == (1, 2)
+    values = np.random.default_rng(0).random(1024).astype(np.float32)
+    assert made(collate([(values, 1)])).logits.shape == (1, 2)
 
 
 @pytest.mark.parametrize("kind", ["mean", "last", "cls"])
@@ -103,3 +97,14 @@ def test_the_training_stream_goes_on_where_it_stopped() -> None:
     assert sorted(whole[:7]) == sorted(whole[7:14]) == list(range(7))
     assert whole[:7] != whole[7:14]
     assert list(StreamOrder(7, seed=2, stop=7)) != whole[:7]
+
+
+def test_an_epoch_of_lightning_is_a_validation_interval() -> None:
+    sampler = IntervalSampler(lambda start, stop: StreamOrder(7, 1, stop, start), interval=10, max_samples=25)
+    intervals = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        intervals.append(list(sampler))
+        assert len(sampler) == len(intervals[-1])
+    assert [len(interval) for interval in intervals] == [10, 10, 5]
+    assert [i for interval in intervals for i in interval] == list(StreamOrder(7, seed=1, stop=25))

@@ -10,7 +10,7 @@ from torch import nn
 
 from zoo.nn import param_options
 from zoo.run.optim import build_optimizer, parameter_groups, schedule_factor
-from zoo.run.settings import OptimSettings
+from zoo.spec.settings import OptimSettings
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from zoo.run.settings import OptimSettings
     [("cosine", 0.5, 0.0), ("linear", 0.5, 0.0), ("constant", 1.0, 1.0), ("rsqrt", 1 / math.sqrt(5.5), 0.1**0.5)],
 )
 def test_schedules_rise_to_one_and_fall_as_named(schedule: str, at_half: float, at_end: float) -> None:
-    settings = OptimSettings(schedule=schedule, warmup=0.1)
+    settings = OptimSettings(lr_scheduler=schedule, warmup_ratio=0.1)
     factors = [schedule_factor(step, steps=1000, settings=settings) for step in range(1000)]
     assert factors[0] == pytest.approx(0.01)
     assert factors[99] == 1.0
@@ -28,7 +28,7 @@ def test_schedules_rise_to_one_and_fall_as_named(schedule: str, at_half: float, 
 
 
 def test_no_warmup_begins_at_the_peak_and_min_ratio_is_the_floor() -> None:
-    settings = OptimSettings(warmup=0.0, min_lr_ratio=0.2)
+    settings = OptimSettings(warmup_ratio=0.0, min_lr_ratio=0.2)
     assert schedule_factor(0, steps=10, settings=settings) == 1.0
     assert schedule_factor(10, steps=10, settings=settings) == pytest.approx(0.2)
 
@@ -47,8 +47,8 @@ class Marked(nn.Module):
 
 def test_groups_honour_marks_and_spare_biases_norms_and_embeddings() -> None:
     groups = parameter_groups(Marked(), OptimSettings(lr=1e-2, weight_decay=0.1))
-    found = {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]}
-    assert found == {
+    settings = {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]}
+    assert settings == {
         "A_log": (1e-4, 0.0),
         "slow": (5e-3, 0.1),
         "linear.weight": (1e-2, 0.1),
@@ -60,7 +60,7 @@ def test_groups_honour_marks_and_spare_biases_norms_and_embeddings() -> None:
 
 
 def test_the_schedule_scales_every_group() -> None:
-    optimizer, scheduler = build_optimizer(Marked(), OptimSettings(lr=1e-2, warmup=0.5), steps=10)
+    optimizer, scheduler = build_optimizer(Marked(), OptimSettings(lr=1e-2, warmup_ratio=0.5), steps=10)
     optimizer.step()
     scheduler.step()
     rates = sorted(group["lr"] for group in optimizer.param_groups)

@@ -16,34 +16,39 @@ import torch
 
 from tests.conftest import ROOT
 from zoo import bench
-from zoo.run.execute import run
-from zoo.run.rundir import Places
-from zoo.run.sweep import resolve
+from zoo.run.execute import execute
+from zoo.run.request import BenchRequest, plan
 from zoo.spec.errors import UserError
-from zoo.spec.record import comparable, validate
+from zoo.spec.record import Record, comparable
+from zoo.spec.store import StoredRecord, read
 
 pytestmark = pytest.mark.usefixtures("toys")
 
 
-def one(tmp_path: Path, **kwargs: Any) -> dict[str, Any]:
-    places = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
-    return bench("toy", "toytask", **(places | kwargs))[0]
+def stored(tmp_path: Path, **kwargs: Any) -> StoredRecord:
+    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    return bench("toy", "toytask", **(folders | kwargs))[0]
+
+
+def one(tmp_path: Path, **kwargs: Any) -> Record:
+    return stored(tmp_path, **kwargs).record
 
 
 def test_a_run_ends_in_a_valid_record(tmp_path: Path) -> None:
-    record = one(tmp_path)
-    path = Path(record.pop("path"))
-    assert json.loads(path.read_text()) == record
-    assert validate(record) == []
-    assert record["status"] == "ok"
-    assert record["samples"] == 256
-    assert record["metrics"]["test"]["n"] == 40
-    assert [p["samples"] for p in record["history"] if p["split"] == "val"] == [64, 128, 192, 256]
-    best = max(p["metric"] for p in record["history"] if p["split"] == "val")
-    assert record["metrics"]["val"]["accuracy"] == best
-    assert 0 < record["baselines"]["majority"] < 1
-    assert record["tokens"] > record["samples"] * 3
-    assert record["flops"] > 0
+    path, record = stored(tmp_path)
+    assert read(Path(path)) == record
+    assert record.status == "ok"
+    assert record.samples == 256
+    assert record.metrics is not None
+    assert record.metrics.test.n == 40
+    assert [p.samples for p in record.history if p.split == "val"] == [64, 128, 192, 256]
+    best = max(p.metric for p in record.history if p.split == "val" and p.metric is not None)
+    assert record.metrics.val.scores["accuracy"] == best
+    assert record.baselines.majority is not None
+    assert 0 < record.baselines.majority < 1
+    assert record.tokens > record.samples * 3
+    assert record.flops is not None
+    assert record.flops > 0
 
 
 def test_two_runs_of_one_command_give_the_same_numbers(tmp_path: Path) -> None:
@@ -51,35 +56,35 @@ def test_two_runs_of_one_command_give_the_same_numbers(tmp_path: Path) -> None:
     second = one(tmp_path / "b")
     assert comparable(first) == comparable(second)
     third = one(tmp_path / "c", seeds=[1])
-    assert third["history"][0]["loss"] != first["history"][0]["loss"]
+    assert third.history[0].loss != first.history[0].loss
 
 
 def test_a_finished_run_is_not_repeated_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = one(tmp_path, protocol="smoke")
-    again = one(tmp_path, protocol="smoke")
-    assert again["path"] == first["path"]
+    first = stored(tmp_path, protocol="smoke")
+    again = stored(tmp_path, protocol="smoke")
+    assert Path(again.path).samefile(first.path)
     assert "done already" in capsys.readouterr().err
-    forced = one(tmp_path, protocol="smoke", force=True)
-    assert forced["path"] != first["path"]
-    assert comparable(forced) == comparable(first)
-    assert Path(first["path"]).exists()
+    forced = stored(tmp_path, protocol="smoke", force=True)
+    assert not Path(forced.path).samefile(first.path)
+    assert comparable(forced.record) == comparable(first.record)
+    assert Path(first.path).exists()
 
 
 def test_two_calls_at_once_make_one_record(tmp_path: Path) -> None:
-    places = Places(tmp_path / "results", tmp_path / "runs")
-    experiment = resolve("toy", "toytask", protocol="smoke")[0]
-    first = run(experiment, places)
+    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    job = plan(BenchRequest.parse("toy", "toytask", protocol="smoke", **folders))[0]
+    first = execute(job)
     # as the second call goes on once it has the lock: it had looked for a record before there was one
-    assert run(experiment, places)["path"] == str(Path(first["path"]).resolve())
+    assert Path(execute(job).path).samefile(first.path)
     assert len(list((tmp_path / "results").rglob("*.json"))) == 1
 
 
 def test_a_record_that_came_from_elsewhere_does_not_replace_the_run(tmp_path: Path) -> None:
-    first = one(tmp_path, protocol="smoke")
-    here = one(tmp_path, protocol="smoke", runs=tmp_path / "other runs")
-    assert here["path"] != first["path"]
-    elsewhere = one(tmp_path, protocol="smoke", results=tmp_path / "other results")
-    assert (tmp_path / "other results") in Path(elsewhere["path"]).parents
+    first = stored(tmp_path, protocol="smoke")
+    here = stored(tmp_path, protocol="smoke", runs=tmp_path / "other runs")
+    assert not Path(here.path).samefile(first.path)
+    elsewhere = stored(tmp_path, protocol="smoke", results=tmp_path / "other results")
+    assert (tmp_path / "other results") in Path(elsewhere.path).parents
 
 
 @pytest.mark.parametrize(
@@ -88,36 +93,34 @@ def test_a_record_that_came_from_elsewhere_does_not_replace_the_run(tmp_path: Pa
         ("nan", "diverged", "nan"),
         ("oom", "out-of-memory", "can't allocate memory"),
         ("raise", "failed", "planted fault"),
-        # weights that became NaN in a round's last step: seen only by validation
+        # weights that became NaN in an interval's last step: seen only by validation
         ("val-nan", "diverged", "validation loss became nan"),
     ],
 )
 def test_bad_endings_are_records_too(tmp_path: Path, fault: str, status: str, says: str) -> None:
     record = one(tmp_path, protocol="smoke", overrides={"arch.fault": fault})
-    assert record["status"] == status
-    assert says in record["detail"]
-    assert record["metrics"] is None
-    assert record["overrides"] == {"arch.fault": fault}
-    assert validate({k: v for k, v in record.items() if k != "path"}) == []
+    assert record.status == status
+    assert says in record.error
+    assert record.metrics is None
+    assert record.overrides == {"arch.fault": fault}
 
 
 @pytest.mark.parametrize(("fault", "status"), [("oom", "out-of-memory"), ("raise", "failed")])
 def test_a_model_that_cannot_be_built_is_a_record_and_not_the_end_of_a_sweep(
     tmp_path: Path, fault: str, status: str
 ) -> None:
-    places = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
     overrides = {"arch.fault": fault, "arch.fault_at": 0}
     for seeds in ([0], [0, 1]):
-        found = bench("toy", "toytask", protocol="smoke", overrides=overrides, seeds=seeds, **places)
-        assert [record["status"] for record in found] == [status] * len(seeds)
-        for record in found:
-            assert record["parameters"] == 0
-            assert record["history"] == []
-            assert validate({k: v for k, v in record.items() if k != "path"}) == []
+        records = bench("toy", "toytask", protocol="smoke", overrides=overrides, seeds=seeds, **folders)  # type: ignore[arg-type]
+        assert [record.status for _, record in records] == [status] * len(seeds)
+        for _, record in records:
+            assert record.parameters == 0
+            assert record.history == ()
 
 
 @pytest.mark.parametrize("what", ["results", "runs"])
-def test_places_that_hold_no_files_are_told_before_anything_is_done(tmp_path: Path, what: str) -> None:
+def test_folders_that_cannot_be_written_are_refused_before_anything_is_done(tmp_path: Path, what: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"--{what} .*file"):
         one(tmp_path, **{what: tmp_path / "file"})
@@ -128,8 +131,8 @@ def test_places_that_hold_no_files_are_told_before_anything_is_done(tmp_path: Pa
 def test_time_limit_is_a_record_and_the_run_goes_on_from_there(tmp_path: Path) -> None:
     whole = one(tmp_path / "whole")
     stopped = one(tmp_path / "cut", max_time=0.0)
-    assert stopped["status"] == "timeout"
-    assert stopped["metrics"] is None
+    assert stopped.status == "timeout"
+    assert stopped.metrics is None
     resumed = one(tmp_path / "cut")
     assert comparable(resumed) == comparable(whole)
 
@@ -141,7 +144,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> N
         protocol="smoke",
         overrides={"arch.dropout": 0.0, "train.precision": "64-true", "train.micro_batch_size": 2},
     )
-    losses = [[p["loss"] for p in r["history"] if p["split"] == "val"] for r in (whole, parts)]
+    losses = [[p.loss for p in r.history if p.split == "val"] for r in (whole, parts)]
     # a mean over padded micro-batches is the same mean: the loss is per example, not per token
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
@@ -170,6 +173,13 @@ def start(tmp_path: Path, *more: str, slow: float = 0.0) -> subprocess.Popen[str
     )
 
 
+def printed(out: str) -> Record:
+    """The only record of `zoo bench --json`."""
+    (values,) = json.loads(out)
+    values.pop("path")
+    return Record.model_validate(values)
+
+
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
     while not list(path.rglob("last.ckpt")):
@@ -188,7 +198,7 @@ def test_kill_in_the_middle_then_the_same_command_gives_the_unbroken_record(tmp_
     process = start(tmp_path)
     again, _ = process.communicate()
     assert process.returncode == 0
-    assert comparable(json.loads(again)[0]) == comparable(json.loads(unbroken)[0])
+    assert comparable(printed(again)) == comparable(printed(unbroken))
     notes = list((tmp_path / "runs").rglob("run.json"))
     assert [json.loads(note.read_text())["attempt"] for note in notes] == [2]
 
@@ -200,16 +210,16 @@ def test_interrupt_is_a_record(tmp_path: Path, name: str) -> None:
     process.send_signal(getattr(signal, name))
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    record = json.loads(out)[0]
-    assert record["status"] == "interrupted"
-    assert record["detail"].startswith(name)
+    record = printed(out)
+    assert record.status == "interrupted"
+    assert record.error.startswith(name)
 
 
 def test_several_runs_each_have_a_process_and_all_are_recorded(tmp_path: Path) -> None:
-    places = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
-    records = bench("toy", "toytask", protocol="smoke", seeds=2, **places)
-    assert [r["seed"] for r in records] == [0, 1]
-    alone = bench("toy", "toytask", protocol="smoke", seeds=[1], results=tmp_path / "r2", runs=tmp_path / "u2")[0]
+    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    records = [record for _, record in bench("toy", "toytask", protocol="smoke", seeds=2, **folders)]  # type: ignore[arg-type]
+    assert [record.seed for record in records] == [0, 1]
+    alone = one(tmp_path / "alone", protocol="smoke", seeds=[1])
     assert comparable(alone) == comparable(records[1])
 
 
@@ -217,7 +227,7 @@ def test_checkpoints_load_without_pickle(tmp_path: Path) -> None:
     record = one(tmp_path, protocol="smoke")
     best = next((tmp_path / "runs").rglob("best.ckpt"))
     state = torch.load(best, weights_only=True)["state_dict"]
-    assert sum(v.numel() for k, v in state.items() if k.startswith("model.")) == record["parameters"]
+    assert sum(v.numel() for k, v in state.items() if k.startswith("model.")) == record.parameters
 
 
 def test_a_full_disk_leaves_a_record_and_no_half_written_checkpoint(
@@ -234,11 +244,11 @@ def test_a_full_disk_leaves_a_record_and_no_half_written_checkpoint(
     with monkeypatch.context() as patched:
         patched.setattr(pl.Trainer, "save_checkpoint", full)
         record = one(tmp_path, protocol="smoke")
-    assert record["status"] == "failed"
-    assert "No space left on device" in record["detail"]
+    assert record.status == "failed"
+    assert "No space left on device" in record.error
     assert not list((tmp_path / "runs").rglob("*.partial"))
     assert not list((tmp_path / "runs").rglob("*.ckpt"))
-    assert one(tmp_path, protocol="smoke")["status"] == "ok"
+    assert one(tmp_path, protocol="smoke").status == "ok"
 
 
 def test_two_devices_are_one_run_and_one_record(tmp_path: Path) -> None:
@@ -248,8 +258,8 @@ def test_two_devices_are_one_run_and_one_record(tmp_path: Path) -> None:
     process = start(tmp_path, *exact, "--set", "train.devices=2", "--set", "train.strategy=ddp")
     out, _ = process.communicate()
     assert process.returncode == 0
-    together, single = json.loads(out)[0], json.loads(alone)[0]
-    assert together["status"] == "ok"
+    together, single = printed(out), printed(alone)
+    assert together.status == "ok"
     assert len(list((tmp_path / "results").rglob("*.json"))) == 1
-    losses = [[p["loss"] for p in r["history"] if p["split"] == "val"] for r in (together, single)]
+    losses = [[p.loss for p in r.history if p.split == "val"] for r in (together, single)]
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)

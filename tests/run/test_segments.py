@@ -136,8 +136,8 @@ def gradients(backbone: Backbone, x: Tensor, mask: Tensor | None, plan: SegmentP
     for s in drive(backbone, x, mask, None, plan):
         loss = loss + (s.hidden * weights[:, s.start : s.start + s.hidden.shape[1]]).sum()
         loss = loss + sum(s.aux.values()) + s.state[0 if isinstance(s.state, list) else "h"].sum()
-    found = torch.autograd.grad(loss, [x, *backbone.parameters()])
-    return [loss.detach(), *found]
+    gradients = torch.autograd.grad(loss, [x, *backbone.parameters()])
+    return [loss.detach(), *gradients]
 
 
 @pytest.mark.parametrize("replay", ["checkpoint", "mrbp"])
@@ -177,7 +177,7 @@ def test_replay_repeats_autocast() -> None:
     # without the cache of cast weights, through which plain sums the segments' gradients in bfloat16
     torch.manual_seed(0)
     backbone = toys.SlotMemory(None, toys.dims())
-    found = []
+    gradients = []
     for replay in ("none", "mrbp"):
         x = batch(12).float().requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
@@ -185,23 +185,23 @@ def test_replay_repeats_autocast() -> None:
                 s.hidden.float().sum()
                 for s in drive(backbone, x, None, None, SegmentPlan(4, activation_checkpointing=replay))
             )  # type: ignore[arg-type]
-        found.append(torch.autograd.grad(loss, [x, *backbone.parameters()]))  # outside of autocast
-    for ours, theirs in zip(*found, strict=True):
+        gradients.append(torch.autograd.grad(loss, [x, *backbone.parameters()]))  # outside of autocast
+    for ours, theirs in zip(*gradients, strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_replay_of_a_memory_without_gradient() -> None:
     backbone, x = make(toys.GrowingMemory), batch(14)
-    found = []
+    gradients = []
     for replay in ("none", "checkpoint", "mrbp"):
         leaf = x.clone().requires_grad_()
         loss = sum(
             s.hidden.square().sum()
             for s in drive(backbone, leaf, None, None, SegmentPlan(4, activation_checkpointing=replay))
         )  # type: ignore[arg-type]
-        found.append(torch.autograd.grad(loss, [leaf, *backbone.parameters()]))
-    for other in found[1:]:
-        for ours, theirs in zip(other, found[0], strict=True):
+        gradients.append(torch.autograd.grad(loss, [leaf, *backbone.parameters()]))
+    for other in gradients[1:]:
+        for ours, theirs in zip(other, gradients[0], strict=True):
             assert torch.equal(ours, theirs)
 
 

@@ -1,12 +1,14 @@
 """The width that makes a model as large as the baseline's."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.model.classifier import count_parameters
-from zoo.run.match import TOLERANCE, solve
-from zoo.run.sweep import resolve
+from tests.run.conftest import resolve_one
+from zoo.run import match as match_module
+from zoo.run.match import TOLERANCE, count_parameters, solve
 from zoo.spec.errors import ConfigError
 from zoo.spec.registry import registry
 
@@ -20,19 +22,19 @@ def quadratic(width: int) -> int:
     return 12 * width * width + 40 * width
 
 
-@given(wanted=st.integers(20_000, 400_000), heads=st.sampled_from([1, 2]))
-def test_a_width_within_the_tolerance_is_found_among_those_that_can_be_built(wanted: int, heads: int) -> None:
+@given(target=st.integers(20_000, 400_000), heads=st.sampled_from([1, 2]))
+def test_a_width_within_the_tolerance_is_found_among_those_that_can_be_built(target: int, heads: int) -> None:
     def count(width: int) -> int:
         if width % heads:
             raise ConfigError("n_heads", f"{heads} does not divide {width}")
         return quadratic(width)
 
-    found = solve(count, wanted, start=64)
-    assert found.width % heads == 0
-    assert found.parameters == quadratic(found.width)
-    assert found.matched == (abs(found.parameters / wanted - 1) <= TOLERANCE)
-    possible = [w for w in range(16, 257, heads) if abs(quadratic(w) / wanted - 1) <= TOLERANCE]
-    assert found.matched == bool(possible)
+    match = solve(count, target, start=64)
+    assert match.width % heads == 0
+    assert match.parameters == quadratic(match.width)
+    assert match.matched == (abs(match.parameters / target - 1) <= TOLERANCE)
+    possible = [w for w in range(16, 257, heads) if abs(quadratic(w) / target - 1) <= TOLERANCE]
+    assert match.matched == bool(possible)
 
 
 def test_rounder_widths_are_preferred() -> None:
@@ -44,7 +46,7 @@ def test_a_model_that_no_width_makes_comparable_keeps_the_protocols() -> None:
     assert solve(lambda width: 1_000_000 + width, 20_000, start=32).width == 32
 
 
-def test_where_no_width_can_be_built_the_reason_is_told() -> None:
+def test_where_no_width_can_be_built_the_reason_is_given() -> None:
     def never(width: int) -> int:
         raise ConfigError("n_heads", "not possible")
 
@@ -55,7 +57,7 @@ def test_where_no_width_can_be_built_the_reason_is_told() -> None:
 @pytest.mark.parametrize("task", ["listops", "text", "retrieval", "image", "pathfinder", "pathx", "retrieval_books"])
 @pytest.mark.parametrize("arch", sorted(registry().architectures))
 def test_quick_models_are_of_one_size(arch: str, task: str) -> None:
-    experiment, baseline = resolve(arch, task)[0], resolve("transformer", task)[0]
+    experiment, baseline = resolve_one(arch, task), resolve_one("transformer", task)
     off = count_parameters(experiment) / count_parameters(baseline) - 1
     if (arch, task) in UNMATCHED:
         assert "no width comes within" in experiment.origins["model.d_model"]
@@ -64,24 +66,39 @@ def test_quick_models_are_of_one_size(arch: str, task: str) -> None:
 
 
 def test_the_solved_width_is_no_override_and_a_users_width_is() -> None:
-    solved = resolve("mamba", "listops")[0]
+    solved = resolve_one("mamba", "listops")
     assert solved.overrides == {}
-    assert solved.match is not None
-    assert solved.match[0] == "transformer"
+    assert solved.matched is not None
+    assert solved.matched["architecture"] == "transformer"
     assert solved.origins["model.d_model"].startswith("solved: ")
-    own = resolve("mamba", "listops", overrides=["model.d_model=24"])[0]
+    own = resolve_one("mamba", "listops", overrides=["model.d_model=24"])
     assert own.overrides == {"model.d_model": 24}
-    assert own.tree.model.d_model == 24
-    assert own.match is None
+    assert own.model.d_model == 24
+    assert own.matched is None
 
 
 def test_the_baseline_follows_what_the_user_sets() -> None:
-    deeper = resolve("mamba", "listops", overrides=["model.n_layers=4", "task.max_len=129"])[0]
-    baseline = resolve("transformer", "listops", overrides=["model.n_layers=4", "task.max_len=129"])[0]
-    assert deeper.match == ("transformer", count_parameters(baseline))
+    deeper = resolve_one("mamba", "listops", overrides=["model.n_layers=4", "task.max_len=129"])
+    baseline = resolve_one("transformer", "listops", overrides=["model.n_layers=4", "task.max_len=129"])
+    assert deeper.matched == {"architecture": "transformer", "parameters": count_parameters(baseline)}
     assert abs(count_parameters(deeper) / count_parameters(baseline) - 1) <= TOLERANCE
 
 
-def test_an_unknown_baseline_is_told() -> None:
+def test_an_unknown_baseline_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.match.*transformr.*transformer"):
-        resolve("mamba", "listops", overrides=["model.match_params_of=transformr"])
+        resolve_one("mamba", "listops", overrides=["model.match_params_of=transformr"])
+
+
+def test_a_width_is_solved_once_and_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(match_module, "_SOLVED", {})
+    first = resolve_one("mamba", "listops", overrides=["task.max_len=131"])
+    assert len(list((tmp_path / "widths").glob("*.json"))) == 1
+
+    def refuse(*_: object, **__: object) -> int:
+        raise AssertionError("solved again")
+
+    monkeypatch.setattr(match_module, "_SOLVED", {})
+    monkeypatch.setattr(match_module, "solve", refuse)
+    assert resolve_one("mamba", "listops", overrides=["task.max_len=131"]) == first
+    assert resolve_one("mamba", "listops", overrides=["task.max_len=131"], seeds=[3]).config == first.config

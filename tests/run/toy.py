@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from zoo import Architecture, Capabilities, ConfigError, Cost, ModelDims, Paper, Source, Task, hookimpl
@@ -45,7 +45,7 @@ class QuestionOptions:
     """Longest of all."""
     form: str = "marked"
     """marked | continuation"""
-    stray: bool = field(default=False, metadata={"later": True})
+    stray: bool = False
     """A setting that came later."""
 
 
@@ -112,3 +112,24 @@ def zoo_tasks() -> Iterator[Task]:
             },
             higher_is_better=kind == "recall",
         )
+    yield Task(
+        name="toyregression",
+        suite="toy kinds",
+        title="Toy regression",
+        version="1",
+        kind="tests.run.toy_kind:Regression",
+        vocab_size=5,
+        classes=1,
+        length=12,
+        metrics=("mse",),
+        higher_is_better=False,
+        chance=1.0,
+        license="none",
+        source=Source(),
+        data="tests.run.toy_kind:RegressionData",
+        options="tests.run.toy:ToyOptions",
+        protocols={
+            "smoke": common | {"train.max_samples": 32, "train.val_every": 16},
+            "quick": common | {"train.max_samples": 1024, "train.val_every": 256, "optim.lr": 0.01},
+        },
+    )

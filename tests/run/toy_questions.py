@@ -17,7 +17,7 @@ ASK = 21
 
 
 class Questions(Dataset[Question]):
-    """Symbols 1 … 20, then one that asks for the first symbol; or a prompt whose answer is its first two symbols."""
+    """Symbols 1 … 20, then a query for the first symbol; or a prompt whose answer is its first two symbols."""
 
     def __init__(self, split: Split, n: int, lengths: Sequence[int], form: str) -> None:
         rng = np.random.default_rng(["train", "val", "test", "length_generalization"].index(split))
@@ -126,11 +126,16 @@ class TextData(RecallData):
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
         size = len(self.dataset("train"))  # type: ignore[arg-type]
-        share = self.options.train_size // self.rows * self.PIECES
-        return Rows([((k % self.rows) * share + k // self.rows) % size for k in range(start + rank, stop, world)])
+        share = self.options.train_size // self.loading.train_rows * self.PIECES
+        return Rows(
+            [
+                ((k % self.loading.train_rows) * share + k // self.loading.train_rows) % size
+                for k in range(start + rank, stop, world)
+            ]
+        )
 
     def eval_order(self, split: Split, limit: int | None) -> Sampler[int]:
-        texts, rows = 13, self.eval_batch_size
+        texts, rows = 13, self.loading.eval_batch_size
         order = []
         for first in range(0, texts, rows):
             for piece in range(self.PIECES):

@@ -99,8 +99,8 @@ def test_a_config_that_is_no_dataclass_is_named() -> None:
 
 
 def test_missing_presets_are_none() -> None:
-    assert architecture().load_presets() == {}
-    assert architecture().load_reported() == ()
+    assert architecture(presets="").load_presets() == {}
+    assert architecture(presets="").load_reported() == ()
     assert EMA.load_presets()["listops", "quick"].source("optim.lr") == "ours, a toy"
 
 

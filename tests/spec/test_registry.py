@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.spec import packages
 from zoo import UserError
+from zoo.spec.architecture import Provenance
 from zoo.spec.errors import UnknownName
 from zoo.spec.registry import BUILTINS, Candidate, Registry, discover
 
@@ -127,9 +129,9 @@ def test_clashing_third_parties_are_reachable_by_distribution(answer: dict[str, 
     assert "clashing" not in answer["architectures"]
     for name in ("one", "two", "three"):
         assert f"zoo-third-clash-{name}:clashing" in answer["architectures"]
-    told = [p["detail"] for p in answer["plugins"] if p["name"].startswith("clash-") and p["state"] == "partial"]
-    assert len([t for t in told if "'clashing'" in t]) == 2
-    assert all("name clash" in t for t in told)
+    details = [p["detail"] for p in answer["plugins"] if p["name"].startswith("clash-") and p["state"] == "partial"]
+    assert len([d for d in details if "'clashing'" in d]) == 2
+    assert all("name clash" in d for d in details)
 
 
 def test_builtins_win_clashes(answer: dict[str, Any]) -> None:
@@ -196,12 +198,16 @@ def test_a_module_on_the_path(site: Path, tmp_path: Path) -> None:
 # -- in this process ---------------------------------------------------------------------------------------------------
 
 
+def candidate(name: str, load: Callable[[], Any]) -> Candidate:
+    return Candidate(name, Provenance(distribution="third", version="1", entry_point=name), load)
+
+
 def test_one_module_under_two_entry_points_keeps_its_records() -> None:
     from tests.spec import plugin_in_process as plugin
 
-    found = discover([Candidate(name, "third", "1", name, lambda: plugin) for name in ("first", "second")])
-    assert list(found.architectures) == ["in_process"]
-    assert [s.state for s in found.plugins] == ["ok", "error"]
+    known = discover(candidate(name, lambda: plugin) for name in ("first", "second"))
+    assert list(known.architectures) == ["in_process"]
+    assert [s.state for s in known.plugins] == ["ok", "error"]
 
 
 def test_an_empty_registry_says_so() -> None:
@@ -215,4 +221,4 @@ def test_keyboard_interrupt_is_the_users() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        discover([Candidate("slow", "third", "1", "slow", load)])
+        discover([candidate("slow", load)])

@@ -1,4 +1,4 @@
-"""The checks of encoder-decoders pass what is sound and catch each planted fault; other architectures are not asked."""
+"""The checks of encoder-decoders pass a correct one, fail each fault, and do not apply to other architectures."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import replace
 import pytest
 
 from tests.testing.toys import EMA, declaring
-from zoo.testing import Subject
-from zoo.testing.checks_decode import CHECKS as DECODE
-from zoo.testing.checks_decode_state import CHECKS as STATE
-from zoo.testing.report import run_check
+from zoo.testing import ARCHITECTURE_CHECKS, ArchitectureSubject, run_check
+from zoo.testing.architectures.subject import SEQ2SEQ
 
-CHECKS = {c.name: c for c in (*DECODE, *STATE)}
+CHECKS = {c.name: c for c in ARCHITECTURE_CHECKS if c.scope is SEQ2SEQ}
 TRANSLATOR = replace(
     EMA,
     name="toy_translator",
@@ -26,43 +24,43 @@ FAULTS = {
     "rows mix": ["decode_rows_do_not_mix"],
     "pads are keys": ["source_padding_changes_nothing", "masked_memory_is_not_read"],
     "masked rows are NaN": ["fully_masked_source_is_finite"],
-    "reads half of the source": ["decode_sees_source_and_past"],
-    "detached memory": ["decode_sees_source_and_past", "every_parameter_learns_from_answers"],
-    "unused parameter": ["every_parameter_learns_from_answers"],
-    "wrong gradient": ["answers_gradients_match_differences"],
+    "reads half of the source": ["decode_depends_on_source_and_past"],
+    "detached memory": ["decode_depends_on_source_and_past", "every_parameter_gets_a_gradient_from_decode"],
+    "unused parameter": ["every_parameter_gets_a_gradient_from_decode"],
+    "wrong gradient": ["decode_gradients_match_finite_differences"],
     "float32 inside": ["decode_precision"],
     "in place": ["decode_is_a_pure_function"],
     "counts its calls": ["decode_is_a_pure_function"],
     "tensors on another device": ["decode_is_a_pure_function"],
-    "forgets its state": ["decoded_pieces_equal_the_whole", "decoder_state_is_sound"],
-    "miscounts its state": ["decoder_state_is_sound"],
-    "any state": ["decoder_state_is_sound"],
-    "any memory": ["wrong_memory_is_refused"],
+    "forgets its state": ["decoded_chunks_equal_one_call", "decoder_state_contract"],
+    "miscounts its state": ["decoder_state_contract"],
+    "any state": ["decoder_state_contract"],
+    "any memory": ["invalid_memory_is_refused"],
     "too few": ["decode_shapes"],
 }
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_sound_encoder_decoder_passes(name: str) -> None:
-    result = run_check(CHECKS[name], Subject(TRANSLATOR))
+def test_a_correct_encoder_decoder_passes(name: str) -> None:
+    result = run_check(CHECKS[name], ArchitectureSubject(TRANSLATOR))
     assert result.status == "passed", result
 
 
 @pytest.mark.parametrize(("fault", "name"), [(f, name) for f, names in FAULTS.items() for name in names])
 def test_planted_faults_are_caught(fault: str, name: str) -> None:
-    result = run_check(CHECKS[name], Subject(TRANSLATOR, overrides={"fault": fault}))
+    result = run_check(CHECKS[name], ArchitectureSubject(TRANSLATOR, overrides={"fault": fault}))
     assert result.status == "failed"
     assert result.reason
 
 
 def test_a_decoder_in_another_mode_is_caught() -> None:
     both = declaring(TRANSLATOR, modes=frozenset({"seq2seq", "bidirectional"}))
-    result = run_check(CHECKS["decode_shapes"], Subject(both))
+    result = run_check(CHECKS["decode_shapes"], ArchitectureSubject(both))
     assert result.status == "failed"
-    assert "only seq2seq has a decoder" in result.reason
+    assert "only seq2seq may" in result.reason
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_architectures_without_a_decoder_are_not_asked(name: str) -> None:
-    result = run_check(CHECKS[name], Subject(EMA))
+def test_checks_do_not_apply_without_a_decoder(name: str) -> None:
+    result = run_check(CHECKS[name], ArchitectureSubject(EMA))
     assert (result.status, result.reason) == ("not_declared", "no seq2seq mode")

@@ -1,4 +1,4 @@
-"""The suite passes what is sound and catches each planted fault by the check that is meant for it."""
+"""The suite passes correct architectures, and each planted fault fails the check that is meant for it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ import pytest
 
 from tests.testing.toys import EMA, MEMORY, declaring
 from zoo import Architecture
-from zoo.testing import CHECKS, ArchitectureSuite, Subject, checks_decode, checks_decode_state, run_checks
-from zoo.testing.report import run_check
+from zoo.testing import ARCHITECTURE_CHECKS, ArchitectureSubject, ArchitectureSuite, Subject, run_check, run_checks
+from zoo.testing.architectures.subject import SEQ2SEQ
 
-BY_NAME = {c.name: c for c in CHECKS}
-DECODE = {c.name for c in (*checks_decode.CHECKS, *checks_decode_state.CHECKS)}
+BY_NAME = {c.name: c for c in ARCHITECTURE_CHECKS}
+DECODE = {c.name for c in ARCHITECTURE_CHECKS if c.scope is SEQ2SEQ}
 """Checks of encoder-decoders: tests/testing/test_decode_checks.py."""
 
 
 @pytest.mark.parametrize("architecture", [EMA, MEMORY], ids=lambda a: a.name)
-def test_sound_architectures_pass(architecture: Architecture) -> None:
-    report = run_checks(architecture)
+def test_correct_architectures_pass(architecture: Architecture) -> None:
+    report = run_checks(ArchitectureSubject(architecture))
     assert report.ok, report.to_text()
-    assert report.count("passed") + report.count("not_declared") == len(CHECKS) >= 34
+    assert report.count("passed") + report.count("not_declared") == len(BY_NAME) >= 60
     not_declared = {r.check for r in report.results if r.status == "not_declared"}
     assert all(r.reason for r in report.results if r.status == "not_declared")
     if architecture is EMA:
-        assert not_declared == {"left_padding_changes_nothing", "replay_equals_plain", *DECODE}
+        assert not_declared == {
+            "left_padding_changes_nothing",
+            "activation_checkpointing_equals_plain_segments",
+            *DECODE,
+        }
 
 
 FAULTS = [
@@ -37,15 +41,15 @@ FAULTS = [
     (EMA, "pads enter the state", ["pads_do_not_enter_the_state", "fully_masked_row_keeps_its_state"]),
     (EMA, "another step", ["step_equals_forward"]),
     (EMA, "unused parameter", ["every_parameter_gets_a_gradient", "trains_under_ddp"]),
-    (EMA, "detached state", ["state_gradient_contract", "pieces_equal_the_whole"]),
-    (EMA, "forgets its state", ["pieces_equal_the_whole", "state_changes_outputs"]),
-    (EMA, "miscounts its state", ["state_size_is_true"]),
+    (EMA, "detached state", ["state_gradient_contract", "chunks_equal_one_call"]),
+    (EMA, "forgets its state", ["chunks_equal_one_call", "state_changes_outputs"]),
+    (EMA, "miscounts its state", ["state_size_is_correct"]),
     (EMA, "float32 inside", ["float64_stays_float64"]),
-    (EMA, "wrong gradient", ["gradients_match_differences"]),
+    (EMA, "wrong gradient", ["gradients_match_finite_differences"]),
     (EMA, "random", ["deterministic", "pure_function"]),
     (EMA, "state in a buffer", ["pure_function"]),
     (EMA, "in place", ["pure_function"]),
-    (EMA, "undeclared auxiliary loss", ["aux_is_declared"]),
+    (EMA, "undeclared auxiliary loss", ["aux_losses_are_declared"]),
     (EMA, "tensors on another device", ["follows_the_device_of_its_input"]),
     (EMA, "quadratic", ["memory_grows_as_declared"]),
     (EMA, "drifts", ["on_step_depends_on_the_step_only"]),
@@ -66,7 +70,7 @@ FAULTS = [
     ids=lambda v: v if isinstance(v, str) else v.name,
 )
 def test_planted_faults_are_caught(architecture: Architecture, fault: str, check: str) -> None:
-    result = run_check(BY_NAME[check], Subject(architecture, overrides={"fault": fault}))
+    result = run_check(BY_NAME[check], ArchitectureSubject(architecture, overrides={"fault": fault}))
     assert result.status == "failed"
     assert result.reason
 
@@ -81,67 +85,73 @@ def test_planted_faults_are_caught(architecture: Architecture, fault: str, check
         (declaring(EMA, state_grad=False), "state_gradient_contract"),
         (declaring(MEMORY, state_grad=True), "state_gradient_contract"),
         (declaring(MEMORY, step=True), "step_equals_forward"),
-        (declaring(MEMORY, chunk_exact=True), "pieces_equal_the_whole"),
+        (declaring(MEMORY, chunk_exact=True), "chunks_equal_one_call"),
         (declaring(MEMORY, length="any"), "length_contract"),
         (declaring(EMA, cost={"time_exponent": 0.5}), "time_grows_as_declared"),
         (declaring(EMA, cost={"memory_exponent": 0.5}), "memory_grows_as_declared"),
         (replace(MEMORY, config="tests.testing.toys.backbone:ToyConfig"), "spec_without_torch"),
-        (replace(EMA, presets="tests.testing.toys.config:BAD_PRESETS"), "presets_name_real_keys"),
+        (replace(EMA, presets="bad_presets.toml"), "preset_keys_exist"),
         (replace(EMA, backbone="tests.testing.toys.backbone:Missing"), "builds_from_defaults"),
     ],
     ids=lambda v: v if isinstance(v, str) else v.name,
 )
 def test_false_declarations_are_caught(architecture: Architecture, check: str) -> None:
-    result = run_check(BY_NAME[check], Subject(architecture))
+    result = run_check(BY_NAME[check], ArchitectureSubject(architecture))
     assert result.status == "failed", result
     assert result.reason
 
 
-def test_report_counts_and_tells_why() -> None:
-    report = run_checks(declaring(EMA, aux=("x",)), overrides={"fault": "miscounts its state"})
+def test_report_has_counts_and_reasons() -> None:
+    subject = ArchitectureSubject(declaring(EMA, aux=("x",)), overrides={"fault": "miscounts its state"})
+    report = run_checks(subject)
     text = report.to_text().splitlines()
     off = 2 + len(DECODE)
-    assert text[0] == f"{len(CHECKS)} checks: {len(CHECKS) - 1 - off} passed, {off} not declared, 1 failed"
-    assert text[1].startswith("  state_size_is_true: causal: state_size(1) says 18, carried are 16 per sample")
+    assert (
+        text[0]
+        == f"{len(BY_NAME)} checks: {len(BY_NAME) - 1 - off} passed, {off} not declared, 0 without data, 1 failed"
+    )
+    assert text[1].startswith(
+        "  state_size_is_correct: causal: state_size(1) is 18, but 16 elements per sample are carri"
+    )
     data = report.to_json()
     counts = (data["passed"], data["not_declared"], data["failed"])
-    assert (data["name"], *counts) == ("toy_ema", len(CHECKS) - 1 - off, off, 1)
+    assert (data["name"], *counts) == ("toy_ema", len(BY_NAME) - 1 - off, off, 1)
     assert {d["check"] for d in data["details"]} == set(BY_NAME)
     assert not report.ok
 
 
 def test_refused_widths_are_replaced_and_noted() -> None:
-    result = run_check(BY_NAME["builds_from_defaults"], Subject(EMA, overrides={"heads": 3}))
+    result = run_check(BY_NAME["builds_from_defaults"], ArchitectureSubject(EMA, overrides={"heads": 3}))
     assert result.status == "passed"
     assert "d_model 9, max_len 64 in place of 8, 64" in result.reason
 
 
-def test_only_seq2seq_is_said_not_passed() -> None:
-    result = run_check(BY_NAME["causal"], Subject(declaring(MEMORY, modes=frozenset({"seq2seq"}))))
+def test_seq2seq_only_is_not_declared_rather_than_passed() -> None:
+    result = run_check(BY_NAME["causal"], ArchitectureSubject(declaring(MEMORY, modes=frozenset({"seq2seq"}))))
     assert result.status == "not_declared"
-    result = run_check(BY_NAME["shapes"], Subject(declaring(MEMORY, modes=frozenset({"seq2seq"}))))
+    result = run_check(BY_NAME["shapes"], ArchitectureSubject(declaring(MEMORY, modes=frozenset({"seq2seq"}))))
     assert (result.status, result.reason) == ("not_declared", "neither causal nor bidirectional")
 
 
 def test_check_names_are_unique() -> None:
-    assert len(BY_NAME) == len(CHECKS)
+    assert len(BY_NAME) == len(ARCHITECTURE_CHECKS)
 
 
 SUITE = """
 import pytest
 from tests.testing.toys import EMA
-from zoo.testing import ArchitectureSuite, Subject
+from zoo.testing import ArchitectureSubject, ArchitectureSuite
 
 class ToySuite(ArchitectureSuite):
     def subject(self):
-        return Subject(EMA, overrides=self.overrides)
+        return ArchitectureSubject(EMA, overrides=self.overrides)
 
 class TestAsExpected(ToySuite):
     overrides = {"fault": "miscounts its state"}
-    expected_failures = {"state_size_is_true": "a toy"}
+    expected_failures = {"state_size_is_correct": "a toy"}
 
 class TestUnexpectedPass(ToySuite):
-    expected_failures = {"state_size_is_true": "a toy"}
+    expected_failures = {"state_size_is_correct": "a toy"}
 
 class TestUnknownCheck(ToySuite):
     expected_failures = {"no_such_check": "a toy"}
@@ -151,13 +161,13 @@ class TestUnknownCheck(ToySuite):
 def test_expected_failures_are_strict(tmp_path: Path) -> None:
     (tmp_path / "test_toy.py").write_text(SUITE)
     root = Path(__file__).parents[2]
-    only = "state_size_is_true or name_checks or left_padding"
+    only = "state_size_is_correct or name_checks or left_padding"
     command = [sys.executable, "-m", "pytest", "-n0", "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-rA"]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", "-k", only, str(tmp_path)], capture_output=True, text=True, cwd=root
     )
     lines = {line.split(" - ")[0] for line in done.stdout.splitlines()}
-    name = "test_conformance[state_size_is_true]"
+    name = "test_conformance[state_size_is_correct]"
     assert any(line.startswith("XFAIL") and f"TestAsExpected::{name}" in line for line in lines), done.stdout
     assert any(line.startswith("FAILED") and f"TestUnexpectedPass::{name}" in line for line in lines), done.stdout
     assert any(line.startswith("PASSED") and f"TestUnknownCheck::{name}" in line for line in lines), done.stdout
@@ -170,4 +180,4 @@ class TestSuiteBySubclass(ArchitectureSuite):
     """What a plugin author writes, for an architecture that is not installed."""
 
     def subject(self) -> Subject:
-        return Subject(MEMORY)
+        return ArchitectureSubject(MEMORY)

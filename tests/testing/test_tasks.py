@@ -1,4 +1,4 @@
-"""The checks of tasks catch what is planted."""
+"""Each fault that is planted in a task fails the check that is meant for it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from zoo.data.module import SPLITS
 from zoo.data.questions import IGNORE, Continuation, Marked
 from zoo.spec.registry import Entry, registry
 from zoo.spec.task import Task
-from zoo.testing.checks_task import TASK_CHECKS
-from zoo.testing.report import run_check
-from zoo.testing.task_subject import TaskSubject
+from zoo.testing import TASK_CHECKS, TaskSubject, run_check
 
 BY_NAME = {check.name: check for check in TASK_CHECKS}
 
@@ -55,14 +53,14 @@ class Broken(toy_torch.ToyData):
         return ["train.data: wrong"] if self.wrong == "damaged" else []
 
 
-NOT_OF_CLASSES = ("scores_are_the_tasks_own",)
+NOT_OF_CLASSES = ("scores_match_declared_metrics",)
 OF_CLASSES = ("chance_is_a_uniform_guess",)
 
 
 @pytest.mark.parametrize("check", [name for name in BY_NAME if name not in NOT_OF_CLASSES])
 def test_sound_data_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     monkeypatch.setattr(toy_torch, "ToyData", Broken)
-    result = run_check(BY_NAME[check], TaskSubject(registry().task("toytask")))
+    result = run_check(BY_NAME[check], TaskSubject.find("toytask"))
     assert result.status == "passed", result
 
 
@@ -74,10 +72,10 @@ def test_sound_data_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check: str
         ("a label too high", "examples_fit_the_task"),
         ("too long", "examples_fit_the_task"),
         ("empty", "examples_fit_the_task"),
-        ("other examples", "examples_come_back"),
-        ("wrong counts", "provenance_fits_a_record"),
-        ("no seed", "provenance_fits_a_record"),
-        ("damaged", "prepared_data_verify"),
+        ("other examples", "examples_are_reproducible"),
+        ("wrong counts", "provenance_matches_record_schema"),
+        ("no seed", "provenance_matches_record_schema"),
+        ("damaged", "verify_accepts_prepared_data"),
     ],
 )
 def test_planted_faults_are_caught(toys: None, monkeypatch: pytest.MonkeyPatch, wrong: str, check: str) -> None:
@@ -126,7 +124,7 @@ class BrokenQuestions(toy_questions.RecallData):
 @pytest.mark.parametrize("check", [name for name in BY_NAME if name not in OF_CLASSES])
 def test_sound_questions_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     monkeypatch.setattr(toy_questions, "RecallData", BrokenQuestions)
-    result = run_check(BY_NAME[check], TaskSubject(registry().task("toyrecall")))
+    result = run_check(BY_NAME[check], TaskSubject.find("toyrecall"))
     assert result.status == "passed", result
 
 
@@ -142,9 +140,9 @@ def test_sound_questions_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check
         ("too long", "examples_fit_the_task"),
         ("a group that is none", "examples_fit_the_task"),
         ("an answer without room", "examples_fit_the_task"),
-        ("other examples", "examples_come_back"),
-        ("upside down", "scores_are_the_tasks_own"),
-        ("another name", "scores_are_the_tasks_own"),
+        ("other examples", "examples_are_reproducible"),
+        ("upside down", "scores_match_declared_metrics"),
+        ("another name", "scores_match_declared_metrics"),
         ("nothing asked", "batches_are_padded_on_the_right"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 from zoo.board.breakdown import NOT_DEFINED
 from zoo.board.model import Board, Section
 from zoo.board.rows import Point, Row
-from zoo.spec.record import Problem
+from zoo.spec.store import Problem
 
 COLUMNS = (
     "protocol",

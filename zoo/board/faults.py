@@ -100,8 +100,6 @@ def _kind(record: Mapping[str, Any]) -> str | None:
     """The kind of task: as the record says, else as the task says where it is installed here."""
     from zoo.spec.registry import registry
 
-    if "metric" not in record:
-        return "classification"
     name = record["task"]["name"]
     offered = {entry.record.kind for entry in registry().tasks.values() if entry.record.name == name}
     return record["task"].get("kind") or (next(iter(offered)) if len(offered) == 1 else None)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from zoo.board.scale import COUNTS, NOT_FINITE, Scale, other_scores, scale_of
 from zoo.board.statistics import Estimate, Rank, Run, converged, estimate
 from zoo.spec.architecture import Reported
-from zoo.spec.record import ranked
+from zoo.spec.store import StoredRecord
 
 PUBLISHED = "paper"
 """The one protocol that is meant to repeat what papers did."""
@@ -157,7 +157,12 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> list[tuple[K, list[T]]
 def row_key(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Equal for the seeds of one row."""
     who = record["architecture"]["name"], record["plugin"]["distribution"]
-    return (*who, record["config_hash"], _fingerprint(record), *map(str, ranked(record)))
+    return (
+        *who,
+        record["config_hash"],
+        _fingerprint(record),
+        *map(str, (record["metric"]["name"], record["metric"]["higher_is_better"])),
+    )
 
 
 def _fingerprint(record: Mapping[str, Any]) -> str:
@@ -207,7 +212,7 @@ def row_of(records: Records, reported: ReportedScores) -> Row:
         reported=tuple(r for r in told if r.task == task and r.metric == scale.name),
         published=first["protocol"] == PUBLISHED,
         kind=first["task"].get("kind"),
-        carried=first.get("carried"),
+        carried=first["stateful"],
         others=_others([r["metrics"]["test"] for r in ok], scale),
         points=_means([seed.points for seed in seeds if seed.status == "ok"], scale),
         beyond=scale.mean(finite) if far and len(finite) == len(far) else None,
@@ -230,15 +235,15 @@ def _run(test: Mapping[str, Any], scale: Scale) -> Run | None:
 
 def _seed(record: Mapping[str, Any], scale: Scale) -> Seed:
     metrics = record["metrics"] or {}
-    test, far = metrics.get("test"), metrics.get("beyond")
+    test, far = metrics.get("test"), metrics.get("length_generalization")
     run = _run(test, scale) if test else None
     return Seed(
         seed=record["seed"],
         status=record["status"],
-        detail=record["detail"],
+        detail=record["error"],
         score=run.score if run else None,
         n=test["n"] if test else 0,
-        answers=test.get("answers", test["n"]) if test else 0,
+        answers=test.get("answers") or test["n"] if test else 0,
         converged=run is not None and converged(run, scale, **record["baselines"]),
         path=record.get("path", ""),
         points=tuple(sorted([*_points(test, scale, beyond=False), *_points(far, scale, beyond=True)], key=_place)),
@@ -312,3 +317,23 @@ def _machine(hardware: Mapping[str, Any]) -> str:
         return ", ".join(f"{count} × {name}" for name, count in sorted(gpus.items()))
     threads = hardware.get("threads") or hardware.get("cores") or "?"
     return f"{hardware.get('cpu') or 'unknown CPU'}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def flattened(stored: StoredRecord) -> dict[str, Any]:
+    """A record as the flat mapping that this package still works on."""
+    record = stored.record.model_dump(mode="json") | {"path": stored.path}
+
+    def flat(metrics: dict[str, Any]) -> dict[str, Any]:
+        kept = {k: v for k, v in metrics.items() if k not in ("scores", "groups", "at") and v is not None}
+        groups = [flat(group) for group in metrics.get("groups", ())]
+        return (
+            {"loss": metrics["loss"]}
+            | kept
+            | metrics["scores"]
+            | metrics.get("at", {})
+            | ({"groups": groups} if groups else {})
+        )
+
+    if record["metrics"]:
+        record["metrics"] = {split: flat(metrics) for split, metrics in record["metrics"].items() if metrics}
+    return record

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zoo.spec.record import ranked
-
 Kind = Literal["share", "perplexity", "bits", "number"]
 
 NOT_FINITE = "not finite"
@@ -108,7 +106,7 @@ ACCURACY = Scale("accuracy")
 
 def scale_of(record: Mapping[str, Any]) -> Scale:
     """The metric by which a record is ranked."""
-    return Scale(*ranked(record))
+    return Scale(record["metric"]["name"], record["metric"]["higher_is_better"])
 
 
 def other_scores(names: Iterable[str], ranked_name: str) -> list[str]:

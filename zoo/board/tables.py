@@ -23,7 +23,7 @@ from zoo.board.rows import PUBLISHED, Row, row_of
 from zoo.board.scale import Scale, other_scores
 from zoo.board.statistics import Estimate, Interval
 from zoo.spec.architecture import Reported
-from zoo.spec.record import Problem
+from zoo.spec.store import Problem
 
 NONE = "–"
 MATCHED = 0.05
@@ -341,7 +341,7 @@ def run_line(record: Mapping[str, Any]) -> str:
     what = f"{record['architecture']['name']} on {record['task']['name']} ({record['protocol']}, seed {record['seed']})"
     where = f"\n  record: {record['path']}"
     if record["status"] != "ok":
-        return f"{what}: {record['status']}: {record['detail']}{where}"
+        return f"{what}: {record['status']}: {record['error']}{where}"
     row = row_of([record], {})
     scale, test, base = row.scale, record["metrics"]["test"], record["baselines"]
     others = "".join(f", {Scale(name).title} {Scale(name).text(value)}" for name, value in (row.others or {}).items())

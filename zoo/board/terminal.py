@@ -21,7 +21,7 @@ from zoo.board.tables import (
     section_title,
 )
 from zoo.board.text import one_line
-from zoo.spec.record import Problem
+from zoo.spec.store import Problem
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""`zoo`: one file per verb. Parses, calls, prints; no logic. Nothing here imports torch before it must."""
+"""The command line `zoo`: one file per verb, which parses, calls and prints. Imports torch only when needed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(value: bool) -> None:
+    if value:
         import zoo
 
         print(zoo.__version__)
@@ -31,7 +31,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Compare long-context sequence architectures under one interface and one protocol.
 
@@ -51,14 +53,20 @@ app.add_typer(leaderboard.app, name="leaderboard")
 
 
 def main() -> None:
-    """Console entry: one line for a mistake and exit code 2, exit code 1 for our own failures."""
-    # read when torch loads its OpenMP: threads that wait may spin for microseconds only, or two runs on one machine,
-    # each spinning for the other's cores, are thirty times slower than one
+    """Console entry point. A mistake of the user is one line and exit code 2, another failure exit code 1."""
+    # read when torch loads OpenMP: waiting threads may spin for microseconds only, since two runs on one machine, each
+    # spinning for the other's cores, are thirty times slower than one
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     debug = "--debug" in sys.argv
     sys.argv = [arg for arg in sys.argv if arg != "--debug"]
     try:
         app()
+    except SystemExit as ending:
+        # typer turns a broken pipe into exit code 1, but `zoo list | head` is no failure
+        if isinstance(ending.__context__, BrokenPipeError) or (not ending.code and not _flush_stdout()):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing at exit would fail
+            sys.exit(0)
+        raise
     except ZooError as error:
         if debug:
             raise
@@ -67,12 +75,17 @@ def main() -> None:
     except KeyboardInterrupt:
         print("zoo: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        # the reader of our output went away (`zoo list | head`); nothing more can be said to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         if debug:
             raise
-        print(f"zoo: {type(error).__name__}: {error} (ours; --debug shows where)", file=sys.stderr)
+        print(f"zoo: {type(error).__name__}: {error} (a bug in zoo or a plugin; --debug shows where)", file=sys.stderr)
         sys.exit(1)
+
+
+def _flush_stdout() -> bool:
+    """Flush stdout; False when nobody reads it any more."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True

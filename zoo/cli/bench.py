@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-EXIT = {"ok": 0, "timeout": 0, "interrupted": 130}
+from zoo.spec.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.spec.store import StoredRecord
+
+EXIT_CODES = {"ok": 0, "timeout": 0, "interrupted": 130}
 
 
 def bench(
@@ -29,19 +34,19 @@ def bench(
 
     A run that was killed goes on from its last checkpoint by the same command.
     """
-    from zoo.api import bench as run_all
+    from zoo.board.rows import flattened
     from zoo.board.tables import run_line
-    from zoo.run.sweep import results_dir
-    from zoo.spec.errors import UserError
+    from zoo.board.terminal import print_board
+    from zoo.run.request import bench as run_bench
 
     if seed is not None and seeds is not None:
         raise UserError("--seed names one seed and --seeds counts them from 0: one of the two")
 
-    def tell(record: dict[str, Any]) -> None:
+    def print_run(stored: StoredRecord) -> None:
         if not json_:
-            print(run_line(record))
+            print(run_line(flattened(stored)))
 
-    records = run_all(
+    stored = run_bench(
         arch,
         task,
         protocol=protocol,
@@ -52,24 +57,21 @@ def bench(
         runs=runs,
         max_time=max_time,
         force=force,
-        on_record=tell,
+        on_record=print_run,
     )
     if json_:
-        print(json.dumps(records, indent=2))
-    else:
-        _board(results_dir(results), protocol, {r["task"]["name"] for r in records})
-    raise typer.Exit(max((EXIT.get(r["status"], 1) for r in records), default=0))
-
-
-def _board(results: Path, protocol: str, tasks: set[str]) -> None:
-    from zoo.board.build import board_paths
-    from zoo.board.terminal import print_board
-    from zoo.spec.record import read_all
-
-    if protocol == "smoke":
+        print(json.dumps([{**record.model_dump(mode="json"), "path": path} for path, record in stored], indent=2))
+    elif protocol == "smoke":
         print("smoke runs prove that the pieces fit; they are on no board")
-        return
-    records, problems = read_all(results)
-    print_board(records, problems, protocol=protocol, tasks=tasks)
-    for path in board_paths(results):
-        print(f"board: {path}")
+    else:
+        from zoo.spec.paths import default_results_dir
+        from zoo.spec.store import read_all
+
+        on_disk, problems = read_all(results or default_results_dir())
+        print_board(
+            [flattened(one) for one in on_disk],
+            problems,
+            protocol=protocol,
+            tasks={record.task.name for _, record in stored},
+        )
+    raise typer.Exit(max((EXIT_CODES.get(record.status, 1) for _, record in stored), default=0))

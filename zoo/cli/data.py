@@ -335,25 +335,27 @@ def _task(name: str) -> Task:
 
 
 def _tasks(names: str) -> list[Task]:
-    from zoo.run.sweep import task_names
+    from zoo.run.request import split_names, task_names
     from zoo.spec.registry import registry
 
-    found = registry()
-    return [found.task(name).record for name in task_names(names, found)]
+    known = registry()
+    return [known.task(name).record for name in task_names(split_names(names), known)]
 
 
 def _open(task: Task, protocol: str, overrides: list[str] | None, objective: str = "") -> TaskData:
+    from zoo.data.module import LoaderConfig
     from zoo.data.prepare import open_task
+    from zoo.kinds import load_kind
     from zoo.run.compose import parse_overrides
     from zoo.spec.errors import UserError, did_you_mean
 
-    data = open_task(task, protocol, parse_overrides(overrides or ()))
-    known = task.objectives if task.kind in ("language_modeling", "recall") else ("classify",)
-    if objective and objective not in known:
-        raise UserError(f"--objective {objective!r} is none of {task.name}{did_you_mean(objective, known)}")
-    wanted: Any = objective or known[0]
-    data.configure(batch_size=32, eval_batch_size=32, seed=0, round_of=lambda: (0, 0), objective=wanted)
-    return data
+    kind = load_kind(task.kind)
+    objectives = list(dict.fromkeys(kind.objective(mode) for mode in kind.modes))
+    offered = [name for name in objectives if name in task.objectives] or objectives
+    if objective and objective not in offered:
+        raise UserError(f"--objective {objective!r} is none of {task.name}{did_you_mean(objective, offered)}")
+    loading = LoaderConfig(kind=kind, objective=objective or offered[0])  # type: ignore[arg-type]
+    return open_task(task, protocol, parse_overrides(overrides or ()), loading=loading)
 
 
 def _speaking(as_json: bool) -> Any:

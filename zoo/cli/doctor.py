@@ -1,4 +1,4 @@
-"""`zoo doctor`: versions, devices, which form of each op would run, plugins that failed and why."""
+"""`zoo doctor`: versions, hardware, op backends, and the status of every plugin."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import Annotated, Any
 import typer
 
 
-def doctor(json_: Annotated[bool, typer.Option("--json", help="One object.")] = False) -> None:
-    """Versions, devices, kernels in use, plugins that failed and why."""
+def doctor(json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False) -> None:
+    """Show versions, hardware, the backend of each op, and the plugins that failed and why."""
     from zoo.data.paths import data_dir
     from zoo.ops.backend import survey
-    from zoo.run import provenance as environment
+    from zoo.run import provenance
     from zoo.spec.registry import registry
 
-    told: dict[str, Any] = {
-        "versions": environment.versions(),
-        "hardware": environment.hardware(),
-        "git": environment.git_state(),
+    report: dict[str, Any] = {
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "git": provenance.git_state(),
         "data_dir": str(data_dir()),
         "ops": survey(),
         "plugins": [asdict(status) for status in registry().plugins],
     }
     if json_:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(report, indent=2))
         return
     from tabulate import tabulate
 
     for section in ("versions", "hardware", "git"):
         print(section)
-        print(tabulate(told[section].items(), tablefmt="plain"), end="\n\n")
-    print(f"data  {told['data_dir']}\n")
-    ops = [(o["op"], o["device"], o["runs"], ", ".join(o["forms"])) for o in told["ops"]]
+        print(tabulate(report[section].items(), tablefmt="plain"), end="\n\n")
+    print(f"data  {report['data_dir']}\n")
+    ops = [(o["op"], o["device"], o["runs"], ", ".join(o["forms"])) for o in report["ops"]]
     print(tabulate(ops, headers=("op", "device", "runs", "forms")))
     print()
     rows = [
         (p["name"], f"{p['distribution']} {p['version']}", p["state"], ", ".join(p["provides"]), p["detail"])
-        for p in told["plugins"]
+        for p in report["plugins"]
     ]
     print(tabulate(rows, headers=("plugin", "from", "state", "provides", "cause"), maxcolwidths=[None] * 4 + [60]))

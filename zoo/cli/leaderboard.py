@@ -18,7 +18,7 @@ Results = Annotated[
 
 def _results(given: Path | None) -> Path:
     from zoo.spec.errors import UserError
-    from zoo.spec.record import default_results_dir
+    from zoo.spec.store import default_results_dir
 
     if given is not None and not given.is_dir():
         raise UserError(f"--results {given}: no such directory")
@@ -40,10 +40,12 @@ def show(
         return
     from zoo.board.export import to_json
     from zoo.board.model import boards, load_reported
+    from zoo.board.rows import flattened
     from zoo.board.terminal import print_board
-    from zoo.spec.record import read_all
+    from zoo.spec.store import read_all
 
-    records, problems = read_all(_results(results))
+    stored, problems = read_all(_results(results))
+    records = [flattened(one) for one in stored]
     _known("protocol", protocol, {r["protocol"] for r in records} | set(_protocols()))
     suites = {r["task"]["suite"] for r in records}
     tasks = _chosen("task", task, {r["task"]["name"] for r in records} | _tasks() | suites)

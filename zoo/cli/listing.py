@@ -1,9 +1,8 @@
-"""`zoo list` and `zoo show`: what there is, and exactly what a run would use."""
+"""`zoo list` and `zoo show`: registered architectures and tasks, and the configuration of a run."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -12,14 +11,14 @@ from zoo.spec.errors import UserError
 
 
 def list_(
-    json_: Annotated[bool, typer.Option("--json", help="An object with architectures and tasks.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object with architectures and tasks.")] = False,
 ) -> None:
-    """What there is: architectures, tasks, where each comes from."""
+    """List the registered architectures and tasks, and the distribution of each."""
     from zoo.spec.registry import registry
 
     known = registry()
-    architectures = [_architecture(name, entry) for name, entry in known.architectures.items()]
-    tasks = [_task(name, entry) for name, entry in known.tasks.items()]
+    architectures = [_architecture_row(name, entry) for name, entry in known.architectures.items()]
+    tasks = [_task_row(name, entry) for name, entry in known.tasks.items()]
     if json_:
         print(json.dumps({"architectures": architectures, "tasks": tasks}, indent=2))
         return
@@ -33,7 +32,8 @@ def list_(
     print(tabulate([[t[c] for c in columns] for t in tasks], headers=columns))
 
 
-def _architecture(name: str, entry: Any) -> dict[str, Any]:
+def _architecture_row(name: str, entry: Any) -> dict[str, Any]:
+    """The fields of an architecture that `zoo list` shows."""
     record = entry.record
     return {
         "name": name,
@@ -51,7 +51,8 @@ def _architecture(name: str, entry: Any) -> dict[str, Any]:
     }
 
 
-def _task(name: str, entry: Any) -> dict[str, Any]:
+def _task_row(name: str, entry: Any) -> dict[str, Any]:
+    """The fields of a task that `zoo list` shows."""
     record = entry.record
     return {
         "name": name,
@@ -75,45 +76,44 @@ def _origin(entry: Any) -> str:
 
 
 def show(
-    arch: Annotated[str, typer.Argument(help="An architecture.")],
-    task: Annotated[str, typer.Option(help="Resolve the configuration of a run on this task.")] = "",
+    arch: Annotated[str, typer.Argument(help="Name of an architecture.")],
+    task: Annotated[str, typer.Option(help="Show the configuration of a run on this task.")] = "",
     protocol: Annotated[str, typer.Option(help="smoke | quick | paper.")] = "quick",
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Card of an architecture with its own settings; with --task, the exact configuration a run would use.
+    """Show an architecture's card and settings; with --task, the complete configuration of a run.
 
-    Each value is shown with its origin.
+    Each value of a run is shown with its origin.
     """
-    from zoo.run.compose import documentation, field_docs
-    from zoo.run.sweep import resolve
+    from zoo.run.compose import documentation
+    from zoo.run.request import BenchRequest, resolve
     from zoo.spec.card import card, facts
+    from zoo.spec.constraints import describe_fields
     from zoo.spec.registry import registry
 
     entry = registry().architecture(arch)
-    told: dict[str, Any] = {**_architecture(arch, entry), **facts(entry.record)}
+    shown: dict[str, Any] = {**_architecture_row(arch, entry), **facts(entry.record)}
     if not task and set_:
-        raise UserError("--set needs --task: it changes the configuration of a run")
+        raise UserError("--set needs --task, because it changes the configuration of a run")
     if task:
-        experiment = resolve(arch, task, protocol=protocol, overrides=set_ or [])[0]
+        experiment = resolve(BenchRequest.parse(arch, task, protocol=protocol, overrides=set_ or []))[0]
         help_texts = documentation(experiment)
         from zoo.spec.layers import flatten
 
         rows = [
             {"key": key, "value": value, "origin": experiment.origins[key], "help": help_texts.get(key, "")}
-            for key, value in flatten(experiment.values).items()
+            for key, value in flatten(experiment.config).items()
         ]
-        told |= {"task": task, "protocol": protocol, "mode": experiment.mode, "config_hash": experiment.hash}
+        shown |= {"task": task, "protocol": protocol, "mode": experiment.mode, "config_hash": experiment.hash}
     else:
-        config = entry.record.load_config()
-        values = asdict(config())
         rows = [
-            {"key": f"arch.{name}", "value": values[name], "origin": "default", "help": text}
-            for name, text in field_docs(config).items()
+            {"key": f"arch.{name}", "value": default, "allowed": allowed, "origin": "default", "help": text}
+            for name, allowed, default, text in describe_fields(entry.record.load_config())
         ]
-    told["configuration"] = rows
+    shown["configuration"] = rows
     if json_:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(shown, indent=2))
         return
     from rich.console import Console
     from rich.markdown import Markdown
@@ -127,10 +127,12 @@ def show(
     from tabulate import tabulate
 
     if task:
-        print(f"\n{arch} on {task}, {told['mode']}, protocol {protocol}, configuration {told['config_hash']}\n")
-        last, widths = "origin", None
+        print(f"\n{arch} on {task}, {shown['mode']}, protocol {protocol}, configuration {shown['config_hash']}\n")
+        columns, widths = ["origin"], None
     else:
-        print(f"\nSettings of {arch} (--task shows those of a run, solved width and presets included)\n")
-        last, widths = "help", [None, None, 90]
-    cells = [[r["key"], json.dumps(r["value"]), r[last]] for r in rows]
-    print(tabulate(cells, headers=("key", "value", last), disable_numparse=True, maxcolwidths=widths))
+        print(
+            f"\nSettings of {arch} (--task TASK shows the configuration of a run, with its presets and matched width)\n"
+        )
+        columns, widths = ["allowed", "help"], [None, None, 30, 70]
+    cells = [[r["key"], json.dumps(r["value"]), *(r[column] for column in columns)] for r in rows]
+    print(tabulate(cells, headers=("key", "value", *columns), disable_numparse=True, maxcolwidths=widths))

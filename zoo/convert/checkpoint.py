@@ -1,7 +1,7 @@
-"""Directories of weights, theirs and ours. Safetensors only: nothing that is read can run code.
+"""Read and write checkpoint directories, Hugging Face's and ours. Safetensors only: pickles can run code when read.
 
-Ours holds `model.safetensors` and `zoo.json`: architecture, configuration, dims, what stands around the backbone, and
-the config.json that it came from, so that the way back is exact.
+Our directory holds `model.safetensors` and `zoo.json`: the architecture, and the config.json that it came from, from
+which the model is built again and which an export returns unchanged.
 """
 
 from __future__ import annotations
@@ -10,32 +10,26 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from zoo.convert.conversion import Conversion
-from zoo.convert.model import Converted, outside_from
-from zoo.convert.tensors import to_ours, to_theirs
-from zoo.spec.architecture import Architecture, ModelDims
+from zoo.convert.model import PretrainedModel
 from zoo.spec.errors import ConfigError, DataError, UserError
 from zoo.spec.registry import registry
 
-OURS, THEIRS = "zoo.json", "config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-CARRIED = "carried/"
-"""In our safetensors: what only travels along, by its key in the other form."""
-FORMAT = 1
+ZOO_CONFIG, HF_CONFIG = "zoo.json", "config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+UNUSED = "unused/"
+"""Prefix in our safetensors of tensors that the model does not use but an export writes back."""
+FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Done:
-    """What `convert` wrote: the folder, in whose form, tensors and parameters."""
+class ConvertedCheckpoint:
+    """A directory that `convert` wrote: its format, and the numbers of tensors and parameters in it."""
 
     folder: Path
     form: Literal["zoo", "huggingface"]
@@ -44,166 +38,129 @@ class Done:
     parameters: int
 
 
-def convert(name: str, source: Path, target: Path | None = None, *, force: bool = False) -> Done:
-    """Convert the checkpoint in `source` into the other form, in `target` (by default NAME-zoo or NAME-huggingface in
-    the current folder).
+def convert(name: str, source: Path, target: Path | None = None, *, force: bool = False) -> ConvertedCheckpoint:
+    """Convert the checkpoint directory `source` of architecture `name` into the other format.
 
-    A directory with zoo.json is ours and becomes a Hugging Face one; one with config.json becomes ours. Raises
-    UserError or DataError, and then has written nothing.
+    A directory with zoo.json becomes a Hugging Face one, and the reverse. target defaults to SOURCE-huggingface or
+    SOURCE-zoo in the current folder; force replaces it. Raises UserError or DataError, and then has written nothing.
     """
     entry = registry().architecture(name)
     conversion = entry.record.load_conversion()
     if not source.is_dir():
-        raise UserError(f"{source}: no such directory; a checkpoint is a directory with {THEIRS} and *.safetensors")
-    ours = (source / OURS).is_file()
-    target = target or Path(f"{source.resolve().name}-{'huggingface' if ours else 'zoo'}")
+        raise UserError(f"{source}: no such directory; a checkpoint is a directory with {HF_CONFIG} and *.safetensors")
+    form: Literal["zoo", "huggingface"] = "huggingface" if (source / ZOO_CONFIG).is_file() else "zoo"
+    target = target or Path(f"{source.resolve().name}-{form}")
     if target.exists() and not force:
-        raise UserError(f"{target} is there already; --force replaces it")
+        raise UserError(f"{target} already exists; --force replaces it")
     if target.exists() and target.resolve() == source.resolve():
         raise UserError(f"{target} is the checkpoint itself")
-    if ours:
-        model, about = _load(source, expected=name)
-        theirs = to_theirs(model.state_dict(), model.weights(conversion)) | model.carried
-        # what was read says more than our own words for it: sizes of tables, names of labels, special tokens
-        config = {"model_type": conversion.model_type, **conversion.write(model.config, model.dims)}
-        config |= about["huggingface"]
-        _write(target, {THEIRS: config}, theirs)
-        return Done(target, "huggingface", name, len(theirs), _count(theirs))
-    model, config = from_huggingface(entry.record, conversion, source)
-    about = {
-        "format": FORMAT,
-        "architecture": name,
-        "distribution": entry.provenance.distribution,
-        "version": entry.provenance.version,
-        "arch": model.arch,
-        "dims": asdict(model.dims),
-        "outside": {**asdict(model.outside), "aliases": dict(model.outside.aliases)},
-        "huggingface": config,
-    }
-    tensors = dict(model.state_dict()) | {CARRIED + key: tensor for key, tensor in model.carried.items()}
-    _write(target, {OURS: about}, tensors)
-    return Done(target, "zoo", name, len(tensors), _count(tensors))
+    if form == "huggingface":
+        model, description = _load(source, expected=name)
+        tensors = model.export_tensors()
+        # the original config.json has more than we can derive: names of labels, special tokens
+        exported = {"model_type": conversion.model_type, **conversion.export_config(model.config, model.dims)}
+        _write(target, HF_CONFIG, exported | description["huggingface"], tensors)
+    else:
+        hf_config = _read_json(source / HF_CONFIG)
+        if hf_config.get("model_type") != conversion.model_type:
+            given = f"model_type {hf_config.get('model_type')!r}"
+            raise UserError(f"{source / HF_CONFIG}: {given}, but {name} reads {conversion.model_type!r}")
+        model = _build(name, hf_config, source / HF_CONFIG)
+        model.import_tensors(_read_tensors(source), where=str(source))
+        tensors = model.own_tensors() | {UNUSED + key: tensor for key, tensor in model.unused_tensors.items()}
+        description = {
+            "format": FORMAT,
+            "architecture": name,
+            "distribution": entry.provenance.distribution,
+            "version": entry.provenance.version,
+            "huggingface": hf_config,
+        }
+        _write(target, ZOO_CONFIG, description, tensors)
+    return ConvertedCheckpoint(target, form, name, len(tensors), sum(t.numel() for t in tensors.values()))
 
 
-def from_huggingface(
-    architecture: Architecture, conversion: Conversion, folder: Path
-) -> tuple[Converted, dict[str, Any]]:
-    """The model of a Hugging Face directory in evaluation mode, in the dtype of its weights, and its config.json."""
-    config = _json(folder / THEIRS)
-    found = config.get("model_type")
-    if found != conversion.model_type:
-        raise UserError(
-            f"{folder / THEIRS}: model_type {found!r}, but {architecture.name} reads {conversion.model_type!r}"
-        )
-    try:
-        reading, outside = conversion.read(config), conversion.outside(config)
-        model = Converted(architecture, dict(reading.arch), reading.dims, outside)
-    except ConfigError as error:
-        raise ConfigError(error.key, error.message, origin=str(folder / THEIRS)) from error
-    tensors = _tensors(folder)
-    unused = [key for key in tensors if any(fnmatch(key, pattern) for pattern in outside.carried)]
-    model.carried = {key: tensors.pop(key) for key in unused}
-    _load_into(
-        model,
-        to_ours(
-            tensors,
-            model.weights(conversion),
-            {key: value.shape for key, value in model.state_dict().items()},
-            aliases=outside.aliases,
-            ignored=conversion.ignored,
-            where=str(folder),
-        ),
-    )
-    return model.eval(), config
-
-
-def load(folder: str | Path) -> Converted:
-    """The model of a directory that `zoo convert` wrote, in evaluation mode, in the dtype of its weights."""
+def load(folder: str | Path) -> PretrainedModel:
+    """Load the model from a directory that `zoo convert` wrote, in evaluation mode, in the dtype of its weights."""
     return _load(Path(folder))[0]
 
 
-def _load(folder: Path, expected: str | None = None) -> tuple[Converted, dict[str, Any]]:
-    about = _json(folder / OURS)
-    if about.get("format") != FORMAT:
-        raise UserError(f"{folder / OURS}: format {about.get('format')!r}, this version reads {FORMAT}")
-    if expected is not None and about["architecture"] != expected:
-        raise UserError(f"{folder / OURS}: holds {about['architecture']}, not {expected}")
-    record = registry().architecture(about["architecture"]).record
-    model = Converted(record, about["arch"], ModelDims(**about["dims"]), outside_from(about["outside"]))
-    tensors = _tensors(folder)
-    unused = [key for key in tensors if key.startswith(CARRIED)]
-    model.carried = {key.removeprefix(CARRIED): tensors.pop(key) for key in unused}
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
-    wrong = sorted(set(shapes) ^ set(tensors))
-    wrong += [f"{key} {tuple(t.shape)}" for key, t in tensors.items() if t.shape != shapes.get(key, t.shape)]
-    if wrong:
-        raise DataError(f"{folder / WEIGHTS}: does not fit {OURS}: {', '.join(wrong[:5])}")
-    _load_into(model, tensors)
-    return model.eval(), about
+def _load(folder: Path, expected: str | None = None) -> tuple[PretrainedModel, dict[str, Any]]:
+    """Load the model and zoo.json. Raises UserError if the architecture is not `expected`."""
+    description = _read_json(folder / ZOO_CONFIG)
+    if description.get("format") != FORMAT:
+        raise UserError(f"{folder / ZOO_CONFIG}: format {description.get('format')!r}, this version reads {FORMAT}")
+    name = description["architecture"]
+    if expected is not None and name != expected:
+        raise UserError(f"{folder / ZOO_CONFIG}: holds {name}, not {expected}")
+    model = _build(name, description["huggingface"], folder / ZOO_CONFIG)
+    tensors = _read_tensors(folder)
+    unused = [key for key in tensors if key.startswith(UNUSED)]
+    model.unused_tensors = {key.removeprefix(UNUSED): tensors.pop(key) for key in unused}
+    model.load_own_tensors(tensors, where=str(folder))
+    return model.eval(), description
 
 
-def _load_into(model: Converted, tensors: Mapping[str, Tensor]) -> None:
-    floating = {t.dtype for t in tensors.values() if t.is_floating_point()}
-    model.to(next(iter(floating)) if len(floating) == 1 else torch.float32)
-    model.load_state_dict(dict(tensors), strict=True)
+def _build(name: str, hf_config: dict[str, Any], origin: Path) -> PretrainedModel:
+    """Build the model without its weights; a ConfigError names the file `origin`."""
+    architecture = registry().architecture(name).record
+    try:
+        return PretrainedModel(architecture, architecture.load_conversion(), hf_config)
+    except ConfigError as error:
+        raise ConfigError(error.key, error.message, origin=str(origin)) from error
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a directory: one file, or the shards that an index names."""
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read all tensors of a directory: one file, or the shards that an index lists."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if (folder / INDEX).is_file():
-        names = sorted(set(_json(folder / INDEX).get("weight_map", {}).values()))
+        names = sorted(set(_read_json(folder / INDEX).get("weight_map", {}).values()))
         if any(Path(name).name != name for name in names):
-            raise DataError(f"{folder / INDEX}: names files outside of its folder")
+            raise DataError(f"{folder / INDEX}: lists files outside its folder")
     elif (folder / WEIGHTS).is_file():
         names = [WEIGHTS]
     else:
-        pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pt"))
+        pickles = sorted(path.name for pattern in ("*.bin", "*.pt") for path in folder.glob(pattern))
         why = f" ({', '.join(pickles[:3])} may run code when read; save it as safetensors)" if pickles else ""
         raise DataError(f"{folder}: no {WEIGHTS}{why}")
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name in names:
         try:
-            found |= load_file(folder / name)
+            tensors |= load_file(folder / name)
         except (SafetensorError, OSError) as error:
             raise DataError(f"{folder / name}: {' '.join(str(error).split())}") from error
-    return found
+    return tensors
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises DataError that names the file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object")
-    return found
+    return content
 
 
-def _write(target: Path, texts: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> None:
-    """The whole directory, or nothing."""
+def _write(target: Path, config_name: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write the directory atomically."""
     from safetensors.torch import save_file
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as beside:
-            made = Path(beside) / target.name
-            made.mkdir()
-            for name, text in texts.items():
-                (made / name).write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
-            # shared storage (tied weights) is not saved twice by name: each name has its own
-            unshared = {key: value.detach().clone().contiguous() for key, value in tensors.items()}
-            save_file(unshared, made / WEIGHTS, metadata={"format": "pt"})
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+            folder = Path(temporary) / target.name
+            folder.mkdir()
+            (folder / config_name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            # safetensors refuses tensors that share storage
+            unshared = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
+            save_file(unshared, folder / WEIGHTS, metadata={"format": "pt"})
             if target.exists():
                 shutil.rmtree(target)
-            made.rename(target)
+            folder.rename(target)
     except OSError as error:
         raise UserError(f"{target}: {error.strerror or error}") from error
-
-
-def _count(tensors: Mapping[str, Tensor]) -> int:
-    return sum(t.numel() for t in tensors.values())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.data.module import TaskData
+from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.paths import data_dir
 from zoo.spec.errors import ConfigError, UserError, did_you_mean
 from zoo.spec.layers import lay_over
@@ -36,7 +36,13 @@ def compose_options(task: Task, protocol: str, overrides: Mapping[str, Any]) -> 
     return options
 
 
-def open_task(task: Task, protocol: str, overrides: Mapping[str, Any], root: Path | None = None) -> TaskData:
+def open_task(
+    task: Task,
+    protocol: str,
+    overrides: Mapping[str, Any],
+    root: Path | None = None,
+    loading: LoaderConfig | None = None,
+) -> TaskData:
     """The data of a task under a protocol, not yet prepared. `root` is `data_dir()` unless given."""
     options = compose_options(task, protocol, overrides)
-    return task.load_data()(options, data_dir() if root is None else root)
+    return task.load_data()(options, data_dir() if root is None else root, loading)

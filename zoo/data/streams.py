@@ -276,17 +276,21 @@ class LanguageData(CachedData):
 
     def words(self, split: Split) -> Words:
         """Words of a split and what precedes them, as the objective has room for."""
-        slots, objective = self.options.slots, self.objective
+        slots, objective = self.options.slots, self.loading.objective
         room = self.options.seq_len - (slots if objective == "infilling" else 0)
         text = self.running(split)
-        key = (corpus.READER, split, self.seed) if split == "train" else (corpus.READER, split, self.options.data_seed)
+        key = (
+            (corpus.READER, split, self.loading.seed)
+            if split == "train"
+            else (corpus.READER, split, self.options.data_seed)
+        )
         n = len(text) if split == "train" else self.options.val_size or VAL_WORDS
         return Words(text, n, room, slots - 1, self.specials.end, key)
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
-        if self.objective in ("infilling", "seq2seq"):
+        if self.loading.objective in ("infilling", "seq2seq"):
             return range(start + rank, stop, world)  # type: ignore[return-value]  # a sampler is what has len and iter
-        return RowOrder(len(self.pieces("train")), self.rows, self.seed, start, stop, rank, world)
+        return RowOrder(len(self.pieces("train")), self.loading.train_rows, self.loading.seed, start, stop, rank, world)
 
     # -- for a person ----------------------------------------------------------------------------------------------
 

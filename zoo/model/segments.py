@@ -269,13 +269,13 @@ class _MRBP(torch.autograd.Function):
             if c is not None and isinstance(r, Tensor) and r.requires_grad
         ]
         inputs = [x, *inner, *parameters]
-        wanted = [i for i, leaf in enumerate(inputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        differentiable = [i for i, leaf in enumerate(inputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
         gradients: list[Tensor | None] = [None] * len(inputs)
-        if pairs and wanted:
-            found = torch.autograd.grad(
-                [r for r, _ in pairs], [inputs[i] for i in wanted], [c for _, c in pairs], allow_unused=True
+        if pairs and differentiable:
+            computed = torch.autograd.grad(
+                [r for r, _ in pairs], [inputs[i] for i in differentiable], [c for _, c in pairs], allow_unused=True
             )
-            for i, gradient in zip(wanted, found, strict=True):
+            for i, gradient in zip(differentiable, computed, strict=True):
                 gradients[i] = gradient
         return (None, gradients[0], None, *gradients[1:])
 

@@ -5,11 +5,12 @@ from zoo.nn.convolution import DepthwiseConv
 from zoo.nn.dropout import TiedDropout
 from zoo.nn.init import init_lecun_normal, init_normal, init_transformer_xl, init_xavier, truncated_normal_
 from zoo.nn.masks import sequence_lengths
-from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, at_least_float32, make_norm
+from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, make_norm
 from zoo.nn.parameters import ParamOptions, param_options, parameters_with_options
 from zoo.nn.relative import RelativeAttention, RelativeLayer, RelativePositions
 from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, ResidualStack, StackBackbone
 from zoo.nn.transformer import TransformerStack, transformer_block
+from zoo.ops.dtypes import at_least_float32
 
 __all__ = [
     "ACTIVATIONS",

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Convert x to float32, unless it is float32 or float64 already."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+from zoo.ops.dtypes import at_least_float32
 
 
 class LayerNorm(nn.LayerNorm):

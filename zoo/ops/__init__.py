@@ -1,1 +1,5 @@
-"""Long-context operators shared by plugins: each a readable reference form and, where it pays, faster ones."""
+"""Operators for long sequences: a readable reference form of each and, where it pays, faster ones.
+
+An op with several forms is a folder whose `__init__.py` holds the signature and the choice of the form; an op with one
+form is a file. Imports nothing of zoo but `zoo.spec`.
+"""

@@ -1,7 +1,9 @@
-"""Which form of an op runs: chosen in one visible place, and told to the record.
+"""Choice of the form of an op that runs: "reference", "torch" or "triton".
 
-Every op has a readable "reference" form that is its definition; some have faster ones ("torch", "triton").
-`ZOO_BACKEND` or `use_backend` forces one; an op that has no such form refuses by name instead of falling back.
+Every op with several forms registers them, best first, and calls `choose_form`, which also notes the choice for the
+record of the run. "auto" takes the best form of the device. The environment variable ZOO_BACKEND, or else the innermost
+`use_backend`, forces one form for all ops; an op without it raises ConfigError("backend", …) instead of falling back.
+A run enters `use_backend` with its configuration key train.op_backend, and reports such an error under that key.
 """
 
 from __future__ import annotations
@@ -10,76 +12,80 @@ import contextlib
 import importlib
 import os
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import torch
 
-import zoo.ops
 from zoo.spec.errors import ConfigError
 
 BACKENDS = ("auto", "reference", "torch", "triton")
 
-_wanted: ContextVar[str] = ContextVar("zoo_backend", default="auto")
-_free: ContextVar[bool] = ContextVar("zoo_backend_free", default=False)
-_ran: dict[str, set[str]] = {}
+FormsOn = Callable[[str], tuple[str, ...]]
+"""Maps a device type ("cpu", "cuda") to the forms that run there, best first."""
+
+_forms_of: dict[str, FormsOn] = {}
+_chosen: dict[str, set[str]] = {}
+_backend: ContextVar[str | None] = ContextVar("zoo_backend", default="auto")  # None: auto, whatever ZOO_BACKEND says
 
 
-def choose(op: str, forms: Sequence[str]) -> str:
-    """The form of `op` to run. `forms` are those that fit device, shape and dtype now, best first."""
-    wanted = "auto" if _free.get() else os.environ.get("ZOO_BACKEND") or _wanted.get()
-    if wanted not in BACKENDS:
-        raise ConfigError("backend", f"{wanted!r}: expected one of {', '.join(BACKENDS)}")
-    if wanted != "auto" and wanted not in forms:
-        raise ConfigError("backend", f"{wanted!r} is not available for {op} here; it has {', '.join(forms)}")
-    form = forms[0] if wanted == "auto" else wanted
-    _ran.setdefault(op, set()).add(form)
+def register_op(op: str, forms: tuple[str, ...] | FormsOn) -> None:
+    """Declare the forms of an op, best first, for all devices or as a function of the device type."""
+    _forms_of[op] = forms if callable(forms) else lambda device_type: forms
+
+
+def choose_form(op: str, device: torch.device, *, among: tuple[str, ...] | None = None) -> str:
+    """Choose the form of an op to run on a device and note it for the record; `among` restricts the choice.
+
+    Raises ConfigError("backend", …) when the requested backend does not exist or is not available for this op here.
+    """
+    forms, backend = among or _forms_of[op](device.type), _requested_backend()
+    if backend not in BACKENDS:
+        raise ConfigError("backend", f"{backend!r}: expected one of {', '.join(BACKENDS)}")
+    if backend != "auto" and backend not in forms:
+        raise ConfigError("backend", f"{backend!r} is not available for {op} here; it has {', '.join(forms)}")
+    form = forms[0] if backend == "auto" else backend
+    _chosen.setdefault(op, set()).add(form)
     return form
 
 
-@contextlib.contextmanager
-def use_backend(backend: str) -> Iterator[None]:
-    """Force one backend for the calls inside."""
-    token = _wanted.set(backend)
-    try:
-        yield
-    finally:
-        _wanted.reset(token)
+def _requested_backend() -> str:
+    backend = _backend.get()
+    return "auto" if backend is None else os.environ.get("ZOO_BACKEND") or backend
 
 
 @contextlib.contextmanager
-def any_backend() -> Iterator[None]:
-    """Let every op choose for itself inside, whatever was forced: for a pass on another device than the run's."""
-    token = _free.set(True)
+def use_backend(backend: str | None) -> Iterator[None]:
+    """Request one backend for the calls inside; None lets every op choose, even when ZOO_BACKEND is set."""
+    token = _backend.set(backend)
     try:
         yield
     finally:
-        _free.reset(token)
+        _backend.reset(token)
+
+
+def any_backend() -> contextlib.AbstractContextManager[None]:
+    """Let every op choose its form inside, whatever was requested: for a pass on another device than the run's."""
+    return use_backend(None)
 
 
 def forms_that_ran(*, reset: bool = False) -> dict[str, str]:
-    """Per op the form(s) that ran since the last reset, for the record."""
-    ran = {op: "+".join(sorted(forms)) for op, forms in sorted(_ran.items())}
+    """The form of each op that was chosen since the last reset; several are joined by "+"."""
+    forms = {op: "+".join(sorted(chosen)) for op, chosen in sorted(_chosen.items())}
     if reset:
-        _ran.clear()
-    return ran
+        _chosen.clear()
+    return forms
 
 
 def survey() -> list[dict[str, object]]:
-    """Every op of `zoo.ops` with more than one form: its forms on each kind of device here, and the one that runs.
-
-    A module of `zoo.ops` tells by `FORMS = {op: f}`, where f(device type) gives the forms there, best first.
-    """
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    """List every op of `zoo.ops` with several forms, per kind of device: its forms, and the one that would run."""
+    package = importlib.import_module("zoo.ops")
+    for module in pkgutil.iter_modules(package.__path__, "zoo.ops."):
+        importlib.import_module(module.name)
     rows: list[dict[str, object]] = []
-    for module in pkgutil.iter_modules(zoo.ops.__path__):
-        if module.name.endswith("_triton"):
-            continue  # kernels that the module of their op names; importable only where triton is installed
-        found = getattr(importlib.import_module(f"zoo.ops.{module.name}"), "FORMS", {})
-        for op, forms_on in sorted(found.items()):
-            for device in devices:
-                forms = list(forms_on(device))
-                wanted = os.environ.get("ZOO_BACKEND") or "auto"
-                runs = forms[0] if wanted == "auto" else wanted if wanted in forms else "refuses " + wanted
-                rows.append({"op": op, "device": device, "forms": forms, "runs": runs})
+    for op, forms_on in sorted(_forms_of.items()):
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            forms, backend = forms_on(device), _requested_backend()
+            runs = forms[0] if backend == "auto" else backend if backend in forms else f"refuses {backend}"
+            rows.append({"op": op, "device": device, "forms": list(forms), "runs": runs})
     return rows

@@ -1,4 +1,4 @@
-"""HiPPO-LegS and the forms in which S4, S4D and S5 start from it.
+"""HiPPO-LegS and the initial values that S4, S4D and S5 derive from it.
 
 N state size, n = N/2 conjugate pairs of which one member each is kept (that with negative imaginary part).
 Everything is float64 / complex128: these are initial values, computed once.
@@ -33,7 +33,7 @@ class DPLRInit(NamedTuple):
 
 
 def hippo_legs(N: int) -> tuple[Tensor, Tensor]:
-    """A (N, N) and B (N,) of HiPPO-LegS: A[n,k] = -sqrt((2n+1)(2k+1)) below, -(n+1) on, 0 above the diagonal."""
+    """Matrices A (N, N), B (N,) of HiPPO-LegS: A[n,k] = -sqrt((2n+1)(2k+1)) below, -(n+1) on, 0 above the diagonal."""
     if N < 1:
         raise ValueError(f"HiPPO-LegS needs a positive state size, got {N}")
     n = torch.arange(N, dtype=torch.float64)
@@ -43,18 +43,17 @@ def hippo_legs(N: int) -> tuple[Tensor, Tensor]:
 
 
 def legs_low_rank(N: int) -> Tensor:
-    """P (N,) such that A + P P^T of HiPPO-LegS is -1/2 I plus a skew-symmetric matrix: P[n] = sqrt(n + 1/2)."""
+    """P (N,) for which A + P P^T of HiPPO-LegS is -1/2 I plus a skew-symmetric matrix: P[n] = sqrt(n + 1/2)."""
     return torch.sqrt(torch.arange(N, dtype=torch.float64) + 0.5)
 
 
 def legs_dplr(N: int) -> DPLRInit:
-    """HiPPO-LegS diagonal plus low rank, one of every conjugate pair. N must be even.
+    """HiPPO-LegS as diagonal plus low rank, one of every conjugate pair. N must be even.
 
     Eigenvectors are free up to a phase each, on which P, B and anything clipped later depend. It is fixed here, so
     that machines agree: the first component of every eigenvector is real and positive.
     """
-    if N < 2 or N % 2:
-        raise ValueError(f"conjugate pairs need an even state size of at least 2, got {N}")
+    _check_even(N)
     A, B = hippo_legs(N)
     P = legs_low_rank(N)
     # A + P P^T = -1/2 I + skew: -i times the skew part is Hermitian, so eigh gives exact pairs and unitary V
@@ -69,12 +68,12 @@ def legs_dplr(N: int) -> DPLRInit:
 
 
 def clip_imaginary(B: Tensor, limit: float = 2.0) -> Tensor:
-    """B with its imaginary part clamped to [-limit, limit], as the S4 code starts (limit 2)."""
+    """Clamp the imaginary part of B to [-limit, limit], as the S4 code does at the start."""
     return torch.complex(B.real, B.imag.clamp(-limit, limit))
 
 
 def diagonal_init(kind: str, N: int, *, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    """A (n,) and B (n,), complex, of S4D: "legs" (the normal part of LegS), "lin" or "inv". N must be even.
+    """Initial A (n,) and B (n,), complex, of S4D: "legs" (the normal part of LegS), "lin" or "inv". N must be even.
 
     `dtype` is the real precision in which lin and inv are evaluated; legs is always computed in float64.
     """
@@ -83,9 +82,13 @@ def diagonal_init(kind: str, N: int, *, dtype: torch.dtype = torch.float64) -> t
     if kind == "legs":
         init = legs_dplr(N)
         return init.Lambda, init.B
-    if N < 2 or N % 2:
-        raise ValueError(f"conjugate pairs need an even state size of at least 2, got {N}")
+    _check_even(N)
     n = torch.arange(N // 2, dtype=dtype)
     pi = torch.tensor(math.pi, dtype=dtype)
     imaginary = pi * n if kind == "lin" else 1 / pi * N * (N / (2 * n + 1) - 1)
     return torch.complex(torch.full_like(n, -0.5), -imaginary), torch.ones_like(n).to(dtype.to_complex())
+
+
+def _check_even(N: int) -> None:
+    if N < 2 or N % 2:
+        raise ValueError(f"conjugate pairs need an even state size of at least 2, got {N}")

@@ -1,8 +1,8 @@
 """Attention over [memory; segment] by content and distance (Dai et al. 2019, Transformer-XL, §3.3).
 
-Shapes: B batch, H heads, T tokens of the segment, M rows of memory, K = M + T keys, D d_model, E width of a head,
-P position rows. Query i of the segment stands at key index M + i, so its distance to key j is M + i - j.
-Position rows are ordered by falling distance: from K-1 to 0 when only the past is seen, to -(T-1) when both sides are.
+B batch, H heads, T tokens of the segment, M rows of memory, K = M + T keys, D d_model, E width of a head, P position
+rows. Query i of the segment stands at key index M + i, so its distance to key j is M + i - j. Position rows are ordered
+by falling distance: from K-1 to 0 when only the past is seen, to -(T-1) when both sides are.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.ops.positions import wide_dtype
+from zoo.ops.dtypes import compute_dtype, wide_dtype
 
 
 def distances(n_queries: int, n_keys: int, *, two_sided: bool, device: torch.device) -> Tensor:
-    """Distances i - j of all position rows: (K,) from K-1 down to 0, or (K+T-1,) down to -(T-1)."""
+    """The distances i - j of all position rows: (K,) from K-1 down to 0, or (K+T-1,) down to -(T-1)."""
     lowest = 1 - n_queries if two_sided else 0
     return torch.arange(n_keys - 1, lowest - 1, -1, device=device)
 
 
 def sinusoids(distance: Tensor, d_model: int, clamp_len: int | None = None) -> Tensor:
-    """R(t) = [sin(t f) | cos(t f)], f_n = 10000^(-2n/D): distances (P,) -> (P, D) in the device's widest dtype."""
+    """Position vectors R(t) = [sin(t f) | cos(t f)], f_n = 10000^(-2n/D): (P,) -> (P, D) in the wide dtype."""
     t = distance.to(wide_dtype(distance.device))
     if clamp_len is not None:
         t = t.clamp(-clamp_len, clamp_len)
@@ -31,7 +31,7 @@ def sinusoids(distance: Tensor, d_model: int, clamp_len: int | None = None) -> T
 
 
 def rel_shift(x: Tensor, n_keys: int) -> Tensor:
-    """Bring scores by distance to scores by key: x (B, H, T, P) -> y (B, H, T, K) with y[i, j] = x[i, T-1-i+j].
+    """Turn scores by distance into scores by key: x (B, H, T, P) -> y (B, H, T, K) with y[i, j] = x[i, T-1-i+j].
 
     Row i is read T-1-i columns further right. With one column more in front that is a view: in the flat array every
     row then starts one element later than the last. With P = K (past only) the entries j > K-T+i are values of the
@@ -41,7 +41,7 @@ def rel_shift(x: Tensor, n_keys: int) -> Tensor:
 
 
 def _shift_padded(x: Tensor, n_keys: int) -> Tensor:
-    """The view of `rel_shift`: x (B, H, T, 1+P), whose first column is never read."""
+    """`rel_shift` as a view: x (B, H, T, 1+P), whose first column is never read -> (B, H, T, K)."""
     B, H, T, columns = x.shape
     return x.view(B, H, columns, T)[:, :, 1:].view(B, H, T, columns - 1)[..., :n_keys]
 
@@ -55,7 +55,7 @@ def visible_keys(
     valid: Tensor | None = None,
     device: torch.device,
 ) -> Tensor:
-    """Which key each query sees: the past and itself (all keys if two-sided), within `window` keys; (T, K) bool.
+    """Boolean mask (T, K) of the keys each query sees: the past and itself (two-sided: all), within `window` keys.
 
     valid  (B, K) bool, the keys that are real -> (B, T, K). Then a query sees itself even where it is a pad, so that
            no softmax is empty; nothing real ever sees a pad.
@@ -79,7 +79,7 @@ def relative_attention(
     dropout: float = 0.0,
     s: Tensor | None = None,
 ) -> Tensor:
-    """softmax(A^rel) V, with the four terms of A^rel paired as (a)+(c) and (b)+(d).
+    """Compute softmax(A^rel) V, with the four terms of A^rel paired as (a)+(c) and (b)+(d).
 
     q        (B, T, H, E) queries of the segment
     k, v     (B, K, H, E) keys (W_{k,E} of the hidden states) and values of [memory; segment]
@@ -91,7 +91,7 @@ def relative_attention(
     """
     scale = q.shape[-1] ** -0.5
     q, k, v = (x.transpose(1, 2) for x in (q * scale, k, v))  # (B, H, T or K, E)
-    r = F.pad(r, (0, 0, 0, 0, 1, 0)).permute(1, 2, 0)  # (H, E, 1+P): the column that the shift wants, for free
+    r = F.pad(r, (0, 0, 0, 0, 1, 0)).permute(1, 2, 0)  # (H, E, 1+P): the column that the shift needs, for free
     content = (q + u[:, None] * scale) @ k.transpose(-1, -2)  # (a) + (c)
     by_distance = (q if w is None else q + w[:, None] * scale) @ r  # (b) + (d), (B, H, T, 1+P)
     if s is not None:
@@ -99,7 +99,7 @@ def relative_attention(
     position = _shift_padded(by_distance, k.shape[-2])
     with torch.autocast(q.device.type, enabled=False):
         # in place, and the mask as a summand: passes over the (T, K) scores are what costs time beside the products
-        score = content.to(torch.promote_types(content.dtype, torch.float32)).add_(position)
+        score = content.to(compute_dtype(content)).add_(position)
         hidden = torch.zeros_like(visible, dtype=score.dtype).masked_fill(~visible, -torch.inf)
         weight = score.add_(hidden).softmax(dim=-1)
     weight = F.dropout(weight, dropout, training=dropout > 0.0).to(v.dtype)

@@ -1,273 +1,306 @@
-"""What an experiment is, and how presets and overrides compose into one configuration tree. No torch here.
+"""Experiments and jobs, and how presets and overrides compose into one configuration tree.
 
 Later wins: the frame's defaults < the protocol's settings of the task < the architecture's preset for (task,
 protocol) < the user's file < `--set`. The tree is structured: an unknown key or a wrong type is an error that names
-the key, the nearest valid ones and where it came from.
+the key, the nearest valid ones and where the value came from. Imports no torch.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from zoo.run.identity import config_hash, later_keys
-from zoo.run.settings import NOT_IDENTITY, ModelSettings, OptimSettings, SegmentSettings, TrainSettings
-from zoo.run.validate import check
-from zoo.spec.architecture import Architecture, Mode, ModelDims, Objective
-from zoo.spec.errors import ConfigError, UserError, did_you_mean
+from zoo.kinds import TaskKind, load_kind
+from zoo.model.spec import ModelSpec
+from zoo.run.provenance import source_hash
+from zoo.spec.architecture import Architecture, Mode, Objective
+from zoo.spec.constraints import describe_fields
+from zoo.spec.dims import ModelDims
+from zoo.spec.errors import UserError, did_you_mean
+from zoo.spec.identity import config_hash, default_tree
 from zoo.spec.layers import flatten, lay_over
 from zoo.spec.registry import Entry, registry
+from zoo.spec.settings import NOT_IDENTITY, SECTIONS, ModelSettings, OptimSettings, SegmentSettings, TrainSettings
 from zoo.spec.task import PROTOCOLS, Task
 
-OBJECTIVES: dict[Mode, Objective] = {"causal": "causal_lm", "bidirectional": "infilling", "seq2seq": "seq2seq"}
 
-SECTIONS: dict[str, type] = {
-    "model": ModelSettings,
-    "segments": SegmentSettings,
-    "optim": OptimSettings,
-    "train": TrainSettings,
-}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One (architecture, task, protocol, configuration, seed): everything a run needs and a record repeats."""
+    """One (architecture, task, protocol, configuration, seed): everything a run needs and a record repeats.
 
-    architecture: Entry[Architecture]
-    task: Entry[Task]
+    The fields are plain values (JSON); the properties resolve them.
+
+    architecture, task  names in the registry
+    config              the resolved configuration tree, nested
+    origins             dotted key -> where its value came from
+    overrides           dotted key -> value that the user changed and that changes what is computed
+    baseline            the architecture whose number of parameters the width is to be solved for; "" = the width is set
+    matched             {"architecture", "parameters"} of the baseline that the width was solved for, or None
+    """
+
+    architecture: str
+    task: str
     protocol: str
-    seed: int
-    tree: DictConfig
-    origins: Mapping[str, str]
-    overrides: Mapping[str, Any]
-    match: tuple[str, int] | None = None
-    """The baseline whose number of parameters the width was solved for, and that number."""
+    seed: int = 0
+    config: Mapping[str, Any]
+    origins: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    baseline: str = ""
+    matched: Mapping[str, Any] | None = None
 
     @property
-    def values(self) -> dict[str, Any]:
-        """The resolved tree as plain containers."""
-        return OmegaConf.to_container(self.tree, resolve=True)  # type: ignore[return-value]
+    def arch_entry(self) -> Entry[Architecture]:
+        return registry().architecture(self.architecture)
 
     @property
-    def hash(self) -> str:
-        """Identity of the configuration (12 hex digits); the seed is apart."""
-        return config_hash(
-            architecture=f"{self.architecture.provenance.distribution}:{self.architecture.record.name}",
-            task=f"{self.task.provenance.distribution}:{self.task.record.name}",
-            task_version=self.task.record.version,
-            protocol=self.protocol,
-            values=self.values,
-            later=later_keys(self.architecture.record, self.task.record),
-        )
+    def task_entry(self) -> Entry[Task]:
+        return registry().task(self.task)
+
+    @property
+    def arch_spec(self) -> Architecture:
+        return self.arch_entry.record
+
+    @property
+    def task_spec(self) -> Task:
+        return self.task_entry.record
+
+    @property
+    def kind(self) -> TaskKind:
+        """The kind of the task: collating, heads and metrics."""
+        return load_kind(self.task_spec.kind)
+
+    # -- sections of the configuration as their dataclasses --------------------------------------------------------
+
+    @cached_property
+    def model(self) -> ModelSettings:
+        return ModelSettings(**self.config["model"])
+
+    @cached_property
+    def segments(self) -> SegmentSettings:
+        return SegmentSettings(**self.config["segments"])
+
+    @cached_property
+    def optim(self) -> OptimSettings:
+        return OptimSettings(**self.config["optim"])
+
+    @cached_property
+    def train(self) -> TrainSettings:
+        return TrainSettings(**self.config["train"])
+
+    @cached_property
+    def arch_config(self) -> Any:
+        """An instance of the plugin's configuration dataclass."""
+        return self.arch_spec.load_config()(**self.config["arch"])
+
+    @cached_property
+    def task_options(self) -> Any:
+        """An instance of the task's options dataclass."""
+        return self.task_spec.load_options()(**self.config["task"])
+
+    # -- what follows from them --------------------------------------------------------------------------------------
 
     @property
     def mode(self) -> Mode:
         """The mode that the run uses, `auto` resolved."""
-        wanted = self.tree.model.mode
-        if wanted != "auto":
-            return wanted
-        modes = self.architecture.record.capabilities.modes
-        order: tuple[Mode, ...] = ("causal", "seq2seq", "bidirectional")
-        if self.classifies:
-            order = ("bidirectional", "causal", "seq2seq")
-        return next(mode for mode in order if mode in modes)
-
-    @property
-    def classifies(self) -> bool:
-        """Whether the answers are classes; else they are tokens."""
-        return self.task.record.kind in ("classification", "pair_classification")
+        if self.model.mode != "auto":
+            return self.model.mode
+        return next(mode for mode in self.kind.modes if mode in self.arch_spec.capabilities.modes)
 
     @property
     def objective(self) -> Objective:
         """How the task is put to the architecture (see zoo/data/questions.py)."""
-        if self.classifies:
-            return "classify"
-        return OBJECTIVES[self.mode]
+        return self.kind.objective(self.mode)
 
     @property
-    def carries(self) -> bool:
+    def stateful(self) -> bool:
         """Whether a state is carried from one piece of a running text to the next.
 
         Absolute positions that the frame adds begin anew with every piece, so what such an architecture remembers
         of the piece before would stand at wrong places: it reads each piece alone.
         """
-        capable = self.architecture.record.capabilities
+        capabilities = self.arch_spec.capabilities
         return (
-            self.task.record.kind == "language_modeling"
+            self.kind.running_text
             and self.mode == "causal"
-            and capable.state != "none"
-            and capable.positions == "internal"
+            and capabilities.state != "none"
+            and capabilities.positions == "internal"
         )
 
     @property
-    def arch_config(self) -> Any:
-        """An instance of the plugin's configuration dataclass."""
-        return self.architecture.record.load_config()(**self.values["arch"])
-
-    @property
-    def task_options(self) -> Any:
-        """An instance of the task's options dataclass."""
-        return self.task.record.load_options()(**self.values["task"])
-
-    @property
     def seq_len(self) -> int:
-        """The longest example of the run: the task's option `seq_len` if it has one, else the task's length."""
-        return int(self.tree.task.get("seq_len", 0) or self.task.record.length)
+        """The longest training example: the task's option `seq_len` if it has one, else the task's length."""
+        return int(self.config["task"].get("seq_len", 0) or self.task_spec.length)
 
     @property
-    def longest(self) -> int:
-        """What the model is built for: the longest sequence of any split (a property `longest` of the task's options),
-        or that of training alone where the architecture has weights for one length."""
-        if self.architecture.record.capabilities.length == "fixed":
+    def max_len(self) -> int:
+        """The longest example of any split (a property `longest` of the task's options), or of training alone where
+        the architecture has weights for one length."""
+        if self.arch_spec.capabilities.length == "fixed":
             return self.seq_len
         return int(getattr(self.task_options, "longest", self.seq_len))
 
     @property
     def vocab_size(self) -> int:
-        """Token ids: those of the task, or more where its options add tokens (a property `vocab_size` of theirs)."""
-        return int(getattr(self.task_options, "vocab_size", self.task.record.vocab_size))
+        """Token ids: those of the task, or of its options (a property `vocab_size`) where they add tokens."""
+        return int(getattr(self.task_options, "vocab_size", self.task_spec.vocab_size))
 
     @property
     def chance(self) -> float:
-        """The score of a uniform guess: the task's, or what its options make of it (a property `chance` of theirs)."""
-        return float(getattr(self.task_options, "chance", self.task.record.chance))
+        """The score of a uniform guess: the task's, or of its options (a property `chance`)."""
+        return float(getattr(self.task_options, "chance", self.task_spec.chance))
 
     @property
     def dims(self) -> ModelDims:
-        """What the run decides about the backbone."""
-        cls_token = self.tree.model.pool == "cls"
-        longest = self.longest + cls_token
-        if self.architecture.record.capabilities.segment:
-            longest = min(longest, self.tree.segments.length)
-        return ModelDims(
-            d_model=self.tree.model.d_model, n_layers=self.tree.model.n_layers, mode=self.mode, max_len=longest
+        """The dimensions that the run gives to the backbone."""
+        max_len = self.max_len + (self.model.pool == "cls")
+        if self.arch_spec.capabilities.segment:
+            max_len = min(max_len, self.segments.length)
+        return ModelDims(d_model=self.model.d_model, n_layers=self.model.n_layers, mode=self.mode, max_len=max_len)
+
+    @property
+    def model_spec(self) -> ModelSpec:
+        """The specification of the model."""
+        from zoo.model.segments import SegmentPlan
+
+        model, segments, capabilities = self.model, self.segments, self.arch_spec.capabilities
+        plan = SegmentPlan()
+        if capabilities.segment:
+            plan = SegmentPlan(
+                length=segments.length,
+                align=segments.align,
+                tbptt=segments.tbptt or None,
+                activation_checkpointing=segments.activation_checkpointing,
+            )
+        return ModelSpec(
+            architecture=self.arch_spec,
+            arch_config=self.arch_config,
+            dims=self.dims,
+            vocab_size=self.vocab_size,
+            n_classes=self.task_spec.classes,
+            values=getattr(self.task_options, "input", "tokens") == "values",
+            seq_len=self.seq_len,
+            max_len=self.max_len,
+            objective=self.objective,
+            positions=model.positions if capabilities.positions == "external" else "",
+            pool=model.pool,
+            d_head=(model.d_head or 2 * model.d_model) if model.head == "mlp" else 0,
+            dropout=model.dropout,
+            segment_plan=plan,
         )
 
     @property
     def steps(self) -> int:
         """Optimiser steps in all."""
-        return math.ceil(self.tree.train.max_samples / self.tree.train.batch_size)
+        return math.ceil(self.train.max_samples / self.train.batch_size)
+
+    @property
+    def code_hash(self) -> str:
+        """sha256 over the sources of zoo, the plugin and the task."""
+        return source_hash("zoo", self.arch_spec.backbone, self.arch_spec.config, self.task_spec.data)
 
     @property
     def name(self) -> str:
-        """How the run is called in messages."""
-        return f"{self.architecture.record.name} on {self.task.record.name} ({self.protocol}, seed {self.seed})"
+        """The run's name in messages."""
+        return f"{self.architecture} on {self.task} ({self.protocol}, seed {self.seed})"
+
+    @property
+    def hash(self) -> str:
+        """Identity of the configuration (zoo/spec/identity.py); the seed is apart."""
+        return config_hash(self.arch_entry, self.task_entry, self.protocol, self.config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run, ready to be executed here or in another process: plain values only.
+
+    results, runs, max_time, force, command  as in BenchRequest
+    """
+
+    experiment: Experiment
+    results: str
+    runs: str
+    max_time: float | None = None
+    force: bool = False
+    command: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The job as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Job:
+        """The job that `to_json` gave these values of."""
+        return cls(**{**values, "experiment": Experiment(**values["experiment"])})
 
 
 def compose(
-    architecture: Entry[Architecture],
-    task: Entry[Task],
+    architecture: str,
+    task: str,
     *,
     protocol: str = "quick",
     seed: int = 0,
-    file: Path | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    layers: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Experiment:
-    """Compose and check one experiment.
+    """Compose one experiment from its layers; `plan` then matches its width and validates it.
 
-    overrides  `key=value` strings as after `--set`, or a mapping of dotted keys
-    Raises ConfigError (unknown key, wrong type, impossible combination) or UserError.
+    layers  (origin, dotted keys) of the user, later wins; see `user_layers`
+
+    Raises ConfigError (unknown key, wrong type) or UserError.
     """
-    arch, duty = architecture.record, task.record
+    known = registry()
+    arch_spec, task_spec = known.architecture(architecture).record, known.task(task).record
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}{did_you_mean(protocol, PROTOCOLS)}")
-    if protocol not in duty.protocols:
-        raise UserError(f"{duty.name} has no protocol {protocol!r}{did_you_mean(protocol, duty.protocols)}")
-    tree = OmegaConf.create(
-        {name: OmegaConf.structured(cls) for name, cls in SECTIONS.items()}
-        | {"arch": OmegaConf.structured(arch.load_config()), "task": OmegaConf.structured(duty.load_options())}
-    )
+    if protocol not in task_spec.protocols:
+        raise UserError(f"{task_spec.name} has no protocol {protocol!r}{did_you_mean(protocol, task_spec.protocols)}")
+    tree = default_tree(arch_spec, task_spec)
     OmegaConf.set_struct(tree, True)
-    told_by: dict[str, str] = {}
+    origins: dict[str, str] = {}
 
-    def apply(layer: Mapping[str, Any], origin: str) -> None:
-        told_by.update(dict.fromkeys(lay_over(tree, layer, origin), origin))
+    def apply(values: Mapping[str, Any], origin: str) -> None:
+        origins.update(dict.fromkeys(lay_over(tree, values, origin), origin))
 
-    of_protocol = f"protocol {protocol} of {duty.name}"
-    apply(duty.protocols[protocol], of_protocol)
-    preset = arch.load_presets().get((duty.name, protocol))
+    from_protocol = f"protocol {protocol} of {task_spec.name}"
+    apply(task_spec.protocols[protocol], from_protocol)
+    preset = arch_spec.load_presets().get((task_spec.name, protocol))
     if preset is not None:
         for key, value in preset.values.items():
-            apply({key: value}, f"preset ({duty.name}, {protocol}) of {arch.name}: {preset.source(key)}")
-    before = flatten(OmegaConf.to_container(tree, resolve=True))  # type: ignore[arg-type]
-    own = flatten(read_file(file)) if file is not None else {}
-    apply(own, f"file {file}")
-    own |= (told := flatten(parse_overrides(overrides)))
-    apply(told, "--set")
-    after = flatten(OmegaConf.to_container(tree, resolve=True))  # type: ignore[arg-type]
-    experiment = Experiment(
+            apply({key: value}, f"preset ({task_spec.name}, {protocol}) of {arch_spec.name}: {preset.source(key)}")
+    before = flatten(OmegaConf.to_container(tree))  # type: ignore[arg-type]
+    for origin, values in layers:
+        apply(values, origin)
+    after = flatten(OmegaConf.to_container(tree))  # type: ignore[arg-type]
+    return Experiment(
         architecture=architecture,
-        task=task,
+        task=known.resolve_alias(task),
         protocol=protocol,
         seed=seed,
-        tree=tree,
-        origins={key: told_by.get(key, "default") for key in after},
+        config=OmegaConf.to_container(tree),  # type: ignore[arg-type]
+        origins={key: origins.get(key, "default") for key in after},
         overrides={k: v for k, v in after.items() if v != before[k] and k not in NOT_IDENTITY},
+        baseline=tree.model.match_params_of if origins.get("model.d_model", from_protocol) == from_protocol else "",
     )
-    baseline = tree.model.match_params_of
-    if baseline and baseline != arch.name and told_by.get("model.d_model", "default") in ("default", of_protocol):
-        experiment = _matched(experiment, baseline, own)
-    OmegaConf.set_readonly(experiment.tree, True)
-    try:
-        check(experiment)
-    except ConfigError as error:
-        raise ConfigError(error.key, error.message, origin=_origins_of(error, experiment.origins)) from error
-    return experiment
 
 
-SIZES = ("model.n_layers", "model.positions", "model.head", "model.d_head", "model.pool", "model.d_model")
-"""What the user may set that the baseline follows, besides everything of the task."""
+def with_width(experiment: Experiment, d_model: int, **changes: Any) -> Experiment:
+    """The same experiment with another width."""
+    model = {**experiment.config["model"], "d_model": d_model}
+    return replace(experiment, config={**experiment.config, "model": model}, **changes)
 
 
-def _matched(experiment: Experiment, baseline: str, own: Mapping[str, Any]) -> Experiment:
-    """The experiment with the width at which it has as many parameters as the baseline under the same protocol."""
-    from zoo.model.classifier import count_parameters
-    from zoo.run.match import TOLERANCE, solve
-
-    try:
-        entry = registry().architecture(baseline)
-    except UserError as error:
-        raise ConfigError(
-            "model.match_params_of", str(error), origin=experiment.origins["model.match_params_of"]
-        ) from error
-    followed = {key: value for key, value in own.items() if key in SIZES or key.startswith("task.")}
-    reference = compose(entry, experiment.task, protocol=experiment.protocol, overrides=followed)
-
-    def with_width(width: int) -> Experiment:
-        tree = copy.deepcopy(experiment.tree)
-        tree.model.d_model = width
-        return dataclasses.replace(experiment, tree=tree)
-
-    def count(width: int) -> int:
-        wide = with_width(width)
-        check(wide)
-        return count_parameters(wide)
-
-    found = solve(count, count_parameters(reference), experiment.tree.model.d_model)
-    origin = f"solved: {found.parameters:,} parameters, {100 * found.off:+.1f} % of {baseline}'s {found.wanted:,}"
-    if not found.matched:
-        origin += f"; no width comes within {100 * TOLERANCE:.0f} %"
-    origins = {**experiment.origins, "model.d_model": origin}
-    return dataclasses.replace(with_width(found.width), origins=origins, match=(baseline, found.wanted))
+# -- what the user writes --------------------------------------------------------------------------------------------
 
 
-def _origins_of(error: ConfigError, origins: Mapping[str, str]) -> str | None:
-    """Where the key at fault came from, and every other key that its message names and somebody set."""
-    words = set(re.findall(r"[a-z_]+", error.message))
-    others = [
-        f"{key} from {origin}"
-        for key, origin in origins.items()
-        if key != error.key and key.rpartition(".")[2] in words and origin != "default"
-    ]
-    return "; ".join(filter(None, [origins.get(error.key), *others])) or None
+def user_layers(file: str, overrides: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The layers of a configuration file ("" = none) and of `--set`, for `compose`."""
+    from_file = [(f"file {file}", flatten(read_config_file(Path(file))))] if file else []
+    return [*from_file, ("--set", flatten(overrides))]
 
 
 def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -286,8 +319,8 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, A
     return parsed
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """A YAML file of nested or dotted keys."""
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read a YAML file of nested or dotted keys. Raises UserError."""
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
@@ -299,20 +332,10 @@ def read_file(path: Path) -> dict[str, Any]:
     return {str(k): v for k, v in loaded.items()}
 
 
-def field_docs(cls: type) -> dict[str, str]:
-    """Field -> the docstring under it: help text, documentation and comment from one source."""
-    import docstring_parser
-
-    parsed = docstring_parser.parse_from_object(cls)
-    docs = {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
-    return {f.name: docs.get(f.name, "") for f in dataclasses.fields(cls)}
-
-
 def documentation(experiment: Experiment) -> dict[str, str]:
     """Dotted key -> help text, for the whole tree."""
-    nodes: Iterable[tuple[str, type]] = [
-        *SECTIONS.items(),
-        ("arch", experiment.architecture.record.load_config()),
-        ("task", experiment.task.record.load_options()),
-    ]
-    return {f"{node}.{name}": text for node, cls in nodes for name, text in field_docs(cls).items()}
+    sections = SECTIONS | {
+        "arch": experiment.arch_spec.load_config(),
+        "task": experiment.task_spec.load_options(),
+    }
+    return {f"{name}.{key}": text for name, cls in sections.items() for key, _, _, text in describe_fields(cls)}

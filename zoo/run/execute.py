@@ -1,13 +1,11 @@
-"""One experiment, from configuration to record.
+"""Execute one job: build -> prepare data -> fit -> test the weights that were best on validation -> write the record.
 
-resolve → build → prepare data → fit → test the best-on-validation weights → write the record.
 Every ending is a record: ok, out-of-memory, diverged, timeout, interrupted, failed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import signal
 import sys
@@ -16,80 +14,97 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from zoo.data.module import LENGTH_GENERALIZATION, TaskData
+from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.paths import data_dir
-from zoo.model.classifier import build_model
 from zoo.ops.backend import any_backend, forms_that_ran, use_backend
-from zoo.run.compose import Experiment
-from zoo.run.module import Bar, Budget, Checkpoints, Deadline, Diverged, TimeLimit, Training, budget_of
-from zoo.run.recording import forward_flops, make_record
-from zoo.run.rundir import Attempt, Places, finished, only_here, rank, read_note
-from zoo.spec import record as records
+from zoo.run.callbacks import Checkpoints, Deadline, ProgressBar, TimeLimit
+from zoo.run.compose import Experiment, Job
+from zoo.run.module import Diverged, ExperimentModule, Schedule
+from zoo.run.recording import Ending, count_forward_flops, make_record
+from zoo.run.rundir import Attempt, RunDir, rank
 from zoo.spec.errors import ConfigError, UserError
+from zoo.spec.record import Status
+from zoo.spec.store import StoredRecord
 
 
-def run(
-    experiment: Experiment, places: Places, *, max_time: float | None = None, force: bool = False
-) -> dict[str, Any]:
-    """Run one experiment to its record, resuming what an earlier call of the same command left.
+def execute(job: Job) -> StoredRecord:
+    """Run one job to its record, resuming what an earlier call of the same command left.
 
     Raises ConfigError or UserError (nothing was trained, no record) for the user's mistakes; every other ending is
-    a record, returned and written under `places.results`.
+    a record, returned and written under `job.results`.
     """
     started = time.monotonic()
     quiet_libraries()
-    if experiment.tree.train.accelerator == "gpu" and not torch.accelerator.is_available():
+    experiment = job.experiment
+    if experiment.train.accelerator == "gpu" and not torch.accelerator.is_available():
         key = "train.accelerator"
         raise ConfigError(key, "'gpu', and this machine has none; auto or cpu", origin=experiment.origins[key])
-    folder = places.folder(experiment)
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_here(experiment, folder):
-        if not force and rank() == 0:
-            # the same command elsewhere may have finished it while this one waited for the lock
-            earlier = finished(experiment, places)
-            if earlier is not None:
-                return earlier
-        attempt = Attempt.begin(experiment, folder, force=force)
-        with use_backend(experiment.tree.train.op_backend), termination_is_an_ending():
+    rundir = RunDir(job)
+    with rundir.lock():
+        if not job.force and rank() == 0:
+            finished = rundir.finished()
+            if finished is not None:
+                where = f"{finished.path}); --force runs it again"
+                print(f"zoo: {experiment.name} is done already ({where}", file=sys.stderr)
+                return finished
+        attempt = rundir.start()
+        with use_backend(experiment.train.op_backend), sigterm_as_exception(), op_backend_errors(experiment):
             try:
-                training = build(experiment)
-                # one example through the model: what does not fit together is told before data are prepared
+                module = build_module(experiment)
+                # one example through the model: a mismatch is an error before data are prepared
                 with any_backend() if on_gpu(experiment) else contextlib.nullcontext():
-                    flops = forward_flops(experiment, training.model)
-            except ConfigError as error:
-                raise _told_of_backend(error, experiment) from error
+                    flops = count_forward_flops(experiment, module.model)
             except UserError:
                 raise
             except Exception as error:
-                status, detail = _ending(error, attempt)
-                return _record_unbuilt(experiment, places, attempt, status, detail)
-            data = open_data(experiment, training.budget, training)
-            return _train_and_record(experiment, places, attempt, training, flops, data, max_time, started)
+                return _write(rundir, attempt, None, open_data(experiment), _ending_of(error, rundir))
+            data = open_data(experiment)
+            module.setup_metrics(data)
+            ending = _fit_and_test(rundir, attempt, module, data, Deadline(job.max_time, started))
+            ending.flops = flops
+        return _write(rundir, attempt, module, data, ending)
+
+
+def record_lost(job: Job, status: Status, error: str) -> StoredRecord:
+    """Write the record of a run whose process vanished before it could write one."""
+    quiet_libraries()
+    rundir = RunDir(job)
+    attempt = rundir.start()
+    module: ExperimentModule | None = None
+    try:
+        module = build_module(job.experiment)
+    except Exception as cause:
+        error += f"; and the model cannot be built: {_ending_of(cause, rundir).error}"
+    return _write(rundir, attempt, module, open_data(job.experiment), Ending(status, error[:2000]))
 
 
 def on_gpu(experiment: Experiment) -> bool:
     """Whether the run is to be on a GPU."""
-    wanted = experiment.tree.train.accelerator
-    return wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available())
-
-
-def _told_of_backend(error: ConfigError, experiment: Experiment) -> ConfigError:
-    """An op that was asked for a form it has not knows no key but "backend"."""
-    if error.key != "backend":
-        return error
-    return ConfigError("train.op_backend", error.message, origin=experiment.origins["train.op_backend"])
+    accelerator = experiment.train.accelerator
+    return accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
 
 
 @contextlib.contextmanager
-def termination_is_an_ending() -> Iterator[None]:
-    """SIGTERM (a scheduler's or a system's way to end a job) raises, as Ctrl-C does, so that it becomes a record."""
+def op_backend_errors(experiment: Experiment) -> Iterator[None]:
+    """Ops raise ConfigError("backend", …); rename the key to train.op_backend, which is what the user set."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.key != "backend":
+            raise
+        key = "train.op_backend"
+        raise ConfigError(key, error.message, origin=experiment.origins[key]) from error
+
+
+@contextlib.contextmanager
+def sigterm_as_exception() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM (how schedulers end a job), as Ctrl-C raises, so that it becomes a record."""
 
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
@@ -104,99 +119,79 @@ def termination_is_an_ending() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def build(experiment: Experiment) -> Training:
-    """The model on the CPU, seeded. A ValueError of a plugin here is the configuration's fault."""
+def build_module(experiment: Experiment) -> ExperimentModule:
+    """Build the model on the CPU, seeded. A ValueError of a plugin here is the configuration's fault."""
     pl.seed_everything(experiment.seed, verbose=False)
     try:
-        model = build_model(experiment)
+        model = experiment.kind.build_model(experiment.model_spec)
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError("arch", f"{experiment.architecture.record.name} cannot be built so: {error}") from error
-    return Training(experiment, model, budget_of(experiment))
+        raise ConfigError("arch", f"{experiment.architecture} cannot be built so: {error}") from error
+    return ExperimentModule(experiment, model)
 
 
-def open_data(experiment: Experiment, budget: Budget, training: Training | None) -> TaskData:
-    """The task's data, prepared, verified as far as is cheap, and told what the run wants of them."""
-    data = experiment.task.record.load_data()(experiment.task_options, data_dir())
-    data.prepare()
-    data.configure(
-        batch_size=budget.micro_batch,
-        eval_batch_size=budget.eval_batch,
+def open_data(experiment: Experiment, *, interval: int | None = None) -> TaskData:
+    """The task's data, prepared and configured for the run.
+
+    interval  training samples of one epoch in place of those between two validations
+    """
+    schedule, train = Schedule.of(experiment), experiment.train
+    loading = LoaderConfig(
+        kind=experiment.kind,
+        batch_size=schedule.micro_batch_size,
+        rows=schedule.batch_size,
+        eval_batch_size=schedule.eval_batch_size,
         seed=experiment.seed,
-        round_of=lambda: budget.round_samples(training.global_step if training is not None else 0),
-        val_limit=experiment.tree.train.val_limit or None,
-        num_workers=experiment.tree.train.num_workers,
+        interval=schedule.steps_per_interval * schedule.batch_size if interval is None else interval,
+        max_samples=schedule.steps * schedule.batch_size,
+        val_limit=train.val_limit or None,
+        num_workers=train.num_workers,
         objective=experiment.objective,
-        rows=budget.batch_size,
-        beyond=experiment.architecture.record.capabilities.length != "fixed",
+        length_generalization=experiment.arch_spec.capabilities.length != "fixed",
     )
+    data = experiment.task_spec.load_data()(experiment.task_options, data_dir(), loading)
+    data.prepare()
     for split in ("train", "val", "test"):
         if len(data.dataset(split)) == 0:  # type: ignore[arg-type]
-            raise UserError(f"{experiment.task.record.name}: the {split} split is empty")
-    if training is not None:
-        training.attend(data)
+            raise UserError(f"{experiment.task}: the {split} split is empty")
     return data
 
 
-def _train_and_record(
-    experiment: Experiment,
-    places: Places,
-    attempt: Attempt,
-    training: Training,
-    flops: int,
-    data: TaskData,
-    max_time: float | None,
-    started: float,
-) -> dict[str, Any]:
-    status, detail = "ok", ""
-    scores: dict[str, Any] | None = None
-    trainer = _trainer(experiment, attempt, training.budget, max_time, started)
+def _fit_and_test(
+    rundir: RunDir, attempt: Attempt, module: ExperimentModule, data: TaskData, deadline: Deadline
+) -> Ending:
+    trainer = _trainer(rundir, attempt, module, deadline)
     forms_that_ran(reset=True)
     try:
         trainer.fit(
-            training,
+            module,
             datamodule=data,
             ckpt_path=str(attempt.checkpoint) if attempt.checkpoint else None,
             weights_only=True,
         )
-        scores = _test(trainer, training, data, attempt.folder)
-    except ConfigError as error:
-        raise _told_of_backend(error, experiment) from error
+        return Ending("ok", metrics=_test(trainer, module, data, rundir))
     except UserError:
         raise
     except Diverged as error:
-        status, detail = "diverged", str(error)
+        return Ending("diverged", str(error))
     except TimeLimit as error:
-        status, detail = "timeout", str(error)
+        return Ending("timeout", str(error))
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning answers Ctrl-C with an exit of its own
         terminated = isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM
-        signal_name = "SIGTERM" if terminated else "SIGINT"
-        status, detail = "interrupted", f"{signal_name}; the same command goes on from the last round"
+        name = "SIGTERM" if terminated else "SIGINT"
+        return Ending("interrupted", f"{name}; the same command goes on from the last validation")
     except Exception as error:
-        status, detail = _ending(error, attempt)
-    record = make_record(experiment, attempt, training, data, status, detail, scores, flops)
-    if rank() > 0:
-        sys.exit(0)  # the first rank writes and tells
-    path = records.write(record, places.results)
-    if status == "ok":
-        note = read_note(attempt.folder) | {"record": str(path.resolve())}
-        records.write_atomically(attempt.folder / "run.json", json.dumps(note, indent=1))
-        (attempt.folder / "last.ckpt").unlink(missing_ok=True)
-    record["path"] = str(path)
-    return record
+        return _ending_of(error, rundir)
 
 
-def _trainer(
-    experiment: Experiment, attempt: Attempt, budget: Budget, max_time: float | None, started: float
-) -> pl.Trainer:
-    train = experiment.tree.train
-    callbacks: list[pl.Callback] = [Checkpoints(attempt.folder)]
+def _trainer(rundir: RunDir, attempt: Attempt, module: ExperimentModule, deadline: Deadline) -> pl.Trainer:
+    experiment, schedule = module.experiment, module.schedule
+    train = experiment.train
+    callbacks: list[pl.Callback] = [Checkpoints(rundir.path), deadline]
     if rank() == 0:
-        callbacks.append(Bar(experiment.name))
-    if max_time is not None:
-        callbacks.append(Deadline(max_time, started))
+        callbacks.append(ProgressBar(experiment.name))
     gpu = on_gpu(experiment)
     return pl.Trainer(
         accelerator="gpu" if gpu else "cpu",
@@ -204,9 +199,10 @@ def _trainer(
         num_nodes=train.num_nodes,
         strategy=train.strategy,
         precision=train.precision,
-        max_epochs=budget.rounds,
-        accumulate_grad_batches=budget.accumulate,
-        gradient_clip_val=experiment.tree.optim.gradient_clip_val or None,
+        max_epochs=schedule.intervals,
+        accumulate_grad_batches=schedule.accumulate,
+        gradient_clip_val=experiment.optim.gradient_clip_val or None,
+        # the last interval may be shorter, and Lightning reads the length of a loader once
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,  # the data module shares the stream out itself
         num_sanity_val_steps=0,
@@ -216,19 +212,19 @@ def _trainer(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        logger=_logger(train.logger, attempt),
-        log_every_n_steps=max(budget.steps // 100, 1),
+        logger=_logger(train.logger, rundir, attempt),
+        log_every_n_steps=max(schedule.steps // 100, 1),
         callbacks=callbacks,
-        default_root_dir=attempt.folder,
+        default_root_dir=rundir.path,
     )
 
 
-def _logger(kind: str, attempt: Attempt) -> Any:
+def _logger(name: str, rundir: RunDir, attempt: Attempt) -> Any:
     """A logger of this attempt's own: an earlier attempt's log stays as it is."""
-    where: dict[str, Any] = {"save_dir": attempt.folder, "name": "logs", "version": f"attempt-{attempt.number}"}
-    if kind == "csv":
+    where: dict[str, Any] = {"save_dir": rundir.path, "name": "logs", "version": f"attempt-{attempt.number}"}
+    if name == "csv":
         return CSVLogger(**where)
-    if kind == "tensorboard":
+    if name == "tensorboard":
         from lightning.pytorch.loggers import TensorBoardLogger
 
         try:
@@ -238,38 +234,24 @@ def _logger(kind: str, attempt: Attempt) -> Any:
     return False
 
 
-def _test(trainer: pl.Trainer, training: Training, data: TaskData, folder: Path) -> dict[str, Any]:
-    """Scores of the weights that were best on validation."""
-    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
-    training.load_state_dict(best["state_dict"])
+def _test(trainer: pl.Trainer, module: ExperimentModule, data: TaskData, rundir: RunDir) -> dict[str, Any]:
+    """Metrics of each split, of the weights that were best on validation."""
+    best = torch.load(rundir.best, map_location="cpu", weights_only=True)
+    module.load_state_dict(best["state_dict"])
     began = time.monotonic()
-    trainer.test(training, datamodule=data, verbose=False)
-    scores = {"test": training.scores("test")}
-    if data.beyond and data.has(LENGTH_GENERALIZATION):
-        scores[LENGTH_GENERALIZATION] = training.scores(LENGTH_GENERALIZATION)
-    training.seconds["eval"] += time.monotonic() - began
-    point = training.best
+    trainer.test(module, datamodule=data, verbose=False)
+    metrics: dict[str, Any] = {split: module.scores(split) for split in data.test_splits}
+    module.seconds["eval"] += time.monotonic() - began
+    point = module.best
     assert point is not None
-    return {"val": training.val_scores[point["step"]], **scores}
+    return {"val": module.val_scores[point["step"]], **metrics}
 
 
-def _ending(error: Exception, attempt: Attempt) -> tuple[str, str]:
-    """Status and detail of a run that an exception ended; the traceback stays in the run's folder."""
-    (attempt.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
-    status = "out-of-memory" if _is_out_of_memory(error) else "failed"
-    return status, f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
-
-
-def _record_unbuilt(
-    experiment: Experiment, places: Places, attempt: Attempt, status: str, detail: str
-) -> dict[str, Any]:
-    """The record of a run whose model could not be built: no parameters, no history."""
-    data = open_data(experiment, budget_of(experiment), None)
-    record = make_record(experiment, attempt, None, data, status, detail, None, None)
-    if rank() > 0:
-        sys.exit(0)  # the first rank writes and tells
-    record["path"] = str(records.write(record, places.results))
-    return record
+def _ending_of(error: Exception, rundir: RunDir) -> Ending:
+    """The status and message of a run that an exception ended; the traceback stays in the run's folder."""
+    (rundir.path / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+    status: Status = "out-of-memory" if _is_out_of_memory(error) else "failed"
+    return Ending(status, f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000])
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -279,8 +261,17 @@ def _is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def _write(
+    rundir: RunDir, attempt: Attempt, module: ExperimentModule | None, data: TaskData, ending: Ending
+) -> StoredRecord:
+    record = make_record(rundir.job, attempt, module, data, ending)
+    if rank() > 0:
+        sys.exit(0)  # the first rank writes the record and reports it
+    return rundir.write_record(record)
+
+
 def quiet_libraries() -> None:
-    """Libraries do not talk over the run's own output."""
+    """Keep messages of libraries out of the run's own output."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for text in (
@@ -293,20 +284,3 @@ def quiet_libraries() -> None:
         ".*number of training batches.*is smaller than the logging interval.*",
     ):
         warnings.filterwarnings("ignore", message=text)
-
-
-def record_lost(experiment: Experiment, places: Places, status: str, detail: str) -> dict[str, Any]:
-    """The record of a run whose process vanished before it could write one."""
-    quiet_libraries()
-    folder = places.folder(experiment)
-    folder.mkdir(parents=True, exist_ok=True)
-    attempt = Attempt.begin(experiment, folder, force=False)
-    try:
-        training = build(experiment)
-    except Exception as error:
-        detail += f"; and the model cannot be built: {_ending(error, attempt)[1]}"
-        return _record_unbuilt(experiment, places, attempt, status, detail[:2000])
-    data = open_data(experiment, training.budget, training)
-    record = make_record(experiment, attempt, training, data, status, detail, None, None)
-    record["path"] = str(records.write(record, places.results))
-    return record

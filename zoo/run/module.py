@@ -1,110 +1,100 @@
-"""The LightningModule, and the callbacks that make a run resumable, bounded and visible.
+"""The LightningModule of an experiment: loss, metrics, learning curve, carried state.
 
-A Lightning epoch is one *round*: the steps between two validations. Checkpoints are written after each round, and
-the random state is a function of (seed, step), so a run that is killed anywhere goes on from its last round and
-gives the numbers of an unbroken one.
+A Lightning epoch is one *validation interval*: the steps between two validations. Checkpoints are written after each,
+and the random state is a function of (seed, step), so a run that is killed anywhere goes on from its last interval
+and gives the numbers of an unbroken one.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
 
-from zoo.data.module import LENGTH_GENERALIZATION, SPLITS, Batch, Split, TaskData
-from zoo.data.questions import IGNORE
-from zoo.model.classifier import SequenceClassifier
-from zoo.model.lm import LMHeadModel
+from zoo.data.batch import Batch
+from zoo.data.module import Split, TaskData
+from zoo.kinds.metrics import Scores
 from zoo.nn.backbone import State
 from zoo.nn.state import detach, reset_rows
 from zoo.run.compose import Experiment
-from zoo.run.metrics import AnswerScores, ClassScores, Found
 from zoo.run.optim import build_optimizer
-
-M = TypeVar("M", bound=torch.nn.Module)
 
 
 class Diverged(Exception):
     """The loss is no longer a finite number."""
 
 
-class TimeLimit(Exception):
-    """`--max-time` is over; the last finished round can be resumed."""
-
-
 @dataclass(frozen=True)
-class Budget:
-    """Steps and rounds of a run."""
+class Schedule:
+    """Steps, intervals and batch sizes of a run.
+
+    batch_size        the effective batch: samples of one optimiser step
+    accumulate        batches that accumulate into one step on each device
+    micro_batch_size  samples that a device holds at once
+    """
 
     steps: int
-    steps_per_round: int
+    steps_per_interval: int
     batch_size: int
     accumulate: int
-    micro_batch: int
-    eval_batch: int
+    micro_batch_size: int
+    eval_batch_size: int
 
     @property
-    def rounds(self) -> int:
-        return math.ceil(self.steps / self.steps_per_round)
+    def intervals(self) -> int:
+        return math.ceil(self.steps / self.steps_per_interval)
 
-    def round_samples(self, step: int) -> tuple[int, int]:
-        """[start, stop) of the training stream for the round that begins at `step`."""
-        stop = min((step // self.steps_per_round + 1) * self.steps_per_round, self.steps)
-        return step * self.batch_size, stop * self.batch_size
-
-
-def budget_of(experiment: Experiment) -> Budget:
-    """The budget that the configuration asks for."""
-    train = experiment.tree.train
-    world = train.devices * train.num_nodes
-    micro = train.micro_batch_size or train.batch_size // world
-    every = train.val_every or math.ceil(experiment.steps / 10) * train.batch_size
-    return Budget(
-        steps=experiment.steps,
-        steps_per_round=min(math.ceil(every / train.batch_size), experiment.steps),
-        batch_size=train.batch_size,
-        accumulate=train.batch_size // (micro * world),
-        micro_batch=micro,
-        eval_batch=train.eval_batch_size or micro,
-    )
+    @classmethod
+    def of(cls, experiment: Experiment) -> Schedule:
+        """The schedule that the configuration gives."""
+        train = experiment.train
+        world = train.devices * train.num_nodes
+        micro = train.micro_batch_size or train.batch_size // world
+        every = train.val_every or math.ceil(experiment.steps / 10) * train.batch_size
+        return cls(
+            steps=experiment.steps,
+            steps_per_interval=min(math.ceil(every / train.batch_size), experiment.steps),
+            batch_size=train.batch_size,
+            accumulate=train.batch_size // (micro * world),
+            micro_batch_size=micro,
+            eval_batch_size=train.eval_batch_size or micro,
+        )
 
 
-class Training(pl.LightningModule):
-    """One experiment's model, loss, metrics and learning history."""
+class ExperimentModule(pl.LightningModule):
+    """One experiment's model, loss, metrics and learning curve."""
 
-    def __init__(self, experiment: Experiment, model: SequenceClassifier | LMHeadModel, budget: Budget) -> None:
+    model: Any  # of the kind's `build_model`
+
+    def __init__(self, experiment: Experiment, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.experiment = experiment
-        self.budget = budget
+        self.kind = experiment.kind
+        self.schedule = Schedule.of(experiment)
         # a module cannot have children called "train" or "eval": those are its methods
-        self.meters = torch.nn.ModuleDict()
+        self.metrics = nn.ModuleDict()
         self.history: list[dict[str, Any]] = []
-        self.tokens = 0
+        self.tokens: int | Tensor = 0
         self.seconds = {"train": 0.0, "eval": 0.0}
-        self.val_scores: dict[int, Found] = {}
+        self.val_scores: dict[int, Scores] = {}
         self.val_metric = ""
         self._since = time.monotonic()
-        self._carried: dict[tuple[str, int], State] = {}
+        self._states: dict[tuple[str, int], State] = {}
+        self._test_splits: tuple[Split, ...] = ("test",)
 
-    def attend(self, data: TaskData) -> None:
-        """Make the meters, now that the data are there: the task knows its groups, and how its scores are made."""
-        for split in (*SPLITS, LENGTH_GENERALIZATION):
-            if self.experiment.classifies:
-                meter: torch.nn.Module = ClassScores(self.experiment.task.record.classes)
-            else:
-                meter = AnswerScores(split, data.groups(split) if data.has(split) else [], data.score)
-            self.meters[f"{split}_scores"] = meter
+    def setup_metrics(self, data: TaskData) -> None:
+        """Create the metrics of each split, once the data are there: the task knows its groups and its scores."""
+        self._test_splits = data.test_splits
+        for split in ("train", "val", *data.test_splits):
+            metric = self.kind.build_metrics(self.experiment.task_spec, split, data)
+            self.metrics[f"{split}_scores"] = metric
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -112,123 +102,109 @@ class Training(pl.LightningModule):
         self.model.encoder.backbone.on_step(self.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss, aux = self._run("train", batch, batch_idx % self.budget.accumulate)
+        loss, aux = self._run("train", batch, batch_idx % self.schedule.accumulate)
         total = loss + sum(aux.values()) if aux else loss
         if not torch.isfinite(total):
             raise Diverged(f"the loss became {total.item()} at step {self.global_step}")
-        self.tokens += int(batch.inputs.numel() if batch.mask is None else batch.mask.sum())
-        if batch.target is not None:
-            self.tokens += int((batch.labels != IGNORE).sum())
+        self.tokens = self.tokens + batch.n_tokens  # on the device: no synchronisation in a step
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._run("val", batch, 0)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._run(("test", LENGTH_GENERALIZATION)[dataloader_idx], batch, 0)
+        self._run(self._test_splits[dataloader_idx], batch, 0)
 
     def _run(self, split: Split, batch: Batch, slot: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of a batch, counted in the meter of its split, and auxiliary losses.
+        """The mean loss of a batch, counted in the metric of its split, and auxiliary losses.
 
         `slot` tells apart the batches that accumulate into one step: each has texts of its own.
         """
-        if isinstance(self.model, SequenceClassifier):
-            logits, aux = self.model(batch)
-            loss = F.cross_entropy(logits, batch.labels)
-            self._meter(split, ClassScores).add(logits.detach(), batch.labels, loss.detach())
-            return loss, aux
-        found = self.model(batch, self._entering(split, slot, batch))
-        if self.experiment.carries:
-            self._carried[split, slot] = detach(found.state)
-        meter = self._meter(split, AnswerScores)
-        meter.update(found.logits.detach(), found.labels, found.rows, batch.inputs.shape[0], batch.groups)
-        # a batch of evaluation may ask nothing: rows that have run out of text
-        loss = F.cross_entropy(found.logits, found.labels) if len(found.labels) else found.logits.sum()
-        return loss, found.aux
+        output = self.model(batch, self._entering_state(split, slot, batch))
+        if self.experiment.stateful:
+            self._states[split, slot] = detach(output.state)
+        loss = self.kind.loss(output)
+        detached = output._replace(logits=output.logits.detach())
+        self._metric(split).update(detached, batch, loss.detach())
+        return loss, output.aux
 
-    def _entering(self, split: Split, slot: int, batch: Batch) -> State:
-        """What the texts of a batch carry from the batch before; rows in which a text begins carry nothing."""
-        state = self._carried.get((split, slot))
+    def _entering_state(self, split: Split, slot: int, batch: Batch) -> State:
+        """The state that the batch before left; rows in which a text begins get a fresh one."""
+        state = self._states.get((split, slot))
         if state is None or batch.fresh is None or bool(batch.fresh.all()):
             return None
         if not bool(batch.fresh.any()):
             return state
         backbone = self.model.encoder.backbone
         dtype = next(self.model.parameters()).dtype
-        begin = backbone.init_state(batch.inputs.shape[0], device=batch.inputs.device, dtype=dtype)
-        return reset_rows(state, batch.fresh, begin)
+        fresh = backbone.init_state(batch.inputs.shape[0], device=batch.inputs.device, dtype=dtype)
+        return reset_rows(state, batch.fresh, fresh)
 
-    def _meter(self, split: Split, kind: type[M]) -> M:
-        found = self.meters[f"{split}_scores"]
-        assert isinstance(found, kind)
-        return found
+    def _metric(self, split: Split) -> Metric:
+        metric = self.metrics[f"{split}_scores"]
+        assert isinstance(metric, Metric)
+        return metric
 
-    def scores(self, split: Split) -> Found:
+    def scores(self, split: Split) -> Scores:
         """The scores of the split since the last call, over all processes."""
-        # devices share the training samples; each evaluates all examples, so that each is counted once
-        copies = self.trainer.world_size if split == "train" else 1
-        meter = self.meters[f"{split}_scores"]
-        assert isinstance(meter, ClassScores | AnswerScores)
-        return meter.take(copies)
+        metric = self._metric(split)
+        scores = metric.compute()
+        metric.reset()
+        return scores
 
-    # -- rounds ----------------------------------------------------------------------------------------------------
+    # -- validation intervals ----------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         seed = torch.tensor([self.experiment.seed, self.global_step], dtype=torch.int64)
         pl.seed_everything(int((seed[0] * 1_000_003 + seed[1]) % 2**32), verbose=False)
         self._since = time.monotonic()
-        # a round begins with nothing carried: a resumed run has nothing else
-        self._carried.clear()
+        # an interval begins without carried states: a resumed run has none either
+        self._states.clear()
 
     def on_validation_epoch_start(self) -> None:
         if not self.trainer.sanity_checking:
-            self._note("train", self.scores("train"))
+            self._add_point("train", self.scores("train"))
 
     def on_validation_epoch_end(self) -> None:
-        found = self.scores("val")
-        self.val_scores[self.global_step], self.val_metric = found, self._metric(found)
-        self._note("val", found)
-        if not math.isfinite(found["loss"]):
+        scores = self.scores("val")
+        name = self.val_metric = next(iter(scores["scores"]))
+        self.val_scores[self.global_step] = scores
+        self._add_point("val", scores)
+        if not math.isfinite(scores["loss"]):
             # or weights that are NaN, which always answer the first class, might be the best of the run
-            raise Diverged(f"the validation loss became {found['loss']} at step {self.global_step}")
-        name = self._metric(found)
-        self.log_dict({f"val/{name}": found[name], "val/loss": found["loss"]}, rank_zero_only=True)
+            raise Diverged(f"the validation loss became {scores['loss']} at step {self.global_step}")
+        self.log_dict({f"val/{name}": scores["scores"][name], "val/loss": scores["loss"]}, rank_zero_only=True)
 
-    @staticmethod
-    def _metric(found: Found) -> str:
-        """Which of a split's scores its curve shows: the first."""
-        return next(iter(found))
-
-    def _note(self, split: str, found: Found) -> None:
+    def _add_point(self, split: str, scores: Scores) -> None:
         now = time.monotonic()
         self.seconds["train" if split == "train" else "eval"] += now - self._since
         self._since = now
         self.history.append(
             {
                 "step": self.global_step,
-                "samples": self.global_step * self.budget.batch_size,
+                "samples": self.global_step * self.schedule.batch_size,
                 "seconds": round(sum(self.seconds.values()), 3),
                 "split": split,
-                "loss": found["loss"],
-                "metric": found[self._metric(found)],
+                "loss": scores["loss"],
+                "metric": next(iter(scores["scores"].values())),
             }
         )
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The best point of the validation curve, the earliest of equals: for language models that of the least loss,
-        else that of the highest metric."""
+        """The best point of the validation history, the earliest of equals: by loss or metric, as the kind says."""
         points = [point for point in self.history if point["split"] == "val"]
-        if self.experiment.task.record.kind == "language_modeling":
+        if self.kind.selects_by_loss:
             return min(points, key=lambda point: point["loss"], default=None)
-        return max(points, key=lambda point: point["metric"], default=None)
+        sign = 1 if self.experiment.task_spec.higher_is_better else -1
+        return max(points, key=lambda point: sign * point["metric"], default=None)
 
-    # -- state -----------------------------------------------------------------------------------------------------
+    # -- checkpoint and optimiser ------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["zoo"] = {
             "history": self.history,
-            "tokens": self.tokens,
+            "tokens": int(self.tokens),
             "seconds": self.seconds,
             "val_scores": self.val_scores,
         }
@@ -239,118 +215,5 @@ class Training(pl.LightningModule):
         self.val_scores = state["val_scores"]
 
     def configure_optimizers(self) -> Any:
-        optimizer, scheduler = build_optimizer(self.model, self.experiment.tree.optim, self.budget.steps)
+        optimizer, scheduler = build_optimizer(self.model, self.experiment.optim, self.schedule.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-class Checkpoints(pl.Callback):
-    """After each round: `best.ckpt` when validation improved, then `last.ckpt`; each appears whole or not at all."""
-
-    def __init__(self, folder: Path) -> None:
-        self.last = folder / "last.ckpt"
-        self.best = folder / "best.ckpt"
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, Training)
-        best = pl_module.best
-        if best is not None and best["step"] == pl_module.global_step:
-            self._save(trainer, self.best)
-        self._save(trainer, self.last)
-
-    def _save(self, trainer: pl.Trainer, path: Path) -> None:
-        partial = path.with_suffix(".partial")
-        try:
-            trainer.save_checkpoint(partial)
-            if trainer.is_global_zero:
-                with partial.open("rb") as f:
-                    os.fsync(f.fileno())
-                partial.replace(path)
-        except OSError:
-            # on a full disk this is the room that the run's record needs
-            partial.unlink(missing_ok=True)
-            raise
-        trainer.strategy.barrier("checkpoint")
-
-
-class Deadline(pl.Callback):
-    """Stops a run cleanly when its time is over; what it had finished can be resumed."""
-
-    def __init__(self, seconds: float, started: float) -> None:
-        self.ends = started + seconds
-        self.seconds = seconds
-
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._look()
-
-    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._look()
-
-    def on_test_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._look()
-
-    def _look(self) -> None:
-        if time.monotonic() > self.ends:
-            raise TimeLimit(f"stopped after {self.seconds:g} s (--max-time); the same command goes on from there")
-
-
-class Bar(pl.Callback):
-    """One bar for the whole run, on stderr: samples, samples/s, loss, validation score, time left.
-
-    Where stderr is no terminal, one line per round instead.
-    """
-
-    def __init__(self, title: str) -> None:
-        self.console = Console(stderr=True)
-        self.title = title
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.0f}/s loss {task.fields[loss]:.3f} val {task.fields[val]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-        )
-        self.task: Any = None
-        self.started = 0.0
-        self.first = 0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, Training)
-        budget = pl_module.budget
-        self.started, self.first = time.monotonic(), trainer.global_step * budget.batch_size
-        self.task = self.progress.add_task(
-            self.title, total=budget.steps * budget.batch_size, completed=self.first, rate=0.0, loss=0.0, val="-"
-        )
-        if self.console.is_terminal:
-            self.progress.start()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, Training)
-        done = trainer.global_step * pl_module.budget.batch_size
-        rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
-        self.progress.update(self.task, completed=done, rate=rate, loss=float(outputs["loss"]))
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, Training)
-        point = pl_module.history[-1]
-        name = pl_module.val_metric
-        value = f"{100 * point['metric']:.2f} %" if "accuracy" in name else f"{point['metric']:.4g}"
-        self.progress.update(self.task, val=value)
-        if not self.console.is_terminal:
-            self.console.print(
-                f"{self.title}: {point['samples']} samples, {point['seconds']:.0f} s, "
-                f"val loss {point['loss']:.4f}, val {name.replace('_', ' ')} {value}",
-                soft_wrap=True,
-                highlight=False,
-            )
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.progress.stop()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.progress.stop()

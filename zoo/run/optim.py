@@ -1,4 +1,4 @@
-"""Parameter groups from marks, and the learning-rate schedule."""
+"""The optimiser: parameter groups by their options, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.nn import parameters_with_options
-from zoo.run.settings import OptimSettings
+from zoo.spec.settings import OptimSettings
 
 
 def parameter_groups(model: nn.Module, settings: OptimSettings) -> list[dict]:
-    """One group per distinct (lr, weight_decay), in order of first appearance; honours every mark."""
+    """One group per distinct (lr, weight_decay), in order of first appearance, as the parameters' options say."""
     groups: dict[tuple[float, float], dict] = {}
-    for name, parameter, mark in parameters_with_options(model):
-        lr = mark.lr if mark.lr is not None else settings.lr * (1.0 if mark.lr_scale is None else mark.lr_scale)
-        decay = settings.weight_decay if mark.weight_decay is None else mark.weight_decay
+    for name, parameter, options in parameters_with_options(model):
+        lr = (
+            options.lr
+            if options.lr is not None
+            else settings.lr * (1.0 if options.lr_scale is None else options.lr_scale)
+        )
+        decay = settings.weight_decay if options.weight_decay is None else options.weight_decay
         group = groups.setdefault((lr, decay), {"params": [], "names": [], "lr": lr, "weight_decay": decay})
         group["params"].append(parameter)
         group["names"].append(name)
@@ -27,7 +31,7 @@ def parameter_groups(model: nn.Module, settings: OptimSettings) -> list[dict]:
 def schedule_factor(step: int, *, steps: int, settings: OptimSettings) -> float:
     """The learning rate at `step` (0-based) as a fraction of its peak.
 
-    Linear warm-up over `warmup * steps` steps, the first of which already moves; then cosine or linear to
+    Linear warm-up over `warmup_ratio * steps` steps, the first of which already moves; then cosine or linear to
     `min_lr_ratio`, constant, or rsqrt: 1 / sqrt(step) from the peak on, as Long Range Arena's text recipes have it.
     """
     warm = round(settings.warmup_ratio * steps)

@@ -1,4 +1,4 @@
-"""What a record says about the machine, the versions and the code that produced it."""
+"""Facts about the machine, the versions and the code that produced a record. Torch is imported only where needed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 from zoo.spec.registry import own_version
 
 
 def hardware() -> dict[str, Any]:
     """Processor, memory and accelerators."""
+    import torch
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu_name(),
@@ -38,23 +42,25 @@ def hardware() -> dict[str, Any]:
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
-        if found:
-            return found[1].strip()
+        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if match:
+            return match[1].strip()
     return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
     """Versions of everything that a number may depend on."""
-    found = {"python": platform.python_version(), "seqzoo": own_version()}
+    import torch
+
+    installed = {"python": platform.python_version(), "seqzoo": own_version()}
     for name in ("torch", "lightning", "torchmetrics", "triton", "numpy", "numba", "omegaconf"):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
+            installed[name] = "not installed"
     if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    return found
+        installed["cuda"] = torch.version.cuda
+    return installed
 
 
 @cache
@@ -79,6 +85,7 @@ def _git(folder: Path, *args: str) -> str:
     return done.stdout.strip()
 
 
+@cache
 def source_hash(*modules: str) -> str:
     """sha256 over the Python sources of the top-level packages that `modules` ("package.module") live in."""
     digest = hashlib.sha256()
@@ -98,6 +105,8 @@ def source_hash(*modules: str) -> str:
 
 def peak_memory(device: torch.device) -> int:
     """Peak bytes: allocated on a GPU, else resident in this process since it started."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

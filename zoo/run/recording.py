@@ -1,43 +1,41 @@
-"""What a run says of itself: everything that the board shows and that somebody needs to run it again."""
+"""Build the record of a run: everything that the board shows and that somebody needs to run it again."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.data.module import Batch, TaskData
-from zoo.data.questions import IGNORE
-from zoo.model.classifier import SequenceClassifier
-from zoo.model.lm import LMHeadModel
+from zoo.data.module import TaskData
 from zoo.ops.backend import forms_that_ran
-from zoo.run import provenance as environment
-from zoo.run.compose import Experiment
-from zoo.run.module import Training
-from zoo.run.rundir import Attempt, code_hash, now
-from zoo.run.sweep import command
-from zoo.spec import record as records
+from zoo.run import provenance
+from zoo.run.compose import Experiment, Job
+from zoo.run.module import ExperimentModule
+from zoo.run.rundir import Attempt, now
+from zoo.spec.record import Record, Status
+from zoo.spec.task import PROTOCOLS
 
 
-def forward_flops(experiment: Experiment, model: SequenceClassifier | LMHeadModel) -> int:
+@dataclass
+class Ending:
+    """How a run ended.
+
+    metrics  of each split, where the status is "ok"
+    flops    of one example's forward pass; None when not counted
+    """
+
+    status: Status
+    error: str = ""
+    metrics: dict[str, Any] | None = None
+    flops: int | None = None
+
+
+def count_forward_flops(experiment: Experiment, model: nn.Module) -> int:
     """FLOPs of one example's forward pass: matrix products, convolutions and attention, as torch counts them."""
-    length = experiment.seq_len
-    if experiment.classifies:
-        shape = (1, 2, length) if experiment.task.record.kind == "pair_classification" else (1, length)
-        dtype = torch.float32 if model.encoder.values else torch.int64
-        batch = Batch(torch.zeros(shape, dtype=dtype), None, torch.zeros(1, dtype=torch.int64))
-    else:
-        # running text asks at every token, a question at its end
-        labels = torch.zeros(1, length, dtype=torch.int64)
-        if experiment.task.record.kind == "recall":
-            labels[:, :-1] = IGNORE
-        inputs = torch.ones(1, length, dtype=torch.int64)
-        target = None
-        if experiment.objective == "seq2seq":
-            labels, target = labels[:, -1:], inputs[:, -1:]
-        batch = Batch(inputs, None, labels, target)
+    batch = experiment.kind.example_batch(experiment.model_spec)
     training = model.training
     model.eval()
     # with gradients on: the counter hooks parameters that are given as inputs, and can do so only then
@@ -47,80 +45,71 @@ def forward_flops(experiment: Experiment, model: SequenceClassifier | LMHeadMode
     return int(counter.get_total_flops())
 
 
-def make_record(
-    experiment: Experiment,
-    attempt: Attempt,
-    training: Training | None,
-    data: TaskData,
-    status: str,
-    detail: str,
-    scores: dict[str, Any] | None,
-    flops: int | None,
-) -> dict[str, Any]:
-    """The record of one run. `training` is None when the model could not be built: there are then no parameters."""
-    arch, task = experiment.architecture, experiment.task
-    capable = arch.record.capabilities
-    carries = capable.state != "none" and (experiment.mode == "causal" or capable.state == "memory")
-    parameters = samples = tokens = 0
-    seconds = {"train": 0.0, "eval": 0.0}
-    plan, state_size, history, device = None, None, [], torch.device("cpu")
-    if training is not None:
-        encoder = training.model.encoder
-        parameters = sum(p.numel() for p in training.model.parameters())
-        samples = min(training.global_step, training.budget.steps) * training.budget.batch_size
-        seconds = {name: round(value, 3) for name, value in training.seconds.items()}
-        # every device of a distributed run counts its own
-        tokens = training.tokens * experiment.tree.train.devices * experiment.tree.train.num_nodes
-        plan = asdict(encoder.plan) if capable.segment else None
-        state_size = encoder.backbone.state_size(experiment.seq_len) if carries else None
-        history, device = training.history, training.device
-    return records.new(
-        architecture={"name": arch.record.name, "title": arch.record.title, "family": arch.record.family},
-        plugin={
-            "distribution": arch.provenance.distribution,
-            "version": arch.provenance.version,
-            "entry_point": arch.provenance.entry_point,
-            "source_hash": code_hash(experiment),
+def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, data: TaskData, ending: Ending) -> Record:
+    """Build the record of a run. `module` is None when the model could not be built: there are then no parameters."""
+    experiment = job.experiment
+    arch, task, origin = experiment.arch_spec, experiment.task_spec, experiment.arch_entry.provenance
+    capabilities = arch.capabilities
+    has_state = capabilities.state != "none" and (experiment.mode == "causal" or capabilities.state == "memory")
+    fields: dict[str, Any] = {
+        "architecture": {"name": arch.name, "title": arch.title, "family": arch.family, "version": arch.version},
+        "plugin": {
+            "distribution": origin.distribution,
+            "version": origin.version,
+            "entry_point": origin.entry_point,
+            "source_hash": experiment.code_hash,
         },
-        task={
-            "name": task.record.name,
-            "version": task.record.version,
-            "suite": task.record.suite,
-            "kind": task.record.kind,
-        },
-        data=data.provenance(),
-        protocol=experiment.protocol,
-        overrides=dict(experiment.overrides),
-        config=experiment.values,
-        config_hash=experiment.hash,
-        seed=experiment.seed,
-        mode=experiment.mode,
-        objective=experiment.objective,
-        metric={"name": task.record.metrics[0], "higher_is_better": task.record.higher_is_better},
-        carried=experiment.carries,
-        segment_plan=plan,
-        parameters=parameters,
-        match=None
-        if experiment.match is None
-        else {"architecture": experiment.match[0], "parameters": experiment.match[1]},
-        state_size=state_size,
-        status=status,
-        detail=detail,
-        metrics=scores,
-        baselines={"chance": experiment.chance, "majority": data.majority()},
-        history=history,
-        samples=samples,
-        tokens=tokens,
-        seconds=seconds,
-        tokens_per_second=round(tokens / seconds["train"], 1) if seconds["train"] else None,
-        peak_memory_bytes=environment.peak_memory(device),
-        # backward costs twice the forward
-        flops=None if flops is None else 3 * flops * samples,
-        backend=forms_that_ran(),
-        hardware=environment.hardware(),
-        versions=environment.versions(),
-        git=environment.git_state(),
-        command=command(),
-        started=attempt.started,
-        ended=now(),
-    )
+        "task": {"name": task.name, "version": task.version, "suite": task.suite, "kind": task.kind},
+        "data": data.provenance(),
+        "protocol": experiment.protocol,
+        "protocol_version": PROTOCOLS[experiment.protocol],
+        "overrides": dict(experiment.overrides),
+        "config": experiment.config,
+        "config_hash": experiment.hash,
+        "seed": experiment.seed,
+        "mode": experiment.mode,
+        "objective": experiment.objective,
+        "stateful": experiment.stateful,
+        "segment_plan": None,
+        "parameters": 0,
+        "match": experiment.matched,
+        "state_size": None,
+        "status": ending.status,
+        "error": ending.error,
+        "metric": {"name": task.metrics[0], "higher_is_better": task.higher_is_better},
+        "metrics": ending.metrics,
+        "baselines": {"chance": experiment.chance, "majority": data.majority()},
+        "history": [],
+        "samples": 0,
+        "tokens": 0,
+        "seconds": {"train": 0.0, "eval": 0.0},
+        "tokens_per_second": None,
+        "peak_memory_bytes": provenance.peak_memory(torch.device("cpu") if module is None else module.device),
+        "flops": None,
+        "op_backends": forms_that_ran(),
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+        "git": provenance.git_state(),
+        "command": job.command,
+        "started": attempt.started,
+        "ended": now(),
+    }
+    if module is not None:
+        encoder, schedule = module.model.encoder, module.schedule
+        samples = min(module.global_step, schedule.steps) * schedule.batch_size
+        # the first device has counted its own share; the devices share the samples equally
+        tokens = int(module.tokens) * experiment.train.devices * experiment.train.num_nodes
+        seconds = {name: round(value, 3) for name, value in module.seconds.items()}
+        fields |= {
+            "segment_plan": asdict(encoder.plan) if capabilities.segment else None,
+            "parameters": sum(p.numel() for p in module.model.parameters()),
+            "state_size": encoder.backbone.state_size(experiment.seq_len) if has_state else None,
+            "history": module.history,
+            "samples": samples,
+            "tokens": tokens,
+            "seconds": seconds,
+            "tokens_per_second": round(tokens / seconds["train"], 1) if seconds["train"] else None,
+            # backward costs twice the forward
+            "flops": None if ending.flops is None else 3 * ending.flops * samples,
+        }
+    return Record.model_validate(fields)

@@ -1,4 +1,4 @@
-"""A run's own folder: what earlier calls left there, who may work in it, and whether the run was finished."""
+"""A run's own folder: checkpoints and logs, what an earlier call left there, and who may work in it."""
 
 from __future__ import annotations
 
@@ -14,123 +14,126 @@ from typing import Any
 import filelock
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from zoo.run import provenance as environment
-from zoo.run.compose import Experiment
-from zoo.run.settings import NO_EFFECT
-from zoo.spec import record as records
+from zoo.run.compose import Job
 from zoo.spec.errors import UserError
+from zoo.spec.files import write_atomically
 from zoo.spec.layers import flatten
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a run puts things: records for the board, and checkpoints and logs."""
-
-    results: Path
-    runs: Path
-
-    def folder(self, experiment: Experiment) -> Path:
-        """Checkpoints and logs of one (configuration, seed)."""
-        name = f"{experiment.hash}-s{experiment.seed}"
-        arch, task = experiment.architecture.record.name, experiment.task.record.name
-        return self.runs / experiment.protocol / task / arch / name
-
-
-def finished(experiment: Experiment, places: Places) -> dict[str, Any] | None:
-    """The record of this very experiment, made here by this very code, if it ended well.
-
-    What decides is the run's own folder: a record that came with a checkout was made elsewhere.
-    """
-    note = read_note(places.folder(experiment))
-    if not _same(note, experiment) or "record" not in note:
-        return None
-    path = Path(note["record"])
-    if not path.is_file() or places.results.resolve() not in path.resolve().parents:
-        return None
-    record = records.read(path)
-    return record | {"path": str(path)} if isinstance(record, dict) else None
-
-
-def read_note(folder: Path) -> dict[str, Any]:
-    """What an earlier call noted in the run's folder; nothing when it was none, or was cut off."""
-    try:
-        return json.loads((folder / "run.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-
-
-def _same(note: dict[str, Any], experiment: Experiment) -> bool:
-    """Whether the note is of this experiment by this code, computed in this way (device, forms of the ops)."""
-    if note.get("code") != code_hash(experiment):
-        return False
-    before, today = flatten(note["config"]), flatten(experiment.values)
-    return all(before.get(key) == value for key, value in today.items() if key not in NO_EFFECT)
-
-
-def code_hash(experiment: Experiment) -> str:
-    """Hash of the frame's, the plugin's and the task's sources."""
-    arch, task = experiment.architecture.record, experiment.task.record
-    return environment.source_hash("zoo", arch.backbone, arch.config, task.data)
+from zoo.spec.record import Record
+from zoo.spec.settings import NO_EFFECT
+from zoo.spec.store import StoredRecord, read, write
 
 
 def rank() -> int:
-    """Number of this process in a distributed run, as its launcher tells."""
+    """Number of this process in a distributed run, as its launcher sets it."""
     return int(getattr(rank_zero_only, "rank", None) or 0)
 
 
-@contextlib.contextmanager
-def only_here(experiment: Experiment, folder: Path) -> Iterator[None]:
-    """One process at a time in a run's folder; further ranks of a distributed run are guests of the first."""
-    if rank() > 0:
-        yield
-        return
-    lock = filelock.FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=5)
-    except filelock.Timeout:
-        raise UserError(f"{experiment.name} is being run by another process (lock {folder / 'lock'})") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
-@dataclass
+class RunDir:
+    """The folder `runs/PROTOCOL/TASK/ARCHITECTURE/HASH-sSEED` of one job.
+
+    run.json   the code and configuration that last ran here, and the record where the run ended well
+    last.ckpt  after each validation interval;  best.ckpt  the weights that were best on validation
+    """
+
+    def __init__(self, job: Job) -> None:
+        experiment = job.experiment
+        self.job, self.experiment = job, experiment
+        name = f"{experiment.hash}-s{experiment.seed}"
+        self.path = Path(job.runs) / experiment.protocol / experiment.task_spec.name / experiment.arch_spec.name / name
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.note = self.path / "run.json"
+        self.last, self.best = self.path / "last.ckpt", self.path / "best.ckpt"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Allow one process at a time; further ranks of a distributed run share the lock of the first."""
+        if rank() > 0:
+            yield
+            return
+        lock = filelock.FileLock(self.path / "lock")
+        try:
+            lock.acquire(timeout=5)
+        except filelock.Timeout:
+            raise UserError(
+                f"{self.experiment.name} is being run by another process (lock {self.path / 'lock'})"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def finished(self) -> StoredRecord | None:
+        """The record of this experiment, made here by this code, if it ended well.
+
+        The run's own folder decides: a record that came with a checkout was made elsewhere.
+        """
+        note = self._read_note()
+        if not self._is_same_run(note) or "record" not in note:
+            return None
+        path = Path(note["record"])
+        if not path.is_file() or Path(self.job.results).resolve() not in path.resolve().parents:
+            return None
+        record = read(path)
+        return StoredRecord(str(path), record) if isinstance(record, Record) else None
+
+    def start(self) -> Attempt:
+        """Begin a run, or go on with the one that an earlier call of the same command left."""
+        earlier, code = self._read_note(), self.experiment.code_hash
+        if rank() > 0:
+            # the first rank has been here and written the note
+            return Attempt(earlier["attempt"], earlier["started"], self.last if self.last.exists() else None)
+        same = self._is_same_run(earlier) and not self.job.force
+        if not same:
+            if earlier and not self.job.force:
+                what = "settings of how it is computed have" if earlier.get("code") == code else "the code has"
+                print(f"zoo: {what} changed since {self.path} was begun; starting afresh", file=sys.stderr)
+            for checkpoint in (self.last, self.best):
+                checkpoint.unlink(missing_ok=True)
+        attempt = Attempt(
+            number=earlier.get("attempt", 0) + 1,
+            started=earlier["started"] if same and self.last.exists() else now(),
+            checkpoint=self.last if self.last.exists() else None,
+        )
+        self._write_note(
+            {"code": code, "attempt": attempt.number, "started": attempt.started, "config": self.experiment.config}
+        )
+        return attempt
+
+    def write_record(self, record: Record) -> StoredRecord:
+        """Write the record under the results folder; after a run that ended well, note it and drop `last.ckpt`."""
+        path = write(record, self.job.results)
+        if record.status == "ok":
+            self._write_note(self._read_note() | {"record": str(path.resolve())})
+            self.last.unlink(missing_ok=True)
+        return StoredRecord(str(path), record)
+
+    def _read_note(self) -> dict[str, Any]:
+        """What an earlier call noted; nothing when there was none, or it was cut off."""
+        try:
+            return json.loads(self.note.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def _write_note(self, note: dict[str, Any]) -> None:
+        write_atomically(self.note, json.dumps(note, indent=1))
+
+    def _is_same_run(self, note: dict[str, Any]) -> bool:
+        """Whether the note is of this experiment by this code, computed in this way (device, forms of the ops)."""
+        if note.get("code") != self.experiment.code_hash:
+            return False
+        before, today = flatten(note["config"]), flatten(self.experiment.config)
+        return all(before.get(key) == value for key, value in today.items() if key not in NO_EFFECT)
+
+
+@dataclass(frozen=True)
 class Attempt:
-    """What earlier calls left in the run's folder, and whether it may be gone on with."""
+    """One call that works on a run: its number, when the run was started, and the checkpoint to resume from."""
 
-    folder: Path
     number: int
     started: str
     checkpoint: Path | None
-
-    @classmethod
-    def begin(cls, experiment: Experiment, folder: Path, *, force: bool) -> Attempt:
-        note = folder / "run.json"
-        code = code_hash(experiment)
-        earlier = read_note(folder)
-        if rank() > 0:
-            # the first rank has been here, and started this one
-            checkpoint = folder / "last.ckpt"
-            return cls(folder, earlier["attempt"], earlier["started"], checkpoint if checkpoint.exists() else None)
-        same = _same(earlier, experiment) and not force
-        if not same:
-            if earlier and not force:
-                what = "settings of how it is computed have" if earlier.get("code") == code else "the code has"
-                print(f"zoo: {what} changed since {folder} was begun; starting afresh", file=sys.stderr)
-            for name in ("last.ckpt", "best.ckpt"):
-                (folder / name).unlink(missing_ok=True)
-        last = folder / "last.ckpt"
-        attempt = cls(
-            folder=folder,
-            number=earlier.get("attempt", 0) + 1,
-            started=earlier["started"] if same and last.exists() else now(),
-            checkpoint=last if last.exists() else None,
-        )
-        state = {"code": code, "attempt": attempt.number, "started": attempt.started, "config": experiment.values}
-        records.write_atomically(note, json.dumps(state, indent=1))
-        return attempt
-
-
-def now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""Loading beside training: samples per second of a task's loader and of one architecture's training step."""
+"""Measure samples per second of a task's loader beside those of an architecture's training step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 
 import torch
 
+from zoo.data.batch import Batch
 from zoo.data.bench import loading, rate
-from zoo.data.module import Batch
 from zoo.data.progress import quiet
 from zoo.ops.backend import use_backend
-from zoo.run.compose import Experiment
-from zoo.run.execute import build, on_gpu, open_data
-from zoo.run.module import Training
+from zoo.run.execute import build_module, on_gpu, open_data
+from zoo.run.module import ExperimentModule, Schedule
 from zoo.run.optim import build_optimizer
-from zoo.run.sweep import resolve
+from zoo.run.request import BenchRequest, resolve
 
 KEPT = 8
 """Batches that the step is measured on."""
@@ -32,32 +31,34 @@ def measure(arch: str, task: str, protocol: str, overrides: Sequence[str], secon
     ratio           loader's samples/s over those of the step: below 1, training waits for data
     grew MB         memory that this process took while it loaded
     """
-    experiment = resolve(arch, task, protocol=protocol, overrides=overrides)[0]
-    with use_backend(experiment.tree.train.op_backend):
-        training = build(experiment)
-        open_data(experiment, training.budget, None)  # what is not prepared is prepared now
+    experiment = resolve(BenchRequest.parse(arch, task, protocol=protocol, overrides=overrides))[0]
+    schedule = Schedule.of(experiment)
+    whole_run = schedule.steps * schedule.batch_size
+    with use_backend(experiment.train.op_backend):
+        module = build_module(experiment)
+        open_data(experiment)  # what is not prepared is prepared now
         began = time.perf_counter()
         with quiet():
-            data = open_data(experiment, training.budget, training)
-            data.round_of = lambda: (0, training.budget.steps * training.budget.batch_size)
+            data = open_data(experiment, interval=whole_run)
             opened = time.perf_counter() - began
-            found = loading(data.train_dataloader(), seconds)
+            loader = loading(data.train_dataloader(), seconds)
             batches = list(islice(data.train_dataloader(), KEPT))
-        step = _Step(experiment, training)
-        steps = rate(step, batches, seconds)
+        module.setup_metrics(data)
+        step = _Step(module)
+        steps_rate = rate(step, batches, seconds)
     return {
         "task": task,
         "arch": arch,
         "protocol": protocol,
-        "batch": training.budget.micro_batch,
-        "workers": data.num_workers,
-        "first batch s": round(opened + found.first, 3),
-        "samples/s": round(found.samples_per_second, 1),
-        "tokens/s": round(found.tokens_per_second),
-        "step samples/s": round(steps, 1),
-        "ratio": round(found.samples_per_second / steps, 2),
-        "loaded samples": found.samples,
-        "grew MB": round(found.megabytes, 1),
+        "batch": schedule.micro_batch_size,
+        "workers": data.loading.num_workers,
+        "first batch s": round(opened + loader.first, 3),
+        "samples/s": round(loader.samples_per_second, 1),
+        "tokens/s": round(loader.tokens_per_second),
+        "step samples/s": round(steps_rate, 1),
+        "ratio": round(loader.samples_per_second / steps_rate, 2),
+        "loaded samples": loader.samples,
+        "grew MB": round(loader.megabytes, 1),
         "device": str(step.device),
     }
 
@@ -66,29 +67,29 @@ def measure(arch: str, task: str, protocol: str, overrides: Sequence[str], secon
 class _Step:
     """Forward, backward and optimiser on one batch, in the precision of the run."""
 
-    experiment: Experiment
-    training: Training
+    module: ExperimentModule
 
     def __post_init__(self) -> None:
-        self.device = torch.device("cuda" if on_gpu(self.experiment) else "cpu")
-        self.wide = self.experiment.tree.train.precision == "64-true"
-        self.training.to(self.device, torch.float64 if self.wide else None).train()
-        settings = self.experiment.tree.optim
-        self.optimizer, _ = build_optimizer(self.training.model, settings, self.training.budget.steps)
-        self.clip = settings.gradient_clip_val
-        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.experiment.tree.train.precision)
-        self.cast = torch.autocast(self.device.type, half) if half else contextlib.nullcontext()
+        experiment = self.module.experiment
+        self.device = torch.device("cuda" if on_gpu(experiment) else "cpu")
+        precision = experiment.train.precision
+        self.float64 = precision == "64-true"
+        self.module.to(self.device, torch.float64 if self.float64 else None).train()
+        self.optimizer, _ = build_optimizer(self.module.model, experiment.optim, self.module.schedule.steps)
+        self.clip = experiment.optim.gradient_clip_val
+        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+        self.autocast = torch.autocast(self.device.type, half) if half else contextlib.nullcontext()
 
     def __call__(self, batch: Batch) -> None:
         moved = Batch(*(part if part is None else part.to(self.device) for part in batch))  # type: ignore[arg-type]
-        if self.wide and moved.inputs.is_floating_point():
+        if self.float64 and moved.inputs.is_floating_point():
             moved = moved._replace(inputs=moved.inputs.double())
         self.optimizer.zero_grad()
-        with self.cast:
-            loss = self.training.training_step(moved, 0)
+        with self.autocast:
+            loss = self.module.training_step(moved, 0)
         loss.backward()
         if self.clip:
-            torch.nn.utils.clip_grad_norm_(self.training.parameters(), self.clip)
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
         self.optimizer.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize()

@@ -1,5 +1,5 @@
-"""Writing a plugin package that works before its author has changed a line."""
+"""Templates of plugin packages for `zoo new`."""
 
-from zoo.scaffold.write import Written, write
+from zoo.scaffold.write import Package, write
 
-__all__ = ["Written", "write"]
+__all__ = ["Package", "write"]

@@ -1,4 +1,4 @@
-"""From a name to a package: templates beside this file, filled in and written whole or not at all."""
+"""Write a plugin package from the templates beside this file."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from zoo.spec.registry import Registry, own_version, registry
 
 Kind = Literal["arch", "task"]
 SUFFIX = ".tmpl"
-PLACE = "NAME"
-"""In a template's path: the plugin's name."""
+PLACEHOLDER = "NAME"
+"""Stands for the plugin's name in the paths of templates."""
 
 
 @dataclass(frozen=True)
-class Written:
-    """A package that was made: its folder, the name of its distribution, and its files."""
+class Package:
+    """A written package: its folder, the name of its distribution, and its files."""
 
     folder: Path
     distribution: str
     files: tuple[str, ...]
 
 
-def write(kind: Kind, name: str, parent: Path, *, force: bool = False) -> Written:
-    """Write `parent/name`, a package that registers the architecture or task `name`.
+def write(kind: Kind, name: str, parent: Path, *, force: bool = False) -> Package:
+    """Write `parent/name`, a package that registers the architecture or task `name`, completely or not at all.
 
-    Raises UserError for a name that cannot be used, and for a folder that is there, unless `force` replaces it.
+    Raises UserError for an unusable name, and for a folder that exists, unless `force` replaces it.
     """
     package = f"zoo_{name}"
     _check_name(kind, name, package, registry())
     folder = parent / name
     if folder.exists() and not force:
-        raise UserError(f"{folder} is there already; --force replaces it")
+        raise UserError(f"{folder} exists already; --force replaces it")
     values = {
         "name": name,
         "package": package,
@@ -55,38 +55,39 @@ def write(kind: Kind, name: str, parent: Path, *, force: bool = False) -> Writte
     }
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as beside:
-            made = Path(beside) / name
+        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as temporary:
+            complete = Path(temporary) / name
             names = []
             for path, text in _templates(kind):
-                target = str(path).replace(PLACE, name).removesuffix(SUFFIX)
-                (made / target).parent.mkdir(parents=True, exist_ok=True)
-                (made / target).write_text(Template(text).substitute(values), encoding="utf-8")
+                target = str(path).replace(PLACEHOLDER, name).removesuffix(SUFFIX)
+                (complete / target).parent.mkdir(parents=True, exist_ok=True)
+                (complete / target).write_text(Template(text).substitute(values), encoding="utf-8")
                 names.append(target)
             if folder.exists():
                 shutil.rmtree(folder)
-            made.rename(folder)
+            complete.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}") from error
-    return Written(folder, values["distribution"], tuple(sorted(names)))
+    return Package(folder, values["distribution"], tuple(sorted(names)))
 
 
 def _check_name(kind: Kind, name: str, package: str, known: Registry) -> None:
+    """Raise UserError for a name that is invalid, registered, or whose package is installed."""
     if not NAME.fullmatch(name) or keyword.iskeyword(name):
         raise UserError(f"{name!r}: a plugin's name has lower-case letters, digits and underscores, such as my_mixer")
     taken = known.architectures if kind == "arch" else known.tasks
     if name in taken:
-        where = taken[name].provenance
-        raise UserError(f"{name!r} is taken by {where.distribution} {where.version}; `zoo list` shows all names")
+        source = taken[name].provenance
+        raise UserError(f"{name!r} is taken by {source.distribution} {source.version}; `zoo list` shows all names")
     if importlib.util.find_spec(package) is not None:
-        raise UserError(f"{name!r}: a package {package} is installed already")
+        raise UserError(f"{name!r}: a package {package} is already installed")
 
 
 def _templates(kind: Kind) -> Iterator[tuple[PurePosixPath, str]]:
-    """Relative path and text of every template."""
+    """Yield the relative path and the text of every template."""
 
-    def walk(place: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, str]]:
-        for entry in sorted(place.iterdir(), key=lambda e: e.name):
+    def walk(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, str]]:
+        for entry in sorted(folder.iterdir(), key=lambda e: e.name):
             if entry.is_dir():
                 yield from walk(entry, path / entry.name)
             elif entry.name.endswith(SUFFIX):

@@ -1,1 +1,1 @@
-"""Records, the backbone contract, hooks and the registry. Metadata here is importable without torch."""
+"""Specifications of architectures and tasks, hooks, registry, records and errors. Imports no torch."""

@@ -1,4 +1,4 @@
-"""What an architecture says of itself, before anything of it is imported. No torch here."""
+"""The specification of an architecture: a frozen record that names its code without importing it. No torch here."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from zoo.spec.constraints import validate_fields
 from zoo.spec.dims import Mode as Mode
 from zoo.spec.dims import ModelDims as ModelDims
 from zoo.spec.errors import ConfigError, UserError, ZooError
 from zoo.spec.loading import load_object
+from zoo.spec.presets import Preset as Preset
+from zoo.spec.presets import PresetsFile, load_presets
+from zoo.spec.presets import Reported as Reported
 
 if TYPE_CHECKING:
     from zoo.convert.conversion import Conversion
@@ -21,7 +25,7 @@ API = 1
 
 Objective = Literal["classify", "causal_lm", "infilling", "seq2seq"]
 StateKind = Literal["none", "recurrent", "memory"]
-LengthKind = Literal["any", "max", "fixed", "multiple"]
+LengthKind = Literal["any", "max", "fixed"]
 Positions = Literal["external", "internal"]
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -68,8 +72,7 @@ class Capabilities:
     state_grad    gradient may flow through the carried state; otherwise the backbone detaches what it emits
     step          `step()` exists and equals `forward`
     segment       long inputs must be fed segment by segment
-    length        "any" | "max" (positions run out) | "fixed" (weights of one length; shorter is fine) |
-                  "multiple" (the backbone pads and crops, nobody sees it)
+    length        "any" | "max" (positions run out) | "fixed" (weights of one length; shorter is fine)
     positions     "external": the frame adds absolute positions to the embedding | "internal": none needed
     aux           names of the auxiliary losses that `forward` may return
     """
@@ -97,50 +100,18 @@ class Capabilities:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Preset:
-    """Hyperparameters of one (task, protocol), each with its source.
-
-    `values` maps dotted configuration keys (`model.d_model`, `arch.d_state`, `optim.lr` …) to values; `sources`
-    says for each key (or, under `"*"`, for all that have none of their own) where the number is from: a paper's
-    table, `project path@commit`, or `ours, because …`. `expected` is the score that the source reports.
-    """
-
-    values: Mapping[str, Any]
-    sources: Mapping[str, str]
-    expected: float | None = None
-
-    def __post_init__(self) -> None:
-        bare = [k for k in self.values if k not in self.sources and "*" not in self.sources]
-        if bare:
-            raise ValueError(f"preset values without a source: {', '.join(bare)}")
-
-    def source(self, key: str) -> str:
-        """Where the value of `key` comes from."""
-        return self.sources.get(key, self.sources.get("*", ""))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reported:
-    """A score that a paper reports. Shown beside measured scores, never averaged with them."""
-
-    task: str
-    metric: str
-    value: float
-    source: str
-    table: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
     """One architecture, as `zoo_architectures()` yields it. Nothing it names is imported before it is used.
 
     backbone   "package.module:Class", a `zoo.Backbone` built from (config, dims)
-    config     "package.module:Dataclass"; the docstring under a field is its help text. It may define
-               `check(self, dims) -> None`, which raises `zoo.ConfigError(field, why)` for impossible combinations
-    presets    "package.module:PRESETS", a mapping (task, protocol) -> Preset; empty when there are none
-    reported   "package.module:REPORTED", a sequence of Reported; empty when there are none
-    conversion "package.module:CONVERSION", a zoo.Conversion; empty when no checkpoints of others are read
+    config     "package.module:Dataclass"; a field's annotation says which values it may have (zoo/spec/constraints.py),
+               the docstring under it is its help. `check(self, dims) -> None`, where it is defined, raises
+               `zoo.ConfigError(field, why)` for impossible combinations
+    presets    file in the package of `config` with presets and reported scores (zoo/spec/presets.py). "presets.toml"
+               may be absent; "" reads none
+    conversion "package.module:CONVERSION", a zoo.convert.Conversion; empty when there is none
     card       file name of the card beside the plugin's `__init__.py`
+    version    raised when a default or the meaning of a field of `config` changes: part of an experiment's identity
     """
 
     name: str
@@ -152,10 +123,10 @@ class Architecture:
     config: str
     capabilities: Capabilities
     cost: Cost
-    presets: str = ""
-    reported: str = ""
+    presets: str = "presets.toml"
     conversion: str = ""
     card: str = "README.md"
+    version: str = "1"
     api: int = API
 
     def __post_init__(self) -> None:
@@ -171,20 +142,25 @@ class Architecture:
 
     def load_backbone(self) -> type[Backbone]:
         """The plugin's backbone class; the first thing that imports torch."""
-        from zoo.nn.backbone import Backbone
-
         cls = load_object(self.backbone, what=f"backbone of {self.name}")
-        if not (isinstance(cls, type) and issubclass(cls, Backbone)):
+        # by name: this layer imports no torch, and none of the layers above it
+        if not (isinstance(cls, type) and issubclass(cls, load_object("zoo.nn.backbone:Backbone"))):
             raise ZooError(f"backbone of {self.name}: {self.backbone} is not a subclass of zoo.Backbone")
         return cls
 
     def load_presets(self) -> Mapping[tuple[str, str], Preset]:
         """Presets by (task, protocol)."""
-        return load_object(self.presets, what=f"presets of {self.name}") if self.presets else {}
+        return self._presets_file().presets
 
     def load_reported(self) -> tuple[Reported, ...]:
         """Scores from the literature."""
-        return tuple(load_object(self.reported, what=f"reported scores of {self.name}")) if self.reported else ()
+        return self._presets_file().reported
+
+    def _presets_file(self) -> PresetsFile:
+        if not self.presets:
+            return PresetsFile({}, ())
+        module = self.config.partition(":")[0]
+        return load_presets(module.rpartition(".")[0] or module, self.presets)
 
     def load_conversion(self) -> Conversion:
         """How checkpoints of others are read and written. UserError where the plugin has no conversion."""
@@ -197,14 +173,14 @@ class Architecture:
         if dims.mode not in self.capabilities.modes:
             modes = " or ".join(sorted(self.capabilities.modes))
             raise ConfigError("model.mode", f"{self.name} is {modes}; it has no {dims.mode} form")
-        checker = getattr(config, "check", None)
-        if checker is not None:
-            try:
-                checker(dims)
-            except ConfigError as error:
-                names_shape = error.key in ("d_model", "n_layers", "mode", "max_len")
-                prefix = "" if "." in error.key else "model." if names_shape else "arch."
-                raise ConfigError(prefix + error.key, error.message, origin=error.origin) from error
+        try:
+            validate_fields(config)
+            if hasattr(config, "check"):
+                config.check(dims)
+        except ConfigError as error:
+            is_dimension = error.key in ("d_model", "n_layers", "mode", "max_len")
+            prefix = "" if "." in error.key else "model." if is_dimension else "arch."
+            raise ConfigError(prefix + error.key, error.message, origin=error.origin) from error
 
     def build(self, config: Any = None, dims: ModelDims | None = None, **kwargs: Any) -> Backbone:
         """Build the backbone.

@@ -1,4 +1,4 @@
-"""An architecture's card: the README beside its plugin, and the facts of its record."""
+"""The card of an architecture: its plugin's README, and its metadata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.spec.architecture import Architecture
 
 
 def facts(record: Architecture) -> dict[str, Any]:
-    """The record as plain containers, reported scores included."""
+    """An architecture's metadata as JSON-serializable containers, with reported scores and presets."""
     return {
         "paper": asdict(record.paper),
         "reference": asdict(record.reference) if record.reference else None,
@@ -26,14 +26,14 @@ def facts(record: Architecture) -> dict[str, Any]:
 
 
 def card(record: Architecture) -> str:
-    """Markdown: the plugin's card, or its record where it ships none, with the reported scores below."""
+    """Markdown of the plugin's card (or of its metadata, if it has no card), with the reported scores appended."""
     text = _readme(record)
     if text is None:
         paper = record.paper
         text = (
             f"# {record.title}\n\n{paper.authors}, *{paper.title}*, {paper.venue} {paper.year} "
             f"(arXiv {paper.arxiv or 'none'}).\n\nTime {record.cost.time}, memory {record.cost.memory}. "
-            "This plugin ships no card.\n"
+            "This plugin has no card.\n"
         )
     scores = record.load_reported()
     if scores:

@@ -1,95 +1,159 @@
-"""What the `check` of many configurations asks of a field, in one wording. No torch here.
+"""Types of configuration fields, and the validation of a configuration by them. No torch here.
 
-Each function takes the configuration and names of its fields, and raises ConfigError for the first that is wrong.
+A configuration is a dataclass whose annotations say which values a field may have, `n_heads: PositiveInt = 4` or
+`norm: Literal["layer", "rms"] = "layer"`. OmegaConf checks the plain type when a value is set, `validate_fields` the
+rest. Its method `check` is for relations: between fields, or with the ModelDims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from zoo.spec.architecture import ModelDims
-from zoo.spec.errors import ConfigError
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf
 
-BLOCK_ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
-"""What the channel MLP of a `BlockConfig` may have between its matrices."""
+from zoo.spec.dims import ModelDims
+from zoo.spec.errors import ConfigError, did_you_mean
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
-class BlockConfig(Protocol):
-    """The fields that configurations of a Transformer's block share: `check_block` and `zoo.nn.transformer_block`.
-
-    d_qkv, d_ff   widths of all heads together and of the channel MLP; 0 = d_model and 4 * d_model
-    """
-
-    n_heads: int
-    d_qkv: int
-    d_ff: int
-    activation: str
-    norm_eps: float
-    dropout: float
-
-
-class StepSizes(Protocol):
-    """The range that step sizes of a state space model start in."""
-
-    dt_min: float
-    dt_max: float
+PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+"""Activations of the channel MLP; "gelu" is the exact one."""
 
 
-class Normed(Protocol):
-    """The name of a norm: layer, rms, batch …"""
+@dataclasses.dataclass
+class BlockConfig:
+    """The fields that configurations of a Transformer block share; `zoo.nn.transformer_block` reads them."""
 
-    norm: str
+    n_heads: PositiveInt = 4
+    """Attention heads; must divide d_qkv."""
+    d_qkv: NonNegativeInt = 0
+    """Width of all heads together; 0 = d_model."""
+    d_ff: NonNegativeInt = 0
+    """Width of the channel MLP; 0 = 4 * d_model."""
+    activation: Activation = "gelu"
+    """Activation of the channel MLP; gelu is exact, gelu_tanh its tanh approximation."""
+    bias: bool = True
+    """Biases in the attention's projections (the MLP always has them)."""
+    norm_eps: PositiveFloat = 1e-5
+    """Epsilon of the layer norms."""
+    dropout: Fraction = 0.0
+    """Dropout on the output of each sublayer, and inside the MLP."""
 
-
-def check_block(config: BlockConfig, dims: ModelDims) -> None:
-    """The fields of BlockConfig: heads that divide d_qkv (or d_model), widths, activation, norm_eps, dropout."""
-    check_positive(config, "n_heads", "norm_eps")
-    check_widths(config, "d_qkv", "d_ff")
-    d_qkv = config.d_qkv or dims.d_model
-    if d_qkv % config.n_heads:
-        width = f"d_qkv {d_qkv}" if config.d_qkv else f"d_model {d_qkv}"
-        raise ConfigError("n_heads", f"{config.n_heads} does not divide {width}")
-    check_choice(config, "activation", BLOCK_ACTIVATIONS)
-    check_fraction(config, "dropout")
-
-
-def check_positive(config: object, *names: str, optional: bool = False) -> None:
-    """Numbers above 0; optional: or None."""
-    for name in names:
-        value = getattr(config, name)
-        if not (value is None and optional) and not value > 0:
-            raise ConfigError(name, f"expected a positive number{' or null' if optional else ''}, got {value}")
-
-
-def check_widths(config: object, *names: str) -> None:
-    """Numbers above 0, or 0 for a default."""
-    for name in names:
-        if getattr(config, name) < 0:
-            raise ConfigError(name, f"expected a positive number, or 0 for the default, got {getattr(config, name)}")
+    def check(self, dims: ModelDims) -> None:
+        """Raise ConfigError unless the heads divide d_qkv (or d_model)."""
+        d_qkv = self.d_qkv or dims.d_model
+        if d_qkv % self.n_heads:
+            width = f"d_qkv {d_qkv}" if self.d_qkv else f"d_model {d_qkv}"
+            raise ConfigError("n_heads", f"{self.n_heads} does not divide {width}")
 
 
-def check_choice(config: object, name: str, allowed: Sequence[str]) -> None:
-    """One of `allowed`."""
-    value = getattr(config, name)
-    if value not in allowed:
-        raise ConfigError(name, f"{value!r}: expected one of {', '.join(allowed)}")
+def validate_fields(config: Any) -> None:
+    """Check every field of a configuration dataclass against its annotation. Raises ConfigError."""
+    from pydantic import ValidationError
+
+    cls: Any = type(config)
+    for name, validator in _validators(cls).items():
+        try:
+            validator.validate_python(getattr(config, name))
+        except ValidationError:
+            raise ConfigError(name, mismatch(getattr(config, name), field_types(cls)[name])) from None
 
 
-def check_fraction(config: object, *names: str) -> None:
-    """Numbers in [0, 1)."""
-    for name in names:
-        if not 0 <= getattr(config, name) < 1:
-            raise ConfigError(name, f"expected a number in [0, 1), got {getattr(config, name)}")
+@functools.cache
+def _validators(cls: type) -> dict[str, TypeAdapter[Any]]:
+    """Pydantic's validator of each field."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    rules = ConfigDict(strict=True, allow_inf_nan=False)
+    return {name: TypeAdapter(hint, config=rules) for name, hint in field_types(cls).items()}
 
 
-def check_step_sizes(config: StepSizes) -> None:
-    """0 < dt_min <= dt_max."""
-    if not 0 < config.dt_min <= config.dt_max:
-        raise ConfigError("dt_min", f"expected 0 < dt_min <= dt_max, got {config.dt_min} and {config.dt_max}")
+@functools.cache
+def field_types(cls: type) -> Mapping[str, Any]:
+    """Annotation of each field of a dataclass, with its constraints."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def check_batch_norm(config: Normed, dims: ModelDims) -> None:
-    """norm=batch is for modes without causality."""
-    if config.norm == "batch" and dims.mode == "causal":
-        raise ConfigError("norm", "batch norm averages over time: a causal model would see the future; use layer")
+def mismatch(value: Any, hint: Any) -> str:
+    """Say why `value` is not allowed by the annotation `hint`, and what is."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"expected a finite number, got {value}"
+    known = choices(hint)
+    if known:
+        return f"{value!r}{did_you_mean(str(value), known)}"
+    return f"expected {describe(hint)}, got {value!r}"
+
+
+def choices(hint: Any) -> tuple[str, ...]:
+    """Values of a `Literal` annotation, "null" included where it is optional; empty for other annotations."""
+    if get_origin(hint) is Literal:
+        return tuple(str(value) for value in get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        parts = [choices(part) for part in get_args(hint) if part is not NoneType]
+        return (*(name for part in parts for name in part), "null") if all(parts) else ()
+    return ()
+
+
+def describe(hint: Any) -> str:
+    """The values that an annotation allows, in words: "integer > 0", "layer | rms", "number in [0, 1) or null"."""
+    origin, args = get_origin(hint), get_args(hint)
+    if known := choices(hint):
+        return " | ".join(known)
+    if origin in (Union, UnionType):
+        return " or ".join("null" if part is NoneType else describe(part) for part in args)
+    if origin is list:
+        return f"[{describe(args[0])}, …]"
+    if origin is Annotated:
+        return _bounded(describe(args[0]), args[1:])
+    return {int: "integer", float: "number", bool: "true | false", str: "text"}.get(hint, str(hint))
+
+
+def _bounded(name: str, constraints: tuple[Any, ...]) -> str:
+    """Add the bounds of an `Annotated` type to the name of its plain type."""
+    bounds = {}
+    for constraint in (c for group in constraints for c in (group if isinstance(group, GroupedMetadata) else (group,))):
+        if isinstance(constraint, MultipleOf):
+            name = f"even {name}" if constraint.multiple_of == 2 else f"{name}, a multiple of {constraint.multiple_of},"
+        for kind, symbol in ((Ge, ">="), (Gt, ">"), (Le, "<="), (Lt, "<")):
+            if isinstance(constraint, kind):
+                bounds[symbol] = getattr(constraint, kind.__name__.lower())
+    if len(bounds) == 2:
+        (low, a), (high, b) = sorted(bounds.items(), reverse=True)
+        return f"{name} in {'[' if low == '>=' else '('}{a}, {b}{']' if high == '<=' else ')'}"
+    return " ".join([name, *(f"{symbol} {bound}" for symbol, bound in bounds.items())])
+
+
+class FieldHelp(NamedTuple):
+    """Documentation of one field: its name, the values it may have in words, its default, its help text."""
+
+    name: str
+    allowed: str
+    default: Any
+    help: str
+
+
+def describe_fields(cls: type) -> list[FieldHelp]:
+    """Documentation of every field of a configuration dataclass; the docstring under a field is its help."""
+    import docstring_parser
+
+    docs: dict[str, str] = {}
+    for owner in reversed(cls.__mro__[:-1]):
+        parsed = docstring_parser.parse_from_object(owner)
+        docs |= {param.arg_name: " ".join((param.description or "").split()) for param in parsed.params}
+    defaults = cls()
+    return [
+        FieldHelp(name, describe(hint), getattr(defaults, name), docs.get(name, ""))
+        for name, hint in field_types(cls).items()
+    ]

@@ -1,4 +1,4 @@
-"""Errors for the person at the terminal: what was wrong, where it came from, what is the nearest right thing."""
+"""Exceptions with messages for the person at the terminal, and suggestions of the nearest valid names."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterable
 
 
 class ZooError(Exception):
-    """Something went wrong on our side; the command line exits with 1."""
+    """A failure that is not a mistake of the user; the command line exits with 1."""
 
     exit_code = 1
 
 
 class UserError(ZooError):
-    """A mistake in what was asked for; the command line prints one line and exits with 2."""
+    """A mistake of the user; the command line prints one line and exits with 2."""
 
     exit_code = 2
 
 
 class ConfigError(UserError, ValueError):
-    """A configuration value that is unknown, of the wrong type, or impossible together with others.
+    """A configuration key that is unknown, or a value of the wrong type or impossible together with others.
 
-    `key` is the dotted key at fault (relative to the node that raised it: a plugin says `n_heads`, the frame
-    prefixes `arch.`), `origin` where its value came from, once the frame knows it.
+    key     the dotted key; plugins raise with a field name such as `n_heads`, and zoo adds the prefix `arch.`
+    origin  where the value came from, once known
     """
 
     def __init__(self, key: str, message: str, *, origin: str | None = None) -> None:
@@ -37,7 +37,7 @@ class ConfigError(UserError, ValueError):
 
 
 class UnknownName(UserError, LookupError):
-    """A name that nothing is registered under, with the nearest valid ones."""
+    """A name that is not registered; the message suggests the nearest valid ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, detail: str = "") -> None:
         self.kind, self.name = kind, name
@@ -46,15 +46,15 @@ class UnknownName(UserError, LookupError):
 
 
 class DataError(UserError):
-    """Data files that are missing, damaged or not in the layout that was promised. The message names the file."""
+    """Data files that are missing, damaged or in another layout than documented. The message names the file."""
 
 
 class MissingFiles(DataError):
-    """A task's published files are not on this machine. The message says which to bring and where to put them."""
+    """A task's published files are not on this machine. The message says which are needed and where to put them."""
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
-    """At most `n` of `known` that look like `name`, best first."""
+    """The at most `n` names in `known` that are most similar to `name`, best first."""
     names = {str(k).lower(): str(k) for k in known}
     close = difflib.get_close_matches(name.lower(), names, n=n, cutoff=0.6)
     part = [k for k in names if k not in close and len(name) > 2 and (name.lower() in k or k in name.lower())]
@@ -62,7 +62,7 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x' or 'y'?`, or the list of all when nothing is near."""
+    """`; did you mean 'x' or 'y'?`, or the list of valid names when none is similar."""
     known = [str(k) for k in known]
     near = nearest(name, known)
     if near:

@@ -1,4 +1,4 @@
-"""The hooks that a plugin may implement. Two, until a real plugin needs a third."""
+"""The two hooks that a plugin may implement."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ hookimpl = pluggy.HookimplMarker("zoo")
 
 @hookspec
 def zoo_architectures() -> Iterable[Architecture]:  # type: ignore[empty-body]
-    """Describe architectures. Must not import torch: name backbone and config as "package.module:attribute"."""
+    """Yield architectures. Must not import torch; backbone and config are named as "package.module:attribute"."""
 
 
 @hookspec
 def zoo_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
-    """Describe tasks. Must not import torch, nor touch data."""
+    """Yield tasks. Must not import torch or read data."""

@@ -1,10 +1,11 @@
-"""Layers of dotted keys on a structured configuration tree: `task.seq_len=256` and the like. No torch here."""
+"""Layers of dotted keys, such as `task.seq_len=256`, on a structured configuration tree. No torch here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from zoo.spec.constraints import field_types, mismatch
 from zoo.spec.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def lay_over(tree: DictConfig, layer: Mapping[str, Any], origin: str) -> list[str]:
-    """Set the keys of `layer`, nested or dotted, in the tree; the dotted keys that were set.
+    """Set the keys of `layer`, nested or dotted, in a structured tree, and return the dotted keys that were set.
 
-    Raises ConfigError, which names the origin, for a key that the tree has not, and for a value of another type.
+    origin  where the layer comes from, for error messages
+    Raises ConfigError for a key that the tree does not have, and for a value of another type.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
@@ -37,12 +39,13 @@ def lay_over(tree: DictConfig, layer: Mapping[str, Any], origin: str) -> list[st
         if key not in known:
             raise ConfigError(key, f"unknown key{did_you_mean(key, known)}", origin=origin)
         if isinstance(value, str) and "${" in value:
-            raise ConfigError(key, f"{value!r}: references to other keys are not offered", origin=origin)
+            raise ConfigError(key, f"{value!r}: references to other keys are not supported", origin=origin)
         try:
             OmegaConf.update(tree, key, value)
         except (ValidationError, ConfigKeyError) as error:
-            kind = type(known[key]).__name__ if known[key] is not None else "another type"
-            raise ConfigError(key, f"{value!r} does not fit, expected {kind}", origin=origin) from error
+            node, _, name = key.rpartition(".")
+            cls: Any = OmegaConf.get_type(tree, node)
+            raise ConfigError(key, mismatch(value, field_types(cls)[name]), origin=origin) from error
         except OmegaConfBaseException as error:
             raise ConfigError(key, " ".join(str(error).split()), origin=origin) from error
     return list(given)

@@ -1,4 +1,4 @@
-"""`package.module:attribute` strings: how a record names code without importing it."""
+"""Load objects that are named by `package.module:attribute` strings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.spec.errors import ZooError
 def load_object(target: str, *, what: str = "object") -> Any:
     """Import `package.module:attribute` and return the attribute.
 
-    Raises ZooError that names the target when the module or the attribute cannot be had.
+    Raises ZooError that names the target when the module cannot be imported or has no such attribute.
     """
     module_name, _, attribute = target.partition(":")
     if not attribute:

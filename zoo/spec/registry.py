@@ -1,7 +1,7 @@
-"""Which architectures and tasks there are, and which plugins failed and why.
+"""The registry of architectures and tasks, and the status of every plugin.
 
-Built-ins are a tuple of module names that take the very path that third-party entry points (group `zoo`) take.
-A broken plugin never disturbs the others: it becomes a `PluginStatus` with its cause.
+Built-ins are modules that are loaded exactly as the entry points (group `zoo`) of other distributions are. A broken
+plugin never disturbs the others: its error becomes its `PluginStatus`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
 from typing import Any, Generic, Literal, TypeVar
 
@@ -26,37 +26,35 @@ from zoo.spec.task import Task
 
 GROUP = "zoo"
 BUILTINS = (
-    "zoo_transformer",
-    "zoo_transformer_xl",
-    "zoo_compressive",
-    "zoo_rmt",
-    "zoo_memformer",
-    "zoo_longformer",
-    "zoo_bigbird",
-    "zoo_linformer",
-    "zoo_performer",
-    "zoo_nystromformer",
-    "zoo_perceiver",
-    "zoo_s4",
-    "zoo_s5",
-    "zoo_h3",
-    "zoo_hyena",
-    "zoo_mamba",
-    "zoo_retnet",
-    "zoo_mega",
-    "zoo_longt5",
-    "zoo_lra",
-    "zoo_recall",
-    "zoo_lambada",
+    *("zoo_transformer", "zoo_transformer_xl", "zoo_compressive", "zoo_rmt", "zoo_memformer"),
+    *("zoo_longformer", "zoo_bigbird", "zoo_linformer", "zoo_performer", "zoo_nystromformer", "zoo_perceiver"),
+    *("zoo_s4", "zoo_s5", "zoo_h3", "zoo_hyena", "zoo_mamba", "zoo_retnet", "zoo_mega", "zoo_longt5"),
+    *("zoo_lra", "zoo_recall", "zoo_lambada"),
 )
-HOOKS: dict[str, type] = {"zoo_architectures": Architecture, "zoo_tasks": Task}
 
 T = TypeVar("T", Architecture, Task)
 
 
 @dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A registered architecture or task, and the distribution that it comes from."""
+
+    record: T
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plugin that may be loaded: a built-in module, an entry point, or a module named in ZOO_PLUGINS."""
+
+    name: str
+    provenance: Provenance
+    load: Callable[[], Any]
+
+
+@dataclass(frozen=True)
 class PluginStatus:
-    """One plugin as `zoo doctor` shows it."""
+    """The outcome of loading one plugin, as `zoo doctor` shows it."""
 
     name: str
     distribution: str
@@ -66,186 +64,142 @@ class PluginStatus:
     builtin: bool = False
     provides: tuple[str, ...] = ()
 
+    @property
+    def broken(self) -> bool:
+        """Whether something of the plugin could not be registered under its name."""
+        return self.state in ("error", "partial")
 
-@dataclass(frozen=True)
-class Entry(Generic[T]):
-    """A registered record and where it came from."""
-
-    record: T
-    provenance: Provenance
-
-
-@dataclass
-class Candidate:
-    """A plugin that may be loaded: a built-in module, an entry point, or a module named in ZOO_PLUGINS."""
-
-    name: str
-    distribution: str
-    version: str
-    entry_point: str
-    load: Callable[[], Any]
-    builtin: bool = False
+    def __str__(self) -> str:
+        return f"plugin {self.name} ({self.distribution} {self.version}) {self.state}: {self.detail}"
 
 
 class Registry:
-    """Everything registered: architectures and tasks by name, and the state of every plugin."""
+    """Architectures and tasks by name, and the status of every plugin."""
 
     def __init__(self) -> None:
         self.architectures: dict[str, Entry[Architecture]] = {}
         self.tasks: dict[str, Entry[Task]] = {}
         self.plugins: list[PluginStatus] = []
-        self._failed: dict[str, str] = {}
-        self._told: set[str] = set()
+        self._announced_aliases: set[str] = set()
 
     def architecture(self, name: str) -> Entry[Architecture]:
-        """The architecture `name` (or `distribution:name`); UnknownName with the nearest valid ones otherwise."""
+        """Look up an architecture by `name` or `distribution:name`. Raises UnknownName with the nearest names."""
         return self._find("architecture", self.architectures, name)
 
     def task(self, name: str) -> Entry[Task]:
-        """The task `name` (or `distribution:name`); UnknownName with the nearest valid ones otherwise."""
-        return self._find("task", self.tasks, self.resolved(name))
-
-    def resolved(self, name: str) -> str:
-        """The task that `name` means where it is another name of one, which stderr is told once; else `name`."""
-        if name in self.tasks:
-            return name
-        meant = [full for full, entry in self.tasks.items() if name in entry.record.aliases]
-        if len(meant) != 1:
-            return name
-        if name not in self._told:
-            self._told.add(name)
-            print(f"zoo: {name} means {meant[0]}", file=sys.stderr)
-        return meant[0]
-
-    def _find(self, kind: str, table: dict[str, Entry[T]], name: str) -> Entry[T]:
-        if name in table:
-            return table[name]
-        clashing = [full for full in table if full.split(":")[-1] == name]
-        if clashing:
-            raise UserError(f"{kind} {name!r} is claimed by several plugins; say {' or '.join(sorted(clashing))}")
-        blame = [why for plugin, why in self._failed.items() if name in plugin or plugin.split(":")[-1] in name]
-        raise UnknownName(kind, name, table, detail="; ".join(blame))
+        """Look up a task by name, alias or `distribution:name`. Raises UnknownName with the nearest names."""
+        return self._find("task", self.tasks, self.resolve_alias(name))
 
     def suite(self, suite: str) -> list[str]:
         """Names of the tasks of one suite, in order of registration."""
         return [name for name, entry in self.tasks.items() if entry.record.suite == suite]
 
-    # -- building ------------------------------------------------------------------------------------------------
+    def resolve_alias(self, name: str) -> str:
+        """Resolve an alias to its task's name, with one line on stderr the first time; other names are unchanged."""
+        tasks = [full for full, entry in self.tasks.items() if name in entry.record.aliases]
+        if name in self.tasks or len(tasks) != 1:
+            return name
+        if name not in self._announced_aliases:
+            self._announced_aliases.add(name)
+            print(f"zoo: {name} means {tasks[0]}", file=sys.stderr)
+        return tasks[0]
 
-    def add(self, manager: pluggy.PluginManager, candidate: Candidate) -> None:
-        """Load one plugin, call its hooks, file its records; whatever it does wrong stays its own."""
-        disabled = {name for name in os.environ.get("ZOO_DISABLE", "").split(",") if name}
-        if candidate.name in disabled or candidate.distribution in disabled:
-            self._note(candidate, "disabled", "by ZOO_DISABLE")
-            return
-        plugin: Any = None
-        try:
-            with _quiet():
-                plugin = candidate.load()
-                if isinstance(plugin, type):
-                    plugin = plugin()
-                manager.register(plugin, name=f"{candidate.distribution}:{candidate.name}")
-                manager.check_pending()
-        except (Exception, SystemExit) as error:
-            if plugin is not None and manager.is_registered(plugin):
-                manager.unregister(plugin)
-            if os.environ.get("ZOO_STRICT"):
-                raise
-            self._note(candidate, "error", _cause(error))
-            return
+    def _find(self, kind: str, table: dict[str, Entry[T]], name: str) -> Entry[T]:
+        if name in table:
+            return table[name]
+        clashing = sorted(full for full, entry in table.items() if entry.record.name == name)
+        if clashing:
+            raise UserError(f"{kind} {name!r} is claimed by several plugins; say {' or '.join(clashing)}")
+        broken = [p for p in self.plugins if p.broken and (name in f"{p.distribution}:{p.name}" or p.name in name)]
+        raise UnknownName(kind, name, table, detail="; ".join(map(str, broken)))
+
+    # -- loading -----------------------------------------------------------------------------------------------------
+
+    def load(self, candidate: Candidate) -> None:
+        """Load one plugin and register what its hooks yield. Errors become its status (with ZOO_STRICT they raise)."""
+        source = candidate.provenance
+        state: Literal["ok", "error", "disabled", "partial"] = "disabled"
+        provides: list[str] = []
+        faults = ["by ZOO_DISABLE"]
+        if not {candidate.name, source.distribution} & set(os.environ.get("ZOO_DISABLE", "").split(",")):
+            provides, faults = self._register(candidate)
+            state = "ok" if not faults else "partial" if provides else "error"
+        origin = (candidate.name, source.distribution, source.version)
+        self.plugins.append(PluginStatus(*origin, state, "; ".join(faults), source.builtin, tuple(provides)))
+
+    def _register(self, candidate: Candidate) -> tuple[list[str], list[str]]:
+        """Import a plugin, call its hooks and enter what they yield: registered names, and faults."""
         provides: list[str] = []
         faults: list[str] = []
-        for hook, expected in HOOKS.items():
-            for impl in getattr(manager.hook, hook).get_hookimpls():
-                if impl.plugin is not plugin:
+        manager = pluggy.PluginManager("zoo")  # one for each plugin, so that none can affect another
+        manager.add_hookspecs(hookspecs)
+        with _errors_as_faults(faults):
+            plugin = candidate.load()
+            manager.register(plugin() if isinstance(plugin, type) else plugin)
+            manager.check_pending()
+        if faults:
+            return provides, faults
+        tables: dict[str, tuple[type[Any], dict[str, Entry[Any]]]] = {
+            "zoo_architectures": (Architecture, self.architectures),
+            "zoo_tasks": (Task, self.tasks),
+        }
+        for hook, (kind, table) in tables.items():
+            records: list[Any] = []
+            with _errors_as_faults(faults, f"{hook}: "):
+                records = [record for yielded in getattr(manager.hook, hook)() for record in yielded]
+            for record in records:
+                if not isinstance(record, kind):
+                    faults.append(f"{hook}: yielded {type(record).__name__}, expected {kind.__name__}")
                     continue
                 try:
-                    with _quiet():
-                        records = list(impl.function() or ())
-                except (Exception, SystemExit) as error:
-                    if os.environ.get("ZOO_STRICT"):
-                        raise
-                    faults.append(f"{hook}: {_cause(error)}")
-                    continue
-                for record in records:
-                    fault = self._file(candidate, record, expected, hook)
-                    if fault:
-                        faults.append(fault)
-                    else:
-                        provides.append(record.name)
-        if not provides and not faults:
-            faults.append("implements none of " + ", ".join(HOOKS))
-        state: Any = "ok" if not faults else "partial" if provides else "error"
-        self._note(candidate, state, "; ".join(faults), tuple(provides))
+                    faults += _enter(table, Entry(record, candidate.provenance))
+                    provides.append(record.name)
+                except ValueError as error:
+                    faults.append(str(error))
+        return provides, faults if provides or faults else [f"implements none of {', '.join(tables)}"]
 
-    def _file(self, candidate: Candidate, record: Any, expected: type, hook: str) -> str:
-        """Put one record under its name. Returns what is wrong with it, or nothing."""
-        of_its_kind = isinstance(record, expected)
-        if not of_its_kind:
-            return f"{hook}: yielded {type(record).__name__}, expected {expected.__name__}"
-        if record.api != API:
-            newer = "upgrade seqzoo" if record.api > API else f"upgrade {candidate.distribution}"
-            return f"{record.name}: written for interface {record.api}, this is {API}; {newer} with pip"
-        table: dict[str, Any] = self.architectures if expected is Architecture else self.tasks
-        entry = Entry(
-            record,
-            Provenance(
-                distribution=candidate.distribution,
-                version=candidate.version,
-                entry_point=candidate.entry_point,
-                builtin=candidate.builtin,
-            ),
-        )
-        full = f"{candidate.distribution}:{record.name}"
-        other = table.get(record.name)
-        clashing = [name for name in table if name.split(":")[-1] == record.name]
-        if full in table or (other and other.provenance.distribution == candidate.distribution):
-            return f"{record.name}: registered twice by {candidate.distribution}"
-        if other is None and not clashing:
-            table[record.name] = entry
-            return ""
-        table[full] = entry
-        if other is not None and other.provenance.builtin:
-            self._clash(candidate, f"{record.name!r} is a built-in name; reachable as {full!r}")
-        elif other is not None:
-            del table[record.name]
-            theirs = f"{other.provenance.distribution}:{record.name}"
-            table[theirs] = other
-            self._clash(candidate, f"{record.name!r} is claimed twice; reachable as {full!r} and {theirs!r}")
-        else:
-            others = " and ".join(repr(name) for name in clashing)
-            self._clash(candidate, f"{record.name!r} is claimed by others too; reachable as {full!r}, beside {others}")
-        return ""
 
-    def _clash(self, candidate: Candidate, why: str) -> None:
-        self.plugins.append(
-            PluginStatus(candidate.name, candidate.distribution, candidate.version, "partial", f"name clash: {why}")
-        )
+def _enter(table: dict[str, Entry[T]], entry: Entry[T]) -> list[str]:
+    """Enter under the plain name, or in a name clash under `distribution:name`. Returns a description of the clash.
 
-    def _note(self, candidate: Candidate, state: Any, detail: str = "", provides: tuple[str, ...] = ()) -> None:
-        self.plugins.append(
-            PluginStatus(
-                candidate.name, candidate.distribution, candidate.version, state, detail, candidate.builtin, provides
-            )
-        )
-        if state in ("error", "partial"):
-            who = f"{candidate.distribution}:{candidate.name}"
-            self._failed[who] = f"plugin {candidate.name} ({candidate.distribution} {candidate.version}): {detail}"
+    Raises ValueError for a record of another interface version, and for a second one of the same name and distribution.
+    """
+    record: Architecture | Task = entry.record
+    distribution = entry.provenance.distribution
+    name, qualified = record.name, f"{distribution}:{record.name}"
+    if record.api != API:
+        advice = f"upgrade {'seqzoo' if record.api > API else distribution} with pip"
+        raise ValueError(f"{name}: written for interface {record.api}, this is {API}; {advice}")
+    others = {full: other.provenance for full, other in table.items() if other.record.name == name}
+    if distribution in (other.distribution for other in others.values()):
+        raise ValueError(f"{name}: registered twice by {distribution}")
+    if not others:
+        table[name] = entry
+        return []
+    table[qualified] = entry
+    if name in others and others[name].builtin:
+        return [f"name clash: {name!r} is a built-in name; reachable as {qualified!r}"]
+    if name in others:  # the first claimant loses the plain name too
+        table[f"{others[name].distribution}:{name}"] = table.pop(name)
+    claimants = " and ".join(repr(f"{other.distribution}:{name}") for other in others.values())
+    return [f"name clash: {name!r} is claimed by several plugins; reachable as {qualified!r}, beside {claimants}"]
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """A plugin that prints while it loads must not spoil `--json` output."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
-
-
-def _cause(error: BaseException) -> str:
-    """One line: kind of error and its message."""
-    if isinstance(error, SystemExit):
-        return f"called sys.exit({error.code!r}) while loading"
-    where = f" ({error.filename}, line {error.lineno})" if isinstance(error, SyntaxError) else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"[:400]
+def _errors_as_faults(faults: list[str], prefix: str = "") -> Iterator[None]:
+    """Append an exception or sys.exit to `faults` as one line, unless ZOO_STRICT is set; discard what is printed."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except (Exception, SystemExit) as error:
+        if os.environ.get("ZOO_STRICT"):
+            raise
+        if isinstance(error, SystemExit):
+            cause = f"called sys.exit({error.code!r}) while loading"
+        else:
+            where = f" ({error.filename}, line {error.lineno})" if isinstance(error, SyntaxError) else ""
+            cause = f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+        faults.append(prefix + cause[:400])
 
 
 def own_version() -> str:
@@ -257,57 +211,32 @@ def own_version() -> str:
 
 
 def candidates() -> Iterator[Candidate]:
-    """Built-ins, then entry points by (distribution, name), then modules named in ZOO_PLUGINS."""
-
-    def importer(name: str) -> Callable[[], Any]:
-        return lambda: importlib.import_module(name)
-
+    """Built-ins, then entry points by (distribution, name), then the modules named in ZOO_PLUGINS."""
     for name in BUILTINS:
-        yield Candidate(name, "seqzoo", own_version(), name, importer(name), builtin=True)
-
-    def order(ep: metadata.EntryPoint) -> tuple[str, str]:
-        return (ep.dist.name if ep.dist else "", ep.name)
-
-    for ep in sorted(metadata.entry_points(group=GROUP), key=order):
-        dist = ep.dist.name if ep.dist else "unknown"
-        yield Candidate(ep.name, dist, ep.dist.version if ep.dist else "0", ep.value, ep.load)
+        source = Provenance(distribution="seqzoo", version=own_version(), entry_point=name, builtin=True)
+        yield Candidate(name, source, partial(importlib.import_module, name))
+    points = [(point.dist.name if point.dist else "unknown", point) for point in metadata.entry_points(group=GROUP)]
+    for dist, point in sorted(points, key=lambda pair: (pair[0], pair[1].name)):
+        version = point.dist.version if point.dist else "0"
+        yield Candidate(point.name, Provenance(distribution=dist, version=version, entry_point=point.value), point.load)
     for name in filter(None, os.environ.get("ZOO_PLUGINS", "").split(",")):
-        yield Candidate(name, name, "0+path", name, importer(name))
+        source = Provenance(distribution=name, version="0+path", entry_point=name)
+        yield Candidate(name, source, partial(importlib.import_module, name))
 
 
-def discover(found: Iterable[Candidate] | None = None) -> Registry:
-    """A fresh registry of everything that can be found."""
-    manager = pluggy.PluginManager("zoo")
-    manager.add_hookspecs(hookspecs)
-    registry = Registry()
-    for candidate in found if found is not None else candidates():
-        registry.add(manager, candidate)
-    return registry
+def discover(plugins: Iterable[Candidate] | None = None) -> Registry:
+    """Load all plugins, or the given ones, into a new registry."""
+    known = Registry()
+    for candidate in candidates() if plugins is None else plugins:
+        known.load(candidate)
+    return known
 
 
 @cache
 def registry() -> Registry:
-    """The registry of this process; broken plugins are told about once, on stderr, in one line each."""
-    found = discover()
-    for status in found.plugins:
-        if status.state in ("error", "partial"):
-            print(
-                f"zoo: plugin {status.name} ({status.distribution} {status.version}) {status.state}: "
-                f"{status.detail} [zoo doctor]",
-                file=sys.stderr,
-            )
-    return found
-
-
-__all__ = [
-    "BUILTINS",
-    "GROUP",
-    "Candidate",
-    "Entry",
-    "PluginStatus",
-    "Registry",
-    "candidates",
-    "discover",
-    "own_version",
-    "registry",
-]
+    """The registry of this process. Broken plugins are reported once, one line each on stderr."""
+    known = discover()
+    for status in known.plugins:
+        if status.broken:
+            print(f"zoo: {status} [zoo doctor]", file=sys.stderr)
+    return known

@@ -1,19 +1,22 @@
-"""What a task says of itself, before its data or torch are touched."""
+"""The declaration of a task: everything that is known before its data are touched. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from zoo.spec.architecture import API, NAME, Objective, Paper
 from zoo.spec.loading import load_object
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from zoo.data.module import TaskData
 
-Kind = Literal["classification", "pair_classification", "language_modeling", "recall"]
-PROTOCOLS = ("smoke", "quick", "paper")
+KINDS = ("classification", "pair_classification", "language_modeling", "recall")
+PROTOCOLS = {"smoke": "1", "quick": "1", "paper": "1"}
+"""Protocols and their versions: raised when a default or the meaning of a setting of the frame changes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,16 +51,12 @@ class Source:
     identifiers  public names and addresses, for a person to read
     files        what `zoo data prepare TASK` downloads where the user's own files are not there; empty: nothing
     instead      other sets of files that hold the same examples, tried in turn where `files` cannot be had
-    checksums    sha256 of published files that are not downloaded, by name
-    note         what a user may want to know besides
     """
 
     paper: Paper | None = None
     identifiers: Mapping[str, str] = field(default_factory=dict)
     files: tuple[SourceFile, ...] = ()
     instead: tuple[tuple[SourceFile, ...], ...] = ()
-    checksums: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
 
     @property
     def sets(self) -> tuple[tuple[SourceFile, ...], ...]:
@@ -70,19 +69,21 @@ class Task:
     """One task, as `zoo_tasks()` yields it.
 
     version     raised whenever the same seed or file would give other examples; part of every record
-    kind        "classification" | "pair_classification" | "language_modeling" | "recall"
-    vocab_size  number of token ids including padding (0), or 0 for tasks of real values; an options class may have a
-                property of this name that says otherwise
+    kind        one of KINDS, or "package.module:Class" of a zoo.kinds.TaskKind of the plugin's own
+    vocab_size  number of token ids including padding (0), or 0 for tasks of real values; a property of this name of
+                the options class overrides it
     classes     number of labels
     length      the longest example of the published task, in tokens
     metrics     names; the first is what is ranked
-    chance      the score of a uniform guess; an options class may have a property of this name that says otherwise
-                (what the majority class scores is measured and goes into the record)
+    chance      the score of a uniform guess; a property of this name of the options class overrides it
     data        "package.module:Class", a `zoo.data.TaskData`, built from (options, root)
     options     "package.module:Dataclass" of the named settings (`task.*` keys); a docstring under a field is its help
     needs       the files that a user must bring, with their public names and sizes; empty: it can be generated anywhere
-    objectives  for the kinds lm and recall: the forms in which it can be put to an architecture (zoo/data/questions.py)
-    aliases     other names that mean this task; who uses one is told so
+    sample_files
+                "package.module:function", called with an empty folder: writes a few made-up files in the published
+                layout, as they would lie in the data directory, so that `zoo check` needs no downloads; empty: none
+    objectives  of tasks with token answers: the objectives that they offer (zoo/data/questions.py)
+    aliases     other names of this task; using one prints a notice
     protocols   per protocol the dotted configuration keys it sets (`task.seq_len`, `train.max_samples`, `optim.lr` …)
     """
 
@@ -90,7 +91,7 @@ class Task:
     suite: str
     title: str
     version: str
-    kind: Kind
+    kind: str
     vocab_size: int
     classes: int
     length: int
@@ -105,6 +106,7 @@ class Task:
     higher_is_better: bool = True
     description: str = ""
     needs: str = ""
+    sample_files: str = ""
     aliases: tuple[str, ...] = ()
     api: int = API
 
@@ -112,8 +114,8 @@ class Task:
         for name in (self.name, *self.aliases):
             if not NAME.fullmatch(name):
                 raise ValueError(f"task name {name!r}: expected lower-case letters, digits and underscores")
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"task kind {self.kind!r}: expected one of {list(get_args(Kind))}")
+        if self.kind not in KINDS and ":" not in self.kind:
+            raise ValueError(f"task kind {self.kind!r}: expected one of {list(KINDS)} or 'package.module:Class'")
         if not self.metrics:
             raise ValueError("a task needs at least one metric")
 
@@ -124,3 +126,7 @@ class Task:
     def load_data(self) -> type[TaskData]:
         """The task's data class."""
         return load_object(self.data, what=f"data of {self.name}")
+
+    def write_sample_files(self, folder: Path) -> None:
+        """Write the task's sample files into `folder`, to be used as a data directory."""
+        load_object(self.sample_files, what=f"sample files of {self.name}")(folder)

@@ -1,104 +1,93 @@
-"""What a check is, and the comparisons that checks share."""
+"""The generic conformance check: a name, the subjects it applies to, and a function that asserts.
+
+A subject is an architecture or a task under test. A `Scope` derives the cases that a check runs on from a subject: one
+case per mode of an architecture, say. No case means that the check's capability is not declared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
 
-from zoo.nn.state import describe, leaves
-from zoo.spec.architecture import Capabilities
 
-if TYPE_CHECKING:
-    from zoo.testing.subject import Subject
+class Subject(Protocol):
+    """What the runner needs to know of an architecture or a task under test.
 
-LEAK = 1e-12
-"""Relative float64 gradient that may reach where none is due: rounding in an FFT, nothing else."""
-SAME = 1e-10
-"""Relative float64 difference of one algorithm run on the same numbers in another arrangement (padding, rows)."""
-AGREE = 1e-8
-"""Relative float64 difference of two algorithms for one thing (recurrence and convolution, chunks and whole)."""
+    notes  deviations of a check from its description, for the report (a width that had to be larger, say)
+    """
+
+    notes: list[str]
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Prefix of failure messages that tells the cases of one subject apart: the mode of an architecture, say."""
+        ...
+
+
+S = TypeVar("S", bound=Subject)
 
 
 class NotDeclared(Exception):
-    """The architecture does not promise what this check would test."""
+    """The subject does not declare what this check would test."""
+
+
+class NoData(Exception):
+    """The check needs data files that are not on this machine and cannot be generated."""
 
 
 @dataclass(frozen=True)
-class Check:
-    """One promise of the interface. Called with a Subject: returns, or raises AssertionError with what is wrong.
+class Scope(Generic[S]):
+    """What a check applies to.
 
-    needs  the capability that turns the check on, as a predicate; None = every architecture
-    what   the declaration that is missing where it is off
+    cases   the cases of a subject to run the check on; none when the capability is not declared
+    reason  the missing declaration, for the report
     """
 
+    cases: Callable[[S], Iterable[S]]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Check(Generic[S]):
+    """One requirement of the interface. The function returns, or raises AssertionError with what is wrong."""
+
     name: str
-    function: Callable[[Subject], None]
-    needs: Callable[[Capabilities], bool] | None = None
-    what: str = ""
+    scope: Scope[S]
+    function: Callable[[S], None]
 
-    @property
-    def title(self) -> str:
-        """First line of the check's docstring."""
-        return (self.function.__doc__ or self.name).strip().splitlines()[0]
+    def __call__(self, subject: S) -> None:
+        """Run the check on every case of `subject`, each from random seed 0.
 
-    def __call__(self, subject: Subject) -> None:
-        if self.needs is not None and not self.needs(subject.capabilities):
-            raise NotDeclared(self.what)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.function(subject)
-
-
-def check(needs: Callable[[Capabilities], bool] | None = None, what: str = "") -> Callable[..., Check]:
-    """Make a Check, named like the function, of it."""
-
-    def wrap(function: Callable[[Subject], None]) -> Check:
-        return Check(function.__name__, function, needs, what)
-
-    return wrap
+        Raises NotDeclared where there is no case, and NoData where data files are missing.
+        """
+        cases = list(self.scope.cases(subject))
+        if not cases:
+            raise NotDeclared(self.scope.reason)
+        for case in cases:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                try:
+                    self.function(case)
+                except AssertionError as error:
+                    if case.label:
+                        error.args = (f"{case.label}: {error}",)
+                    raise
 
 
-def has_state(capabilities: Capabilities) -> bool:
-    """Carries a state in causal mode ("memory" architectures in every mode)."""
-    return capabilities.state != "none"
+def check(scope: Scope[S]) -> Callable[[Callable[[S], None]], Check[S]]:
+    """Turn a function into a check of the function's name."""
+    return lambda function: Check(function.__name__, scope, function)
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference, relative to the largest number of `theirs`; inf where the shapes differ or a NaN is."""
-    if ours.shape != theirs.shape:
-        return float("inf")
-    if not theirs.numel():
-        return 0.0
-    gap = (ours - theirs).abs().max().item()
-    scale = theirs.abs().max().item()
-    if gap != gap or scale != scale:
-        return float("inf")
-    return gap / max(scale, 1e-30) if gap else 0.0
-
-
-def require_same(ours: Tensor, theirs: Tensor, tolerance: float, message: str) -> None:
-    """AssertionError with `message` and the numbers when the two differ by more than `tolerance`."""
-    assert ours.shape == theirs.shape, f"{message}: shape {tuple(ours.shape)} against {tuple(theirs.shape)}"
-    found = difference(ours.detach(), theirs.detach())
-    assert found <= tolerance, f"{message}: relative difference {found:.3g}, allowed {tolerance:g}"
-
-
-def require_same_state(ours: object, theirs: object, tolerance: float, message: str) -> None:
-    """Like `require_same`, leaf by leaf."""
-    a, b = leaves(ours), leaves(theirs)
-    assert [x.shape for x in a] == [x.shape for x in b], f"{message}: {describe(ours)} against {describe(theirs)}"
-    for x, y in zip(a, b, strict=True):
-        if x.is_floating_point() or x.is_complex():
-            require_same(x, y, tolerance, message)
-        else:
-            assert torch.equal(x, y), f"{message}: a leaf of masks or counters differs"
-
-
-def require_finite(tensor: Tensor, message: str) -> None:
-    """AssertionError naming how many numbers are not finite."""
-    bad = (~torch.isfinite(tensor)).sum().item()
-    assert not bad, f"{message}: {bad} of {tensor.numel()} numbers are not finite"
+def checks_in(*modules: ModuleType) -> tuple[Check[Any], ...]:
+    """All checks that are defined in `modules`, in the order of their definition."""
+    return tuple(value for module in modules for value in vars(module).values() if isinstance(value, Check))

@@ -1,123 +1,97 @@
-"""Running the suite outside of pytest, and what it found."""
+"""Run the checks of an architecture or a task, and report their outcomes."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from zoo.spec.architecture import Architecture
 from zoo.spec.registry import registry
-from zoo.testing.check import Check, NotDeclared
-from zoo.testing.checks import CHECKS
-from zoo.testing.checks_task import TASK_CHECKS, TaskCheck
-from zoo.testing.subject import Subject
-from zoo.testing.task_subject import TaskSubject
+from zoo.testing.architectures import ARCHITECTURE_CHECKS
+from zoo.testing.architectures.subject import ArchitectureSubject
+from zoo.testing.check import Check, NoData, NotDeclared, Subject
+from zoo.testing.tasks import TASK_CHECKS
+from zoo.testing.tasks.subject import TaskSubject
 
-Status = Literal["passed", "not_declared", "failed"]
+Status = Literal["passed", "not_declared", "no_data", "failed"]
+"""not_declared: the capability is not claimed. no_data: not run, because data files are missing."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One check: why it failed or was not declared, or what it had to do differently."""
+    """The outcome of one check. `reason`: why it failed or did not run, or a note on how it ran."""
 
     check: str
     status: Status
     reason: str = ""
-    seconds: float = 0.0
 
 
 @dataclass
 class Report:
-    """What the suite found for one architecture or task."""
+    """The results of all checks of one architecture or task."""
 
     name: str
     results: list[Result] = field(default_factory=list)
 
     def count(self, status: Status) -> int:
-        return sum(r.status == status for r in self.results)
+        """Number of checks with this outcome."""
+        return sum(result.status == status for result in self.results)
 
     @property
     def ok(self) -> bool:
-        """Something was checked and nothing failed."""
+        """Some checks passed and none failed."""
         return self.count("passed") > 0 and self.count("failed") == 0
 
-    @property
-    def seconds(self) -> float:
-        return sum(r.seconds for r in self.results)
-
     def summary(self) -> str:
-        """`34 checks: 31 passed, 3 not declared, 0 failed`."""
+        """`34 checks: 31 passed, 3 not declared, 0 without data, 0 failed`."""
         return (
-            f"{len(self.results)} checks: {self.count('passed')} passed, "
-            f"{self.count('not_declared')} not declared, {self.count('failed')} failed"
+            f"{len(self.results)} checks: {self.count('passed')} passed, {self.count('not_declared')} not declared, "
+            f"{self.count('no_data')} without data, {self.count('failed')} failed"
         )
 
     def to_text(self) -> str:
-        """The summary, then each failed check with its reason."""
+        """The summary, each failed check with its reason, and once each note and each cause of missing data."""
         failed = [f"  {r.check}: {r.reason}" for r in self.results if r.status == "failed"]
-        return "\n".join([self.summary(), *failed])
+        missing = [f"  no data: {r.reason}" for r in self.results if r.status == "no_data"]
+        notes = [f"  note: {r.reason}" for r in self.results if r.status == "passed" and r.reason]
+        return "\n".join([self.summary(), *failed, *dict.fromkeys([*missing, *notes])])
 
     def to_json(self) -> dict[str, Any]:
-        """Counts, and every check with its status and reason."""
-        return {
-            "name": self.name,
-            "passed": self.count("passed"),
-            "not_declared": self.count("not_declared"),
-            "failed": self.count("failed"),
-            "details": [{"check": r.check, "status": r.status, "reason": r.reason} for r in self.results],
-        }
+        """The number of checks per outcome, and every check with its outcome and reason."""
+        counts = {status: self.count(status) for status in get_args(Status)}
+        details = [{"check": r.check, "status": r.status, "reason": r.reason} for r in self.results]
+        return {"name": self.name, **counts, "details": details}
 
 
-def run_check(check: Check | TaskCheck, subject: Any) -> Result:
-    """One check; whatever it raises is its status."""
+def run_check(check: Check[Any], subject: Subject) -> Result:
+    """Run one check. Exceptions become outcomes."""
     subject.notes.clear()
-    start = time.perf_counter()
     status: Status = "passed"
     try:
         check(subject)
-        reason = "; ".join(subject.notes)
-    except NotDeclared as declared:
-        status, reason = "not_declared", str(declared)
+        reason = "; ".join(dict.fromkeys(subject.notes))
+    except NotDeclared as error:
+        status, reason = "not_declared", str(error)
+    except NoData as error:
+        status, reason = "no_data", str(error)
     except AssertionError as error:
         status, reason = "failed", " ".join(str(error).split()) or "an assertion without a message"
-    except Exception as error:  # any error of a plugin's code is that plugin's failure, and the next check's turn
+    except Exception as error:  # whatever a plugin's code raises must not end the other checks
         status, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return Result(check.name, status, reason, time.perf_counter() - start)
+    return Result(check.name, status, reason)
 
 
-def run_checks(
-    name: str | Architecture | Subject,
-    *,
-    overrides: Mapping[str, Any] | None = None,
-    progress: Callable[[Result], None] | None = None,
-) -> Report:
-    """Run every check against one architecture.
+def run_checks(subject: str | Subject, overrides: Mapping[str, Any] | None = None) -> Report:
+    """Run every check of one architecture or task.
 
-    name       a registered name, a record, or a Subject
-    overrides  configuration fields other than the defaults
-    progress   called after each check
+    subject    a registered name (of an architecture, else of a task), or a subject
+    overrides  configuration fields of a registered architecture other than the defaults
     """
-    if isinstance(name, Architecture):
-        subject = Subject(name, overrides=overrides)
-    elif isinstance(name, str):
-        subject = Subject.find(name, overrides)
-    else:
-        subject = name
-    return _run(CHECKS, subject, progress)
-
-
-def run_task_checks(name: str, *, progress: Callable[[Result], None] | None = None) -> Report:
-    """Run every check of data against one registered task, under its smallest protocol."""
-    return _run(TASK_CHECKS, TaskSubject(registry().task(name)), progress)
-
-
-def _run(checks: Sequence[Check | TaskCheck], subject: Any, progress: Callable[[Result], None] | None) -> Report:
-    report = Report(subject.name)
-    for check in checks:
-        result = run_check(check, subject)
-        report.results.append(result)
-        if progress is not None:
-            progress(result)
-    return report
+    if isinstance(subject, str):
+        known = registry()
+        if subject in known.tasks and subject not in known.architectures:
+            subject = TaskSubject.find(subject)
+        else:
+            subject = ArchitectureSubject.find(subject, overrides)
+    checks = TASK_CHECKS if isinstance(subject, TaskSubject) else ARCHITECTURE_CHECKS
+    return Report(subject.name, [run_check(check, subject) for check in checks])

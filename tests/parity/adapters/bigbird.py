@@ -10,10 +10,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import ModelDims, bert_layer
+from tests.parity.live import mapped_tensors
+from zoo import ModelDims
 from zoo.nn import Block
 from zoo_bigbird.backbone import BigBirdAttention, BigBirdBackbone
 from zoo_bigbird.config import BigBirdConfig
+from zoo_bigbird.convert import CONVERSION
 from zoo_bigbird.op import Pattern, bigbird_attention, build_pattern
 
 COMMON = {"batch", "length", "lengths", "causal", "heads", "block_size", "num_random_blocks"}
@@ -142,10 +144,6 @@ def attention(case: Case) -> dict[str, Tensor]:
     return {"out.y": call(mixer, weights, x, mask=mask)[0][:, : config["length"]]}
 
 
-def taken(params: dict[str, Tensor], theirs: str = "", ours: str = "") -> dict[str, Tensor]:
-    return {w.ours: params[source] for w in bert_layer(ours, theirs) for source in w.sources}
-
-
 def layer(case: Case) -> dict[str, Tensor]:
     """BigBirdLayer: post-norm, tanh gelu."""
     known(case, *HF, "padded_length")
@@ -161,7 +159,9 @@ def layer(case: Case) -> dict[str, Tensor]:
     )
     x, mask = extended(case, case.inputs["x"])
     block = block_of(ours, case, x.shape[1])
-    y = call(block, taken(case.params), x, mask=mask)[0]
+    prefix, module = "bert.encoder.layer.0.", "stack.blocks.0."
+    weights = mapped_tensors(CONVERSION.key_map(ours), block.state_dict(), case.params, prefix, module=module)
+    y = call(block, weights, x, mask=mask)[0]
     return {"out.y": at_real(case, y[:, : config["length"]])}
 
 
@@ -219,10 +219,9 @@ def model(case: Case) -> dict[str, Tensor]:
     backbone = BigBirdBackbone(
         ours, ModelDims(d_model=config["d_model"], n_layers=n_layers, mode=mode, max_len=x.shape[1])
     )
-    weights: dict[str, Tensor] = {}
     for n, block in enumerate(backbone.stack.blocks):
         assert isinstance(block, Block)
         place_pattern(block.mixer, pattern_of(case, case.inputs["rand_attn"][n]))
-        weights |= taken(params, f"encoder.layer.{n}.", f"stack.blocks.{n}.")
+    weights = mapped_tensors(CONVERSION.key_map(ours), backbone.state_dict(), params, "bert.")
     y = call(backbone, weights, x, mask=mask).hidden
     return {"out.y": at_real(case, y[:, :length])}

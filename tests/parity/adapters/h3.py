@@ -14,10 +14,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo import ModelDims
+from zoo import ConfigError, ModelDims
 from zoo.ops.backend import use_backend
+from zoo.spec.constraints import validate_fields
 from zoo_h3.backbone import H3Backbone, H3Mixer
-from zoo_h3.config import CHOICES, H3Config
+from zoo_h3.config import H3Config
 
 
 def run(case: Case) -> Result:
@@ -39,8 +40,10 @@ def our_config(case: Case) -> H3Config:
         attn_layers=list(c.get("attn_layer_idx") or []),
         attn_heads=c.get("attn_heads") or 1,
     )
-    if config.disc not in CHOICES["disc"]:
-        raise Unmapped(f"{case.name}: disc={config.disc!r}")
+    try:
+        validate_fields(config)
+    except ConfigError as error:
+        raise Unmapped(f"{case.name}: {error}") from error
     if c.get("real_type", "exp") != "exp":
         raise Unmapped(f"{case.name}: real_type={c['real_type']!r}")
     length = max(x.shape[1] for x in case.inputs.values())

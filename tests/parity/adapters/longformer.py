@@ -10,11 +10,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
+from tests.parity.live import mapped_tensors
 from zoo import ModelDims
 from zoo.nn import Block
 from zoo_longformer.backbone import LongformerAttention, LongformerBackbone
 from zoo_longformer.config import LongformerConfig
-from zoo_longformer.convert import layer_weights
+from zoo_longformer.convert import CONVERSION
 from zoo_longformer.op import longformer_attention
 
 COMMON = {"batch", "length", "lengths", "global_positions", "causal", "heads", "one_sided_window", "attention_window"}
@@ -156,10 +157,6 @@ def attention(case: Case) -> dict[str, Tensor]:
     return {"out.y": call(mixer, weights, case.inputs["x"], mask=mask_of(case))[0]}
 
 
-def taken(params: dict[str, Tensor], theirs: str = "", ours: str = "") -> dict[str, Tensor]:
-    return {w.ours: params[source] for w in layer_weights(ours, theirs) for source in w.sources}
-
-
 def layer(case: Case) -> dict[str, Tensor]:
     """LongformerLayer: post-norm, exact gelu."""
     known(case, *HF, "dilation")
@@ -176,7 +173,9 @@ def layer(case: Case) -> dict[str, Tensor]:
         prenorm=False,
     )
     block = block_of(ours, case)
-    return {"out.y": at_real(case, call(block, taken(case.params), case.inputs["x"], mask=mask_of(case))[0])}
+    prefix, module = "longformer.encoder.layer.0.", "stack.blocks.0."
+    weights = mapped_tensors(CONVERSION.key_map(ours), block.state_dict(), case.params, prefix, module=module)
+    return {"out.y": at_real(case, call(block, weights, case.inputs["x"], mask=mask_of(case))[0])}
 
 
 def lra_block(case: Case) -> dict[str, Tensor]:
@@ -259,8 +258,6 @@ def model(case: Case) -> dict[str, Tensor]:
     for block in backbone.stack.blocks:
         assert isinstance(block, Block)
         place_globals(block.mixer, *globals_of(case))
-    weights: dict[str, Tensor] = {}
-    for n in range(len(windows)):
-        weights |= taken(params, f"encoder.layer.{n}.", f"stack.blocks.{n}.")
+    weights = mapped_tensors(CONVERSION.key_map(ours), backbone.state_dict(), params, "longformer.")
     y = call(backbone, weights, x, mask=mask_of(case)).hidden
     return {"out.y": at_real(case, y)}

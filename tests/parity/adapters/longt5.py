@@ -10,12 +10,14 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
+from tests.parity.live import mapped_tensors
 from zoo import ModelDims
+from zoo.convert import match_keys
 from zoo.ops.blocked import blocked_attention
 from zoo.ops.positions import t5_buckets
 from zoo_longt5.backbone import Encoder, LongT5Backbone
 from zoo_longt5.config import LongT5Config
-from zoo_longt5.convert import FFN, KINDS, encoder_biases, encoder_layer, weights
+from zoo_longt5.convert import ATTENTION, FFN, key_map
 from zoo_longt5.layers import PositionBias
 
 
@@ -32,7 +34,7 @@ def run(case: Case) -> Result:
 def config_of(case: Case) -> LongT5Config:
     c = case.config
     kind, ffn = c.get("encoder_attention_type", "local"), c.get("feed_forward_proj", "relu")
-    if kind not in KINDS or ffn not in FFN:
+    if kind not in ATTENTION or ffn not in FFN:
         raise Unmapped(f"encoder_attention_type {kind!r}, feed_forward_proj {ffn!r}")
     if c.get("dropout", 0.0) or c.get("dropout_rate", 0.0):
         raise Unmapped("dropout")
@@ -40,7 +42,7 @@ def config_of(case: Case) -> LongT5Config:
         n_heads=c["heads"],
         d_kv=c["d_kv"],
         d_ff=c.get("d_ff", 0),
-        attention=KINDS[kind],
+        attention=ATTENTION[kind],
         local_radius=c["local_radius"],
         global_block=c.get("global_block_size", 16),
         n_buckets=c["num_buckets"],
@@ -104,15 +106,16 @@ class OneLayer(nn.Module):
 def run_layer(case: Case) -> Result:
     """A whole block, or its attention alone, which is a block whose feed-forward layer gives nothing."""
     config, p = config_of(case), case.params
-    names = {f"layers.0.{o}": t for o, t in encoder_layer(config).items()} | encoder_biases(config)
     module = OneLayer(config, shape_of(case, 1, "bidirectional")).to(case.dtype)
-    own = {name.removeprefix("encoder."): value.detach() for name, value in module.named_parameters()}
+    own = {name: value.detach() for name, value in module.named_parameters()}
+    sources = match_keys(key_map(config), own, strip_prefix="encoder.block.0.")
+    names = {name: source.sources[0] for name, source in sources.items()}
     if any(name.startswith("layer.1.") for name in p):
         theirs = dict(p)
     else:
         theirs = {"layer.0." + name: value for name, value in p.items()}
-        own["layers.0.ffn.wo.weight"] = torch.zeros_like(own["layers.0.ffn.wo.weight"])
-    ours = {f"encoder.{o}": theirs.pop(names[o]) if names.get(o) in theirs else own[o] for o in own}
+        own["encoder.layers.0.ffn.wo.weight"] = torch.zeros_like(own["encoder.layers.0.ffn.wo.weight"])
+    ours = {name: theirs.pop(names[name]) if names[name] in theirs else own[name] for name in own}
     if theirs:
         raise Unmapped(f"parameters {sorted(theirs)}")
     y = functional_call(module, ours, (case.inputs["x"], case.inputs.get("key_mask")), strict=True)
@@ -139,7 +142,8 @@ def run_stack(case: Case) -> Result:
     config, two = config_of(case), "decoder_input_ids" in i
     dims = shape_of(case, c["num_layers"], "seq2seq" if two else "bidirectional")
     module = EncodeDecode(LongT5Backbone(config, dims).to(case.dtype))
-    ours = {f"backbone.{w.ours}": p[w.sources[0]] for w in weights(config, dims)}
+    weights = mapped_tensors(key_map(config), module.backbone.state_dict(), p, "")
+    ours = {f"backbone.{name}": tensor for name, tensor in weights.items()}
     x, y = p["shared.weight"][i["input_ids"]], p["shared.weight"][i["decoder_input_ids"]] if two else None
     mask = i.get("key_mask")
     memory, hidden = functional_call(module, ours, (x, mask, y), strict=True)

@@ -18,8 +18,9 @@ from tests.parity.harness import Case, Result, Unmapped
 from zoo import ModelDims
 from zoo.ops.conv import causal_conv1d
 from zoo.ops.selective_scan import selective_scan
+from zoo.spec.constraints import choices, field_types
 from zoo_mamba.backbone import MambaBackbone, MambaMixer, a_log, dt_bias
-from zoo_mamba.config import DT_INITS, MambaConfig
+from zoo_mamba.config import MambaConfig
 
 
 def run(case: Case) -> Result:
@@ -44,7 +45,7 @@ def run(case: Case) -> Result:
 def init_op(case: Case) -> Result:
     known(case, "d_model d_state dt_rank dt_min dt_max dt_init_floor dt_init dt_scale expand d_conv")
     c = case.config
-    if c.get("dt_init", "random") not in DT_INITS:
+    if c.get("dt_init", "random") not in choices(field_types(MambaConfig)["dt_init"]):
         raise Unmapped(f"dt_init {c['dt_init']!r}")
     uniform = case.inputs["uniform"].detach()
     bias = dt_bias(uniform, c["dt_min"], c["dt_max"], c["dt_init_floor"])

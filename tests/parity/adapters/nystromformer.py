@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from tests.parity.harness import Case, Result, Unmapped, only_block
-from zoo import Weight
+from tests.parity.live import mapped_tensors
+from zoo.spec.constraints import choices, field_types
 from zoo_nystromformer.backbone import NystromformerBackbone
-from zoo_nystromformer.config import INITS, NystromformerConfig
-from zoo_nystromformer.convert import layer_weights
+from zoo_nystromformer.config import NystromformerConfig
+from zoo_nystromformer.convert import CONVERSION
 from zoo_nystromformer.op import depthwise, iterative_pinv, nystrom_attention
 
 SIZES = {"batch", "heads", "length", "head_dim", "d_model", "n_heads", "d_ff", "num_landmarks"}
@@ -37,7 +37,7 @@ def run(case: Case) -> Result:
         raise Unmapped(f"{case.name}: configuration {sorted(unknown)}")
     if case.config.get("dropout", 0.0):
         raise Unmapped(f"dropout {case.config['dropout']}: a reference vector must be deterministic")
-    if case.config.get("pinv_init", "exact") not in INITS:
+    if case.config.get("pinv_init", "exact") not in choices(field_types(NystromformerConfig)["pinv_init"]):
         raise Unmapped(f"pinv_init {case.config['pinv_init']!r}")
     if "scores" in case.inputs:
         values = pinv(case)
@@ -127,10 +127,7 @@ def transformers(case: Case) -> Tensor:
         ours.n_landmarks = 0
     elif length != case.inputs["x"].shape[1]:
         raise Unmapped(f"segment_means_seq_len {length} for {case.inputs['x'].shape[1]} tokens")
-    return call(ours, {w.ours: taken(w, case.params) for w in layer_weights(ours)}, case)
-
-
-def taken(weight: Weight, theirs: dict[str, Tensor]) -> Tensor:
-    """The tensor that becomes ours."""
-    tensor = torch.cat([theirs[name] for name in weight.sources]) if len(weight.sources) > 1 else theirs[weight.theirs]
-    return tensor.reshape(weight.shape) if weight.shape else tensor
+    block = only_block(NystromformerBackbone, ours, config["d_model"])
+    prefix, module = "nystromformer.encoder.layer.0.", "stack.blocks.0."
+    weights = mapped_tensors(CONVERSION.key_map(ours), block.state_dict(), case.params, prefix, module=module)
+    return call(ours, weights, case)

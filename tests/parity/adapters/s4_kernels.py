@@ -16,7 +16,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo.ops.dplr import DPLRSSM, as_complex, truncated_C
+from zoo.ops.complex import as_complex
+from zoo.ops.dplr import DPLRSSM, truncated_C
 from zoo.ops.hippo import clip_imaginary, diagonal_init, hippo_legs, legs_dplr, legs_low_rank
 from zoo_s4.config import S4Config
 from zoo_s4.kernel import S4Kernel

@@ -14,12 +14,13 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped, only_block
-from zoo import ModelDims
+from zoo import ConfigError, ModelDims
 from zoo.nn import BatchNorm
 from zoo.ops.backend import use_backend
 from zoo.ops.hippo import hippo_legs, legs_low_rank
+from zoo.spec.constraints import validate_fields
 from zoo_s5.backbone import S5Backbone
-from zoo_s5.config import CHOICES, S5Config
+from zoo_s5.config import S5Config
 from zoo_s5.ssm import S5SSM, blocks_of_hippo_n, to_eigenbasis
 
 
@@ -51,9 +52,10 @@ def our_config(case: Case) -> S5Config:
     )
     if c.get("dropout", 0.0) != 0.0:
         raise Unmapped(f"{case.name}: dropout={c['dropout']}")
-    for name, allowed in CHOICES.items():
-        if getattr(config, name) not in allowed:
-            raise Unmapped(f"{case.name}: {name}={getattr(config, name)!r}")
+    try:
+        validate_fields(config)
+    except ConfigError as error:
+        raise Unmapped(f"{case.name}: {error}") from error
     return config
 
 

@@ -18,7 +18,6 @@ from zoo.ops.attention import (
     reference_attention,
     self_extend_attention,
     self_extend_weights,
-    symmetric_alibi_bias,
 )
 from zoo_transformer.backbone import TransformerBackbone
 from zoo_transformer.config import TransformerConfig
@@ -87,7 +86,7 @@ def alibi(case: Case) -> dict[str, Tensor]:
     mask, seq_len = case.inputs.get("mask"), q.shape[-2]
     slopes = pos.alibi_slopes(q.shape[1], bias_max=float(case.config.get("alibi_bias_max", 8)))
     if not case.config["causal"]:
-        bias = symmetric_alibi_bias(slopes, seq_len)
+        bias = pos.alibi_symmetric(slopes, seq_len).flip(-1)
         y = attention(q, k, v, mask=mask, symmetric_slopes=slopes)
         return {"out.y": y, "out.bias": bias, "out.slopes": slopes}
     if case.config["positions"] != "alibi":

@@ -21,8 +21,6 @@ EMA = Architecture(
         modes=frozenset({"causal", "bidirectional"}), state="recurrent", chunk_exact=True, state_grad=True, step=True
     ),
     cost=Cost(time="O(L)", memory="O(L)", time_exponent=1.0, memory_exponent=1.0),
-    presets="tests.testing.toys.config:PRESETS",
-    reported="tests.testing.toys.config:REPORTED",
 )
 MEMORY = Architecture(
     name="toy_memory",
@@ -36,6 +34,7 @@ MEMORY = Architecture(
         modes=frozenset({"causal"}), state="memory", segment=True, length="max", positions="external"
     ),
     cost=Cost(time="O(L)", memory="O(L)", time_exponent=1.0, memory_exponent=1.0),
+    presets="",
 )
 
 

@@ -1,0 +1,42 @@
+"""Kinds of tasks: those of zoo, and one that a third party brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zoo import bench
+from zoo.kinds import load_kind
+from zoo.spec.errors import ZooError
+from zoo.spec.task import KINDS
+
+
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("arch", ["toy", "transformer", "s4"])
+def test_a_kind_of_a_plugin_is_trained_and_recorded_like_any_other(tmp_path: Path, arch: str) -> None:
+    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    record = bench(arch, "toyregression", **folders)[0].record
+    assert (record.status, record.error) == ("ok", "")
+    assert record.task.kind == "tests.run.toy_kind:Regression"
+    assert record.metric.model_dump() == {"name": "mse", "higher_is_better": False}
+    assert record.metrics is not None
+    mse = record.metrics.test.scores["mse"]
+    assert mse is not None
+    # the variance of the mean of twelve Bernoulli(1/4) draws, which the constant answer pays
+    assert mse < 0.5 * (1 / 4) * (3 / 4) / 12
+    best = min(point.loss for point in record.history if point.split == "val" and point.loss is not None)
+    assert record.metrics.val.loss == best
+    assert "toyregression" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_built_in_kinds_load_once(name: str) -> None:
+    assert load_kind(name) is load_kind(name)
+
+
+def test_a_name_that_is_no_kind_is_an_error() -> None:
+    with pytest.raises(ZooError, match="regresion"):
+        load_kind("regresion")
+    with pytest.raises(ZooError, match="not a subclass"):
+        load_kind("zoo.spec.task:Task")

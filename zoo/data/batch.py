@@ -1,0 +1,91 @@
+"""What a model is given, and how examples become it. B batch, L seq_len, T target length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.questions import IGNORE, Question, Specials, lay_out
+from zoo.spec.architecture import Objective
+
+
+class Batch(NamedTuple):
+    """The input and labels of one step.
+
+    inputs  (B, L) int64 ids or float32 values; (B, 2, L) for pair classification
+    mask    same shape, bool, True = real token; None when every token of every row is real
+    labels  (B,) int64 for classes; for token answers (B, L), or (B, T) beside `target`, IGNORE where nothing is scored
+    target  (B, T) int64, what the decoder reads; seq2seq only
+    fresh   (B,) bool: rows in which a text begins and no state is carried from the batch before; None = all
+    groups  (B,) int64, rows of `TaskData.groups`; None = the split has no groups
+    """
+
+    inputs: Tensor
+    mask: Tensor | None
+    labels: Tensor
+    target: Tensor | None = None
+    fresh: Tensor | None = None
+    groups: Tensor | None = None
+
+    @property
+    def n_tokens(self) -> Tensor:
+        """Real tokens that the model reads, those of the decoder included; a scalar on the batch's device."""
+        read = torch.full((), self.inputs.numel(), device=self.inputs.device) if self.mask is None else self.mask.sum()
+        return read if self.target is None else read + (self.labels != IGNORE).sum()
+
+
+def collate_sequences(examples: Sequence[tuple[np.ndarray, int]]) -> Batch:
+    """Right-pad sequences (L,), or pairs of sequences (2, L), with 0 to the longest of the batch."""
+    arrays = [np.asarray(inputs) for inputs, _ in examples]
+    labels = torch.tensor([label for _, label in examples], dtype=torch.int64)
+    lengths = [a.shape[-1] for a in arrays]
+    longest = max(lengths)
+    real = np.issubdtype(arrays[0].dtype, np.floating)
+    inputs = np.zeros((len(arrays), *arrays[0].shape[:-1], longest), dtype=np.float32 if real else np.int64)
+    for row, array in zip(inputs, arrays, strict=True):
+        row[..., : array.shape[-1]] = array
+    tensor = torch.from_numpy(inputs)
+    if arrays[0].ndim == 2:
+        return Batch(tensor, tensor != 0, labels)
+    if min(lengths) == longest:
+        return Batch(tensor, None, labels)
+    mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    return Batch(tensor, mask, labels)
+
+
+@dataclass(frozen=True)
+class QuestionCollator:
+    """Questions -> a batch under one objective: inputs right-padded with 0, labels with IGNORE. Picklable."""
+
+    objective: Objective
+    specials: Specials
+
+    def __call__(self, questions: Sequence[Question]) -> Batch:
+        rows = [lay_out(question, self.objective, self.specials) for question in questions]
+        inputs = _padded([row.inputs for row in rows], 0)
+        lengths = torch.tensor([len(row.inputs) for row in rows])
+        mask = None
+        if int(lengths.min()) < inputs.shape[1]:
+            mask = torch.arange(inputs.shape[1]) < lengths[:, None]
+        targets = [row.target for row in rows if row.target is not None]
+        return Batch(
+            inputs,
+            mask,
+            _padded([row.labels for row in rows], IGNORE),
+            target=_padded(targets, self.specials.end) if targets else None,
+            fresh=torch.tensor([row.fresh for row in rows]),
+            groups=torch.tensor([row.group for row in rows]),
+        )
+
+
+def _padded(rows: Sequence[np.ndarray], value: int) -> Tensor:
+    """(B, longest) int64"""
+    out = np.full((len(rows), max(len(row) for row in rows)), value, np.int64)
+    for into, row in zip(out, rows, strict=True):
+        into[: len(row)] = row
+    return torch.from_numpy(out)

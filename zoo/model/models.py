@@ -1,0 +1,299 @@
+"""A backbone with what stands around it: embedding, positions, pooling, head.
+
+B batch, L seq_len, T segment length, D d_model, N scored answers, V outputs (classes or vocabulary).
+
+Pooling and heads run while the segment driver does, so a long input never needs all its hidden vectors at once, and
+logits are computed only at positions that have a label.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.batch import Batch
+from zoo.data.questions import IGNORE
+from zoo.model.segments import Segment, drive
+from zoo.model.spec import ModelSpec
+from zoo.nn import at_least_float32, param_options
+from zoo.nn.backbone import State
+from zoo.spec.errors import ConfigError
+
+
+class ModelOutput(NamedTuple):
+    """What a model returns for a batch.
+
+    logits  (N, V), at least float32
+    labels  (N,) the right classes or tokens
+    rows    (N,) the example of the batch that each answer belongs to
+    aux     auxiliary losses by name, each a scalar
+    state   what the next piece of the same texts needs, or None
+    """
+
+    logits: Tensor
+    labels: Tensor
+    rows: Tensor
+    aux: dict[str, Tensor]
+    state: State = None
+
+
+class Positions(nn.Module):
+    """Absolute positions added to the embedding, for architectures that have none of their own.
+
+    sinusoidal  Vaswani et al. 2017, §3.5: sin and cos interleaved, frequency 10000^(-2u/D)
+    learned     a table of `max_len` rows, N(0, 0.02²)
+    """
+
+    def __init__(self, kind: str, d_model: int, max_len: int) -> None:
+        super().__init__()
+        self.table: Tensor
+        if kind == "learned":
+            self.table = nn.Parameter(torch.randn(max_len, d_model) * 0.02)
+            param_options(self, "table", weight_decay=0.0)
+            return
+        position = torch.arange(max_len, dtype=torch.float64)[:, None]
+        frequency = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float64) * (-math.log(10000.0) / d_model))
+        table = torch.zeros(max_len, d_model, dtype=torch.float64)
+        table[:, 0::2] = torch.sin(position * frequency)
+        table[:, 1::2] = torch.cos(position * frequency)[:, : d_model // 2]
+        self.register_buffer("table", table.float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > self.table.shape[0]:
+            raise ValueError(f"a sequence of {x.shape[1]} tokens, but positions for {self.table.shape[0]}")
+        return x + self.table[: x.shape[1]].to(x.dtype)
+
+
+class Encoder(nn.Module):
+    """Ids or values -> hidden vectors, segment by segment: embedding, positions, dropout, backbone."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        d_model = spec.dims.d_model
+        self.values = spec.values
+        if self.values:
+            self.embedding: nn.Module = nn.Linear(1, d_model)
+        else:
+            self.embedding = nn.Embedding(spec.vocab_size, d_model)
+            # unit variance per feature, as LRA's flax models and the S4 code have it
+            nn.init.normal_(self.embedding.weight)
+        self.cls: nn.Parameter | None = None
+        if spec.pool == "cls" and spec.objective == "classify":
+            self.cls = nn.Parameter(torch.zeros(d_model))
+        max_len = spec.max_len + (self.cls is not None)
+        self.positions = Positions(spec.positions, d_model, max_len) if spec.positions else None
+        self.dropout = nn.Dropout(spec.dropout)
+        self.backbone = spec.architecture.build(spec.arch_config, spec.dims)
+        self.plan = spec.segment_plan
+        self.causal = spec.dims.mode == "causal"
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """inputs (B, L) -> (B, L, D), with positions where the architecture has none of its own."""
+        x = self.embedding(inputs[..., None].to(self.dtype) if self.values else inputs)
+        if self.cls is not None:
+            x = torch.cat([self.cls.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
+        if self.positions is not None:
+            x = self.positions(x)
+        return self.dropout(x)
+
+    def forward(self, inputs: Tensor, mask: Tensor | None, state: State = None) -> Iterator[Segment]:
+        """inputs (B, L), mask (B, L), state from an earlier piece -> the segments' hidden vectors."""
+        if self.cls is not None and mask is not None:
+            mask = torch.cat([mask.new_ones(mask.shape[0], 1), mask], dim=1)
+        return drive(self.backbone, self.embed(inputs), mask, state, self.plan)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+
+class Pool:
+    """Streaming pooling over the segments of a sequence, in at least float32.
+
+    mean  over all real tokens (over all latents when the backbone returns latents)
+    last  the last real token of each row
+    cls   the first token
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.total: Tensor | None = None
+        self.count: Tensor | None = None
+
+    def update(self, hidden: Tensor, mask: Tensor | None) -> None:
+        """hidden (B, T, D), mask (B, T) of the same rows or None."""
+        wide = at_least_float32(hidden)
+        real = torch.ones(wide.shape[:2], dtype=torch.bool, device=wide.device) if mask is None else mask
+        if self.kind == "mean":
+            weighted = (wide * real[..., None]).sum(1)  # (B, D)
+            counted = real.sum(1)
+            self.total = weighted if self.total is None else self.total + weighted
+            self.count = counted if self.count is None else self.count + counted
+        elif self.kind == "cls":
+            self.total = wide[:, 0] if self.total is None else self.total
+        else:
+            positions = torch.arange(wide.shape[1], device=wide.device)
+            last = torch.where(real, positions, -1).amax(1)  # (B,)
+            rows = torch.arange(wide.shape[0], device=wide.device)
+            picked = wide[rows, last.clamp_min(0)]  # (B, D)
+            keep = (last >= 0)[:, None]
+            self.total = torch.where(keep, picked, torch.zeros_like(picked) if self.total is None else self.total)
+
+    def result(self) -> Tensor:
+        """(B, D)"""
+        if self.total is None:
+            raise ValueError("nothing was pooled")
+        if self.kind == "mean":
+            assert self.count is not None
+            return self.total / self.count.clamp_min(1)[:, None]
+        return self.total
+
+
+class SequenceClassifier(nn.Module):
+    """An encoder, pooling and a classifier.
+
+    pairs  the input holds two sequences: one encoder reads both, and the classifier reads [a, b, a*b, a-b]
+    """
+
+    def __init__(self, spec: ModelSpec, *, pairs: bool = False) -> None:
+        super().__init__()
+        self.encoder = Encoder(spec)
+        self.pool, self.pairs = spec.pool, pairs
+        d_in = spec.dims.d_model * (4 if pairs else 1)
+        if spec.d_head:
+            self.head: nn.Module = nn.Sequential(
+                nn.Linear(d_in, spec.d_head), nn.ReLU(), nn.Linear(spec.d_head, spec.n_classes)
+            )
+        else:
+            self.head = nn.Linear(d_in, spec.n_classes)
+
+    def forward(self, batch: Batch, state: State = None) -> ModelOutput:
+        """One answer per example; `state` is not used."""
+        if self.pairs:
+            inputs = batch.inputs.transpose(0, 1).flatten(0, 1)  # (2B, L)
+            mask = None if batch.mask is None else batch.mask.transpose(0, 1).flatten(0, 1)
+            pooled, aux = self.pooled(inputs, mask)
+            a, b = pooled.chunk(2)  # (B, D) each
+            features = torch.cat([a, b, a * b, a - b], dim=-1)
+        else:
+            features, aux = self.pooled(batch.inputs, batch.mask)
+        logits = at_least_float32(self.head(features.to(next(self.head.parameters()).dtype)))
+        return ModelOutput(logits, batch.labels, torch.arange(len(logits), device=logits.device), aux)
+
+    def pooled(self, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """inputs (B, L), mask (B, L) -> (B, D), auxiliary losses averaged over the segments."""
+        encoder = self.encoder
+        seq_len = inputs.shape[1] + (encoder.cls is not None)
+        pool, losses = Pool(self.pool), AuxLosses()
+        for segment in encoder(inputs, mask):
+            whole = encoder.plan.length is None
+            fewer = whole and not encoder.causal and segment.hidden.shape[1] != seq_len
+            if (fewer or encoder.backbone.returns_latents) and self.pool != "mean":
+                raise ConfigError("model.pool", f"{self.pool} has no meaning for latents; use mean")
+            if encoder.causal and whole:
+                self._refuse_lost_outputs(mask, segment.mask)
+            pool.update(segment.hidden, segment.mask)
+            losses.add(segment.aux)
+        return pool.result(), losses.mean()
+
+    def _refuse_lost_outputs(self, mask: Tensor | None, kept: Tensor | None) -> None:
+        """Raise where pads would decide what is pooled: mask (B, L) of the input, kept (B, out_len) of the outputs.
+
+        A causal backbone with outputs for the last positions only (Perceiver AR) has fewer of them, or none, for a
+        row that ends in pads; how many depends on what else is in the batch.
+        """
+        if mask is None or kept is None or kept.shape == mask.shape:
+            return
+        whole = kept[:, -1] if self.pool == "mean" else kept.any(1)
+        if bool((mask.any(1) & ~whole).any()):
+            raise ConfigError(
+                "model.mode",
+                f"causal, this architecture has outputs for the last {kept.shape[1]} of {mask.shape[1]} positions, "
+                "and a shorter example of the batch would lose some to its pads; use bidirectional",
+            )
+
+
+class LMHeadModel(nn.Module):
+    """An encoder and a linear head over the vocabulary; for seq2seq, the backbone's decoder between them."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.architecture, self.objective = spec.architecture.name, spec.objective
+        self.encoder = Encoder(spec)
+        self.head = nn.Linear(spec.dims.d_model, spec.vocab_size)
+
+    def forward(self, batch: Batch, state: State = None) -> ModelOutput:
+        """One answer per label; `state` is what an earlier piece of the same rows returned, None = nothing."""
+        if self.objective == "seq2seq":
+            return self._decode(batch)
+        scored = batch.labels != IGNORE  # (B, L)
+        chosen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def collect(hidden: Tensor, start: int) -> None:
+            stop = start + hidden.shape[1]
+            here = scored[:, start:stop]
+            chosen.append((hidden[here], batch.labels[:, start:stop][here], here.nonzero()[:, 0]))
+
+        losses = AuxLosses()
+        for segment in self.encoder(batch.inputs, batch.mask, state):
+            length = self.encoder.plan.length or batch.inputs.shape[1]
+            stop = min(segment.start + length, batch.inputs.shape[1])
+            first = stop - segment.hidden.shape[1]
+            self._check_outputs(segment.hidden, stop - segment.start)
+            collect(segment.hidden, first)
+            if first > segment.start and bool(scored[:, segment.start : first].any()):
+                self._collect_earlier(batch, scored, first, collect)
+            losses.add(segment.aux)
+            state = segment.state
+        hidden, labels, rows = (torch.cat(parts) for parts in zip(*chosen, strict=True))
+        return ModelOutput(self._logits(hidden), labels, rows, losses.mean(), state)
+
+    def _collect_earlier(self, batch: Batch, scored: Tensor, stop: int, collect: Callable[[Tensor, int], None]) -> None:
+        """Outputs for positions before `stop`, of a backbone that has outputs for the last positions only (Perceiver
+        AR): it is called again on ever shorter prefixes, so that each position is predicted from all before it."""
+        x = self.encoder.embed(batch.inputs)
+        while stop > 0 and bool(scored[:, :stop].any()):
+            mask = None if batch.mask is None else batch.mask[:, :stop]
+            hidden = self.encoder.backbone(x[:, :stop], mask=mask).hidden
+            collect(hidden, stop - hidden.shape[1])
+            stop -= hidden.shape[1]
+
+    def _check_outputs(self, hidden: Tensor, length: int) -> None:
+        backbone = self.encoder.backbone
+        fewer = hidden.shape[1] != length
+        if backbone.returns_latents or (fewer and not self.encoder.causal):
+            raise ConfigError("model.mode", f"{self.architecture} returns latents then, which stand for no token")
+        if fewer and self.encoder.plan.length is not None:
+            raise ConfigError("segments.length", f"{hidden.shape[1]} outputs for a segment of {length} tokens")
+
+    def _decode(self, batch: Batch) -> ModelOutput:
+        assert batch.target is not None
+        backbone = self.encoder.backbone
+        encoded = backbone(self.encoder.embed(batch.inputs), mask=batch.mask)
+        out = backbone.decode(self.encoder.embed(batch.target), memory=encoded.hidden, memory_mask=batch.mask)
+        scored = batch.labels != IGNORE  # (B, T)
+        logits = self._logits(out.hidden[scored])
+        return ModelOutput(logits, batch.labels[scored], scored.nonzero()[:, 0], {**encoded.aux, **out.aux})
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return at_least_float32(self.head(hidden.to(self.head.weight.dtype)))
+
+
+class AuxLosses:
+    """Auxiliary losses averaged over the segments of a sequence."""
+
+    def __init__(self) -> None:
+        self.total: dict[str, Tensor] = {}
+        self.segments = 0
+
+    def add(self, aux: dict[str, Tensor]) -> None:
+        self.segments += 1
+        for name, loss in aux.items():
+            self.total[name] = self.total[name] + loss if name in self.total else loss
+
+    def mean(self) -> dict[str, Tensor]:
+        return {name: loss / self.segments for name, loss in self.total.items()}

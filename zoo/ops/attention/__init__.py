@@ -1,0 +1,91 @@
+"""Softmax attention with padding, causality and ALiBi biases.
+
+B batch, H heads, Lq queries, Lk keys, d head dimension, dv of the values.
+
+Forms: "torch" calls PyTorch's fused kernels without an (L, L) mask or bias, so that memory grows with L (fused.py);
+"reference" holds all scores (reference.py). self_extend.py reads beyond the trained length; it and the scaled RoPEs of
+`zoo.ops.positions` have no configuration key yet.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zoo.ops.attention.fused import fused_attention, visible_attention
+from zoo.ops.attention.reference import reference_attention
+from zoo.ops.attention.self_extend import self_extend_attention, self_extend_weights
+from zoo.ops.backend import choose_form, register_op
+
+register_op("attention", ("torch", "reference"))
+
+
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """Split the channels into heads: (B, L, H d) -> (B, H, L, d)."""
+    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def join_heads(y: Tensor) -> Tensor:
+    """Join the heads' channels: (B, H, L, d) -> (B, L, H d)."""
+    return y.transpose(1, 2).flatten(2)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    visible: Tensor | None = None,
+    causal: bool = False,
+    key_bias: Tensor | None = None,
+    symmetric_slopes: Tensor | None = None,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """Compute softmax(q kᵀ/√d + bias) v over the visible keys: q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv).
+
+    mask              (B, Lk) bool, True = real key
+    visible           bool, broadcastable to (B, H, Lq, Lk): any pattern, for short sequences, since it is held whole;
+                      not together with a mask, causal or a bias
+    causal            query i sees keys 0 … i; needs Lq = Lk
+    key_bias          (1 or B, H, 1, Lk) added to the scores of a key whatever the query (causal ALiBi)
+    symmetric_slopes  (H,) adds -slope_h |i - j| (bidirectional ALiBi); needs Lq = Lk, not with causal
+    dropout           on the attention weights; on a CPU the fused kernel has none, and (Lq, Lk) is stored
+    scale             of the products, in place of 1/√d (T5: 1)
+
+    A query that sees no real key gets zero.
+    """
+    lq, lk = q.shape[-2], k.shape[-2]
+    if (causal or symmetric_slopes is not None) and lq != lk:
+        raise ValueError(f"{lq} queries and {lk} keys: causal and symmetric attention need equal numbers")
+    if causal and symmetric_slopes is not None:
+        raise ValueError("symmetric_slopes is the bidirectional form of ALiBi; causal attention takes key_bias")
+    if visible is not None and (causal or any(x is not None for x in (mask, key_bias, symmetric_slopes))):
+        raise ValueError("visible is the whole pattern; it goes with no mask, causal or bias")
+    biased = causal or key_bias is not None or symmetric_slopes is not None
+    torch_form = choose_form("attention", q.device) == "torch"
+    if torch_form and biased:
+        return fused_attention(q, k, v, mask, causal, key_bias, symmetric_slopes, dropout, scale)
+    if mask is not None:
+        visible = mask[:, None, None, :]
+    if torch_form:
+        return visible_attention(q, k, v, visible, dropout, scale)
+    if causal:
+        past = torch.ones(lq, lk, dtype=torch.bool, device=q.device).tril()
+        visible = past if visible is None else past & visible
+    if symmetric_slopes is not None:
+        i = torch.arange(lk, device=q.device)
+        key_bias = -symmetric_slopes[:, None, None] * (i[:, None] - i).abs()  # (H, L, L)
+    return reference_attention(q, k, v, visible=visible, bias=key_bias, dropout=dropout, scale=scale)
+
+
+__all__ = [
+    "attention",
+    "join_heads",
+    "reference_attention",
+    "self_extend_attention",
+    "self_extend_weights",
+    "split_heads",
+    "visible_attention",
+]

@@ -1,0 +1,123 @@
+"""The selective scan in chunks: only the states between chunks are kept, the rest is computed again in backward.
+
+B batch, L seq_len, D channels, N state size; T steps of a chunk, R rows of the batch that are scanned together. Work
+space is (T, R, N, D): time-major, so that one step is one contiguous piece and is updated in place, and channels
+innermost, so that every broadcast runs along full vectors.
+
+Backward, with g_t the gradient that reaches h_t and p_t[d,n] that of the exponent delta_t[d] A[d,n]:
+    g_t = C_t dy_t + exp(delta_{t+1} A) g_{t+1}          p_t = g_t exp(delta_t A) h_{t-1}
+    dC_t = sum_d dy_t h_t       dB_t = sum_d g_t delta_t u_t       d(delta_t u_t) = sum_n g_t B_t
+    ddelta_t = sum_n p_t A + u_t d(delta_t u_t)        dA = sum_{b,t} p_t delta_t       dh_0 = exp(delta_1 A) g_1
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from zoo.ops.chunks import slices
+
+STEP_ELEMENTS = 8192
+"""About as many state elements are advanced by one call; fewer, and the call itself costs more than its work."""
+CHUNK_ELEMENTS = 262144
+"""Elements of a chunk's work space; measured flat around it. More leave the caches, fewer mean more calls."""
+
+
+def chunk_sizes(batch: int, seq_len: int, D: int, N: int) -> tuple[int, int]:
+    """Choose (R, T), the rows that are scanned together and the steps of a chunk."""
+    rows = max(1, min(batch, round(STEP_ELEMENTS / (D * N))))
+    steps = max(8, min(64, CHUNK_ELEMENTS // (rows * D * N)))
+    return rows, min(steps, seq_len)
+
+
+class ChunkedScan(torch.autograd.Function):
+    """Run over the tokens: u, delta (B, L, D), B, C (B, L, N), h0 (B, D, N) -> y (B, L, D), last h (B, D, N).
+
+    Memory: the states between chunks, L/T · B · N · D, and the work space of one chunk.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        (batch, seq_len, D), N = u.shape, A.shape[1]
+        ctx.sizes = R, T = chunk_sizes(batch, seq_len, D, N)
+        A_t = A.t().contiguous()  # (N, D)
+        y = torch.empty_like(u)
+        h_last = u.new_empty(batch, N, D)
+        between = u.new_empty(-(-seq_len // T), batch, N, D) if any(ctx.needs_input_grad) else None
+        for rows in slices(batch, R):
+            h_in = h0[rows].transpose(1, 2)  # (R, N, D)
+            a_space, h_space = (u.new_empty(steps, *h_in.shape) for steps in (T, T + 1))
+            for k, time in enumerate(slices(seq_len, T)):
+                if between is not None:
+                    between[k, rows] = h_in
+                delta_c, B_c, C_c = (_time_major(x, rows, time) for x in (delta, B, C))
+                x = delta_c * u[rows, time].transpose(0, 1)
+                h = _states(a_space[: len(x)], h_space[: len(x) + 1], h_in, delta_c, x, A_t, B_c)
+                y_c = torch.bmm(C_c.flatten(0, 1).unsqueeze(1), h[1:].flatten(0, 1))  # (T·R, 1, D)
+                y[rows, time] = y_c.view(x.shape).transpose(0, 1)
+                h_in = h[-1]
+            h_last[rows] = h_in
+        ctx.save_for_backward(u, delta, A, B, C, between)
+        return y, h_last.transpose(1, 2).contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, dh_last: Tensor) -> tuple[Tensor, ...]:
+        u, delta, A, B, C, between = ctx.saved_tensors
+        (batch, seq_len, _), (R, T) = u.shape, ctx.sizes
+        A_t = A.t().contiguous()
+        du, ddelta, dB, dC = (torch.empty_like(x) for x in (u, delta, B, C))
+        dA_t, dh0 = torch.zeros_like(A_t), torch.empty_like(between[0])
+        with torch.autocast(u.device.type, enabled=False):
+            for rows in slices(batch, R):
+                carried = dh_last[rows].transpose(1, 2)  # gradient that reaches the state after the chunk
+                space = [u.new_empty(T, *carried.shape) for _ in "agp"]
+                h_space = u.new_empty(T + 1, *carried.shape)
+                for k, time in reversed(list(enumerate(slices(seq_len, T)))):
+                    u_c, delta_c, B_c, C_c, dy_c = (_time_major(x, rows, time) for x in (u, delta, B, C, dy))
+                    x = delta_c * u_c
+                    a, g, p = (buffer[: len(x)] for buffer in space)
+                    h = _states(a, h_space[: len(x) + 1], between[k, rows], delta_c, x, A_t, B_c)
+
+                    torch.mul(C_c.unsqueeze(3), dy_c.unsqueeze(2), out=g)
+                    g[-1].add_(carried)
+                    for a_later, (g_later, g_t) in zip(a.unbind(0)[:0:-1], pairwise(g.unbind(0)[::-1]), strict=True):
+                        g_t.addcmul_(a_later, g_later)
+
+                    dC[rows, time] = torch.mul(h[1:], dy_c.unsqueeze(2), out=p).sum(3).transpose(0, 1)
+                    dB[rows, time] = torch.mul(g, x.unsqueeze(2), out=p).sum(3).transpose(0, 1)
+                    dx = torch.bmm(B_c.flatten(0, 1).unsqueeze(1), g.flatten(0, 1)).view(x.shape)
+                    du[rows, time] = (dx * delta_c).transpose(0, 1)
+
+                    g.mul_(a)
+                    carried = g[0].clone()
+                    torch.mul(g, h[:-1], out=p)
+                    dx.mul_(u_c).add_(torch.mul(p, A_t, out=g).sum(2))
+                    ddelta[rows, time] = dx.transpose(0, 1)
+                    dA_t += p.mul_(delta_c.unsqueeze(2)).sum((0, 1))
+                dh0[rows] = carried
+        return du, ddelta, dA_t.t().contiguous(), dB, dC, dh0.transpose(1, 2).contiguous()
+
+
+def _time_major(x: Tensor, rows: slice, time: slice) -> Tensor:
+    """One chunk of (B, L, X) as (T, R, X), contiguous."""
+    return x[rows, time].transpose(0, 1).contiguous()
+
+
+def _states(a: Tensor, h: Tensor, h_in: Tensor, delta: Tensor, x: Tensor, A_t: Tensor, B: Tensor) -> Tensor:
+    """Fill a (T, R, N, D) with exp(delta A) and h (T + 1, R, N, D) with h_in and the states after it; returns h.
+
+    h_in (R, N, D), delta and x = delta u (T, R, D), A_t (N, D), B (T, R, N)
+    """
+    h[0].copy_(h_in)  # first: h_in may be the end of this very h
+    torch.mul(delta.unsqueeze(2), A_t, out=a).exp_()
+    torch.mul(B.unsqueeze(3), x.unsqueeze(2), out=h[1:])
+    for a_t, (before, now) in zip(a.unbind(0), pairwise(h.unbind(0)), strict=True):
+        now.addcmul_(a_t, before)
+    return h

@@ -1,0 +1,216 @@
+"""From what a user requests to jobs, and from jobs to records. Imports no torch before a job runs.
+
+A single job runs in this process. Several run each in a process of its own: peak memory is then the run's own, and a
+run that the system kills for memory is a record, not the end of the sweep.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.run.compose import Experiment, Job, compose, parse_overrides, user_layers
+from zoo.run.validate import validate
+from zoo.spec.errors import MissingFiles, UserError
+from zoo.spec.paths import default_results_dir, default_runs_dir
+from zoo.spec.registry import Registry, registry
+
+if TYPE_CHECKING:
+    from zoo.spec.store import StoredRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRequest:
+    """A request to train, test and record the product of architectures, tasks and seeds; plain values only.
+
+    arch       names of architectures; "all" is every one
+    task       names of tasks; a suite's name stands for its tasks
+    protocol   "smoke" | "quick" | "paper"
+    seeds      which seeds
+    overrides  dotted configuration keys and their values
+    config     a YAML file of configuration keys, which `overrides` override
+    results    where records go (`ZOO_RESULTS_DIR`, else leaderboard/results); the board is built beside it
+    runs       where checkpoints and logs go (`ZOO_RUNS_DIR`, else runs)
+    max_time   seconds that one run may take; it is then recorded as "timeout" and goes on with the next call
+    force      run again, from the beginning, where a record of the same experiment by the same code exists
+    command    the command line that led here, for the records
+    """
+
+    arch: tuple[str, ...]
+    task: tuple[str, ...]
+    protocol: str = "quick"
+    seeds: tuple[int, ...] = (0,)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    config: str = ""
+    results: str = ""
+    runs: str = ""
+    max_time: float | None = None
+    force: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise UserError("no seeds: --seeds takes a number above 0")
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise UserError(f"seed {seed}: expected a number from 0 to {2**32 - 1}")
+        object.__setattr__(self, "results", str(self.results or default_results_dir()))
+        object.__setattr__(self, "runs", str(self.runs or default_runs_dir()))
+        object.__setattr__(self, "command", self.command or shlex.join(["zoo", *sys.argv[1:]]))
+
+    @classmethod
+    def parse(
+        cls,
+        arch: str | Sequence[str],
+        task: str | Sequence[str],
+        *,
+        seeds: int | Sequence[int] = 1,
+        overrides: Mapping[str, Any] | Sequence[str] = (),
+        **fields: Any,
+    ) -> BenchRequest:
+        """Build a request from what a person writes: comma-separated names, a number of seeds (from 0), "key=value"
+        strings. `fields` are the request's other fields."""
+        given: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in fields.items() if v is not None}
+        return replace(
+            cls(arch=split_names(arch), task=split_names(task)),
+            seeds=tuple(range(seeds) if isinstance(seeds, int) else seeds),
+            overrides=parse_overrides(overrides),
+            **given,
+        )
+
+
+def resolve(request: BenchRequest) -> list[Experiment]:
+    """Compose, match and validate every experiment of a request. Tasks vary slowest, seeds fastest.
+
+    Raises UserError or ConfigError for anything that is known to be impossible before data are looked at.
+    """
+    known = registry()
+    layers = user_layers(request.config, request.overrides)
+    experiments: list[Experiment] = []
+    for task in task_names(request.task, known):
+        for arch in _architecture_names(request.arch, known):
+            experiment = compose(arch, task, protocol=request.protocol, layers=layers)
+            if experiment.baseline not in ("", arch):
+                from zoo.run.match import match_width
+
+                experiment = match_width(experiment, layers)
+            validate(experiment)
+            experiments += [replace(experiment, seed=seed) for seed in request.seeds]
+    return experiments
+
+
+def plan(request: BenchRequest) -> list[Job]:
+    """The jobs of a request, in the order of `resolve`.
+
+    Raises what `resolve` raises, UserError where a folder cannot be written to, and MissingFiles for every task whose
+    files are not on this machine.
+    """
+    experiments = resolve(request)
+    for option, folder in (("results", request.results), ("runs", request.runs)):
+        _check_writable(option, Path(folder))
+    _check_files(experiments)
+    shared = {name: getattr(request, name) for name in ("results", "runs", "max_time", "force", "command")}
+    return [Job(experiment=experiment, **shared) for experiment in experiments]
+
+
+def bench(
+    arch: str | Sequence[str],
+    task: str | Sequence[str],
+    *,
+    on_record: Callable[[StoredRecord], None] | None = None,
+    **options: Any,
+) -> list[StoredRecord]:
+    """Train, test and record the product of architectures, tasks and seeds; refresh the board after each run.
+
+    arch, task  names, comma-separated strings, "all", or (task) the name of a suite
+    on_record   called with each record as it comes
+    options     as in `BenchRequest.parse`: protocol, seeds (how many, from 0, or which), overrides (a mapping or
+                "key=value" strings), config, results, runs, max_time, force
+
+    Returns the records with their files, one per run; stops after an interrupted run. Raises UserError for mistakes,
+    before anything is prepared.
+    """
+    from zoo.board.build import refresh
+
+    request = BenchRequest.parse(arch, task, **options)
+    jobs = plan(request)
+    records: list[StoredRecord] = []
+    for job in jobs:
+        if len(jobs) == 1:
+            from zoo.run.execute import execute
+
+            stored = execute(job)
+        else:
+            from zoo.run.isolate import isolate
+
+            stored = isolate(job)
+        records.append(stored)
+        refresh(Path(request.results))
+        if on_record is not None:
+            on_record(stored)
+        if stored.record.status == "interrupted":
+            break
+    return records
+
+
+def split_names(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Split comma-separated names. Raises UserError when there is none."""
+    items = names.split(",") if isinstance(names, str) else names
+    split = tuple(item.strip() for item in items if item.strip())
+    if not split:
+        raise UserError("no name given; `zoo list` shows what there is")
+    return split
+
+
+def _architecture_names(names: Sequence[str], known: Registry) -> list[str]:
+    """Architectures by name, in the order given; "all" is every one."""
+    chosen: dict[str, None] = {}
+    for name in names:
+        chosen.update(dict.fromkeys(known.architectures if name == "all" else [name]))
+        if name != "all":
+            known.architecture(name)
+    return list(chosen)
+
+
+def task_names(names: Sequence[str], known: Registry) -> list[str]:
+    """Tasks by name, in the order given; "all" is every one, a suite's name its tasks."""
+    chosen: dict[str, None] = {}
+    for name in names:
+        suite = known.suite(name)
+        chosen.update(dict.fromkeys(list(known.tasks) if name == "all" else suite or [known.resolve_alias(name)]))
+        if name != "all" and not suite:
+            known.task(name)
+    return list(chosen)
+
+
+def _check_writable(option: str, folder: Path) -> None:
+    """Raise UserError now, not after hours of training, where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--{option} {folder}: cannot be written to: {error.strerror or error}") from error
+
+
+def _check_files(experiments: Sequence[Experiment]) -> None:
+    """Raise MissingFiles now, for every task whose files are missing, not after the runs of the other tasks."""
+    missing: dict[str, str] = {}
+    for experiment in experiments:
+        if experiment.task_spec.needs and experiment.task not in missing:
+            from zoo.data.cached import CachedData
+            from zoo.data.paths import data_dir
+
+            data = experiment.task_spec.load_data()(experiment.task_options, data_dir())
+            try:
+                if isinstance(data, CachedData):
+                    data.folder_name()
+            except MissingFiles as error:
+                missing[experiment.task] = str(error)
+    if missing:
+        raise MissingFiles("\n".join(missing.values()))

@@ -1,0 +1,198 @@
+"""Records as files: written once, never replaced, read with what is wrong about the files that are not records."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from zoo.spec.record import SCHEMA, Record
+
+
+def default_results_dir() -> Path:
+    """The directory of records by default: `ZOO_RESULTS_DIR`, else ./leaderboard/results."""
+    return Path(os.environ.get("ZOO_RESULTS_DIR") or Path("leaderboard") / "results")
+
+
+def dumps(record: Record) -> str:
+    """The text of a record's file."""
+    return json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write(record: Record, results_dir: Path | str) -> Path:
+    """Add `record` under `results_dir` and return its file.
+
+    The file is `<id>.json`; a further run of the same identity becomes `<id>-2.json`, `<id>-3.json` …; writing the
+    same content again changes nothing. The file appears whole or not at all, and never replaces another, even when
+    two processes write at once.
+    """
+    text = dumps(record)
+    first = Path(results_dir) / f"{record.id}.json"
+    first.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(first, text)
+    try:
+        k = 1
+        while True:
+            path = first if k == 1 else first.with_name(f"{first.stem}-{k}.json")
+            if os.path.lexists(path):
+                if path.is_file() and path.read_bytes() == text.encode():
+                    return path
+            elif _claim(temporary, path):
+                return path
+            else:
+                continue  # another process was faster: compare with what it wrote
+            k += 1
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path | str, text: str) -> None:
+    """Put `text` at `path`, replacing what is there: whole or not at all, whenever the process or machine dies."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path, text)
+    try:
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _temporary(path: Path, text: str) -> Path:
+    """A new file beside `path` that holds `text`, flushed to the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _claim(temporary: Path, path: Path) -> bool:
+    """Give the temporary file its final name unless something has it. A link, unlike a rename, never replaces."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        # a file system without links: a rename is the next best, after one more look
+        if os.path.lexists(path):
+            return False
+        os.replace(temporary, path)
+    _sync_folder(path.parent)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in `folder` survive a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+class StoredRecord(NamedTuple):
+    """A record and its file, relative to the results directory."""
+
+    path: str
+    record: Record
+
+
+class Problem(NamedTuple):
+    """A file that is not a valid record, and why. `file` is relative to the results directory."""
+
+    file: str
+    reason: str
+
+
+def read_all(results_dir: Path | str) -> tuple[list[StoredRecord], list[Problem]]:
+    """Every valid record below `results_dir`, and every other JSON file with what is wrong with it.
+
+    Both sorted by file name. A directory that does not exist holds no records.
+    """
+    root = Path(results_dir)
+    records: list[StoredRecord] = []
+    problems: list[Problem] = []
+    for file in sorted(root.rglob("*.json"), key=lambda f: f.relative_to(root).as_posix()):
+        if file.is_dir():
+            continue
+        name = file.relative_to(root).as_posix()
+        record = read(file)
+        if isinstance(record, str):
+            problems.append(Problem(name, record))
+        else:
+            records.append(StoredRecord(name, record))
+    return records, problems
+
+
+def read(file: Path) -> Record | str:
+    """The record in `file`, or what is wrong with it."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 text (byte {error.start})"
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} (line {error.lineno})"
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    if not isinstance(data, dict):
+        return f"expected an object, got {type(data).__name__}"
+    version = data.get("schema_version", data.get("schema"))
+    if version is None:
+        return "not a record of zoo: no schema_version"
+    if version != SCHEMA or isinstance(version, bool):
+        return f"schema_version: {_short(version)}; this zoo reads {SCHEMA}"
+    try:
+        return Record.model_validate(data)
+    except ValidationError as error:
+        first, *more = describe(error, data)
+        return first + (f" (and {len(more)} more)" if more else "")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def describe(error: ValidationError, data: Any) -> list[str]:
+    """A line for each faulty key of `data`: "metrics.test.n: expected a valid integer, got '3'"."""
+    lines: dict[str, str] = {}
+    for fault in error.errors():
+        node, parts = data, []
+        for part in fault["loc"]:
+            known = part in node if isinstance(node, dict) else isinstance(node, list | tuple) and isinstance(part, int)
+            if known or fault["type"] == "missing":
+                parts.append(str(part))
+                node = node[part] if known else None
+        message = fault["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
+        if fault["type"] == "missing":
+            message = "missing"
+        elif fault["type"] == "extra_forbidden":
+            message = "not a field of a record"
+        elif fault["type"] != "value_error":
+            message += f", got {_short(fault['input'])}"
+        lines.setdefault(".".join(parts), message)
+    return [f"{where}: {message}" if where else message for where, message in lines.items()]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,183 @@
+"""Checks of the carried state: its form, its effect, and its gradients."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import get_args
+
+import torch
+
+from zoo.model.segments import Replay, SegmentPlan, drive
+from zoo.nn.state import batch_size, compatible, describe, leaves, select_rows
+from zoo.testing import expect
+from zoo.testing.architectures.subject import CHUNK_EXACT, SEGMENT, STATEFUL, STATELESS, STEP, ArchitectureSubject
+from zoo.testing.check import check
+from zoo.testing.tensors import right_padded, weighted_sum
+
+CHUNKS = ((1, 32), (16, 17), (7, 1, 25), (5, 5, 5, 5, 13), (33,))
+"""Divisions of 33 tokens."""
+
+
+@check(STATELESS)
+def stateless_modes_refuse_a_state(subject: ArchitectureSubject) -> None:
+    """Where no state is declared none is returned, and one that is passed raises ValueError."""
+    backbone = subject.build()
+    x = subject.random_input(backbone, 7)
+    returned = backbone(x).state
+    assert not leaves(returned), f"returns a state {describe(returned)}, but none is declared"
+    assert not leaves(backbone.init_state(2, device="cpu", dtype=torch.float32)), "init_state returns a state"
+    assert backbone.state_size(7) == 0, f"state_size(7) is {backbone.state_size(7)}, expected 0"
+    expect.value_error(lambda: backbone(x, state=[torch.zeros(2, 3)]), "a state passed to forward")
+
+
+@check(STATEFUL)
+def state_is_batch_first(subject: ArchitectureSubject) -> None:
+    """Every leaf of the state has the batch as its first dimension and is finite."""
+    backbone = subject.build()
+    shapes = []
+    for batch in (3, 5):
+        state = backbone(subject.random_input(backbone, 33, batch=batch)).state
+        assert leaves(state), "a state is declared, but none is returned"
+        assert batch_size(state) == batch, f"x has {batch} rows, the state has leaves {describe(state)}"
+        shapes.append([tuple(leaf.shape[1:]) for leaf in leaves(state)])
+        for leaf in leaves(state):
+            expect.finite(leaf, f"a leaf of shape {tuple(leaf.shape)}")
+    assert shapes[0] == shapes[1], f"leaf shapes without the batch depend on its size: {shapes[0]} and {shapes[1]}"
+
+
+@check(STATEFUL)
+def init_state_equals_none(subject: ArchitectureSubject) -> None:
+    """`init_state` has the given batch size and dtype, and has the effect of passing None."""
+    backbone = subject.build_float64()
+    fresh = backbone.init_state(2, device="cpu", dtype=torch.float64)
+    assert batch_size(fresh) in (2, None), f"init_state(2) has leaves {describe(fresh)}"
+    for leaf in leaves(fresh):
+        double = not (leaf.is_floating_point() or leaf.is_complex()) or leaf.dtype.to_real() == torch.float64
+        assert double, f"init_state with dtype float64 has a leaf of {leaf.dtype}"
+    x = subject.random_input(backbone, 16)
+    ours, theirs = backbone(x, state=fresh), backbone(x)
+    expect.close(ours.hidden, theirs.hidden, expect.SAME, "outputs from init_state and from None")
+    expect.states_close(ours.state, theirs.state, expect.SAME, "states from init_state and from None")
+
+
+@check(STATEFUL)
+def state_changes_outputs(subject: ArchitectureSubject) -> None:
+    """States after different inputs give different outputs."""
+    backbone = subject.build_float64()
+    states = [backbone(subject.random_input(backbone, 33, seed=seed)).state for seed in (1, 2)]
+    x = subject.random_input(backbone, 16)
+    assert not torch.equal(*(backbone(x, state=state).hidden for state in states)), "outputs do not depend on the state"
+
+
+@check(STATEFUL)
+def state_of_another_batch_is_refused(subject: ArchitectureSubject) -> None:
+    """A state of another batch size raises ValueError."""
+    backbone = subject.build()
+    state = backbone(subject.random_input(backbone, 16, batch=3)).state
+    x = subject.random_input(backbone, 7, batch=2)
+    expect.value_error(lambda: backbone(x, state=state), "a state of 3 rows for an input of 2")
+    one = select_rows(state, torch.tensor([0]))
+    expect.value_error(lambda: backbone(x, state=one), "a state of 1 row for an input of 2")
+
+
+@check(STATEFUL)
+def state_of_another_architecture_is_refused(subject: ArchitectureSubject) -> None:
+    """A state of another structure raises ValueError, and one of another depth or width where its shapes differ."""
+    backbone = subject.build()
+    deeper = subject.build(n_layers=backbone.dims.n_layers + 1)
+    wider = subject.build(d_model=4 * backbone.dims.d_model)
+    x = subject.random_input(backbone, 7)
+    foreign = {
+        "another structure": {"stranger": [torch.zeros(2, 3, dtype=x.dtype)]},
+        "another depth": deeper(subject.random_input(deeper, 7)).state,
+        "another width": wider(subject.random_input(wider, 7)).state,
+    }
+    own = backbone(x).state
+    for what, state in foreign.items():
+        if not compatible(state, own):
+            expect.value_error(partial(backbone, x, state=state), f"a state of {what}")
+
+
+@check(STATEFUL)
+def state_size_is_correct(subject: ArchitectureSubject) -> None:
+    """`state_size(L)` is the number of elements carried per sample after L tokens."""
+    backbone = subject.build()
+    for length in (1, 7, 33, 64):
+        state = backbone(subject.random_input(backbone, length)).state
+        expect.state_size(backbone, length, state)
+
+
+@check(CHUNK_EXACT)
+def chunks_equal_one_call(subject: ArchitectureSubject) -> None:
+    """Chunks with carried state equal one call in outputs, state and, with state_grad, gradients; also with padding."""
+    backbone = subject.build_float64()
+    x = subject.random_input(backbone, 33, batch=3).requires_grad_()
+    tensors = {"x": x} if subject.capabilities.state_grad else {}
+    expect.chunks_equal_one_call(lambda a, b, state: backbone(x[:, a:b], state=state), CHUNKS, tensors)
+    mask = right_padded(33, (33, 17, 6))
+    expect.chunks_equal_one_call(
+        lambda a, b, state: backbone(x[:, a:b], mask=mask[:, a:b], state=state), CHUNKS, tensors, real=mask
+    )
+
+
+@check(STEP)
+def step_equals_forward(subject: ArchitectureSubject) -> None:
+    """`step` token by token gives what `forward` gives, from a fresh and from a carried state."""
+    backbone = subject.build_float64()
+    x, after = (subject.random_input(backbone, n, batch=3, seed=seed) for n, seed in ((24, 0), (9, 1)))
+    whole = backbone(x)
+    expected = backbone(after, state=whole.state).hidden
+    for start in (0, 7):
+        if start:
+            state = backbone(x[:, :start]).state
+        else:
+            state = backbone.init_state(3, device="cpu", dtype=torch.float64)
+        where = f"steps from position {start}"
+        for t in range(start, 24):
+            y_t, state = backbone.step(x[:, t], state)
+            expect.close(y_t, whole.hidden[:, t], expect.EQUIVALENT, f"{where}: step and forward at position {t}")
+        hidden = backbone(after, state=state).hidden
+        expect.close(hidden, expected, expect.EQUIVALENT, f"{where}: outputs of forward from the states after them")
+
+
+@check(STATEFUL)
+def state_gradient_contract(subject: ArchitectureSubject) -> None:
+    """With state_grad later outputs have a gradient from earlier chunks; without it none, and the state is detached."""
+    backbone = subject.build_float64()
+    x = subject.random_input(backbone, 16).requires_grad_()
+    state = backbone(x).state
+    hidden = backbone(subject.random_input(backbone, 16, seed=1), state=state).hidden
+    (gradient,) = torch.autograd.grad(weighted_sum(hidden), x, allow_unused=True)
+    flows = gradient is not None and bool(gradient.any())
+    if subject.capabilities.state_grad:
+        assert flows, "state_grad is declared, but no gradient reaches the earlier chunk"
+    else:
+        assert not flows, "a gradient reaches the earlier chunk, but state_grad is not declared"
+        attached = any(leaf.requires_grad for leaf in leaves(state))
+        assert not attached, "the returned state requires a gradient, but state_grad is not declared"
+
+
+@check(SEGMENT)
+def activation_checkpointing_equals_plain_segments(subject: ArchitectureSubject) -> None:
+    """Segments with activation checkpointing ("checkpoint", "mrbp") give the loss and gradients of plain segments."""
+    backbone = subject.build_float64().train()
+    x = subject.random_input(backbone, 48, batch=3).requires_grad_()
+    mask = right_padded(48, (48, 20, 33))
+    tensors = {"x": x, **{name: p for name, p in backbone.named_parameters() if p.requires_grad}}
+    results = {}
+    for method in get_args(Replay):
+        torch.manual_seed(1)
+        loss = x.new_zeros(())
+        for i, segment in enumerate(drive(backbone, x, mask, None, SegmentPlan(16, activation_checkpointing=method))):
+            real = 1 if segment.mask is None else segment.mask.unsqueeze(-1)
+            loss = loss + weighted_sum(segment.hidden * real, i) + sum(segment.aux.values())
+        gradients = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
+        results[method] = {"loss": loss.detach(), **dict(zip(tensors, gradients, strict=True))}
+    plain = results.pop("none")
+    for method, result in results.items():
+        for name, value in result.items():
+            if value is None or plain[name] is None:
+                assert value is plain[name], f"{name} has a gradient with only one of {method!r} and 'none'"
+            else:
+                what = "losses" if name == "loss" else f"gradients of {name}"
+                expect.close(value, plain[name], expect.SAME, f"{what} with {method!r} and 'none'")
