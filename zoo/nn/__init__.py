@@ -8,7 +8,7 @@ from zoo.nn.masks import sequence_lengths
 from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, make_norm
 from zoo.nn.parameters import ParamOptions, param_options, parameters_with_options
 from zoo.nn.relative import RelativeAttention, RelativeLayer, RelativePositions
-from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, ResidualStack, StackBackbone
+from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, StackBackbone
 from zoo.nn.transformer import TransformerStack, transformer_block
 from zoo.ops.dtypes import at_least_float32
 
@@ -26,7 +26,6 @@ __all__ = [
     "RelativeAttention",
     "RelativeLayer",
     "RelativePositions",
-    "ResidualStack",
     "StackBackbone",
     "TiedDropout",
     "TransformerStack",
