@@ -59,7 +59,7 @@ class LongformerAttention(MultiHeadAttention):
         return self.forward_whole(x, mask, first, torch.ones_like(first, dtype=torch.bool)), None
 
     def forward_whole(self, x: Tensor, mask: Tensor, position: Tensor, real: Tensor) -> Tensor:
-        """Process a whole sequence with global tokens at position (B, g) where real (B, g): x (B, L, D) -> (B, L, D)."""
+        """Process a whole sequence with global tokens at position (B, g) where real (B, g): (B, L, D)."""
         L, real = x.shape[1], real & mask.gather(1, position)
         is_global = F.pad(torch.zeros_like(mask), (0, 1)).scatter(1, torch.where(real, position, L), True)[:, :L]
         visible = mask[:, None, None]  # (B, 1, 1, L)

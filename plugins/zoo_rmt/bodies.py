@@ -1,7 +1,7 @@
 """The Transformers that RMT's memory tokens pass through, as the authors published them (`config.body`).
 
-Shapes: B batch, R rows of a segment, memory included, M rows of the Transformer-XL cache, K = M + R, D d_model, H heads,
-E width of a head. A body maps h (B, R, D), of which real (B, R) rows (None = all) come first, to rows of that shape.
+Shapes: B batch, R rows of a segment, memory included, M rows of the Transformer-XL cache, K = M + R, D d_model, H
+heads, E width of a head.
 """
 
 from __future__ import annotations
