@@ -64,11 +64,10 @@ class SparseAttention(T5Attention):
     def project_globals(self, x: Tensor, mask: Tensor | None, bias: Tensor) -> Side:
         """Compute keys and values of the block sums, and which bias each token has for them."""
         assert self.global_norm is not None
-        blocks = block_sums(x, mask, self.block)
-        u = self.global_norm(blocks.sums).to(x.dtype)  # (B, M, D)
+        sums, real, block = block_sums(x, mask, self.block)
+        u = self.global_norm(sums).to(x.dtype)  # (B, M, D)
         k, v = split_heads(self.k(u), self.n_heads), split_heads(self.v(u), self.n_heads)
-        row = bias.shape[1] - 1 - blocks.block
-        return Side(k, v, mask=None if mask is None else blocks.real, bias=bias, row=row)
+        return Side(k, v, mask=None if mask is None else real, bias=bias, row=bias.shape[1] - 1 - block)
 
 
 class EncoderLayer(nn.Module):

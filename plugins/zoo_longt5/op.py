@@ -7,8 +7,6 @@ with fewer than G tokens has no global.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,21 +14,12 @@ from torch.nn import functional as F
 from zoo.nn import at_least_float32, sequence_lengths
 
 
-class Blocks(NamedTuple):
-    """The blocks of a batch, as many per row as the longest row may have.
+def block_sums(x: Tensor, mask: Tensor | None, G: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum the tokens of each block: x (B, L, D), mask (B, L) right-padded. Pads add nothing to any sum.
 
-    sums   (B, L // G, D) in at least float32; zero where a row has fewer blocks
-    real   (B, L // G) bool
-    block  (B, L) int64, the block of each token; 0 in rows without blocks
+    Returns the sums (B, L // G, D) in at least float32, which of them are blocks of their row (B, L // G) bool, the others
+    zero, and the block of each token (B, L) int64, 0 in rows without blocks.
     """
-
-    sums: Tensor
-    real: Tensor
-    block: Tensor
-
-
-def block_sums(x: Tensor, mask: Tensor | None, G: int) -> Blocks:
-    """Sum the tokens of each block: x (B, L, D), mask (B, L) right-padded. Pads add nothing to any sum."""
     B, L, D = x.shape
     mask = torch.ones(B, L, dtype=torch.bool, device=x.device) if mask is None else mask
     full = (sequence_lengths(mask) // G)[:, None]  # (B, 1)
@@ -42,4 +31,4 @@ def block_sums(x: Tensor, mask: Tensor | None, G: int) -> Blocks:
     left_over = parts.gather(1, full[..., None].expand(-1, 1, D))  # (B, 1, D)
     g = torch.arange(L // G, device=x.device)
     sums = parts[:, : L // G] * (g < full)[..., None] + left_over * (g == full - 1)[..., None]
-    return Blocks(sums, g < full, block)
+    return sums, g < full, block
