@@ -215,11 +215,11 @@ class MegaBlock(Block):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         y, state = self.mixer(self.norm1(x, mask) if self.prenorm else x, mask=mask, state=state, residual=x)
-        return self._channels(self._gated(x, y, mask), mask), state
+        return self.apply_mlp(self._gated(x, y, mask), mask), state
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         y_t, state = self.mixer.step(self.norm1(x_t, None) if self.prenorm else x_t, state, residual=x_t)
-        return self._channels(self._gated(x_t, y_t, None), None), state
+        return self.apply_mlp(self._gated(x_t, y_t, None), None), state
 
     def _gated(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         # without dropout, which the mixer applied to the candidate; the gate's share of x stays whole

@@ -66,7 +66,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One residual block. Pre-norm: x + mixer(norm1 x), then x + mlp(norm2 x). Post-norm: norm1(x + mixer x), …
+    """A residual block of a mixer and, with `mlp`, a channel MLP.
+
+        pre-norm   h = x + mixer(norm1 x),     y = h + mlp(norm2 h)
+        post-norm  h = norm1(x + mixer(x)),    y = norm2(h + mlp(h))
 
     `residual_scale` multiplies x in every sum: DeepNorm's alpha.
     """
@@ -92,21 +95,23 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> tuple[Tensor, State]:
         y, state = self.mixer(self.norm1(x, mask) if self.prenorm else x, mask=mask, state=state)
-        return self._channels(self._join(x, y, self.norm1, mask), mask), state
+        return self.apply_mlp(self.add_residual(x, y, self.norm1, mask), mask), state
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         y_t, state = self.mixer.step(self.norm1(x_t, None) if self.prenorm else x_t, state)
-        return self._channels(self._join(x_t, y_t, self.norm1, None), None), state
+        return self.apply_mlp(self.add_residual(x_t, y_t, self.norm1, None), None), state
 
-    def _join(self, x: Tensor, y: Tensor, norm: nn.Module, mask: Tensor | None) -> Tensor:
+    def add_residual(self, x: Tensor, y: Tensor, norm: nn.Module, mask: Tensor | None) -> Tensor:
+        """Add a sublayer's output y to x; post-norm, apply its norm to the sum."""
         x = (x if self.residual_scale == 1.0 else self.residual_scale * x) + self.dropout(y)
         return x if self.prenorm else norm(x, mask)
 
-    def _channels(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def apply_mlp(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Apply the second sublayer, the channel MLP with its norm and residual, where there is one."""
         if self.mlp is None or self.norm2 is None:
             return x
         y = self.mlp(self.norm2(x, mask) if self.prenorm else x)
-        return self._join(x, y, self.norm2, mask)
+        return self.add_residual(x, y, self.norm2, mask)
 
 
 class ResidualStack(nn.Module):
