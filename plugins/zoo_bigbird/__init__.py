@@ -1,7 +1,5 @@
 """BigBird (Zaheer et al. 2020): attention over window, global and random blocks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from zoo import Architecture, Capabilities, Cost, Paper, Reference, hookimpl

@@ -87,7 +87,7 @@ class BigBirdAttention(MultiHeadAttention):
         return pattern._replace(table=torch.where(short[:, None, None, None], every, table))
 
     def random_blocks(self, n: int, count: Tensor | None = None) -> Tensor:
-        """Draw the random blocks of each of n blocks: (B or 1, H, n, r). count (B or 1,), default n: blocks per example."""
+        """Draw the random blocks of each of n blocks: (B or 1, H, n, r). `count` (B or 1,) limits each example."""
         device = self.draws.device
         if self.config.random_blocks == "first":
             return self.draws.new_empty(1, 1, n, 0)

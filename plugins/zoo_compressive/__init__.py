@@ -1,7 +1,5 @@
 """The Compressive Transformer (Rae et al. 2019): old memories are compressed instead of dropped. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from zoo import Architecture, Capabilities, Cost, Paper, Reference, hookimpl
@@ -32,12 +30,7 @@ def zoo_architectures() -> Iterable[Architecture]:
         capabilities=Capabilities(
             modes=frozenset({"causal", "bidirectional"}),
             state="memory",
-            chunk_exact=False,
-            state_grad=False,
-            step=False,
             segment=True,
-            length="any",
-            positions="internal",
             aux=("reconstruction",),
         ),
         cost=Cost(

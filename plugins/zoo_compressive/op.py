@@ -55,8 +55,8 @@ class Eviction(NamedTuple):
 def plan_eviction(m_real: Tensor, c_real: Tensor, n_new: Tensor, T: int, sizes: tuple[int, int, int]) -> Eviction:
     """Choose the rows that are evicted and kept, so that no row is lost uncompressed.
 
-    The memory holds M rows; of more, the oldest ceil(excess / c) c leave it. With M and all segments multiples of c this
-    is the paper's rule: T rows leave a full memory, T / c are written.
+    The memory holds M rows; of more, the oldest ceil(excess / c) c leave it. With M and all segments multiples of c
+    this is the paper's rule: T rows leave a full memory, T / c are written.
 
     m_real, c_real  (B, M or 0), (B, C) bool, real rows of the memories so far
     n_new           (B,) real tokens of the segment, which are at its beginning

@@ -1,7 +1,5 @@
 """Longformer (Beltagy, Peters & Cohan 2020): sliding-window attention with a few global tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from zoo import Architecture, Capabilities, Cost, Paper, Reference, hookimpl

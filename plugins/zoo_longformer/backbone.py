@@ -59,14 +59,14 @@ class LongformerAttention(MultiHeadAttention):
         return self.forward_whole(x, mask, first, torch.ones_like(first, dtype=torch.bool)), None
 
     def forward_whole(self, x: Tensor, mask: Tensor, position: Tensor, real: Tensor) -> Tensor:
-        """Process a whole sequence with global tokens at position (B, g) where real (B, g): x (B, L, D) -> (B, L, D)."""
+        """Process a whole sequence with global tokens at position (B, g) where real (B, g): (B, L, D)."""
         L, real = x.shape[1], real & mask.gather(1, position)
         is_global = F.pad(torch.zeros_like(mask), (0, 1)).scatter(1, torch.where(real, position, L), True)[:, :L]
         visible = mask[:, None, None]  # (B, 1, 1, L)
         if self.causal:
             visible = visible & (torch.arange(L, device=x.device) <= position[:, None, :, None])  # (B, 1, g, L)
         tokens = self.project_globals(take_tokens(x, position), x, position, real, visible)
-        return self.attend(*self.project_qkv(x), mask & ~is_global, tokens, mask)
+        return self.compute_output(*self.project_qkv(x), mask & ~is_global, tokens, mask)
 
     def forward_piece(self, x: Tensor, mask: Tensor, state: State) -> tuple[Tensor, State]:
         """Process the next L tokens of a causal sequence, whose first g tokens are global."""
@@ -89,7 +89,7 @@ class LongformerAttention(MultiHeadAttention):
         visible = real[:, None, None] & torch.ones(g, g, dtype=torch.bool, device=device).tril()
         tokens = self.project_globals(x_g, x_g, position, real, visible)
 
-        y = self.attend(q, k[:, :, skip:], v[:, :, skip:], local[:, skip:], tokens, mask)
+        y = self.compute_output(q, k[:, :, skip:], v[:, :, skip:], local[:, skip:], tokens, mask)
         last = count[:, None] + torch.arange(P, device=device)  # (B, P), the keys before the next piece
         return y, {
             "k": take_rows(k, last),
@@ -110,10 +110,10 @@ class LongformerAttention(MultiHeadAttention):
         projected = (split_heads(part, self.n_heads) for part in (self.k(x_g), self.v(x_g), q, k, v))
         return GlobalTokens(position, real, *projected, visible)
 
-    def attend(
+    def compute_output(
         self, q: Tensor, k: Tensor, v: Tensor, local: Tensor, tokens: GlobalTokens | None, mask: Tensor
     ) -> Tensor:
-        """Attend with this layer's window, and project: (B, H, L, d) -> (B, L, D). Rows of pads are zero before it."""
+        """Apply the attention of op.py, zero at pads, and the output projection: (B, H, L, d) -> (B, L, D)."""
         y = longformer_attention(
             q,
             k,

@@ -1,7 +1,5 @@
 """LongT5 (Guo et al. 2022): local attention, and transient globals made of block sums. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from zoo import Architecture, Capabilities, Cost, Paper, Reference, hookimpl

@@ -1,7 +1,7 @@
 """LongT5 (Guo et al. 2022, arXiv 2112.07916): an encoder with sparse attention, and T5's decoder in mode seq2seq.
 
-B batch, L seq_len, D d_model, H heads, E width of a head, R local radius, G tokens of a block, M = L // G globals.
-With N an RMS norm, layer n computes
+Shapes: B batch, L seq_len, D d_model, H heads, E width of a head, R local radius, G tokens of a block, M = L // G
+globals. With N an RMS norm, layer n computes
 
     x = N(h)
     u_g = N_u(sum of x_i over block g)                                           §3.2, one sum per block of G tokens
@@ -10,8 +10,8 @@ With N an RMS norm, layer n computes
     a = h + o softmax([s_i; t_i]) [v; v(u)]
     h' = a + FFN(N'(a))
 
-k and v of globals are made by the token's own matrices. The tables b and b' belong to the stack (published: to its
-first layer), N_u to each layer. There is no 1/sqrt(E); a last N ends the stack. attention=local is s alone.
+Keys and values of globals use the token's own matrices. The tables b and b' belong to the stack (published: to its
+first layer), N_u to each layer. There is no 1/sqrt(E); a last N ends the stack. attention=local has s alone.
 """
 
 from __future__ import annotations
@@ -21,48 +21,53 @@ from torch import Tensor, nn
 
 from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import RMSNorm
+from zoo.ops.attention import split_heads
 from zoo.ops.blocked import Side, blocked_attention
 from zoo_longt5.config import LongT5Config
 from zoo_longt5.decoder import Decoder
-from zoo_longt5.layers import FeedForward, PositionBias, Projections
+from zoo_longt5.layers import FeedForward, PositionBias, T5Attention
 from zoo_longt5.op import block_sums
 
 
-class SparseAttention(Projections):
-    """Local attention and, where `global_norm` is, transient globals in the same softmax."""
+class SparseAttention(T5Attention):
+    """Local attention and, unless attention=local, transient globals in the same softmax."""
 
     def __init__(self, config: LongT5Config, d_model: int) -> None:
         super().__init__(config, d_model)
-        self.radius, self.block, self.p_dropout = config.local_radius, config.global_block, config.dropout
+        self.radius, self.block = config.local_radius, config.global_block
         self.global_norm = RMSNorm(d_model, config.norm_eps) if config.attention == "transient_global" else None
 
-    def forward(self, x: Tensor, mask: Tensor | None, bias: Tensor, global_bias: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        state: State = None,
+        bias: Tensor | None = None,
+        global_bias: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
         """x (B, L, D), mask (B, L), bias (H, 2R + 1), global_bias (H, M, M) with the last block's row first."""
+        q, k, v = self.project_qkv(x)
         y = blocked_attention(
-            self.split(self.q(x)),
-            self.split(self.k(x)),
-            self.split(self.v(x)),
+            q,
+            k,
+            v,
             window=(self.radius, self.radius),
             bias=bias,
-            side=None if global_bias is None else self.globals(x, mask, global_bias),
+            side=None if global_bias is None else self.project_globals(x, mask, global_bias),
             mask=mask,
             scale=1.0,
-            dropout=self.p_dropout if self.training else 0.0,
+            dropout=self.dropout_p,
         )
-        return self.join(y)
+        return self.project_out(y, q), None
 
-    def globals(self, x: Tensor, mask: Tensor | None, bias: Tensor) -> Side:
-        """Keys and values of the block sums."""
+    def project_globals(self, x: Tensor, mask: Tensor | None, bias: Tensor) -> Side:
+        """Compute keys and values of the block sums, and which bias each token has for them."""
         assert self.global_norm is not None
-        blocks = block_sums(x, mask, self.block)
-        u = self.global_norm(blocks.sums).to(x.dtype)  # (B, M, D)
-        return Side(
-            k=self.split(self.k(u)),
-            v=self.split(self.v(u)),
-            mask=None if mask is None else blocks.real,
-            bias=bias,
-            row=bias.shape[1] - 1 - blocks.block,
-        )
+        sums, real, block = block_sums(x, mask, self.block)
+        u = self.global_norm(sums).to(x.dtype)  # (B, M, D)
+        k, v = split_heads(self.k(u), self.n_heads), split_heads(self.v(u), self.n_heads)
+        return Side(k, v, mask=None if mask is None else real, bias=bias, row=bias.shape[1] - 1 - block)
 
 
 class EncoderLayer(nn.Module):
@@ -77,12 +82,13 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, h: Tensor, mask: Tensor | None, bias: Tensor, global_bias: Tensor | None) -> Tensor:
-        h = h + self.dropout(self.attention(self.norm1(h), mask, bias, global_bias))
+        y, _ = self.attention(self.norm1(h), mask=mask, bias=bias, global_bias=global_bias)
+        h = h + self.dropout(y)
         return h + self.dropout(self.ffn(self.norm2(h)))
 
 
 class Encoder(nn.Module):
-    """The layers, the bias tables that all of them share, and a last norm."""
+    """The encoder's layers, the bias tables that they share, and a last norm."""
 
     def __init__(self, config: LongT5Config, dims: ModelDims) -> None:
         super().__init__()
@@ -104,9 +110,9 @@ class Encoder(nn.Module):
         return self.dropout(self.final_norm(h))
 
     def biases(self, seq_len: int) -> tuple[Tensor, Tensor | None]:
-        """(H, 2R + 1) by j - i, and (H, M, M) by g - c, the row of the last block first; None where no block is full.
+        """Compute the biases by j - i, (H, 2R + 1), and by g - c, (H, M, M), or None where no block is full.
 
-        As a view of its 2M - 1 distances the latter stores no square.
+        The latter is a view of its 2M - 1 distances, in which the row of the last block comes first.
         """
         R, M = self.config.local_radius, seq_len // self.config.global_block
         far = None if self.global_bias is None or M == 0 else self.global_bias(1 - M, M - 1).unfold(-1, M, 1)
@@ -114,10 +120,10 @@ class Encoder(nn.Module):
 
 
 class LongT5Backbone(Backbone):
-    """forward encodes, in both modes; `decode` is there in mode seq2seq.
+    """The encoder, and in mode seq2seq the decoder.
 
-    The state is the decoder's: its cached keys and values. Those of the source are made from `memory` in every call,
-    so that a state never belongs to another source than the one given beside it.
+    The state is the decoder's: its cached keys and values. Those of the source are computed from `memory` in every
+    call, so that a state always belongs to the source that is given with it.
     """
 
     def __init__(self, config: LongT5Config, dims: ModelDims) -> None:
@@ -129,7 +135,7 @@ class LongT5Backbone(Backbone):
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """x (B, L, D), mask (B, L) right-padded -> hidden (B, L, D). ValueError for a state: the encoder has none."""
         if state is not None:
-            raise ValueError("LongT5's encoder carries no state; it was given one")
+            raise ValueError("LongT5's encoder carries no state, but one was given")
         return Output(self.encoder(x, mask))
 
     def decode(self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None) -> Output:
@@ -140,7 +146,7 @@ class LongT5Backbone(Backbone):
         return Output(hidden, state)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        """What `decode` starts from; None without a decoder."""
+        """The state before the first decoded token; None without a decoder."""
         return None if self.decoder is None else self.decoder.init_state(batch, device=device, dtype=dtype)
 
     def state_size(self, seq_len: int) -> int:

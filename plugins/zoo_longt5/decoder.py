@@ -1,7 +1,7 @@
-"""The decoder: T5's, with full causal self-attention and cross-attention to all of the encoded source.
+"""T5's decoder, with full causal self-attention and cross-attention to all of the encoded source.
 
-B batch, T tokens of this call, P tokens of earlier calls, L source tokens, D d_model, H heads, E width of a head.
-With N an RMS norm, layer n computes (LongT5 §3, Raffel et al. 2020, §2.1)
+Shapes: B batch, T tokens of this call, P tokens of earlier calls, L source tokens, D d_model, H heads, E width of a
+head. With N an RMS norm, layer n computes (LongT5 §3; Raffel et al. 2020, §2.1)
 
     a = y + o softmax(q kᵀ + b[bucket(j - i)]) v        q from N(y_i), k and v from N(y_j), j <= i
     c = a + o' softmax(q' k'ᵀ) v'                       q' from N'(a), k' and v' from the source; no position bias
@@ -12,14 +12,16 @@ The bias table b belongs to the stack. Carried from call to call: k and v of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from zoo import ModelDims, State, check_state
 from zoo.nn import RMSNorm
-from zoo.ops.attention import attention, reference_attention
+from zoo.ops.attention import attention, reference_attention, split_heads
 from zoo_longt5.config import LongT5Config
-from zoo_longt5.layers import FeedForward, PositionBias, Projections
+from zoo_longt5.layers import FeedForward, PositionBias, T5Attention
 
 
 class DecoderLayer(nn.Module):
@@ -27,37 +29,34 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: LongT5Config, d_model: int) -> None:
         super().__init__()
-        self.p_dropout = config.dropout
         self.norm1 = RMSNorm(d_model, config.norm_eps)
-        self.self_attention = Projections(config, d_model)
+        self.self_attention = T5Attention(config, d_model)
         self.norm2 = RMSNorm(d_model, config.norm_eps)
-        self.cross_attention = Projections(config, d_model)
+        self.cross_attention = T5Attention(config, d_model)
         self.norm3 = RMSNorm(d_model, config.norm_eps)
         self.ffn = FeedForward(config, d_model)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, y: Tensor, past: tuple[Tensor, Tensor], bias: Tensor, visible: Tensor, memory: Tensor, mask: Tensor | None
+        self, y: Tensor, past: Sequence[Tensor], bias: Tensor, visible: Tensor, memory: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """y (B, T, D), past keys and values (B, H, P, E), bias (H, T, P + T) -> y, keys and values (B, H, P + T, E)."""
-        dropout = self.p_dropout if self.training else 0.0
-        at, n = self.self_attention, self.norm1(y)
-        k = torch.cat([past[0], at.split(at.k(n))], dim=2)  # (B, H, P + T, E)
-        v = torch.cat([past[1], at.split(at.v(n))], dim=2)
-        q = at.split(at.q(n))  # (B, H, T, E)
-        # the learned bias keeps PyTorch's fused kernels out, and targets are short: every score in memory
-        z = reference_attention(q, k, v, visible=visible, bias=bias, dropout=dropout, scale=1.0)
-        y = y + self.dropout(at.join(z))
+        at = self.self_attention
+        q, k, v = at.project_qkv(self.norm1(y))
+        k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)  # (B, H, P + T, E)
+        # the learned bias excludes PyTorch's fused kernels, and targets are short: all scores are in memory
+        z = reference_attention(q, k, v, visible=visible, bias=bias, dropout=at.dropout_p, scale=1.0)
+        y = y + self.dropout(at.project_out(z, q))
 
         at, n = self.cross_attention, self.norm2(y)
-        q, source_k, source_v = at.split(at.q(n)), at.split(at.k(memory)), at.split(at.v(memory))
-        z = attention(q, source_k, source_v, mask=mask, dropout=dropout, scale=1.0)
-        y = y + self.dropout(at.join(z))
+        q, *source = (split_heads(part, at.n_heads) for part in (at.q(n), at.k(memory), at.v(memory)))
+        z = attention(q, *source, mask=mask, dropout=at.dropout_p, scale=1.0)
+        y = y + self.dropout(at.project_out(z, q))
         return y + self.dropout(self.ffn(self.norm3(y))), k, v
 
 
 class Decoder(nn.Module):
-    """The stack. State: {"keys": [per layer (B, P, H, E)], "values": the same}; P tokens have been decoded."""
+    """The decoder's layers. State: {"keys": [per layer (B, H, P, E)], "values": the same} of the P decoded tokens."""
 
     def __init__(self, config: LongT5Config, dims: ModelDims) -> None:
         super().__init__()
@@ -71,26 +70,27 @@ class Decoder(nn.Module):
     def forward(self, y: Tensor, *, memory: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:
         """y (B, T, D), memory (B, L, D), mask (B, L) of the source -> hidden (B, T, D), state after P + T tokens."""
         B, T = y.shape[:2]
-        self._check(y, memory, mask)
+        self.check_input(y, memory, mask)
         check_state(state, self.init_state(B, device="meta", dtype=y.dtype))
         state = self.init_state(B, device=y.device, dtype=y.dtype) if state is None else state
-        P = state["keys"][0].shape[1]
-        bias, visible = self._positions(P, T, y.device)
+        P = state["keys"][0].shape[2]
+        bias, visible = self.positions(P, T, y.device)
         h = self.dropout(y)
         keys, values = [], []
         for layer, *past in zip(self.layers, state["keys"], state["values"], strict=True):
-            h, k, v = layer(h, tuple(x.transpose(1, 2) for x in past), bias, visible, memory, mask)
-            keys.append(k.transpose(1, 2))
-            values.append(v.transpose(1, 2))
+            h, k, v = layer(h, past, bias, visible, memory, mask)
+            keys.append(k)
+            values.append(v)
         return self.dropout(self.final_norm(h)), {"keys": keys, "values": values}
 
-    def _positions(self, P: int, T: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Bias (H, T, P + T) and visibility (T, P + T) of queries P .. P + T - 1 for keys 0 .. P + T - 1."""
+    def positions(self, P: int, T: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Compute bias (H, T, P + T) and visibility (T, P + T) of queries P .. P + T - 1 for keys 0 .. P + T - 1."""
         K = P + T
         bias = self.bias(1 - K, T - 1).unfold(-1, K, 1).flip(1)  # (H, T, K); unfolded, the last query comes first
         return bias, torch.ones(T, K, dtype=torch.bool, device=device).tril(P)
 
-    def _check(self, y: Tensor, memory: Tensor, mask: Tensor | None) -> None:
+    def check_input(self, y: Tensor, memory: Tensor, mask: Tensor | None) -> None:
+        """Raise ValueError when source and target do not fit."""
         if memory.shape[0] != y.shape[0]:
             raise ValueError(f"memory of batch size {memory.shape[0]} given with an input of batch size {y.shape[0]}")
         if memory.shape[-1] != self.d_model or y.shape[-1] != self.d_model:
@@ -99,8 +99,8 @@ class Decoder(nn.Module):
             raise ValueError(f"memory_mask {tuple(mask.shape)} for memory {tuple(memory.shape)}")
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        """Nothing decoded yet."""
-        rows = (batch, 0, self.config.n_heads, self.config.head_width(self.d_model))
+        """Empty caches."""
+        rows = (batch, self.config.n_heads, 0, self.config.head_width(self.d_model))
         return {
             name: [torch.zeros(rows, device=device, dtype=dtype) for _ in self.layers] for name in ("keys", "values")
         }

@@ -1,6 +1,6 @@
-"""What encoder and decoder share: projections, the feed-forward layer. No biases anywhere, norms before sub-layers.
+"""Layers that LongT5's encoder and decoder share. No biases anywhere, norms before sub-layers.
 
-B batch, L seq_len, D d_model, H heads, E width of a head (d_kv), d_ff width of the feed-forward layer.
+Shapes: B batch, L seq_len, D d_model, H heads, E width of a head (d_kv), d_ff width of the feed-forward layer.
 """
 
 from __future__ import annotations
@@ -9,38 +9,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn import param_options
-from zoo.ops.attention import join_heads, split_heads
+from zoo.nn import MultiHeadAttention, param_options
 from zoo.ops.positions import t5_buckets
 from zoo_longt5.config import LongT5Config
 
 
-class Projections(nn.Module):
-    """q, k, v (D -> H E) and o (H E -> D). Scores are not divided by sqrt(E): q's initialisation is (Raffel et al.)."""
+class T5Attention(MultiHeadAttention):
+    """T5's projections. Scores are not divided by sqrt(E): the initial values of q are (Raffel et al. 2020)."""
 
     def __init__(self, config: LongT5Config, d_model: int) -> None:
-        super().__init__()
-        self.n_heads, self.d_kv = config.n_heads, config.head_width(d_model)
-        inner = self.n_heads * self.d_kv
-        self.q = nn.Linear(d_model, inner, bias=False)
-        self.k = nn.Linear(d_model, inner, bias=False)
-        self.v = nn.Linear(d_model, inner, bias=False)
-        self.o = nn.Linear(inner, d_model, bias=False)
-        nn.init.normal_(self.q.weight, std=(d_model * self.d_kv) ** -0.5)
-        nn.init.normal_(self.k.weight, std=d_model**-0.5)
-        nn.init.normal_(self.v.weight, std=d_model**-0.5)
-        nn.init.normal_(self.o.weight, std=inner**-0.5)
-        # Adafactor, which T5 was made for, takes steps in proportion to a matrix; Adam's are the same for all, and q,
-        # made smaller by sqrt(E), would learn so much faster than under scores that are divided by it
-        param_options(self.q, "weight", lr_scale=self.d_kv**-0.5)
+        d_qkv = config.n_heads * config.head_width(d_model)
+        super().__init__(d_model, config.n_heads, d_qkv=d_qkv, bias=False, dropout=config.dropout)
+        # Adafactor, which T5 is trained with, takes steps in proportion to a matrix; Adam's are the same for all, so q,
+        # smaller by sqrt(E), would learn faster than under scores that are divided by sqrt(E)
+        param_options(self.q, "weight", lr_scale=self.d_head**-0.5)
 
-    def split(self, x: Tensor) -> Tensor:
-        """(B, L, H E) -> (B, H, L, E)"""
-        return split_heads(x, self.n_heads)
-
-    def join(self, y: Tensor) -> Tensor:
-        """(B, H, L, E) -> (B, L, D)"""
-        return self.o(join_heads(y))
+    def reset_parameters(self) -> None:
+        """Initialise as T5: N(0, 1 / fan-in), q smaller by sqrt(E)."""
+        D, d_qkv = self.q.in_features, self.q.out_features
+        nn.init.normal_(self.q.weight, std=(D * self.d_head) ** -0.5)
+        nn.init.normal_(self.k.weight, std=D**-0.5)
+        nn.init.normal_(self.v.weight, std=D**-0.5)
+        nn.init.normal_(self.out.weight, std=d_qkv**-0.5)
 
 
 class FeedForward(nn.Module):
@@ -70,7 +60,7 @@ class FeedForward(nn.Module):
 
 
 class PositionBias(nn.Module):
-    """One number per bucket of relative positions and head, for all layers of a stack."""
+    """T5's relative position bias, a number per bucket and head, shared by all layers of a stack."""
 
     def __init__(self, config: LongT5Config, d_model: int, *, two_sided: bool) -> None:
         super().__init__()
@@ -79,7 +69,7 @@ class PositionBias(nn.Module):
         param_options(self, "table", lr_scale=config.bias_lr_scale, weight_decay=0.0)  # an embedding
 
     def forward(self, first: int, last: int) -> Tensor:
-        """For key position - query position = first .. last, both included: (H, last - first + 1)."""
+        """Look up the bias for key position - query position = first .. last, inclusive: (H, last - first + 1)."""
         c = self.config
         lags = torch.arange(first, last + 1, device=self.table.device)
         bucket = t5_buckets(lags, bidirectional=self.two_sided, n_buckets=c.n_buckets, max_distance=c.max_distance)

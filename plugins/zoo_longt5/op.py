@@ -1,49 +1,34 @@
 """Transient globals: one key per block of tokens, made anew in every layer from the block's sum (LongT5 §3.2).
 
-B batch, L seq_len, D d_model, G tokens of a block, n real tokens of a row, F = floor(n / G) its full blocks.
+Shapes: B batch, L seq_len, D d_model, G tokens of a block, n real tokens of a row, F = floor(n / G) its full blocks.
 Token i belongs to block c_i = min(floor(i / G), F - 1): tokens left over at the end join the last full block. A row
 with fewer than G tokens has no global.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.nn import at_least_float32
+from zoo.nn import at_least_float32, sequence_lengths
 
 
-class Blocks(NamedTuple):
-    """The blocks of a batch; as many per row as the longest row may have.
+def block_sums(x: Tensor, mask: Tensor | None, G: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum the tokens of each block: x (B, L, D), mask (B, L) right-padded. Pads add nothing to any sum.
 
-    sums   (B, L // G, D) in at least float32; zero where a row has fewer blocks
-    real   (B, L // G) bool
-    block  (B, L) int64, the block of each token; 0 in rows without blocks
+    Returns the sums (B, L // G, D) in at least float32, which of them are blocks of their row (B, L // G) bool, the others
+    zero, and the block of each token (B, L) int64, 0 in rows without blocks.
     """
-
-    sums: Tensor
-    real: Tensor
-    block: Tensor
-
-
-def block_sums(x: Tensor, mask: Tensor | None, G: int) -> Blocks:
-    """x (B, L, D), mask (B, L) right-padded, True = real token. Pads add nothing to any sum."""
-    B, L, _ = x.shape
-    place = torch.arange(L, device=x.device)
-    if mask is None:
-        mask = torch.ones(B, L, dtype=torch.bool, device=x.device)
-    n = ((place + 1) * mask).amax(1)  # (B,): up to the last real token
-    full = n // G  # (B,)
-    block = torch.minimum(place // G, full[:, None] - 1).clamp_min(0)
+    B, L, D = x.shape
+    mask = torch.ones(B, L, dtype=torch.bool, device=x.device) if mask is None else mask
+    full = (sequence_lengths(mask) // G)[:, None]  # (B, 1)
+    block = torch.minimum(torch.arange(L, device=x.device) // G, full - 1).clamp_min(0)
 
     parts = at_least_float32(x).masked_fill(~mask[..., None], 0.0)
     parts = F.pad(parts, (0, 0, 0, -L % G)).unflatten(1, (-1, G)).sum(2)  # (B, ceil(L / G), D)
-    parts = F.pad(parts, (0, 0, 0, 1))  # nothing is left over in a row that fills its blocks
-    left_over = parts.gather(1, full[:, None, None].expand(-1, 1, x.shape[-1]))  # (B, 1, D)
+    parts = F.pad(parts, (0, 0, 0, 1))  # a row of full blocks has no left-over tokens
+    left_over = parts.gather(1, full[..., None].expand(-1, 1, D))  # (B, 1, D)
     g = torch.arange(L // G, device=x.device)
-    last = g == full[:, None] - 1  # (B, L // G)
-    sums = parts[:, : L // G] * (g < full[:, None])[..., None] + left_over * last[..., None]
-    return Blocks(sums, g < full[:, None], block)
+    sums = parts[:, : L // G] * (g < full)[..., None] + left_over * (g == full - 1)[..., None]
+    return sums, g < full, block

@@ -156,7 +156,7 @@ class GatedAttention(Mixer):
     def chunked_attention(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: Cache | None
     ) -> tuple[Tensor, Cache | None]:
-        """Equation (5): q, k (B, L, z), v (B, L, E) behind the cached tokens -> o (B, L, E), the next cache (causal)."""
+        """Equation (5): q, k (B, L, z), v (B, L, E) after the cached tokens -> o (B, L, E), next cache (causal)."""
         L, real, at = q.shape[1], mask, torch.arange(q.shape[1], device=q.device)
         if cache is not None and cache.real.shape[1]:
             cache, at = cache.append(k, v, mask)

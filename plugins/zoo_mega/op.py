@@ -133,17 +133,17 @@ def single_head_attention(
     real     (..., T) bool, True = real key; None = all real
     """
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, at: Tensor, real: Tensor | None, *bias: Tensor) -> Tensor:
+    def weighted_values(q: Tensor, k: Tensor, v: Tensor, at: Tensor, real: Tensor | None, *bias: Tensor) -> Tensor:
         return attention_weights(q, k, bias, at, real, kind=kind, causal=causal).to(v.dtype) @ v
 
     Lq, T = q.shape[-2], k.shape[-2]
     n_rows = max(1, MAX_SCORES // (math.prod(q.shape[:-2]) * T))
     if n_rows >= Lq:
-        return attend(q, k, v, at, real, *bias)
+        return weighted_values(q, k, v, at, real, *bias)
     slices = zip(q.split(n_rows, -2), at.split(n_rows, -1), strict=True)
     if torch.is_grad_enabled():
         # the bias is an argument, because a closure over a module would see other parameters under functional_call
-        parts = [checkpoint(attend, q_i, k, v, at_i, real, *bias, use_reentrant=False) for q_i, at_i in slices]
+        parts = [checkpoint(weighted_values, q_i, k, v, at_i, real, *bias, use_reentrant=False) for q_i, at_i in slices]
     else:
-        parts = [attend(q_i, k, v, at_i, real, *bias) for q_i, at_i in slices]
+        parts = [weighted_values(q_i, k, v, at_i, real, *bias) for q_i, at_i in slices]
     return torch.cat(parts, -2)

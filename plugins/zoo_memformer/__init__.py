@@ -1,7 +1,5 @@
 """Memformer (Wu et al. 2020): an external memory of slots, read by cross-attention, written by attention. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from zoo import Architecture, Capabilities, Cost, Paper, Reference, hookimpl
@@ -29,16 +27,11 @@ def zoo_architectures() -> Iterable[Architecture]:
         backbone="zoo_memformer.backbone:MemformerBackbone",
         config="zoo_memformer.config:MemformerConfig",
         capabilities=Capabilities(
-            # seq2seq is built, and is not declared: the frame's contract for it is one source in one call, in which
-            # nothing that is written is ever read
+            # the backbone has a seq2seq mode, but its contract is one source in one call, which never reads the memory
             modes=frozenset({"causal", "bidirectional"}),
             state="memory",
-            chunk_exact=False,
             state_grad=True,
-            step=False,
             segment=True,
-            length="any",
-            positions="internal",
         ),
         cost=Cost(
             time="O(L (T + S) d) for segments of T tokens and S slots",

@@ -1,7 +1,5 @@
 """Perceiver and Perceiver AR: attention between a long input and a short array of latents. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from zoo import Architecture, Capabilities, Cost, Paper, Reference, hookimpl
@@ -31,8 +29,7 @@ def zoo_architectures() -> Iterable[Architecture]:
         config="zoo_perceiver.config:PerceiverConfig",
         capabilities=Capabilities(
             modes=frozenset({"bidirectional", "causal"}),
-            length="any",
-            # nothing but the input's own positions tells the cross-attention where a token stands
+            # without positions in its input the cross-attention is permutation-invariant
             positions="external",
         ),
         cost=Cost(

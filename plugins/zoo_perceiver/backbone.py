@@ -1,7 +1,7 @@
 """Perceiver IO's encoder (Jaegle et al. 2022, arXiv 2107.14795) and Perceiver AR (Hawthorne et al. 2022, 2202.07765).
 
-Shapes: B batch, L seq_len, N latents, D width of the latents, C width of the input (d_model; D too unless told).
-One layer, for latents z and an input x (x = z in self-attention, and then with one norm):
+Shapes: B batch, L seq_len, N latents, D width of the latents, C width of the input, d_model (by default also D).
+One layer, for latents z and an input x (x = z in self-attention, then with one norm):
 
     z <- z + W_o Attention(W_q LN(z), W_k LN(x), W_v LN(x))
     z <- z + MLP(LN(z))
@@ -12,15 +12,15 @@ Causal: the latents are the last N inputs; the one at position p reads inputs up
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import MLP, LayerNorm
+from zoo.nn import MLP, LayerNorm, init_lecun_normal, sequence_lengths
 from zoo_perceiver.config import PerceiverConfig
-from zoo_perceiver.op import attend, roll_rows, trailing_pads
+from zoo_perceiver.op import latent_attention, roll_rows, shift_left
 
 
 class Attention(nn.Module):
@@ -51,13 +51,13 @@ class Attention(nn.Module):
     def forward(self, z: Tensor, x: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
         """z (B, N, D), x (B, K, C), visible broadcastable to (B, H, N, K) -> (B, N, v_channels).
 
-        With `latent_keys`, x is what comes before the latents, and they are keys of their own.
+        With `latent_keys`, x ends before the latents, whose keys are made of the latents themselves.
         """
         q = self.norm_q(z)
         kv = q if x is None or self.norm_kv is None else self.norm_kv(x)
         if self.latent_keys:
             kv = torch.cat([kv, q], dim=1)
-        return attend(self.W_q(q), self.W_k(kv), self.W_v(kv), self.n_heads, visible, self.rotary_dim)
+        return latent_attention(self.W_q(q), self.W_k(kv), self.W_v(kv), self.n_heads, visible, self.rotary_dim)
 
 
 class Layer(nn.Module):
@@ -89,7 +89,7 @@ class Layer(nn.Module):
 
 
 class PerceiverEncoder(nn.Module):
-    """Learned latents read x once; then `n_blocks` times the same self-attention layers. No final norm."""
+    """Perceiver IO's encoder: learned latents read x once, then `n_blocks` times the same self-attention layers."""
 
     def __init__(self, n_latents: int, d_latents: int, cross: Layer, layers: list[Layer], n_blocks: int = 1) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class PerceiverEncoder(nn.Module):
 
 
 class PerceiverAR(nn.Module):
-    """The last min(N, L) inputs become latents, read the input causally, then each other. No final norm."""
+    """Perceiver AR: the last min(N, L) inputs become latents, which read the input causally, then each other."""
 
     def __init__(self, n_latents: int, d_input: int, d_latents: int, cross: Layer, layers: list[Layer]) -> None:
         super().__init__()
@@ -140,48 +140,34 @@ class PerceiverAR(nn.Module):
 
 
 class PerceiverBackbone(Backbone):
-    """Bidirectional: hidden are the n_latents latents. Causal: hidden[:, i] stands for position L - N + i.
+    """Bidirectional: hidden are the n_latents latents. Causal: hidden[:, i] belongs to position L - N + i.
 
-    Latents of a width of their own leave through one linear map, for hidden has the width of x.
+    Latents of another width than x are mapped to its width at the end.
     """
 
     def __init__(self, config: PerceiverConfig, dims: ModelDims) -> None:
         super().__init__(config, dims)
         config.check(dims)
         C, D, causal = dims.d_model, config.latent_width(dims), dims.mode == "causal"
-        qk_channels, v_channels = config.qk_channels, config.v_channels
         self.returns_latents = not causal
-        activation = config.activation or ("squared_relu" if causal else "gelu")
+        channels: dict[str, Any] = {
+            "qk_channels": config.qk_channels,
+            "v_channels": config.v_channels,
+            "rotary_dim": config.rotary_dim,
+        }
+        options: dict[str, Any] = {
+            "activation": config.activation or ("squared_relu" if causal else "gelu"),
+            "dropout": config.dropout,
+        }
         cross = Layer(
-            Attention(
-                D,
-                C,
-                n_heads=config.n_cross_heads,
-                qk_channels=qk_channels,
-                v_channels=v_channels,
-                rotary_dim=config.rotary_dim,
-                latent_keys=config.latent_keys,
-            ),
+            Attention(D, C, n_heads=config.n_cross_heads, latent_keys=config.latent_keys, **channels),
             D,
             widening=config.cross_widening,
-            activation=activation,
             query_residual=config.query_residual,
-            dropout=config.dropout,
+            **options,
         )
         layers = [
-            Layer(
-                Attention(
-                    D,
-                    n_heads=config.n_heads,
-                    qk_channels=qk_channels,
-                    v_channels=v_channels,
-                    rotary_dim=config.rotary_dim,
-                ),
-                D,
-                widening=config.widening,
-                activation=activation,
-                dropout=config.dropout,
-            )
+            Layer(Attention(D, n_heads=config.n_heads, **channels), D, widening=config.widening, **options)
             for _ in range(dims.n_layers)
         ]
         self.core: PerceiverEncoder | PerceiverAR
@@ -191,36 +177,15 @@ class PerceiverBackbone(Backbone):
             self.core = PerceiverEncoder(config.n_latents, D, cross, layers, config.n_blocks)
         self.final_norm = LayerNorm(D)
         self.to_output = nn.Identity() if D == C else nn.Linear(D, C)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """As DeepMind's code: weights truncated normal of variance 1 / fan-in, latents of deviation 0.02, biases 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                # a normal cut at two deviations has 0.8796 of its deviation left
-                std = 1 / math.sqrt(module.in_features) / 0.87962566103423978
-                nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, PerceiverEncoder):
-                nn.init.trunc_normal_(module.latents, std=0.02, a=-0.04, b=0.04)
+        if isinstance(self.core, PerceiverEncoder):
+            nn.init.trunc_normal_(self.core.latents, std=0.02, a=-0.04, b=0.04)  # as DeepMind's code
+        init_lecun_normal(*(module for module in self.modules() if isinstance(module, nn.Linear)))
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         if state is not None:
             raise ValueError("the Perceiver carries no state; expected state=None")
         if mask is None or isinstance(self.core, PerceiverEncoder):
             return Output(self.to_output(self.final_norm(self.core(x, mask))))
-        shift = trailing_pads(mask)
+        shift = mask.shape[1] - sequence_lengths(mask)  # (B,) trailing pads
         latents = self.final_norm(self.core(roll_rows(x, shift), roll_rows(mask, shift)))
-        return Output(at_positions(self.to_output(latents), shift))
-
-
-def at_positions(latents: Tensor, shift: Tensor) -> Tensor:
-    """Put each row's latents, which stand for its last real positions, where the contract wants those positions.
-
-    `hidden[:, i]` is position L - N + i, but a row with `shift` trailing pads has latents for the positions from
-    L - N - shift on: they move left, the first `shift` of them find no place, and what stands for a pad is zero.
-    """
-    N = latents.shape[1]
-    place = torch.arange(N, device=latents.device) + shift[:, None]  # (B, N)
-    moved = latents.gather(1, place.clamp_max(N - 1)[..., None].expand_as(latents))
-    return moved.masked_fill((place >= N)[..., None], 0.0)
+        return Output(shift_left(self.to_output(latents), shift))

@@ -1,4 +1,4 @@
-"""Perceiver IO's decoder (section 3.2): learned queries read the latents, one output each. B batch, N latents."""
+"""Perceiver IO's decoder (§3.2), used by converted checkpoints. B batch, N latents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo_perceiver.backbone import Attention, Layer
 
 
 class Decoder(nn.Module):
-    """One cross-attention layer whose queries are learned vectors, one per output."""
+    """One cross-attention layer whose queries are learned vectors, one for each output."""
 
     def __init__(
         self,

@@ -1,7 +1,5 @@
 """The Recurrent Memory Transformer (Bulatov et al. 2022): memory tokens carried between segments. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from zoo import Architecture, Capabilities, Cost, Paper, Reference, hookimpl
@@ -31,13 +29,10 @@ def zoo_architectures() -> Iterable[Architecture]:
         capabilities=Capabilities(
             modes=frozenset({"causal", "bidirectional"}),
             state="memory",
-            chunk_exact=False,
             state_grad=True,
-            step=False,
             segment=True,
             # of one segment: two of the four bodies have learned positions
             length="max",
-            positions="internal",
         ),
         cost=Cost(
             time="O(L (T + 2n) d) for segments of T tokens and n memory tokens",

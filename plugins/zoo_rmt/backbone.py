@@ -13,6 +13,8 @@ The gradient flows through the memories of all segments (`segments.tbptt` limits
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -76,8 +78,12 @@ class RMTBackbone(Backbone):
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """The learned memory, with its gradient, and an empty cache."""
-        memory = self.memory.to(device=device, dtype=dtype).expand(batch, -1, -1)
-        return {"memory": memory, **self.body.init_cache(batch, device=device, dtype=dtype)}
+        state: dict[str, Any] = {"memory": self.memory.to(device=device, dtype=dtype).expand(batch, -1, -1)}
+        if self.config.mem_len:
+            rows = (batch, self.config.mem_len, self.dims.d_model)
+            state["cache"] = [torch.zeros(rows, device=device, dtype=dtype) for _ in range(self.dims.n_layers)]
+            state["cache_valid"] = torch.zeros(rows[:2], device=device, dtype=torch.bool)
+        return state
 
     def state_size(self, seq_len: int) -> int:
         """num_mem_tokens rows, and mem_len rows of cache per layer."""

@@ -1,7 +1,7 @@
 """The Transformers that RMT's memory tokens pass through, as the authors published them (`config.body`).
 
-Shapes: B batch, R rows of a segment, memory included, M rows of the Transformer-XL cache, K = M + R, D d_model, H heads,
-E width of a head. A body maps h (B, R, D), of which real (B, R) rows (None = all) come first, to rows of that shape.
+Shapes: B batch, R rows of a segment, memory included, M rows of the Transformer-XL cache, K = M + R, D d_model, H
+heads, E width of a head.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ from zoo_rmt.op import segment_mask
 
 
 class Body(nn.Module):
-    """A Transformer over the rows of a segment, at most `max_rows` of them."""
+    """A Transformer over the rows of a segment: body(h, real, state) -> h and, if it keeps a cache, the next one.
+
+    h (B, R, D), of which real (B, R), None = all, come first; `max_rows` is the largest R.
+    """
 
     def __init__(self, config: RMTConfig, dims: ModelDims, max_rows: int) -> None:
         super().__init__()
@@ -48,14 +51,6 @@ class Body(nn.Module):
         """Initialise linear maps and norms as Transformer-XL does."""
         init_transformer_xl(self)
 
-    def forward(self, h: Tensor, real: Tensor | None, state: State) -> tuple[Tensor, dict[str, Any]]:
-        """h (B, R, D), real (B, R), the state with the cache -> (B, R, D), the next cache."""
-        raise NotImplementedError
-
-    def init_cache(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> dict[str, Any]:
-        """The cache before the first segment; empty for a body without one."""
-        return {}
-
     def segment_mask(self, h: Tensor, real: Tensor | None, cached: Tensor | None = None) -> Tensor:
         """Compute the paper's mask, (1 or B, R, M + R); cached (B, M) are the real rows of the cache."""
         n, flag = self.config.num_mem_tokens, self.config.read_mem_from_cache
@@ -68,8 +63,7 @@ class TransformerXLBody(Body):
 
     def __init__(self, config: RMTConfig, dims: ModelDims, max_rows: int) -> None:
         super().__init__(config, dims, max_rows)
-        self.u = nn.Parameter(0.02 * torch.randn(self.H, self.E))
-        self.v = nn.Parameter(0.02 * torch.randn(self.H, self.E))
+        self.u, self.v = (nn.Parameter(0.02 * torch.randn(self.H, self.E)) for _ in range(2))
         param_options(self, "u", "v", weight_decay=0.0)
 
     def build_layer(self) -> nn.Module:
@@ -95,13 +89,6 @@ class TransformerXLBody(Body):
             written.append(take_rows(context.detach(), row).masked_fill(~kept[..., None], 0.0))
             h = layer(context, R, positions, visible)
         return self.dropout(h), {"cache": written, "cache_valid": kept} if mem_len else {}
-
-    def init_cache(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> dict[str, Any]:
-        if not self.config.mem_len:
-            return {}
-        rows = (batch, self.config.mem_len, self.D)
-        cache = [torch.zeros(rows, device=device, dtype=dtype) for _ in self.layers]
-        return {"cache": cache, "cache_valid": torch.zeros(rows[:2], device=device, dtype=torch.bool)}
 
 
 class SelfAttention(MultiHeadAttention):

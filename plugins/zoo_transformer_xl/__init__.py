@@ -1,7 +1,5 @@
 """Transformer-XL (Dai et al. 2019): segment-level recurrence with relative positions. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from zoo import Architecture, Capabilities, Cost, Paper, Reference, hookimpl
@@ -31,13 +29,8 @@ def zoo_architectures() -> Iterable[Architecture]:
         capabilities=Capabilities(
             modes=frozenset({"causal", "bidirectional"}),
             state="memory",
-            # True only under same_length, which is not the paper's training default
-            chunk_exact=False,
-            state_grad=False,
-            step=False,
+            # chunk_exact only holds with same_length, which the paper does not train with
             segment=True,
-            length="any",
-            positions="internal",
         ),
         cost=Cost(
             time="O(L (T + M) d) for segments of T tokens and a memory of M rows",

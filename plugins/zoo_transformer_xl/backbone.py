@@ -27,8 +27,8 @@ from zoo_transformer_xl.config import TransformerXLConfig
 class TransformerXLBackbone(Backbone):
     """Transformer-XL layers, each with a memory of the hidden states that entered it in earlier segments.
 
-    State: {"memory": [per layer (B, mem_len, D)], "valid": (B, mem_len) bool}. Real rows are at the end, the newest next
-    to the segment; the other rows are zero and invisible.
+    State: {"memory": [per layer (B, mem_len, D)], "valid": (B, mem_len) bool}. Real rows are at the end, the newest
+    next to the segment; the other rows are zero and invisible.
     """
 
     def __init__(self, config: TransformerXLConfig, dims: ModelDims) -> None:

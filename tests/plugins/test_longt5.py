@@ -47,23 +47,23 @@ def ragged(length: int, *lengths: int) -> Tensor:
 def test_block_sums_are_the_loop(length: int, G: int, real: list[int]) -> None:
     real = [min(n, length) for n in real]
     x = tokens(length, len(real))
-    blocks = block_sums(x.masked_fill(~ragged(length, *real)[..., None], 1e6), ragged(length, *real), G)
-    assert blocks.sums.shape == (len(real), length // G, D)
+    sums, is_block, block = block_sums(x.masked_fill(~ragged(length, *real)[..., None], 1e6), ragged(length, *real), G)
+    assert sums.shape == (len(real), length // G, D)
     for b, n in enumerate(real):
         full = n // G
-        assert blocks.real[b].tolist() == [g < full for g in range(length // G)]
+        assert is_block[b].tolist() == [g < full for g in range(length // G)]
         expected = torch.zeros(length // G, D, dtype=torch.float64)
         for i in range(n if full else 0):
             c = min(i // G, full - 1)
-            assert blocks.block[b, i] == c
+            assert block[b, i] == c
             expected[c] += x[b, i]
-        torch.testing.assert_close(blocks.sums[b], expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(sums[b], expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(block_sums(x, None, G), block_sums(x, torch.ones(len(x), length, dtype=torch.bool), G))
 
 
 def test_sums_of_half_precision_are_made_in_float32() -> None:
     x = torch.full((1, 1024, 1), 1.0, dtype=torch.bfloat16)  # 1024 ones: bfloat16 would stop at 256
-    assert block_sums(x, None, 512).sums.tolist() == [[[512.0], [512.0]]]
+    assert block_sums(x, None, 512)[0].tolist() == [[[512.0], [512.0]]]
 
 
 # -- attention -----------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def test_sums_of_half_precision_are_made_in_float32() -> None:
 
 def by_loops(encoder: Encoder, layer: SparseAttention, x: Tensor, n: int) -> Tensor:
     """One row of n real tokens, x (n, D), written from the paper's words."""
-    c, H, E = encoder.config, layer.n_heads, layer.d_kv
+    c, H, E = encoder.config, layer.n_heads, layer.d_head
 
     def bucket(lag: int) -> int:
         lags = torch.tensor([lag])
@@ -96,7 +96,7 @@ def by_loops(encoder: Encoder, layer: SparseAttention, x: Tensor, n: int) -> Ten
                 scores.append(q[i, h] @ key + encoder.global_bias.table[bucket(g - own), h])
                 values.append(value)
             out[i, h] = torch.stack(scores).softmax(0) @ torch.stack(values)
-    return out.flatten(1) @ layer.o.weight.T
+    return out.flatten(1) @ layer.out.weight.T
 
 
 @pytest.mark.parametrize("attention", ["local", "transient_global"])
@@ -107,7 +107,8 @@ def test_attention_is_the_papers(attention: str, length: int) -> None:
     layer = encoder.layers[0].attention
     lengths = (length, max(length - 5, 1), min(length, 3))
     x, mask = tokens(length), ragged(length, *lengths)
-    y = layer(x, mask, *encoder.biases(length))
+    bias, global_bias = encoder.biases(length)
+    y, _ = layer(x, mask=mask, bias=bias, global_bias=global_bias)
     for b, n in enumerate(lengths):
         torch.testing.assert_close(y[b, :n], by_loops(encoder, layer, x[b, :n], n), rtol=1e-10, atol=1e-12)
 
@@ -177,7 +178,7 @@ def test_decoder_counts_distances_beyond_the_last_bucket_and_across_the_cut() ->
     decoder = backbone.decoder
     assert decoder is not None
     for P, T in ((0, 5), (3, 4), (30, 1)):
-        bias, visible = decoder._positions(P, T, torch.device("cpu"))
+        bias, visible = decoder.positions(P, T, torch.device("cpu"))
         assert bias.shape == (2, T, P + T)
         for t in range(T):
             for j in range(P + T):
@@ -228,7 +229,7 @@ def test_initialisation_is_the_papers() -> None:
     d_ff = p["encoder.layers.0.ffn.wo.weight"].shape[1]
     assert d_ff == 384
     for stack in ("encoder.layers.0.attention", "decoder.layers.0.self_attention", "decoder.layers.0.cross_attention"):
-        for name, std in (("q", (144 * 25) ** -0.5), ("k", 1 / 12), ("v", 1 / 12), ("o", 1 / 15)):
+        for name, std in (("q", (144 * 25) ** -0.5), ("k", 1 / 12), ("v", 1 / 12), ("out", 1 / 15)):
             assert p[f"{stack}.{name}.weight"].std().item() == pytest.approx(std, rel=0.03)
     for stack in ("encoder", "decoder"):
         for name, std in (("wi_0", 1 / 12), ("wi_1", 1 / 12), ("wo", d_ff**-0.5)):

@@ -11,11 +11,12 @@ from torch import Tensor
 from zoo.model.classifier import SequenceClassifier
 
 from zoo import Backbone, ConfigError, ModelDims
+from zoo.nn import sequence_lengths
 from zoo.run.compose import compose
 from zoo.spec.registry import registry
 from zoo_perceiver import zoo_architectures
 from zoo_perceiver.config import PerceiverConfig
-from zoo_perceiver.op import attend, roll_rows, trailing_pads
+from zoo_perceiver.op import latent_attention, roll_rows
 
 B, D = 3, 8
 SAME = {"rtol": 1e-10, "atol": 1e-12}
@@ -73,7 +74,7 @@ def test_attention_against_loops() -> None:
             weight = (k[b, seen, 2 * h : 2 * h + 2] @ q[b, n, 2 * h : 2 * h + 2] / 2**0.5).softmax(0)
             expected[b, n, 3 * h : 3 * h + 3] = weight @ v[b, seen, 3 * h : 3 * h + 3]
     q.requires_grad_()
-    z = attend(q, k, v, H, visible)
+    z = latent_attention(q, k, v, H, visible)
     torch.testing.assert_close(z, expected, rtol=1e-12, atol=1e-12)
     z.sum().backward()
     assert q.grad is not None
@@ -192,7 +193,7 @@ def test_ar_with_pads_in_front_loses_no_output() -> None:
     mask[2, 5:] = False
     alone = backbone(x[2:, :5]).hidden[0]
     assert backbone(x, mask=mask).hidden[2].abs().max() == 0  # positions 6 to 9 are pads
-    shift = trailing_pads(mask)
+    shift = mask.shape[1] - sequence_lengths(mask)
     aligned = backbone(roll_rows(x, shift), mask=roll_rows(mask, shift)).hidden
     torch.testing.assert_close(aligned[2], alone, **SAME)
 

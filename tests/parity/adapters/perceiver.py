@@ -13,9 +13,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
-from zoo.nn import LayerNorm
+from zoo.nn import LayerNorm, sequence_lengths
 from zoo_perceiver.backbone import Attention, Layer, PerceiverAR, PerceiverEncoder
-from zoo_perceiver.op import roll_rows, trailing_pads
+from zoo_perceiver.op import roll_rows
 
 Params = dict[str, Tensor]
 
@@ -199,7 +199,7 @@ def run_ar_google(case: Case) -> Result:
         ours |= under(f"layers.{n}", haiku(p, HAIKU_SELF, name + "."))
     e = p["embed.embeddings"][tokens] + p["embed_1.embeddings"][:L]
     mask = tokens != 0
-    shift = trailing_pads(mask)
+    shift = mask.shape[1] - sequence_lengths(mask)
     places = torch.arange(L - N, L) - shift[:, None]
     if not torch.equal(places.clamp_min(-1), case.inputs["latent_positions"]):
         raise Unmapped("latents at other positions than the last of each row")
