@@ -37,11 +37,11 @@ def test_importing_zoo_imports_no_torch() -> None:
 
 def test_list_json_is_one_object_and_nothing_else() -> None:
     done = zoo("list", "--json")
-    told = json.loads(done.stdout)
-    assert set(told) == {"architectures", "tasks"}
-    names = {row["name"] for row in told["architectures"]}
+    shown = json.loads(done.stdout)
+    assert set(shown) == {"architectures", "tasks"}
+    names = {row["name"] for row in shown["architectures"]}
     assert {"transformer", "transformer_xl", "linformer", "perceiver", "s4", "mamba"} <= names
-    assert {"listops", "pathfinder", "pathx"} <= {row["name"] for row in told["tasks"]}
+    assert {"listops", "pathfinder", "pathx"} <= {row["name"] for row in shown["tasks"]}
     assert done.stderr == ""
 
 
@@ -95,13 +95,13 @@ def test_usage_errors_exit_with_2() -> None:
     assert zoo("bnech").returncode == 2
 
 
-def test_show_tells_each_value_with_its_origin() -> None:
+def test_show_has_each_value_with_its_origin() -> None:
     done = zoo("show", "mamba", "--task", "listops", "--json")
-    told = json.loads(done.stdout)
-    rows = {row["key"]: row for row in told["configuration"]}
+    shown = json.loads(done.stdout)
+    rows = {row["key"]: row for row in shown["configuration"]}
     assert rows["train.max_samples"]["origin"].startswith("protocol quick of listops")
     assert all(row["help"] for row in rows.values())
-    assert told["paper"]["arxiv"] == "2312.00752"
+    assert shown["paper"]["arxiv"] == "2312.00752"
     text = zoo("show", "mamba", "--task", "listops").stdout
     assert "arch.d_state" in text
 
@@ -109,10 +109,10 @@ def test_show_tells_each_value_with_its_origin() -> None:
 def test_doctor_names_broken_plugins(tmp_path: Path) -> None:
     (tmp_path / "broken_plugin.py").write_text("import nothing_of_the_kind\n")
     done = zoo("doctor", "--json", ZOO_PLUGINS="broken_plugin", PYTHONPATH=str(tmp_path))
-    told = json.loads(done.stdout)
-    row = next(p for p in told["plugins"] if p["name"] == "broken_plugin")
+    shown = json.loads(done.stdout)
+    row = next(p for p in shown["plugins"] if p["name"] == "broken_plugin")
     assert row["state"] == "error"
     assert "nothing_of_the_kind" in row["detail"]
     assert len([line for line in done.stderr.splitlines() if "broken_plugin" in line]) == 1
-    assert {p["state"] for p in told["plugins"] if p["builtin"]} == {"ok"}
-    assert told["ops"]
+    assert {p["state"] for p in shown["plugins"] if p["builtin"]} == {"ok"}
+    assert shown["ops"]

@@ -18,8 +18,8 @@ from zoo.spec.errors import UserError
 def test_a_package_is_written_whole(kind: str, tmp_path: Path) -> None:
     made = write(kind, "a_thing", tmp_path)  # type: ignore[arg-type]
     assert made.distribution == "zoo-a-thing"
-    found = sorted(str(path.relative_to(made.folder)) for path in made.folder.rglob("*") if path.is_file())
-    assert tuple(found) == made.files
+    written = sorted(str(path.relative_to(made.folder)) for path in made.folder.rglob("*") if path.is_file())
+    assert tuple(written) == made.files
     project = tomllib.loads((made.folder / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["zoo"] == {"a_thing": "zoo_a_thing"}
     for path in made.folder.rglob("*.py"):

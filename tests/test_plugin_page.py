@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.environments import fresh_environment, install, run
-from zoo.testing import Subject, run_checks
+from zoo.testing import ArchitectureSubject, run_checks
 
 PAGE = (ROOT / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^\*\*`([^`]+)`\*\*\n\n```\w+\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
@@ -53,12 +53,16 @@ def test_the_plugins_are_listed_with_their_distribution(python: Path, tmp_path: 
 
 def test_zoo_check_finds_nothing(python: Path, tmp_path: Path) -> None:
     zoo, data = python.with_name("zoo"), str(tmp_path / "data")
-    told = json.loads(run(zoo, "check", "my_gru", "my_mixer", "my_task", "--json", cwd=tmp_path, ZOO_DATA_DIR=data))
-    assert [(report["name"], report["failed"]) for report in told] == [("my_gru", 0), ("my_mixer", 0), ("my_task", 0)]
-    assert all(report["passed"] >= 9 for report in told)
-    gru = told[0]
-    count = f"{len(gru['details'])} checks: {gru['passed']} passed, {gru['not_declared']} not declared, 0 failed"
-    assert f"my_gru: {count}" in PAGE, f"the page says otherwise than {count}"
+    reports = json.loads(run(zoo, "check", "my_gru", "my_mixer", "my_task", "--json", cwd=tmp_path, ZOO_DATA_DIR=data))
+    assert [(report["name"], report["failed"]) for report in reports] == [
+        ("my_gru", 0),
+        ("my_mixer", 0),
+        ("my_task", 0),
+    ]
+    assert all(report["passed"] >= 9 for report in reports)
+    gru = reports[0]
+    count = f"{len(gru['details'])} checks: {gru['passed']} passed, {gru['not_declared']} not declared"
+    assert f"my_gru: {count}, 0 without data, 0 failed" in PAGE, f"the page says otherwise than {count}"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,7 @@ def test_the_suite_finds_what_is_planted(fault: str, tmp_path: Path, monkeypatch
     package = faulty(fault, tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (record,) = importlib.import_module(package).zoo_architectures()
-    report = run_checks(Subject(record, entry_point=package))
+    report = run_checks(ArchitectureSubject(record, entry_point=package))
     failed = {result.check: result.reason for result in report.results if result.status == "failed"}
     assert FAULTS[fault][2] <= set(failed), failed
     assert all(failed.values())
@@ -152,5 +156,7 @@ def test_zoo_check_tells_of_it_and_exits_with_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "zoo", "check", "my_gru"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert re.search(r"my_gru: \d+ checks: \d+ passed, \d+ not declared, [1-9] failed", done.stdout), done.stdout
+    assert re.search(r"my_gru: \d+ checks: \d+ passed, \d+ not declared, 0 without data, [1-9] failed", done.stdout), (
+        done.stdout
+    )
     assert "  causal: " in done.stdout

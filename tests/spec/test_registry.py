@@ -18,7 +18,7 @@ from zoo.spec.architecture import Provenance
 from zoo.spec.errors import UnknownName
 from zoo.spec.registry import BUILTINS, Candidate, Registry, discover
 
-ASK = """
+PRINT_REGISTRY = """
 import json, sys
 from dataclasses import asdict
 from zoo.spec.registry import registry
@@ -35,44 +35,44 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packages.pip_install(tmp_path_factory.mktemp("third"))
 
 
-def ask(site: Path, code: str = ASK, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(site: Path, code: str = PRINT_REGISTRY, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("ZOO_")} | environment
     env["PYTHONPATH"] = str(site)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60)
 
 
 @pytest.fixture(scope="module")
-def answer(site: Path) -> dict[str, Any]:
-    """What a fresh interpreter with all packages installed finds."""
-    done = ask(site)
+def registered(site: Path) -> dict[str, Any]:
+    """The registry of a fresh interpreter with all packages installed."""
+    done = run_python(site)
     assert done.returncode == 0, done.stderr
     return {**json.loads(done.stdout), "stderr": done.stderr}
 
 
-def statuses(answer: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    return [p for p in answer["plugins"] if p["name"] == name]
+def statuses(registered: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [p for p in registered["plugins"] if p["name"] == name]
 
 
-def test_good_plugins_load_beside_the_broken_ones(answer: dict[str, Any]) -> None:
+def test_good_plugins_load_beside_the_broken_ones(registered: dict[str, Any]) -> None:
     for name in ("good_arch", "noisy_arch", "class_arch", "half_arch", "twice_arch"):
-        assert name in answer["architectures"]
-    assert "good_task" in answer["tasks"]
-    (good,) = statuses(answer, "good")
+        assert name in registered["architectures"]
+    assert "good_task" in registered["tasks"]
+    (good,) = statuses(registered, "good")
     assert good["state"] == "ok"
     assert good["provides"] == ["good_arch", "good_task"]
     assert good["distribution"] == "zoo-third-good"
     assert good["version"] == "1.2"
-    assert answer["architectures"]["good_arch"]["entry_point"] == "third_good"
-    assert {p["name"] for p in answer["plugins"]} >= set(packages.PACKAGES) | set(BUILTINS)
+    assert registered["architectures"]["good_arch"]["entry_point"] == "third_good"
+    assert {p["name"] for p in registered["plugins"]} >= set(packages.PACKAGES) | set(BUILTINS)
 
 
-def test_builtins_are_as_they_are_without_third_parties(answer: dict[str, Any], tmp_path: Path) -> None:
-    alone = json.loads(ask(tmp_path).stdout)
+def test_builtins_are_as_they_are_without_third_parties(registered: dict[str, Any], tmp_path: Path) -> None:
+    alone = json.loads(run_python(tmp_path).stdout)
     for table in ("architectures", "tasks"):
-        ours = {n: e for n, e in answer[table].items() if e["builtin"]}
+        ours = {n: e for n, e in registered[table].items() if e["builtin"]}
         assert ours == {n: e for n, e in alone[table].items() if e["builtin"]}
         assert ours or table == "tasks"
-    builtin = [p for p in answer["plugins"] if p["builtin"]]
+    builtin = [p for p in registered["plugins"] if p["builtin"]]
     assert builtin == [p for p in alone["plugins"] if p["builtin"]]
 
 
@@ -99,48 +99,48 @@ def test_builtins_are_as_they_are_without_third_parties(answer: dict[str, Any], 
         ("missing-attribute", "error", "AttributeError: "),
     ],
 )
-def test_a_broken_plugin_is_a_row_with_its_cause(answer: dict[str, Any], name: str, state: str, cause: str) -> None:
-    (status,) = statuses(answer, name)
+def test_a_broken_plugin_is_a_row_with_its_cause(registered: dict[str, Any], name: str, state: str, cause: str) -> None:
+    (status,) = statuses(registered, name)
     assert status["state"] == state
     assert cause in status["detail"]
     assert "\n" not in status["detail"]
-    lines = [line for line in answer["stderr"].splitlines() if f"plugin {name} (zoo-third-{name} 1.2)" in line]
+    lines = [line for line in registered["stderr"].splitlines() if f"plugin {name} (zoo-third-{name} 1.2)" in line]
     assert len(lines) == 1, "one line on stderr, once"
     assert cause in lines[0]
 
 
-def test_syntax_errors_name_file_and_line(answer: dict[str, Any]) -> None:
-    (status,) = statuses(answer, "syntax-error")
+def test_syntax_errors_name_file_and_line(registered: dict[str, Any]) -> None:
+    (status,) = statuses(registered, "syntax-error")
     assert "third_syntax_error.py, line 1" in status["detail"]
 
 
-def test_nothing_else_on_stderr_or_stdout(answer: dict[str, Any]) -> None:
+def test_nothing_else_on_stderr_or_stdout(registered: dict[str, Any]) -> None:
     """Output of plugins while they load is swallowed (that stdout is JSON says that of stdout)."""
-    assert all(line.startswith("zoo: plugin ") for line in answer["stderr"].splitlines())
-    assert "loading" not in answer["stderr"].replace("while loading", "")
+    assert all(line.startswith("zoo: plugin ") for line in registered["stderr"].splitlines())
+    assert "loading" not in registered["stderr"].replace("while loading", "")
 
 
-def test_listing_imports_no_torch(answer: dict[str, Any]) -> None:
-    assert answer["torch"] == []
-    assert answer["once"]
+def test_listing_imports_no_torch(registered: dict[str, Any]) -> None:
+    assert registered["torch"] == []
+    assert registered["once"]
 
 
-def test_clashing_third_parties_are_reachable_by_distribution(answer: dict[str, Any]) -> None:
-    assert "clashing" not in answer["architectures"]
+def test_clashing_third_parties_are_reachable_by_distribution(registered: dict[str, Any]) -> None:
+    assert "clashing" not in registered["architectures"]
     for name in ("one", "two", "three"):
-        assert f"zoo-third-clash-{name}:clashing" in answer["architectures"]
-    details = [p["detail"] for p in answer["plugins"] if p["name"].startswith("clash-") and p["state"] == "partial"]
+        assert f"zoo-third-clash-{name}:clashing" in registered["architectures"]
+    details = [p["detail"] for p in registered["plugins"] if p["name"].startswith("clash-") and p["state"] == "partial"]
     assert len([d for d in details if "'clashing'" in d]) == 2
     assert all("name clash" in d for d in details)
 
 
-def test_builtins_win_clashes(answer: dict[str, Any]) -> None:
-    assert answer["architectures"]["mamba"]["builtin"]
-    assert answer["architectures"]["zoo-third-clash-builtin:mamba"]["distribution"] == "zoo-third-clash-builtin"
-    assert any("'mamba' is a built-in name" in p["detail"] for p in statuses(answer, "clash-builtin"))
+def test_builtins_win_clashes(registered: dict[str, Any]) -> None:
+    assert registered["architectures"]["mamba"]["builtin"]
+    assert registered["architectures"]["zoo-third-clash-builtin:mamba"]["distribution"] == "zoo-third-clash-builtin"
+    assert any("'mamba' is a built-in name" in p["detail"] for p in statuses(registered, "clash-builtin"))
 
 
-FIND = """
+LOOK_UP = """
 import sys
 from zoo import registry
 try:
@@ -151,7 +151,7 @@ except Exception as error:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("good_arhc", "did you mean 'good_arch'"),
         ("Mamba", "did you mean 'mamba'"),
@@ -163,26 +163,26 @@ except Exception as error:
         ("zoo-third-clash-two:clashing", "clashing"),
     ],
 )
-def test_asking_by_name(site: Path, name: str, said: str) -> None:
-    done = ask(site, FIND.format(kind="architecture", name=name))
-    assert said in done.stdout
+def test_lookup_by_name(site: Path, name: str, message: str) -> None:
+    done = run_python(site, LOOK_UP.format(kind="architecture", name=name))
+    assert message in done.stdout
     if ":" not in name:
         assert " 2 " in done.stdout, "a user's mistake: exit code 2"
         assert len(done.stdout.splitlines()) == 1
 
 
 def test_disabling(site: Path) -> None:
-    done = ask(site, ZOO_DISABLE="sys-exit,zoo-third-good")
-    found = json.loads(done.stdout)
-    assert "good_arch" not in found["architectures"]
+    done = run_python(site, ZOO_DISABLE="sys-exit,zoo-third-good")
+    registered = json.loads(done.stdout)
+    assert "good_arch" not in registered["architectures"]
     for name in ("sys-exit", "good"):
-        assert [s["state"] for s in statuses(found, name)] == ["disabled"]
+        assert [s["state"] for s in statuses(registered, name)] == ["disabled"]
         assert f"plugin {name} " not in done.stderr
 
 
 def test_strict_raises_for_the_author(site: Path) -> None:
     only = ",".join(name for name in packages.PACKAGES if name != "raising-hook")
-    done = ask(site, ZOO_STRICT="1", ZOO_DISABLE=f"{only},{','.join(BUILTINS)}")
+    done = run_python(site, ZOO_STRICT="1", ZOO_DISABLE=f"{only},{','.join(BUILTINS)}")
     assert done.returncode == 1
     assert "RuntimeError: the hook broke" in done.stderr
     assert "third_raising_hook.py" in done.stderr
@@ -190,9 +190,9 @@ def test_strict_raises_for_the_author(site: Path) -> None:
 
 def test_a_module_on_the_path(site: Path, tmp_path: Path) -> None:
     (tmp_path / "my_mixer_plugin.py").write_text(packages.hook("path_arch"))
-    found = json.loads(ask(tmp_path, ZOO_PLUGINS="my_mixer_plugin,no_such_plugin").stdout)
-    assert found["architectures"]["path_arch"]["version"] == "0+path"
-    assert "No module named 'no_such_plugin'" in statuses(found, "no_such_plugin")[0]["detail"]
+    registered = json.loads(run_python(tmp_path, ZOO_PLUGINS="my_mixer_plugin,no_such_plugin").stdout)
+    assert registered["architectures"]["path_arch"]["version"] == "0+path"
+    assert "No module named 'no_such_plugin'" in statuses(registered, "no_such_plugin")[0]["detail"]
 
 
 # -- in this process ---------------------------------------------------------------------------------------------------

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tests.run import toy_questions, toy_torch
+from zoo.cli import app
 from zoo.data.module import SPLITS
 from zoo.data.questions import IGNORE, Continuation, Marked
+from zoo.spec.errors import DataError, MissingFiles
 from zoo.spec.registry import Entry, registry
 from zoo.spec.task import Task
-from zoo.testing import TASK_CHECKS, TaskSubject, run_check
+from zoo.testing import TASK_CHECKS, TaskSubject, run_check, run_checks
 
 BY_NAME = {check.name: check for check in TASK_CHECKS}
 
@@ -42,22 +48,22 @@ class Broken(toy_torch.ToyData):
         return [change.get(self.wrong, lambda *row: row)(*row) for row in rows]
 
     def provenance(self) -> dict[str, Any]:
-        told = super().provenance()
+        provenance = super().provenance()
         if self.wrong == "wrong counts":
-            told["counts"]["test"] += 1
+            provenance["counts"]["test"] += 1
         if self.wrong == "no seed":
-            del told["seed"]
-        return told
+            del provenance["seed"]
+        return provenance
 
     def verify(self) -> list[str]:
         return ["train.data: wrong"] if self.wrong == "damaged" else []
 
 
-NOT_OF_CLASSES = ("scores_match_declared_metrics",)
-OF_CLASSES = ("chance_is_a_uniform_guess",)
+FOR_TOKEN_TASKS = ("scores_match_declared_metrics",)
+FOR_CLASSES = ("chance_is_a_uniform_guess",)
 
 
-@pytest.mark.parametrize("check", [name for name in BY_NAME if name not in NOT_OF_CLASSES])
+@pytest.mark.parametrize("check", [name for name in BY_NAME if name not in FOR_TOKEN_TASKS])
 def test_sound_data_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     monkeypatch.setattr(toy_torch, "ToyData", Broken)
     result = run_check(BY_NAME[check], TaskSubject.find("toytask"))
@@ -87,6 +93,76 @@ def test_planted_faults_are_caught(toys: None, monkeypatch: pytest.MonkeyPatch, 
     assert result.reason
 
 
+class FromFiles(Broken):
+    """The toy task's data, read from a file that the user has to bring."""
+
+    def prepare(self) -> None:
+        path = self.root / "toy" / "examples.txt"
+        if not path.is_file():
+            raise MissingFiles(f"toytask: no {path}")
+        if path.read_text() != "complete":
+            raise DataError(f"{path}: damaged")
+
+
+def write_sample_files(folder: Path) -> None:
+    (folder / "toy").mkdir(parents=True)
+    (folder / "toy" / "examples.txt").write_text("complete")
+
+
+@pytest.fixture
+def from_files(toys: None, monkeypatch: pytest.MonkeyPatch) -> TaskSubject:
+    monkeypatch.setattr(toy_torch, "ToyData", FromFiles)
+    return TaskSubject.find("toytask")
+
+
+NEED_NO_DATA = {"spec_without_torch", "protocol_keys_exist", "chance_is_a_uniform_guess"}
+
+
+def test_missing_files_are_no_data_rather_than_not_declared(from_files: TaskSubject) -> None:
+    report = run_checks(from_files)
+    statuses = {result.check: result.status for result in report.results}
+    assert {name for name, status in statuses.items() if status == "passed"} == NEED_NO_DATA
+    assert {name for name, status in statuses.items() if status == "not_declared"} == {"scores_match_declared_metrics"}
+    assert report.ok
+    assert report.summary() == "10 checks: 3 passed, 1 not declared, 6 without data, 0 failed"
+    assert "  no data: toytask: no " in report.to_text()
+    assert len(report.to_text().splitlines()) == 2, "the missing file is named once"
+    assert report.to_json()["no_data"] == 6
+
+
+def test_zoo_check_without_data_says_so_and_exits_with_0(from_files: TaskSubject) -> None:
+    done = CliRunner().invoke(app, ["check", "toytask"])
+    assert done.exit_code == 0, done.output
+    assert "toytask: 10 checks: 3 passed, 1 not declared, 6 without data, 0 failed" in done.output
+    (report,) = json.loads(CliRunner().invoke(app, ["check", "toytask", "--json"]).stdout)
+    assert (report["passed"], report["not_declared"], report["no_data"], report["failed"]) == (3, 1, 6, 0)
+    assert {detail["status"] for detail in report["details"]} == {"passed", "not_declared", "no_data"}
+
+
+def test_sample_files_stand_in_for_missing_ones(from_files: TaskSubject, tmp_path: Path) -> None:
+    record = replace(from_files.task, sample_files=f"{__name__}:write_sample_files")
+    report = run_checks(TaskSubject(replace(from_files.entry, record=record)))
+    assert report.summary() == "10 checks: 9 passed, 1 not declared, 0 without data, 0 failed"
+    assert "  note: on generated sample files" in report.to_text()
+    assert not (tmp_path / "data" / "toy").exists(), "nothing is written into the user's data directory"
+
+
+def test_the_users_files_come_before_sample_files(from_files: TaskSubject, tmp_path: Path) -> None:
+    write_sample_files(tmp_path / "data")
+    record = replace(from_files.task, sample_files="no_such_package:write")
+    report = run_checks(TaskSubject(replace(from_files.entry, record=record)))
+    assert report.summary() == "10 checks: 9 passed, 1 not declared, 0 without data, 0 failed"
+    assert "note" not in report.to_text()
+
+
+def test_damaged_files_fail(from_files: TaskSubject, tmp_path: Path) -> None:
+    write_sample_files(tmp_path / "data")
+    (tmp_path / "data" / "toy" / "examples.txt").write_text("half")
+    report = run_checks(from_files)
+    assert report.count("failed") == 6
+    assert "examples.txt: damaged" in report.to_text()
+
+
 class BrokenQuestions(toy_questions.RecallData):
     """The toy recall task's data with one thing wrong."""
 
@@ -105,7 +181,7 @@ class BrokenQuestions(toy_questions.RecallData):
             "an id too high": lambda q: q._replace(ids=q.ids + 23),
             "padding among the tokens": lambda q: q._replace(ids=q.ids * 0),
             "an answer too high": lambda q: q._replace(labels=np.where(q.labels == IGNORE, IGNORE, 99)),
-            "nothing asked": lambda q: q._replace(labels=np.full_like(q.labels, IGNORE)),
+            "no labels": lambda q: q._replace(labels=np.full_like(q.labels, IGNORE)),
             "labels of another length": lambda q: q._replace(labels=q.labels[1:]),
             "too long": lambda q: q._replace(ids=np.resize(q.ids, 49), labels=np.resize(q.labels, 49)),
             "a group that is none": lambda q: q._replace(group=7),
@@ -115,13 +191,13 @@ class BrokenQuestions(toy_questions.RecallData):
         return [change.get(self.wrong, lambda q: q)(rows[i]) for i in range(len(rows))]
 
     def score(self, split: Any, totals: Any) -> dict[str, float]:
-        found = super().score(split, totals)
+        scores = super().score(split, totals)
         if self.wrong == "upside down":
-            return {"accuracy": 1 - found["accuracy"]}
-        return {"share": found["accuracy"]} if self.wrong == "another name" else found
+            return {"accuracy": 1 - scores["accuracy"]}
+        return {"share": scores["accuracy"]} if self.wrong == "another name" else scores
 
 
-@pytest.mark.parametrize("check", [name for name in BY_NAME if name not in OF_CLASSES])
+@pytest.mark.parametrize("check", [name for name in BY_NAME if name not in FOR_CLASSES])
 def test_sound_questions_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     monkeypatch.setattr(toy_questions, "RecallData", BrokenQuestions)
     result = run_check(BY_NAME[check], TaskSubject.find("toyrecall"))
@@ -135,7 +211,7 @@ def test_sound_questions_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check
         ("an id too high", "examples_fit_the_task"),
         ("padding among the tokens", "examples_fit_the_task"),
         ("an answer too high", "examples_fit_the_task"),
-        ("nothing asked", "examples_fit_the_task"),
+        ("no labels", "examples_fit_the_task"),
         ("labels of another length", "examples_fit_the_task"),
         ("too long", "examples_fit_the_task"),
         ("a group that is none", "examples_fit_the_task"),
@@ -143,7 +219,7 @@ def test_sound_questions_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check
         ("other examples", "examples_are_reproducible"),
         ("upside down", "scores_match_declared_metrics"),
         ("another name", "scores_match_declared_metrics"),
-        ("nothing asked", "batches_are_padded_on_the_right"),
+        ("no labels", "batches_are_padded_on_the_right"),
     ],
 )
 def test_planted_faults_of_questions_are_caught(

@@ -130,9 +130,7 @@ def show(
         print(f"\n{arch} on {task}, {shown['mode']}, protocol {protocol}, configuration {shown['config_hash']}\n")
         columns, widths = ["origin"], None
     else:
-        print(
-            f"\nSettings of {arch} (--task TASK shows the configuration of a run, with its presets and matched width)\n"
-        )
+        print(f"\nSettings of {arch} (--task TASK shows the configuration of a run, with presets and matched width)\n")
         columns, widths = ["allowed", "help"], [None, None, 30, 70]
     cells = [[r["key"], json.dumps(r["value"]), *(r[column] for column in columns)] for r in rows]
     print(tabulate(cells, headers=("key", "value", *columns), disable_numparse=True, maxcolwidths=widths))

@@ -29,7 +29,7 @@ class Subject(Protocol):
 
     @property
     def label(self) -> str:
-        """Prefix of failure messages that tells the cases of one subject apart: the mode of an architecture, say."""
+        """Prefix of failure messages that distinguishes the cases of one subject: the mode of an architecture, say."""
         ...
 
 

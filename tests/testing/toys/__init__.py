@@ -1,4 +1,4 @@
-"""Two sound architectures, and faults to plant in them. Imports no torch, like any plugin."""
+"""Two correct architectures, and faults to plant in them. Imports no torch, like any plugin."""
 
 from __future__ import annotations
 

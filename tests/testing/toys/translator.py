@@ -1,4 +1,4 @@
-"""A sound encoder-decoder, and faults to plant in it. B batch, L source, T target tokens, D d_model."""
+"""A correct encoder-decoder, and faults to plant in it. B batch, L source, T target tokens, D d_model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.nn import LayerNorm
 
 
 class Translator(Backbone):
-    """forward: each source token by itself. decode: h_t = h_{t-1} + U y_t asks the memory; the state is h."""
+    """forward: each source token by itself. decode: h_t = h_{t-1} + U y_t attends to the memory; the state is h."""
 
     def __init__(self, config: ToyConfig, dims: ModelDims) -> None:
         super().__init__(config, dims)

@@ -162,9 +162,9 @@ def gradients_match_finite_differences(subject: ArchitectureSubject) -> None:
     """Gradients of the input and of every parameter equal finite differences."""
     backbone = subject.build_float64()
     x = subject.random_input(backbone, 33).requires_grad_()
-    # backbones that stop gradients between calls are compared within one call
-    chunks = 3 if subject.capabilities.state_grad else 1
-    expect.gradients_correct(lambda: subject.loss(backbone, x, chunks), {"x": x, **dict(backbone.named_parameters())})
+    in_chunks = subject.capabilities.state_grad  # otherwise gradients are stopped between chunks
+    tensors = {"x": x, **dict(backbone.named_parameters())}
+    expect.gradients_correct(lambda: subject.loss(backbone, x, in_chunks=in_chunks), tensors)
 
 
 @check(FORWARD)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -140,19 +139,18 @@ class ArchitectureSubject:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def forward_in_chunks(self, backbone: Backbone, x: Tensor, chunks: int = 3) -> list[Output]:
-        """One call; where the mode carries a state, `chunks` calls of unequal length that carry it on."""
-        if not self.stateful or x.shape[1] < chunks:
+    def forward_in_chunks(self, backbone: Backbone, x: Tensor) -> list[Output]:
+        """Three calls on chunks of unequal length that carry the state on; one call where the mode has no state."""
+        if not self.stateful:
             return [backbone(x)]
-        size = x.shape[1] // chunks
-        inner = [x.shape[1] * (i + 1) // chunks - (i % 2 and size > 1) for i in range(chunks - 1)]
-        sizes = [stop - start for start, stop in pairwise([0, *inner, x.shape[1]])]
+        third = x.shape[1] // 3
+        sizes = (third, third - 1, x.shape[1] - 2 * third + 1)
         return list(run_chunks(lambda start, stop, state: backbone(x[:, start:stop], state=state), sizes))
 
-    def loss(self, backbone: Backbone, x: Tensor, chunks: int = 3) -> Tensor:
+    def loss(self, backbone: Backbone, x: Tensor, *, in_chunks: bool = True) -> Tensor:
         """A scalar that depends on every hidden vector and every auxiliary loss."""
         total = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
-        for i, out in enumerate(self.forward_in_chunks(backbone, x, chunks)):
+        for i, out in enumerate(self.forward_in_chunks(backbone, x) if in_chunks else [backbone(x)]):
             total = total + weighted_sum(out.hidden, i) + sum(out.aux.values())
         return total
 
