@@ -106,9 +106,9 @@ class LongformerAttention(MultiHeadAttention):
         """Project the global tokens x_g (B, g, D) and the tokens x (B, S, D) that they attend to; None for g = 0."""
         if not x_g.shape[1]:
             return None
-        q, k, v = self.q_global(x_g), self.k_global(x), self.v_global(x)
-        projected = (split_heads(part, self.n_heads) for part in (self.k(x_g), self.v(x_g), q, k, v))
-        return GlobalTokens(position, real, *projected, visible)
+        projected = (self.k(x_g), self.v(x_g), self.q_global(x_g), self.k_global(x), self.v_global(x))
+        k, v, q_global, k_global, v_global = (split_heads(part, self.n_heads) for part in projected)
+        return GlobalTokens(position, real, k, v, q_global, k_global, v_global, visible)
 
     def compute_output(
         self, q: Tensor, k: Tensor, v: Tensor, local: Tensor, tokens: GlobalTokens | None, mask: Tensor

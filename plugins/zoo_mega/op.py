@@ -48,7 +48,9 @@ def relative_bias(parameters: Sequence[Tensor], at: Tensor, T: int) -> Tensor:
 
     `parameters` holds one tensor for the simple bias, two for the rotary bias.
     """
-    return simple_bias(*parameters, at, T) if len(parameters) == 1 else rotary_bias(*parameters, at, T)
+    if len(parameters) == 1:
+        return simple_bias(parameters[0], at, T)
+    return rotary_bias(parameters[0], parameters[1], at, T)
 
 
 def simple_bias(w: Tensor, at: Tensor, T: int) -> Tensor:

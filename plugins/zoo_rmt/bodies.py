@@ -166,7 +166,9 @@ class GPT2Body(LearnedPositionsBody):
         """As in the base, but with smaller weights in the maps that write to the residual stream."""
         super().reset_parameters()
         for layer in self.layers:
-            for linear in (layer.mixer.out, layer.mlp.linear2):
+            for name in ("mixer.out", "mlp.linear2"):
+                linear = layer.get_submodule(name)
+                assert isinstance(linear, nn.Linear)
                 nn.init.normal_(linear.weight, 0.0, 0.02 * (2 * len(self.layers)) ** -0.5)
 
     def add_positions(self, h: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
