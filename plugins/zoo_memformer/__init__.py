@@ -35,7 +35,7 @@ def zoo_architectures() -> Iterable[Architecture]:
         ),
         cost=Cost(
             time="O(L (T + S) d) for segments of T tokens and S slots",
-            memory="O(L (T + S)) scores kept for backward, one segment's under mrbp; O(S d) carried",
+            memory="O(L (T + S)) scores kept for backward, one segment's with activation checkpointing; O(S d) carried",
             time_exponent=1.0,
             memory_exponent=1.0,
         ),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import ConfigError, ModelDims
-from zoo.model.segments import Replay, SegmentPlan, drive
+from zoo.model.segments import ActivationCheckpointing, SegmentPlan, drive
 from zoo.testing import ArchitectureSuite
 from zoo_memformer import zoo_architectures
 from zoo_memformer.backbone import BiasedWrite, MemformerBackbone
@@ -45,11 +45,11 @@ def tokens(length: int, batch: int = B, seed: int = 1) -> Tensor:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("target", ["all", "last"])
 def test_replay_equals_bptt(write: str, mode: str, dropout: float, target: str) -> None:
-    """checkpoint and MRBP give the loss and every gradient of BPTT, dropout and ragged rows included."""
+    """MRBP (activation checkpointing) gives the loss and gradients of BPTT, dropout and ragged rows included."""
     backbone = build(mode, write=write, dropout=dropout).train()
     mask = torch.arange(23) < torch.tensor([23, 4, 14])[:, None]
     results = []
-    for replay in get_args(Replay):
+    for replay in get_args(ActivationCheckpointing):
         backbone.zero_grad()
         x = tokens(23).requires_grad_()
         torch.manual_seed(3)
@@ -71,7 +71,7 @@ def test_replay_equals_bptt(write: str, mode: str, dropout: float, target: str) 
 def test_mrbp_keeps_one_memory_per_segment_where_bptt_keeps_its_scores() -> None:
     backbone, x = build(), tokens(64)
     kept = {}
-    for replay in ("none", "mrbp"):
+    for replay in ("none", "checkpoint"):
         total = 0
         own = {p.data_ptr() for p in backbone.parameters()}
 
@@ -84,8 +84,8 @@ def test_mrbp_keeps_one_memory_per_segment_where_bptt_keeps_its_scores() -> None
             list(drive(backbone, x, None, None, SegmentPlan(16, activation_checkpointing=replay)))  # type: ignore[arg-type]
         kept[replay] = total
     # four segments, and the slots that entered the three of them that had any
-    assert kept["mrbp"] == x.numel() + 3 * B * S * D
-    assert kept["none"] > 10 * kept["mrbp"]
+    assert kept["checkpoint"] == x.numel() + 3 * B * S * D
+    assert kept["none"] > 10 * kept["checkpoint"]
 
 
 def test_bptt_depth_cuts_the_gradient() -> None:
@@ -335,7 +335,7 @@ def test_the_memory_learns_to_carry_a_symbol(write: str) -> None:
         ids = torch.randint(4, 8, (64, 12), generator=generator)
         label = torch.randint(0, 4, (64,), generator=generator)
         ids[torch.arange(64), torch.randint(0, 4, (64,), generator=generator)] = label
-        *_, last = drive(backbone, embedding(ids), None, None, SegmentPlan(4, activation_checkpointing="mrbp"))
+        *_, last = drive(backbone, embedding(ids), None, None, SegmentPlan(4, activation_checkpointing="checkpoint"))
         logits = head(last.hidden.mean(1))
         correct = (logits.argmax(-1) == label).double().mean().item()
         optimiser.zero_grad()

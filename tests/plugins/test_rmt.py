@@ -165,7 +165,7 @@ def test_the_first_memory_is_learned(config: dict[str, Any]) -> None:
     assert gradient.abs().amin() > 0
 
 
-@pytest.mark.parametrize("replay", ["checkpoint", "mrbp"])
+@pytest.mark.parametrize("replay", ["checkpoint"])
 @pytest.mark.parametrize("config", ALL, ids=name)
 def test_replay_equals_back_propagation_through_time(config: dict[str, Any], replay: Any) -> None:
     backbone = build(dropout=0.2, attn_dropout=0.1, **config).train()

@@ -65,7 +65,7 @@ def test_hash_names_the_configuration_not_how_it_was_said(tmp_path: Path) -> Non
         ("optim.warmup_ratio=2", "optim.warmup_ratio", "expected number in [0, 1], got 2"),
         ("optim.betas=[0.9]", "optim.betas", "two numbers"),
         ("train.micro_batch_size=3", "train.micro_batch_size", "3 does not divide train.batch_size 8"),
-        ("segments.activation_checkpointing=mrbp", "segments.activation_checkpointing", "not fed by segments"),
+        ("segments.activation_checkpointing=checkpoint", "segments.activation_checkpointing", "not fed by segments"),
         ("segments.tbptt=2", "segments.tbptt", "no gradient flows"),
         ("arch.fault=fire", "arch.fault", "'fire' is unknown"),
         ("arch.droppout=0.1", "arch.droppout", "did you mean 'arch.dropout'"),

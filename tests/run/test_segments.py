@@ -116,7 +116,7 @@ def test_mask_of_latents() -> None:
     ]
 
 
-@pytest.mark.parametrize("replay", ["none", "checkpoint", "mrbp"])
+@pytest.mark.parametrize("replay", ["none", "checkpoint"])
 @pytest.mark.parametrize(("bptt", "reach"), [(None, 5), (1, 1), (2, 2), (3, 3), (4, 4), (9, 5)])
 def test_depth_of_truncation(replay: str, bptt: int | None, reach: int) -> None:
     """The last segment's gradient reaches exactly `tbptt` segments, itself included."""
@@ -140,7 +140,7 @@ def gradients(backbone: Backbone, x: Tensor, mask: Tensor | None, plan: SegmentP
     return [loss.detach(), *gradients]
 
 
-@pytest.mark.parametrize("replay", ["checkpoint", "mrbp"])
+@pytest.mark.parametrize("replay", ["checkpoint"])
 @pytest.mark.parametrize("ragged_rows", [False, True])
 def test_replay_equals_plain_bit_for_bit_with_dropout(replay: str, ragged_rows: bool) -> None:
     backbone = make(toys.SlotMemory, dropout=0.3).train()
@@ -153,7 +153,7 @@ def test_replay_equals_plain_bit_for_bit_with_dropout(replay: str, ragged_rows: 
     assert not torch.equal(quiet[0], plain[0])  # dropout was on
 
 
-@pytest.mark.parametrize("replay", ["checkpoint", "mrbp"])
+@pytest.mark.parametrize("replay", ["checkpoint"])
 @pytest.mark.parametrize("bptt", [None, 2])
 def test_replay_of_parameters_that_are_used_many_times(replay: str, bptt: int | None) -> None:
     """Sums in another order: equal but for rounding."""
@@ -167,7 +167,7 @@ def test_replay_of_parameters_that_are_used_many_times(replay: str, bptt: int | 
 
 def test_replay_leaves_the_random_state_as_plain_does() -> None:
     after = []
-    for replay in ("none", "mrbp"):
+    for replay in ("none", "checkpoint"):
         gradients(make(toys.SlotMemory, dropout=0.3), batch(8), None, SegmentPlan(4, activation_checkpointing=replay))  # type: ignore[arg-type]
         after.append(torch.rand(3))
     assert torch.equal(after[0], after[1])
@@ -178,7 +178,7 @@ def test_replay_repeats_autocast() -> None:
     torch.manual_seed(0)
     backbone = toys.SlotMemory(None, toys.dims())
     gradients = []
-    for replay in ("none", "mrbp"):
+    for replay in ("none", "checkpoint"):
         x = batch(12).float().requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
             loss = sum(
@@ -193,7 +193,7 @@ def test_replay_repeats_autocast() -> None:
 def test_replay_of_a_memory_without_gradient() -> None:
     backbone, x = make(toys.GrowingMemory), batch(14)
     gradients = []
-    for replay in ("none", "checkpoint", "mrbp"):
+    for replay in ("none", "checkpoint"):
         leaf = x.clone().requires_grad_()
         loss = sum(
             s.hidden.square().sum()
@@ -235,18 +235,18 @@ def saved_bytes(replay: str, length: int, d_model: int = 16) -> int:
     return sum(t.untyped_storage().nbytes() for t in kept.values())
 
 
-def test_mrbp_keeps_no_activations() -> None:
+def test_checkpointing_keeps_no_activations() -> None:
     """Per further segment: the state (2 slots) and its mask, where plain keeps nine layers of activations."""
-    per_segment = {r: (saved_bytes(r, 80) - saved_bytes(r, 40)) / 5 for r in ("none", "mrbp")}
+    per_segment = {r: (saved_bytes(r, 80) - saved_bytes(r, 40)) / 5 for r in ("none", "checkpoint")}
     state = 2 * 2 * 16 * 4 + 2 * 2
-    assert per_segment["mrbp"] <= state + 2 * 2
+    assert per_segment["checkpoint"] <= state + 2 * 2
     assert per_segment["none"] > 9 * 2 * 8 * 16 * 4
 
 
 def test_no_graph_when_none_is_wanted() -> None:
     backbone = make(toys.SlotMemory)
     with torch.no_grad():
-        for replay in ("none", "checkpoint", "mrbp"):
+        for replay in ("none", "checkpoint"):
             for s in drive(backbone, batch(8), None, None, SegmentPlan(4, activation_checkpointing=replay)):  # type: ignore[arg-type]
                 assert not s.hidden.requires_grad
 
@@ -255,9 +255,9 @@ def test_no_graph_when_none_is_wanted() -> None:
     ("wrong", "key"),
     [
         ({"length": 0}, "segments.length"),
-        ({"length": 4, "bptt": 0}, "segments.tbptt"),
+        ({"length": 4, "tbptt": 0}, "segments.tbptt"),
         ({"align": "centre"}, "segments.align"),
-        ({"replay": "tape"}, "segments.activation_checkpointing"),
+        ({"activation_checkpointing": "tape"}, "segments.activation_checkpointing"),
     ],
 )
 def test_impossible_plans(wrong: dict, key: str) -> None:

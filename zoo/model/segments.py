@@ -1,6 +1,7 @@
-"""Drives a long input through a backbone segment by segment. B batch, L seq_len, T segment length, D d_model.
+"""Drive a long input through a backbone segment by segment. B batch, L seq_len, T segment length, D d_model.
 
-The frame splits, not the plugin: truncation depth, alignment of ragged input and replay are written once, here.
+The frame splits, not the plugin: truncation depth, alignment of ragged input and activation checkpointing are written
+once, here.
 
 Rows and pads. A row whose segment is all pad keeps the state that it had. Where the state has one form from
 `init_state` on (full size, with a valid mask), the driver sees to that by mixing old and new state row by row. Where it
@@ -14,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
@@ -27,7 +27,7 @@ from zoo.nn.state import compatible, detach, where_rows
 from zoo.spec.errors import ConfigError
 
 Align = Literal["left", "right"]
-Replay = Literal["none", "checkpoint", "mrbp"]
+ActivationCheckpointing = Literal["none", "checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,25 @@ class SegmentPlan:
     tbptt    gradient flows through the carried state of at most this many successive segments: the state is detached
             every `tbptt` segments, counted from the last one, so that the end of the input has the full depth; None =
             through all. Without effect for backbones that detach what they emit
-    activation_checkpointing  "none": every segment's activations are kept until backward
-            "checkpoint": `torch.utils.checkpoint` per segment
-            "mrbp": memory replay back-propagation (Wu et al. 2022, 2010.06891, algorithm 1): per segment only its
-            input, the state that entered it and the random state are kept; backward runs it again. Equals "none" in
-            value, dropout included. Modules that count their calls in buffers (BatchNorm's running statistics) see
-            each segment twice under "checkpoint" and "mrbp"
+    activation_checkpointing
+            "none": every segment's activations are kept until backward
+            "checkpoint": per segment only its input, the state that entered it and the random state are kept, and
+            backward runs it again (`torch.utils.checkpoint`). This is the memory replay back-propagation of
+            Memformer (Wu et al. 2022, 2010.06891, algorithm 1). Equals "none" in value, dropout included; modules that
+            count their calls in buffers (BatchNorm's running statistics) see each segment twice
     """
 
     length: int | None = None
     align: Align = "left"
     tbptt: int | None = None
-    activation_checkpointing: Replay = "none"
+    activation_checkpointing: ActivationCheckpointing = "none"
 
     def __post_init__(self) -> None:
         for name in ("length", "tbptt"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"segments.{name}", f"expected a positive number or none, got {value}")
-        for name, allowed in (("align", Align), ("activation_checkpointing", Replay)):
+        for name, allowed in (("align", Align), ("activation_checkpointing", ActivationCheckpointing)):
             if getattr(self, name) not in get_args(allowed):
                 raise ConfigError(
                     f"segments.{name}", f"{getattr(self, name)!r}: expected one of {', '.join(get_args(allowed))}"
@@ -159,125 +159,17 @@ def _hidden_mask(backbone: nn.Module, mask: Tensor | None, hidden: Tensor, seq_l
     return mask.any(dim=1, keepdim=True).expand(-1, out_len)
 
 
-# -- three ways to call, equal in value ------------------------------------------------------------------------------
-
-
-def _call_plain(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State) -> Output:
+def _call(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State) -> Output:
     return Output(*backbone(x, mask=mask, state=state))
 
 
 def _call_checkpoint(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State) -> Output:
-    flat, spec = pytree.tree_flatten(state)
+    leaves, tree = pytree.tree_flatten(state)
 
-    def run(x: Tensor, mask: Tensor | None, *flat: Tensor) -> Output:
-        return Output(*backbone(x, mask=mask, state=pytree.tree_unflatten(list(flat), spec)))
+    def call(x: Tensor, mask: Tensor | None, *leaves: Tensor) -> Output:
+        return _call(backbone, x, mask, pytree.tree_unflatten(list(leaves), tree))
 
-    return checkpoint(run, x, mask, *flat, use_reentrant=False)
-
-
-def _call_mrbp(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State) -> Output:
-    if not torch.is_grad_enabled():
-        return _call_plain(backbone, x, mask, state)
-    flat, spec = pytree.tree_flatten(state)
-    parameters = [p for p in backbone.parameters() if p.requires_grad]
-    replay = _Replay(backbone, spec, len(flat), len(parameters))
-    results = _MRBP.apply(replay, x, mask, *flat, *parameters)
-    return replay.unflatten(results)
+    return checkpoint(call, x, mask, *leaves, use_reentrant=False)
 
 
-@dataclass
-class _Replay:
-    """One segment's call, repeatable: the tree of its state, and what a second run must find as the first did."""
-
-    backbone: nn.Module
-    state_spec: pytree.TreeSpec
-    n_state: int
-    n_parameters: int
-    output_spec: pytree.TreeSpec | None = None
-
-    def remember(self, x: Tensor) -> None:
-        """Random state and autocast as they are now."""
-        kind = x.device.type
-        self.devices = [x.get_device()] if kind == "cuda" else []
-        self.cpu_rng = torch.get_rng_state()
-        self.cuda_rng = [torch.cuda.get_rng_state(d) for d in self.devices]
-        self.autocast: dict[str, Any] = {
-            "device_type": kind,
-            "enabled": torch.is_autocast_enabled(kind),
-            "dtype": torch.get_autocast_dtype(kind),
-            "cache_enabled": torch.is_autocast_cache_enabled(),
-        }
-
-    def run(self, x: Tensor, mask: Tensor | None, flat: Sequence[Any]) -> list[Any]:
-        """Leaves of (hidden, state, aux)."""
-        state = pytree.tree_unflatten(list(flat), self.state_spec)
-        out = Output(*self.backbone(x, mask=mask, state=state))
-        results, self.output_spec = pytree.tree_flatten((out.hidden, out.state, dict(out.aux)))
-        return results
-
-    def run_again(self, x: Tensor, mask: Tensor | None, flat: Sequence[Any]) -> list[Any]:
-        with torch.random.fork_rng(devices=self.devices), torch.enable_grad(), torch.autocast(**self.autocast):
-            torch.set_rng_state(self.cpu_rng)
-            for device, state in zip(self.devices, self.cuda_rng, strict=True):
-                torch.cuda.set_rng_state(state, device)
-            return self.run(x, mask, flat)
-
-    def unflatten(self, results: Sequence[Any]) -> Output:
-        assert self.output_spec is not None
-        hidden, state, aux = pytree.tree_unflatten(list(results), self.output_spec)
-        return Output(hidden, state, aux)
-
-
-def _is_real(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
-
-
-class _MRBP(torch.autograd.Function):
-    """A segment that keeps no graph: (x, mask, state leaves, parameters) -> leaves of (hidden, state, aux).
-
-    The parameters are arguments so that autograd, and with it DDP, knows that this segment depends on them.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, replay: _Replay, x: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Any, ...]:
-        replay.remember(x)
-        ctx.replay = replay
-        ctx.save_for_backward(x, mask, *rest)
-        ctx.set_materialize_grads(False)
-        results = replay.run(x, mask, rest[: replay.n_state])
-        # an output that is an input would be taken for an in-place change
-        results = [r.view_as(r) if any(r is i for i in (x, *rest)) else r for r in results]
-        ctx.mark_non_differentiable(*(r for r in results if isinstance(r, Tensor) and not _is_real(r)))
-        return tuple(results)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        replay: _Replay = ctx.replay
-        x, mask, *rest = ctx.saved_tensors
-        flat, parameters = rest[: replay.n_state], rest[replay.n_state :]
-        needed = ctx.needs_input_grad  # replay, x, mask, state leaves, parameters
-        x = x.detach().requires_grad_(needed[1])
-        inner = [
-            leaf.detach().requires_grad_(need) if _is_real(leaf) else leaf
-            for leaf, need in zip(flat, needed[3 : 3 + replay.n_state], strict=True)
-        ]
-        results = replay.run_again(x, mask, inner)
-        pairs = [
-            (r, c)
-            for r, c in zip(results, cotangents, strict=True)
-            if c is not None and isinstance(r, Tensor) and r.requires_grad
-        ]
-        inputs = [x, *inner, *parameters]
-        differentiable = [i for i, leaf in enumerate(inputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
-        gradients: list[Tensor | None] = [None] * len(inputs)
-        if pairs and differentiable:
-            computed = torch.autograd.grad(
-                [r for r, _ in pairs], [inputs[i] for i in differentiable], [c for _, c in pairs], allow_unused=True
-            )
-            for i, gradient in zip(differentiable, computed, strict=True):
-                gradients[i] = gradient
-        return (None, gradients[0], None, *gradients[1:])
-
-
-_CALLS = {"none": _call_plain, "checkpoint": _call_checkpoint, "mrbp": _call_mrbp}
+_CALLS = {"none": _call, "checkpoint": _call_checkpoint}

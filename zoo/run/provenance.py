@@ -87,14 +87,14 @@ def _git(folder: Path, *args: str) -> str:
 
 @cache
 def source_hash(*modules: str) -> str:
-    """sha256 over the Python sources of the top-level packages that `modules` ("package.module") live in."""
+    """sha256 over the sources and presets of the top-level packages that `modules` ("package.module") live in."""
     digest = hashlib.sha256()
     for package in sorted({module.partition(".")[0] for module in modules}):
         spec = importlib.util.find_spec(package)
         if spec is None:
             raise ModuleNotFoundError(f"no source for {package}")
         for folder in map(Path, spec.submodule_search_locations or []):
-            for file in sorted(folder.rglob("*.py")):
+            for file in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".toml")):
                 digest.update(f"{package}/{file.relative_to(folder)}\0".encode())
                 digest.update(file.read_bytes())
         if not spec.submodule_search_locations and spec.origin:

@@ -51,7 +51,7 @@ class SegmentSettings:
     """Which segment of an input is the short one: left = the last, right = the first, so that the last is full."""
     tbptt: NonNegativeInt = 0
     """Detach the carried state every so many segments; 0 = back-propagate through all of them."""
-    activation_checkpointing: Literal["none", "checkpoint", "mrbp"] = "none"
+    activation_checkpointing: Literal["none", "checkpoint"] = "none"
     """What the backward pass recomputes."""
 
 

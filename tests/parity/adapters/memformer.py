@@ -237,7 +237,7 @@ def run_decoder_loss(case: Case) -> Result:
     names = {t: o for t in p if (o := ours_of(t)) is not None}
     backbone.load_state_dict(split_kv({o: p[t].detach() for t, o in names.items()}), strict=True)
     x = p["encoder.token_emb.weight"][i["src"]]
-    *_, last = drive(backbone, x, None, None, SegmentPlan(c["seg_len"], activation_checkpointing="mrbp"))
+    *_, last = drive(backbone, x, None, None, SegmentPlan(c["seg_len"], activation_checkpointing="checkpoint"))
     target = p["decoder.net.token_emb.weight"][i["tgt"][:, :-1]]
     hidden = backbone.decode(target, memory=last.hidden).hidden
     logits = F.linear(hidden, p["decoder.net.to_logits.weight"], p["decoder.net.to_logits.bias"])

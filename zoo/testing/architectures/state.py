@@ -7,7 +7,7 @@ from typing import get_args
 
 import torch
 
-from zoo.model.segments import Replay, SegmentPlan, drive
+from zoo.model.segments import ActivationCheckpointing, SegmentPlan, drive
 from zoo.nn.state import batch_size, compatible, describe, leaves, select_rows
 from zoo.testing import expect
 from zoo.testing.architectures.subject import CHUNK_EXACT, SEGMENT, STATEFUL, STATELESS, STEP, ArchitectureSubject
@@ -159,13 +159,13 @@ def state_gradient_contract(subject: ArchitectureSubject) -> None:
 
 @check(SEGMENT)
 def activation_checkpointing_equals_plain_segments(subject: ArchitectureSubject) -> None:
-    """Segments with activation checkpointing ("checkpoint", "mrbp") give the loss and gradients of plain segments."""
+    """Segments with activation checkpointing give the loss and gradients of plain segments."""
     backbone = subject.build_float64().train()
     x = subject.random_input(backbone, 48, batch=3).requires_grad_()
     mask = right_padded(48, (48, 20, 33))
     tensors = {"x": x, **{name: p for name, p in backbone.named_parameters() if p.requires_grad}}
     results = {}
-    for method in get_args(Replay):
+    for method in get_args(ActivationCheckpointing):
         torch.manual_seed(1)
         loss = x.new_zeros(())
         for i, segment in enumerate(drive(backbone, x, mask, None, SegmentPlan(16, activation_checkpointing=method))):
