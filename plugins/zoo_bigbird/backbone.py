@@ -28,12 +28,7 @@ class BigBirdAttention(MultiHeadAttention):
 
     def __init__(self, config: BigBirdConfig, d_model: int, *, layer: int, causal: bool, max_len: int) -> None:
         super().__init__(
-            d_model,
-            config.n_heads,
-            d_qkv=config.d_qkv,
-            bias=config.bias,
-            causal=causal,
-            dropout=config.attn_dropout,
+            d_model, config.n_heads, d_qkv=config.d_qkv, bias=config.bias, causal=causal, dropout=config.attn_dropout
         )
         self.config, self.max_len = config, max_len
         # integers, which no cast of the module rounds; a function of the seed, so not saved with the weights

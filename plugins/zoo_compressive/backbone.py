@@ -108,7 +108,7 @@ class CompressiveBackbone(Backbone):
             order = real_first(mask)  # (B, T)
             x, here = take_rows(x.masked_fill(~mask[..., None], 0.0), order), mask.gather(1, order)
 
-        # while the memory fills, pads stand between the two memories; the attention has them before both
+        # while the memory fills, there are pads between the two memories; the attention gets them before both
         past_real = torch.cat([c_real, m_real], dim=1)  # (B, C + M)
         past_row = real_last(past_real)[:, : 0 if state is None else None]
         valid = torch.cat([past_real.gather(1, past_row), here], dim=1)  # (B, K)

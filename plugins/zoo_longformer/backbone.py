@@ -33,12 +33,7 @@ class LongformerAttention(MultiHeadAttention):
 
     def __init__(self, config: LongformerConfig, d_model: int, *, layer: int, causal: bool) -> None:
         super().__init__(
-            d_model,
-            config.n_heads,
-            d_qkv=config.d_qkv,
-            bias=config.bias,
-            causal=causal,
-            dropout=config.attn_dropout,
+            d_model, config.n_heads, d_qkv=config.d_qkv, bias=config.bias, causal=causal, dropout=config.attn_dropout
         )
         self.n_global = config.globals_in("causal" if causal else "bidirectional")
         back, ahead = config.sides(layer)

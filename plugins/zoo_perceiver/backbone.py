@@ -127,7 +127,7 @@ class PerceiverAR(nn.Module):
         L = x.shape[1]
         N = min(self.n_latents, L)
         position = torch.arange(L, device=x.device)
-        visible = position <= position[L - N :, None]  # (N, L): latent u stands at L - N + u
+        visible = position <= position[L - N :, None]  # (N, L): latent u is at position L - N + u
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0.0)
             itself = position == position[L - N :, None]  # a pad's latent is never used, but must be finite
