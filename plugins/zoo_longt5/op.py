@@ -17,13 +17,8 @@ from zoo.nn import at_least_float32, sequence_lengths
 def block_sums(x: Tensor, mask: Tensor | None, G: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sum the tokens of each block: x (B, L, D), mask (B, L) right-padded. Pads add nothing to any sum.
 
-<<<<<<< HEAD
-    Returns the sums (B, L // G, D) in at least float32, which of them are blocks of their row (B, L // G) bool, the
-    others zero, and the block of each token (B, L) int64, 0 in rows without blocks.
-=======
     Returns the sums (B, L // G, D) in at least float32; which of them are blocks of their row, (B, L // G) bool, the
     others being zero; and the block of each token, (B, L) int64, 0 in rows without blocks.
->>>>>>> plugins2
     """
     B, L, D = x.shape
     mask = torch.ones(B, L, dtype=torch.bool, device=x.device) if mask is None else mask
