@@ -23,7 +23,7 @@ EQUIVALENT = 1e-8
 
 
 def importable_without_torch(targets: Iterable[str]) -> None:
-    """The modules of "module:attribute" strings can be imported in another process, and load no torch there."""
+    """Assert that the modules of "module:attribute" strings can be imported, in another process, without torch."""
     modules = sorted({target.partition(":")[0] for target in targets if target})
     code = (
         "import importlib, sys\n"
@@ -41,14 +41,14 @@ def importable_without_torch(targets: Iterable[str]) -> None:
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    """Two tensors have one shape and differ by at most `tolerance`, relative to the largest number."""
+    """Assert that two tensors have one shape and differ by at most `tolerance`, relative to the largest number."""
     assert actual.shape == expected.shape, f"{what}: shapes {tuple(actual.shape)} and {tuple(expected.shape)}"
     difference = relative_size((actual - expected).detach(), expected.detach())
     assert difference <= tolerance, f"{what} differ by {difference:.3g} (relative; tolerance {tolerance:g})"
 
 
 def states_close(actual: State, expected: State, tolerance: float, what: str) -> None:
-    """`close` leaf by leaf; masks and counters are equal."""
+    """Assert that two states are close leaf by leaf, masks and counters equal."""
     ours, theirs = leaves(actual), leaves(expected)
     same = [x.shape for x in ours] == [x.shape for x in theirs]
     assert same, f"{what}: leaves {describe(actual)} and {describe(expected)}"
@@ -58,13 +58,13 @@ def states_close(actual: State, expected: State, tolerance: float, what: str) ->
 
 
 def finite(tensor: Tensor, what: str) -> None:
-    """No number is NaN or infinite."""
+    """Assert that no number is NaN or infinite."""
     bad = (~torch.isfinite(tensor)).sum().item()
     assert not bad, f"{what}: {bad} of {tensor.numel()} numbers are not finite"
 
 
 def value_error(call: Callable[[], object], what: str) -> str:
-    """The call raises ValueError. Returns its message."""
+    """Assert that the call raises ValueError; its message."""
     try:
         call()
     except ValueError as error:
@@ -73,7 +73,7 @@ def value_error(call: Callable[[], object], what: str) -> str:
 
 
 def hidden_like(hidden: Tensor, x: Tensor, out_len: int, where: str) -> None:
-    """Hidden vectors are finite, (B, out_len, D), and have the dtype and device of x (B, L, D)."""
+    """Assert that hidden is finite, has shape (B, out_len, D), and the dtype and device of x (B, L, D)."""
     expected = (x.shape[0], out_len, x.shape[2])
     assert hidden.shape == expected, f"{where}: hidden has shape {tuple(hidden.shape)}, expected {expected}"
     assert hidden.dtype == x.dtype, f"{where}: hidden is {hidden.dtype}, the input {x.dtype}"
@@ -82,7 +82,7 @@ def hidden_like(hidden: Tensor, x: Tensor, out_len: int, where: str) -> None:
 
 
 def pure(call: Callable[[], Output], arguments: Iterable[Tensor | None], between: Callable[[], object]) -> None:
-    """A call modifies none of its arguments, and repeated after `between()` it gives the same."""
+    """Assert that a call modifies no argument, and that repeated after `between()` it gives the same result."""
     tensors = [tensor for tensor in arguments if tensor is not None]
     before = [tensor.clone() for tensor in tensors]
     first = call()
@@ -95,7 +95,7 @@ def pure(call: Callable[[], Output], arguments: Iterable[Tensor | None], between
 
 
 def same_without_default_device(call: Callable[[], Tensor], expected: Tensor) -> None:
-    """Every tensor that the call creates has an explicit device.
+    """Assert that the call creates no tensor on the default device.
 
     While the default device is "meta", a tensor created without `device=` cannot be combined with the inputs.
     """
@@ -114,7 +114,7 @@ def same_without_default_device(call: Callable[[], Tensor], expected: Tensor) ->
 
 
 def rows_independent(function: Callable[..., Tensor], inputs: Mapping[str, Tensor]) -> None:
-    """Each row of `function(*inputs)` has a gradient from the same row only, and is the same without the others."""
+    """Assert that each row of `function(*inputs)` depends on the same row of the inputs only."""
     tensors = [tensor.requires_grad_() for tensor in inputs.values()]
     where = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items())
     hidden = function(*tensors)
@@ -136,8 +136,9 @@ def no_future(
     cuts: Iterable[int],
     where: str,
 ) -> None:
-    """Outputs up to each cut have no gradient from later inputs, and do not change when `other`'s replace these.
+    """Assert that outputs up to each cut depend neither by gradient nor by value on later inputs.
 
+    other      replaces the later inputs
     positions  input position of each output
     """
     x = x.requires_grad_()
@@ -157,7 +158,7 @@ def no_future(
 def run_chunks(
     call: Callable[[int, int, State], Output], sizes: Iterable[int], state: State = None
 ) -> Iterator[Output]:
-    """Outputs of `call(start, stop, state)` for successive chunks, each with the state that the one before returned."""
+    """Yield `call(start, stop, state)` for successive chunks, each with the state that the one before returned."""
     start = 0
     for size in sizes:
         out = call(start, start + size, state)
@@ -173,7 +174,7 @@ def chunks_equal_one_call(
     state: State = None,
     real: Tensor | None = None,
 ) -> None:
-    """Chunks with carried state equal one call in outputs, last state, and gradients for `tensors`.
+    """Assert that chunks with carried state equal one call in outputs, last state, and gradients of `tensors`.
 
     real  (B, L) bool, the tokens whose outputs are compared; None = all
     """
@@ -198,7 +199,7 @@ def chunks_equal_one_call(
 
 
 def state_size(backbone: Backbone, length: int, state: State) -> None:
-    """`backbone.state_size(length)` is the number of elements per sample in `state`."""
+    """Assert that `backbone.state_size(length)` is the number of elements per sample in `state`."""
     declared, carried = backbone.state_size(length), elements(state)
     assert declared == carried, (
         f"state_size({length}) is {declared}, but {carried} elements per sample are carried in {describe(state)} "
@@ -210,7 +211,7 @@ def state_size(backbone: Backbone, length: int, state: State) -> None:
 
 
 def float64_throughout(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """A smooth function of a float64 tensor is computed in float64 at every stage."""
+    """Assert that a smooth function of a float64 tensor is computed in float64 at every stage."""
     y = function(x)
     assert y.dtype == torch.float64, f"outputs for a float64 input are {y.dtype}"
     # the second difference of a smooth function vanishes; a stage in float32 leaves its rounding of 1e-7
@@ -220,7 +221,7 @@ def float64_throughout(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
 
 
 def close_in_bfloat16(backbone: Backbone, x: Tensor, hidden: Callable[[], Tensor], loss: Callable[[], Tensor]) -> None:
-    """Under autocast `hidden()` and the gradients of `loss()` are finite, and the outputs near those of float32."""
+    """Assert that `hidden()` under autocast is near float32, and that it and the gradients of `loss()` are finite."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = hidden()
         loss_value = loss()
@@ -233,14 +234,14 @@ def close_in_bfloat16(backbone: Backbone, x: Tensor, hidden: Callable[[], Tensor
 
 
 def finite_gradients(backbone: nn.Module, x: Tensor, where: str) -> None:
-    """The gradients that x and the parameters have are finite."""
+    """Assert that the gradients of x and of the parameters, where there are any, are finite."""
     for name, leaf in [("x", x), *backbone.named_parameters()]:
         if leaf.grad is not None:
             finite(leaf.grad, f"{where}: gradient of {name}")
 
 
 def all_parameters_trained(backbone: nn.Module, loss: Tensor) -> None:
-    """The loss has a finite gradient, not zero everywhere, for every parameter that requires one."""
+    """Assert that every parameter gets a finite gradient that is not zero everywhere."""
     loss.backward()
     for name, parameter in backbone.named_parameters():
         if parameter.requires_grad:
@@ -250,7 +251,7 @@ def all_parameters_trained(backbone: nn.Module, loss: Tensor) -> None:
 
 
 def gradients_correct(loss: Callable[[], Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Autograd's slope of `loss()` along a random direction of each real tensor equals a finite difference."""
+    """Assert that autograd's slope of `loss()` along a random direction of each tensor equals a finite difference."""
     tensors = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
     gradients = torch.autograd.grad(loss(), list(tensors.values()), allow_unused=True)
     for i, ((name, tensor), gradient) in enumerate(zip(tensors.items(), gradients, strict=True)):

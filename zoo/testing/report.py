@@ -39,7 +39,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Some checks passed and none failed."""
+        """Whether some checks passed and none failed."""
         return self.count("passed") > 0 and self.count("failed") == 0
 
     def summary(self) -> str:

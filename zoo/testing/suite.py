@@ -14,7 +14,7 @@ from zoo.testing.tasks.subject import TaskSubject
 
 
 class ConformanceSuite:
-    """One test per check.
+    """A pytest class with one test per check; base of the suites for architectures and tasks.
 
     expected_failures  check -> why it cannot pass; an unexpected pass, or a check that does not exist, fails
     """
