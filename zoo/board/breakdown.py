@@ -66,13 +66,13 @@ def twins(parts: pd.DataFrame, dimension: str) -> dict[str, dict[float, float]]:
     return found
 
 
-def along(parts: pd.DataFrame, metric: Metric, *names: str) -> pd.Series:
-    """The scores along `names`, over everything else that parts differ in; NaN where a part's is not finite. Indexed by
-    row, *names but the last, longer, and the last."""
-    keys = ["row", *names[:-1], "longer", names[-1]]
-    present = parts.dropna(subset=list(names))
-    scores = {key: metric.mean(list(g["score"]), list(g["weight"])) for key, g in present.groupby(keys)}
-    return pd.Series(scores, pd.MultiIndex.from_tuples(scores, names=keys) if scores else None, dtype=float)
+def along(parts: pd.DataFrame, metric: Metric, *names: str) -> pd.DataFrame:
+    """The scores along `names`, over everything else that parts differ in: row, longer, *names, score (NaN where a part
+    has none that is finite)."""
+    keys = ["row", "longer", *names]
+    groups = parts.dropna(subset=list(names)).groupby(keys)
+    rows = [(*key, metric.mean(list(group["score"]), list(group["weight"]))) for key, group in groups]
+    return pd.DataFrame(rows, columns=[*keys, "score"])
 
 
 def columns(parts: pd.DataFrame, name: str) -> list[tuple[bool, float]]:
@@ -119,6 +119,7 @@ def longer_text(row: pd.Series, parts: pd.DataFrame, metric: Metric) -> str:
         return metric.format(row[LENGTH_GENERALIZATION])
     trained = trained_length(own)
     texts = []
-    for (_, _, length), score in along(own[own["longer"]], metric, LENGTH).items():  # type: ignore[misc]
-        texts.append(f"{factor(length, trained) or f'length {number(length)}:'} {metric.format(score)}")
+    for part in along(own[own["longer"]], metric, LENGTH).to_dict("records"):
+        where = factor(part[LENGTH], trained) or f"length {number(part[LENGTH])}:"
+        texts.append(f"{where} {metric.format(part['score'])}")
     return ", ".join(texts)

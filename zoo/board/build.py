@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from zoo.board.breakdown import dimensions, placed_parts
-from zoo.board.export import COLUMNS, GROUP_COLUMNS, groups_csv, results_csv
+from zoo.board.export import COLUMNS, GROUP_COLUMNS, groups_table, results_table, to_csv
 from zoo.board.markdown import markdown
 from zoo.board.results import Section, load_reported, make_board
 from zoo.spec.errors import UserError
@@ -74,9 +74,9 @@ def render(results_dir: Path | str) -> tuple[dict[str, str], list[Problem], list
             chart=SVG if charts else "",
             breakdown_chart=_breakdown if charts else lambda section: "",
         ),
-        CSV: results_csv(board),
+        CSV: to_csv(results_table(board)),
         **charts,
-        GROUPS: groups_csv(board),
+        GROUPS: "" if board.parts.empty else to_csv(groups_table(board)),
     }
     return {name: text for name, text in texts.items() if text}, problems, errors
 

@@ -1,11 +1,11 @@
-"""Consistency checks on valid records: what contradicts what follows from their other fields."""
+"""Consistency checks on valid records: contradictions between their fields."""
 
 from __future__ import annotations
 
 import datetime as dt
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,159 +16,127 @@ from zoo.spec.store import Problem, StoredRecord, read_all
 
 
 def check_records(results_dir: Path | str) -> tuple[int, list[Problem]]:
-    """The number of consistent records, and every fault of the others: schema, file name, derived fields."""
+    """The number of consistent records, and every fault of the others: schema, file name, contradictions."""
     stored, problems = read_all(results_dir)
-    consistent = 0
-    for one in stored:
-        faults = record_faults(one)
-        problems += [Problem(one.path, fault) for fault in faults]
-        consistent += not faults
-    return consistent, sorted(problems)
+    faults = [Problem(one.path, fault) for one in stored for fault in record_faults(one)]
+    consistent = len(stored) - len({problem.file for problem in faults})
+    return consistent, sorted([*problems, *faults])
 
 
 def record_faults(stored: StoredRecord) -> list[str]:
     """The contradictions within a record, one line each."""
     path, record = stored
-    faults = []
-    if not re.fullmatch(rf"{re.escape(record.id)}(-\d+)?\.json", path):
-        faults.append(f"path: expected {record.id}.json")
+    faults = [] if re.fullmatch(rf"{re.escape(record.id)}(-\d+)?\.json", path) else [f"path: expected {record.id}.json"]
     if dt.datetime.fromisoformat(record.ended) < dt.datetime.fromisoformat(record.started):
         faults.append(f"ended: {record.ended}, before it started ({record.started})")
-    faults += _score_faults(record) + _history_faults(record)
-    if record.metrics is not None:
-        faults += _best_faults(record, record.metrics.val)
-    return faults + _speed_faults(record) + _hash_faults(record)
+    return [*faults, *_score_faults(record), *_history_faults(record), *_speed_faults(record), *_hash_faults(record)]
 
 
-def _score_faults(record: Record) -> list[str]:
+def _score_faults(record: Record) -> Iterator[str]:
     metric = Metric(record.metric.name, record.metric.higher_is_better)
-    faults = []
     if metric.kind != "number" and metric.higher_is_better != metric.is_share:
-        faults.append(f"metric.higher_is_better: {str(metric.higher_is_better).lower()}, for {metric.name}")
+        yield f"metric.higher_is_better: {str(metric.higher_is_better).lower()}, for {metric.name}"
     for split, metrics in dict(record.metrics or {}).items():
         if metrics is None:
             continue
-        where = f"metrics.{split}"
-        counted = record.data.counts.get(split)
+        where, counted = f"metrics.{split}", record.data.counts.get(split)
         if split != "val" and counted is not None and counted < metrics.n:
-            faults.append(f"{where}.n: {metrics.n}, but the {split} split has {counted}")
-        faults += _share_faults(metrics, where) + _perplexity_faults(metrics, where)
-        faults += _group_faults(metrics, where, metric)
+            yield f"{where}.n: {metrics.n}, but the {split} split has {counted}"
+        yield from _share_faults(metrics, where)
+        yield from _perplexity_faults(metrics, where)
+        yield from _group_faults(metrics, where, metric)
         if metrics.answers is not None and metrics.answers < metrics.n:
-            faults.append(f"{where}.answers: {metrics.answers}, of {metrics.n} questions")
-    return faults
+            yield f"{where}.answers: {metrics.answers}, of {metrics.n} questions"
 
 
-def _share_faults(metrics: Metrics, where: str) -> list[str]:
+def _share_faults(metrics: Metrics, where: str) -> Iterator[str]:
     """Every accuracy must be a fraction of the questions or of the answers."""
     counts = [count for count in (metrics.n, metrics.answers) if count]
-    faults = []
+    of = f"{metrics.n} examples" + (f", nor of {metrics.answers} answers" if metrics.answers else "")
     for name, value in metrics.scores.items():
-        if value is None or metric_kind(name) != "share":
-            continue
         # accuracies are computed in single precision
-        if not any(abs(value * n - round(value * n)) <= 1e-3 + 1e-6 * n for n in counts):
-            of = f"{metrics.n} examples" + (f", nor of {metrics.answers} answers" if metrics.answers else "")
-            faults.append(f"{where}.scores.{name}: {value} is not a fraction of {of}")
-    return faults
+        hits = [value * n for n in counts] if value is not None and metric_kind(name) == "share" else [0.0]
+        if all(abs(hit - round(hit)) > 1e-3 + 1e-6 * metrics.n for hit in hits):
+            yield f"{where}.scores.{name}: {value} is not a fraction of {of}"
 
 
-def _perplexity_faults(metrics: Metrics, where: str) -> list[str]:
-    """A perplexity is that of the mean loss per answer or per question; bits per byte that per byte, of which a word
-    has at least one."""
-    faults = []
-    scores, loss = metrics.scores, metrics.loss
-    perplexity, byte, word = (scores.get(name) for name in ("perplexity", "byte_perplexity", "word_perplexity"))
-    if perplexity is not None and loss is not None:
-        means = [loss, loss * (metrics.answers or metrics.n) / metrics.n]
-        if not any(math.isclose(math.log(perplexity), mean, rel_tol=1e-4, abs_tol=1e-4) for mean in means):
-            faults.append(f"{where}.scores.perplexity: {perplexity}, but the mean loss is {loss}")
-    bits = scores.get("bits_per_byte")
-    if bits is not None and byte is not None and not math.isclose(bits, math.log2(byte), rel_tol=1e-4, abs_tol=1e-4):
-        faults.append(f"{where}.scores.bits_per_byte: {bits}, but the perplexity per byte is {byte}")
+def _perplexity_faults(metrics: Metrics, where: str) -> Iterator[str]:
+    """A perplexity must be that of the mean loss per answer or per question; bits per byte that of the perplexity per
+    byte; and a word has at least one byte."""
+    names = ("perplexity", "byte_perplexity", "word_perplexity", "bits_per_byte")
+    perplexity, byte, word, bits = (metrics.scores.get(name) for name in names)
+    if perplexity is not None and metrics.loss is not None:
+        per_question = metrics.loss * (metrics.answers or metrics.n) / metrics.n
+        if not any(_close(math.log(perplexity), mean) for mean in (metrics.loss, per_question)):
+            yield f"{where}.scores.perplexity: {perplexity}, but the mean loss is {metrics.loss}"
+    if bits is not None and byte is not None and not _close(bits, math.log2(byte)):
+        yield f"{where}.scores.bits_per_byte: {bits}, but the perplexity per byte is {byte}"
     if byte is not None and word is not None and word < byte * (1 - 1e-6):
-        faults.append(f"{where}.scores.word_perplexity: {word}, less than that of a byte, {byte}")
-    return faults
+        yield f"{where}.scores.word_perplexity: {word}, less than that of a byte, {byte}"
 
 
-def _group_faults(metrics: SplitMetrics, where: str, metric: Metric) -> list[str]:
+def _close(value: float, other: float) -> bool:
+    return math.isclose(value, other, rel_tol=1e-4, abs_tol=1e-4)
+
+
+def _group_faults(metrics: SplitMetrics, where: str, metric: Metric) -> Iterator[str]:
     """The groups must add up to the split."""
-    if not metrics.groups:
-        return []
     faults = [f for k, group in enumerate(metrics.groups) for f in _share_faults(group, f"{where}.groups.{k}")]
-    for key, whole, parts in (
-        ("n", metrics.n, [group.n for group in metrics.groups]),
-        ("answers", metrics.answers, [group.answers or 0 for group in metrics.groups]),
-    ):
-        if whole is not None and any(parts) and sum(parts) != whole:
-            faults.append(f"{where}.groups: {key} of all of them {sum(parts)}, of the split {whole}")
+    for key, whole in (("n", metrics.n), ("answers", metrics.answers)):
+        counts = [getattr(group, key) or 0 for group in metrics.groups]
+        if whole is not None and any(counts) and sum(counts) != whole:
+            faults.append(f"{where}.groups: {key} of all of them {sum(counts)}, of the split {whole}")
+    yield from faults
     # a perplexity may be per word, whose number is not recorded
-    if not faults and metric.is_share and metric.name in metrics.scores and weighting(metrics, metric) is None:
+    if metrics.groups and not faults and metric.is_share and weighting(metrics, metric) is None:
         score = metrics.scores[metric.name]
-        faults.append(f"{where}.groups: their {metric.name} does not average to that of the split, {score}")
-    return faults
+        yield f"{where}.groups: their {metric.name} does not average to that of the split, {score}"
 
 
-def _best_faults(record: Record, val: SplitMetrics) -> list[str]:
-    """The weights of language models are those of least validation loss, of others those of the best score."""
+def _history_faults(record: Record) -> Iterator[str]:
+    """The history must be in order; the validation metrics must be the best in it (of language models: those of the
+    least loss)."""
     curve = [point for point in record.history if point.split == "val"]
-    if record.task.kind == "language_modeling":
-        losses = [point.loss for point in curve if point.loss is not None]
-        if losses and val.loss is not None and not math.isclose(val.loss, min(losses), rel_tol=1e-9):
-            return [f"metrics.val.loss: {val.loss}, the least of the history is {min(losses)}"]
-        return []
-    name, values = record.metric.name, [point.metric for point in curve if point.metric is not None]
-    score = val.scores.get(name)
-    best = (max if record.metric.higher_is_better else min)(values, default=None)
-    if score is not None and best is not None and not math.isclose(score, best, rel_tol=1e-9):
-        return [f"metrics.val.scores.{name}: {score}, the best of the history is {best}"]
-    return []
-
-
-def _history_faults(record: Record) -> list[str]:
-    faults = []
-    curve = [point.samples for point in record.history if point.split == "val"]
-    if any(later < earlier for earlier, later in pairwise(curve)):
-        faults.append("history: not in the order of training")
+    if any(later.samples < earlier.samples for earlier, later in pairwise(curve)):
+        yield "history: not in the order of training"
     last = max((point.samples for point in record.history), default=0)
     if last > record.samples:
-        faults.append(f"samples: {record.samples}, but the history reaches {last}")
-    return faults
+        yield f"samples: {record.samples}, but the history reaches {last}"
+    if record.metrics is None:
+        return
+    val, name = record.metrics.val, record.metric.name
+    if record.task.kind == "language_modeling":
+        where, score, best = "loss", val.loss, min((p.loss for p in curve if p.loss is not None), default=None)
+    else:
+        choose = max if record.metric.higher_is_better else min
+        best = choose((p.metric for p in curve if p.metric is not None), default=None)
+        where, score = f"scores.{name}", val.scores.get(name)
+    if score is not None and best is not None and not math.isclose(score, best, rel_tol=1e-9):
+        yield f"metrics.val.{where}: {score}, the best of the history is {best}"
 
 
-def _speed_faults(record: Record) -> list[str]:
+def _speed_faults(record: Record) -> Iterator[str]:
     speed, seconds = record.tokens_per_second, record.seconds.train
-    if speed is None or not seconds:
-        return []
-    # both were rounded when they were written: seconds to 1 ms, the speed to 0.1
-    low, high = record.tokens / (seconds + 5e-4), record.tokens / max(seconds - 5e-4, 1e-9)
-    if not low - 0.1 <= speed <= high + 0.1:
-        return [f"tokens_per_second: {speed}, but {record.tokens} tokens took {seconds} s"]
-    return []
+    if speed is not None and seconds:
+        # both were rounded when they were written: seconds to 1 ms, the speed to 0.1
+        low, high = record.tokens / (seconds + 5e-4), record.tokens / max(seconds - 5e-4, 1e-9)
+        if not low - 0.1 <= speed <= high + 0.1:
+            yield f"tokens_per_second: {speed}, but {record.tokens} tokens took {seconds} s"
 
 
-def _hash_faults(record: Record) -> list[str]:
-    """Whether the configuration is the one that was hashed, for tasks that are installed here."""
-    from zoo.run.identity import config_hash, later_keys
+def _hash_faults(record: Record) -> Iterator[str]:
+    """Whether the configuration is the one that was hashed, where architecture and task are installed here."""
+    from zoo.spec.identity import config_hash
     from zoo.spec.registry import registry
 
-    task = record.task.name
-    tasks = {e.provenance.distribution: e.record for e in registry().tasks.values() if e.record.name == task}
-    key = f"{record.plugin.distribution}:{record.architecture.name}"
-    archs = registry().architectures.values()
-    arch = next((e.record for e in archs if f"{e.provenance.distribution}:{e.record.name}" == key), None)
-    values: Mapping[str, object] = record.config
-    expected = [
-        config_hash(
-            architecture=key,
-            task=f"{distribution}:{task}",
-            task_version=record.task.version,
-            protocol=record.protocol,
-            values=dict(values),
-            later=later_keys(arch, tasks[distribution]),
-        )
-        for distribution in sorted(tasks)
+    name, version, origin = record.architecture.name, record.architecture.version, record.plugin.distribution
+    architectures = [
+        entry
+        for entry in registry().architectures.values()
+        if (entry.record.name, entry.record.version, entry.provenance.distribution) == (name, version, origin)
     ]
+    task = (record.task.name, record.task.version)
+    tasks = [e for e in registry().tasks.values() if (e.record.name, e.record.version) == task]
+    expected = [config_hash(a, t, record.protocol, record.config) for a in architectures for t in tasks]
     if expected and record.config_hash not in expected:
-        return [f"config_hash: {record.config_hash}, its configuration gives {' or '.join(expected)}"]
-    return []
+        yield f"config_hash: {record.config_hash}, its configuration gives {' or '.join(expected)}"

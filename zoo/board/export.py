@@ -37,14 +37,14 @@ def results_table(board: Board) -> pd.DataFrame:
     if board.results.empty:
         return pd.DataFrame(columns=COLUMNS)
     table = _json_values(board.results)
-    told = [reported[0] if reported else None for reported in table["reported"]]
+    told = table["reported"].map(lambda reported: reported[0] if reported else None)
     is_accuracy = table["metric"] == "accuracy"
     not_defined = board.results["offers_longer"] & ~board.results["evaluated_longer"] & table["score"].notna()
     return table.assign(
         accuracy=table["score"].where(is_accuracy, table["other_scores"].map(lambda scores: scores.get("accuracy"))),
         each_seed=table["each_seed"].map(lambda seeds: {str(seed): score for seed, score in seeds.items()}),
-        reported=[one.value if one else None for one in told],
-        reported_source=[f"{one.source}, {one.table}".removesuffix(", ") if one else None for one in told],
+        reported=told.map(lambda one: one.value if one else None).astype("object"),
+        reported_source=told.map(lambda one: f"{one.source}, {one.table}".removesuffix(", ") if one else None),
         **{LENGTH_GENERALIZATION: table[LENGTH_GENERALIZATION].mask(not_defined.astype(bool), NOT_DEFINED)},
     )[COLUMNS]
 

@@ -9,10 +9,10 @@ from tabulate import tabulate
 
 from zoo.board.results import Board, Section, overalls
 from zoo.board.tables import (
+    LEGEND,
     Table,
     breakdown_remark,
     breakdown_tables,
-    legend,
     one_line,
     overall_line,
     overall_table,
@@ -36,7 +36,7 @@ def markdown(
     """The board as a Markdown document. `chart` is the name of an image file beside it, `breakdown_chart` gives that of
     a section's breakdown; empty where there is none."""
     every = list(board.sections())
-    lines = ["# Leaderboard", "", legend(every), ""]
+    lines = ["# Leaderboard", "", LEGEND, ""]
     if chart and every:
         lines += [f"![Scores with intervals, task by task]({chart})", ""]
     if not every:
@@ -74,8 +74,9 @@ def _breakdowns(section: Section, chart: str) -> list[str]:
 
 
 def _pipes(table: Table) -> list[str]:
-    cells = table.cells.map(_escaped).rename(columns=_escaped)
-    return tabulate(cells, headers="keys", tablefmt="github", disable_numparse=True, showindex=False).split("\n")
+    rows = [[_escaped(cell) for cell in row] for row in table.rows]
+    headers = [_escaped(header) for header in table.headers]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True).split("\n")
 
 
 def _escaped(text: str) -> str:

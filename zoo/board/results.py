@@ -109,10 +109,9 @@ def make_board(
 def compare(stored: Sequence[StoredRecord], reported: ReportedScores | None = None) -> Board:
     """The board of exactly these records."""
     runs = records_frame(stored)
-    repeats = runs.groupby(CONFIGURATION).size()
-    rows = []
-    for key, group in _latest_of_each_seed(runs).groupby(CONFIGURATION):
-        rows.append(_summarize(group, reported or {}) | {"superseded": int(repeats[key]) - len(group)})
+    runs["repeats"] = runs.groupby([*CONFIGURATION, "seed"])["path"].transform("size") - 1
+    counting = _latest_of_each_seed(runs)
+    rows = [_summarize(group, reported or {}) for _, group in counting.groupby(CONFIGURATION)]
     results = _compare(pd.DataFrame(rows)) if rows else pd.DataFrame()
     row_of = {run: row for row, own in results["runs"].items() for run in own} if rows else {}
     parts = parts_frame(stored)
@@ -124,7 +123,7 @@ def compare(stored: Sequence[StoredRecord], reported: ReportedScores | None = No
 def dimension_columns(parts: pd.DataFrame) -> list[str]:
     """The columns in which the questions of these parts differ from others, by name."""
     fixed = ("run", "row", "seed", "longer", "score", "weight")
-    return sorted(name for name in parts if name not in fixed and parts[name].notna().any())
+    return sorted(str(name) for name in parts if name not in fixed and parts[name].notna().any())
 
 
 def _latest_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
@@ -169,8 +168,10 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
     told = reported.get(f"{last['distribution']}:{last['architecture']}", ())
     matching = [one for one in told if one.task == last["task"] and one.metric == metric.name]
     delta = found.mean - matching[0].value if found and matching and last["protocol"] == REPRODUCTION else math.nan
-    return last[KEPT].to_dict() | {
+    kept: dict[str, Any] = {name: last[name] for name in KEPT}
+    return kept | {
         "seeds": len(runs),
+        "superseded": int(runs["repeats"].sum()),
         "converged": int(runs["converged"].sum()),
         "score": found.mean if found else math.nan,
         "low": interval.low if interval else math.nan,
@@ -201,16 +202,15 @@ def _mean(metric: Metric, values: Sequence[float | None]) -> float | None:
 
 def _compare(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with rank, tied, notes, reference and current, section by section, sorted as they are shown."""
-    newest: dict[tuple[str, str], str] = {}
-    for _, *task, version in rows[SECTION].drop_duplicates().itertuples():
-        newest[*task,] = max(newest.get((*task,), version), version, key=_natural)
-    keyed = []
-    for (protocol, task, version), section in rows.groupby(SECTION):
-        current = version == newest[protocol, task]
-        keyed.append((_natural(version), (protocol, not current, section["suite"].iloc[0], task), section, current))
-    keyed.sort(key=lambda item: item[0], reverse=True)
-    keyed.sort(key=lambda item: item[1])
-    return pd.concat([_rank(section).assign(current=current) for *_, section, current in keyed], ignore_index=True)
+    by_task = rows.groupby(["protocol", "task"])["task_version"]
+    newest = by_task.transform(lambda versions: max(versions, key=_natural))
+    rows = rows.assign(current=rows["task_version"] == newest)
+    sections = []
+    for key, section in rows.groupby(["protocol", ~rows["current"], "suite", "task", "task_version"]):
+        sections.append((key[:-1], _natural(str(key[-1])), _rank(section)))
+    sections.sort(key=lambda item: item[1], reverse=True)
+    sections.sort(key=lambda item: item[0])
+    return pd.concat([section for *_, section in sections], ignore_index=True)
 
 
 def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -233,11 +233,12 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     candidates = unmodified if len(unmodified) else rows
     size = candidates.groupby(["data_key", "metric", "higher_is_better"])["name"].transform("size")
     reference = candidates.assign(size=size).sort_values(["size", "ended", "data_key"]).iloc[-1]
-    notes = [_notes(row, current, reference) for _, row in rows.iterrows()]
-    rows = rows.assign(notes=notes, reference=rows.index == reference.name)
+    rows = rows.assign(reference=rows.index == reference.name)
+    rows["notes"] = [_notes(row, current, reference) for _, row in rows.iterrows()]
     ranked = rows[rows["score"].notna() & (rows["notes"].map(len) == 0)]
     higher = bool(reference["higher_is_better"])
-    rank = pd.Series(ranks(ranked["low"], ranked["high"], higher_is_better=higher), ranked.index, dtype="Int64")
+    places = ranks(list(ranked["low"]), list(ranked["high"]), higher_is_better=higher)
+    rank = pd.Series(places, ranked.index).astype("Int64")
     rows = rows.assign(rank=rank, tied=rank.duplicated(keep=False).astype("boolean"))
     signed = rows["score"].where(~rows["higher_is_better"].astype(bool), -rows["score"])
     keys = {"unranked": rows["rank"].isna(), "failed": rows["score"].isna(), "signed": signed}
@@ -293,7 +294,7 @@ def _overall(suite: str, sections: Sequence[Section]) -> Overall:
     metrics = {section.task: section.metric for section in sections}
     scores = rows.pivot(index="name", columns="task", values="score").reindex(columns=list(metrics))
     shares = scores[[task for task, metric in metrics.items() if metric.is_share]].dropna(how="all")
-    common = sorted(task for task in shares if len(shares) and shares[task].notna().all())
+    common = sorted(str(task) for task in shares if len(shares) and shares[task].notna().all())
     average = shares[common].mean(axis="columns").reindex(scores.index)
     order = average.rename("average").reset_index().sort_values(["average", "name"], ascending=[False, True])
     return Overall(suite, rows, metrics, common, order.set_index("name")["average"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -31,12 +31,6 @@ NONE = "–"
 MATCHED = 0.05
 """A model that is further than this from the baseline's number of parameters says so."""
 
-ACCURACY_LEGEND = (
-    "Scores are test accuracies of the weights that were best on validation. Several seeds: mean and 95 % t-interval "
-    "over seeds. A single run (binomial): the 95 % Wilson interval of its test set, which says nothing about other "
-    "seeds. A row's rank is 1 + the number of rows whose interval lies wholly above its own; = marks shared ranks. "
-    "Seeds k/n: k of n seeds ended well and above both baselines. A failure is a word and enters no average."
-)
 LEGEND = (
     "Scores are test scores of the weights that were best on validation (of language models: lowest validation loss). "
     "Several seeds: mean and 95 % t-interval over seeds, for perplexities of their logarithms. A single run: for an "
@@ -56,14 +50,15 @@ OBJECTIVES = {
 class Table(NamedTuple):
     """A table of text, and the numbered sources that its cells refer to. Headers may have several lines."""
 
-    cells: pd.DataFrame
+    headers: list[str]
+    rows: list[list[str]]
     sources: Sequence[str] = ()
 
 
-def legend(sections: Iterable[Section]) -> str:
-    """How to read scores, intervals and ranks of these sections."""
-    plain = all(s.metric.is_share and (s.rows["objective"] == "classify").all() for s in sections)
-    return ACCURACY_LEGEND if plain else LEGEND
+def _table(cells: pd.DataFrame, sources: Sequence[str] = ()) -> Table:
+    """The columns in which any cell has text."""
+    cells = cells[[name for name in cells if (cells[name] != "").any()]]
+    return Table([str(name) for name in cells], cells.to_numpy().tolist(), sources)
 
 
 # -- a section -----------------------------------------------------------------------------------------------------
@@ -105,49 +100,46 @@ def _either(counts: pd.Series) -> str:
 def section_table(section: Section) -> Table:
     """A section's rows; columns in which no row has anything are left out."""
     sources: list[str] = []
-    metric, rows = section.metric, section.rows
-    metrics = [Metric(name, higher) for name, higher in zip(rows["metric"], rows["higher_is_better"], strict=True)]
-    parts = mean_parts(section)
-
-    def reported(row: pd.Series, own: Metric) -> str:
-        # with the digits that the paper gives
-        values = (f"{round(100 * r.value, 4):g} %" if own.is_share else f"{r.value:g}" for r in row["reported"])
-        return ", ".join(f"{value} [{_number(sources, r)}]" for value, r in zip(values, row["reported"], strict=True))
-
-    other_names = sorted_names(name for scores in rows["other_scores"] for name in scores if name != metric.name)
-    several_kinds = rows["data"].nunique() > 1
-    stateful = rows["kind"].eq("language_modeling").any() or rows["stateful"].eq(True).any()
+    parts, several_kinds = mean_parts(section), section.rows["data"].nunique() > 1
+    others = sorted_names(name for scores in section.rows["other_scores"] for name in scores)
     lines = []
-    for (_, row), own in zip(rows.iterrows(), metrics, strict=True):
+    for _, row in section.rows.iterrows():
+        metric, other = Metric(row["metric"], row["higher_is_better"]), row["other_scores"]
         scored = not math.isnan(row["score"])
-        others = row["other_scores"]
+        each = [f"{s}: {v if isinstance(v, str) else metric.format_bare(v)}" for s, v in row["each_seed"].items()]
         lines.append(
             {
                 "rank": NONE if pd.isna(row["rank"]) else f"{row['rank']}{'=' if row['tied'] else ''}",
                 "architecture": row["name"],
                 "objective": _objective(row),
-                "stateful": {True: "yes", False: "no"}.get(row["stateful"], "") if stateful else "",
+                "stateful": {True: "yes", False: "no", None: ""}[row["stateful"]],
                 "mode": row["mode"],
                 "parameters": _parameters(row),
                 "seeds": f"{row['converged']}/{row['seeds']}",
-                metric.title: own.format(row["score"]) if scored else row["failures"],
-                "95 % interval": f"{own.format_range(row['low'], row['high'])} {row['interval']}".strip(),
-                "each seed": " · ".join(
-                    f"{seed}: {score if isinstance(score, str) else own.format_bare(score)}"
-                    for seed, score in row["each_seed"].items()
-                ),
-                **{Metric(n).title: Metric(n).format(others[n]) if n in others else "" for n in other_names},
-                LENGTH_GENERALIZATION: longer_text(row, parts, own) if section.has_longer else "",
-                "reported": reported(row, own),
-                "Δ": "" if math.isnan(row["delta"]) else own.format_difference(row["delta"]),
+                section.metric.title: metric.format(row["score"]) if scored else row["failures"],
+                "95 % interval": f"{metric.format_range(row['low'], row['high'])} {row['interval']}".strip(),
+                "each seed": " · ".join(each),
+                **{
+                    Metric(name).title: Metric(name).format(other[name]) if name in other else ""
+                    for name in others
+                    if name != section.metric.name
+                },
+                LENGTH_GENERALIZATION: longer_text(row, parts, metric) if section.has_longer else "",
+                "reported": ", ".join(f"{_published(r)} [{_number(sources, r)}]" for r in row["reported"]),
+                "Δ": "" if math.isnan(row["delta"]) else metric.format_difference(row["delta"]),
                 "tokens/s": "" if math.isnan(row["tokens_per_second"]) else f"{row['tokens_per_second']:,.0f}",
                 "peak memory": "" if pd.isna(row["peak_memory_bytes"]) else _memory(row["peak_memory_bytes"]),
                 "data": row["data"] if several_kinds else "",
                 "notes": "; ".join(row["notes"]),
             }
         )
-    cells = pd.DataFrame(lines)
-    return Table(cells.loc[:, cells.ne("").any()], sources)
+    return _table(pd.DataFrame(lines), sources)
+
+
+def _published(reported: Reported) -> str:
+    """A reported score with the digits that the paper gives."""
+    share = Metric(reported.metric).is_share
+    return f"{round(100 * reported.value, 4):g} %" if share else f"{reported.value:g}"
 
 
 def _number(sources: list[str], reported: Reported) -> int:
@@ -181,7 +173,7 @@ def remarks(section: Section) -> list[str]:
     objectives = [text for name, text in OBJECTIVES.items() if rows["objective"].eq(name).any()]
     if objectives:
         lines.append(f"Objective: {'; '.join(objectives)}.")
-    if rows["kind"].eq("language_modeling").any() or rows["stateful"].eq(True).any():
+    if rows["stateful"].notna().any():
         lines.append("Stateful: whether the state is carried from one segment of a text to the next.")
     machines = sorted({machine for hardware in rows["hardware"] for machine in hardware})
     if machines:
@@ -215,26 +207,23 @@ def breakdown_tables(section: Section) -> list[tuple[str, Table]]:
     """Tables of the score along each property of the questions, with their titles; positions in quarters."""
     exact, parts = placed_parts(section), placed_parts(section, coarse=True)
     names = dimensions(exact)
-    rows = section.rows[section.rows.index.isin(parts["row"])]
+    labels = pd.Series({index: row_label(row) for index, row in section.rows.iterrows()}, name="architecture")
+    undefined = section.rows.index[~section.rows["evaluated_longer"].astype(bool)]
     tables = []
     for name in names:
         scores = along(parts, section.metric, name)
         trained = trained_length(parts) if name == LENGTH else math.nan
+        scores["text"] = scores["score"].map(section.metric.format_bare)
+        cells = scores.pivot(index="row", columns=["longer", name], values="text").sort_index(axis="columns")
         heads = columns(parts, name)
-        lines = []
-        for index, row in rows.iterrows():
-            cells = []
-            for longer, value in heads:
-                absent = NOT_DEFINED if longer and not row["evaluated_longer"] else NONE
-                key = (index, longer, value)
-                cells.append(section.metric.format_bare(scores[key]) if key in scores.index else absent)
-            lines.append([row_label(row), *cells])
+        for longer, value in heads:
+            absent = pd.Series({row: NOT_DEFINED for row in undefined if longer}, dtype="object")
+            cells[longer, value] = cells[longer, value].fillna(absent).fillna(NONE)
         rest = [other if other.endswith("s") else f"{other}s" for other in names if other != name]
         over = f" (over all {' and '.join(rest)})" if rest else ""
-        unit = ", %" if section.metric.is_share else ""
-        headers = [_header(exact, name, longer, value, trained) for longer, value in heads]
-        title = f"{section.task}: {section.metric.title} by {name}{over}{unit}"
-        tables.append((title, Table(pd.DataFrame(lines, columns=["architecture", *headers]))))
+        cells.columns = pd.Index([_header(exact, name, longer, value, trained) for longer, value in heads])
+        title = f"{section.task}: {section.metric.title} by {name}{over}{', %' if section.metric.is_share else ''}"
+        tables.append((title, _table(cells.join(labels).sort_index()[["architecture", *cells.columns]])))
     return tables
 
 
@@ -264,36 +253,21 @@ def breakdown_remark(section: Section) -> str:
 
 def overall_table(overall: Overall) -> Table:
     """Architectures by the tasks of a suite, best average first."""
-    rows = overall.rows.assign(
-        cell=[
-            f"{overall.metrics[row['task']].format(row['score'])} "
-            f"{overall.metrics[row['task']].format_range(row['low'], row['high'])}".rstrip()
-            if row["failures"] == "" or not math.isnan(row["score"])
-            else row["failures"]
-            for _, row in overall.rows.iterrows()
-        ]
-    )
-    cells = rows.pivot(index="name", columns="task", values="cell").reindex(overall.average.index).fillna("not run")
-    table = pd.DataFrame({"architecture": overall.average.index})
-    objectives = [_objectives(rows[rows["name"] == name]) for name in overall.average.index]
-    if any(objectives):
-        table["objective"] = objectives
-    if overall.common:
-        averages = ["" if math.isnan(value) else f"{100 * value:.1f} %" for value in overall.average]
-        table[f"average of {len(overall.common)}"] = [text or NONE for text in averages]
+    cells = []
+    for _, row in overall.rows.iterrows():
+        metric = overall.metrics[row["task"]]
+        text = f"{metric.format(row['score'])} {metric.format_range(row['low'], row['high'])}".rstrip()
+        cells.append(row["failures"] if math.isnan(row["score"]) else text)
+    rows = overall.rows.assign(cell=cells, objective=[_objective(row) for _, row in overall.rows.iterrows()])
+    tasks = rows.pivot(index="name", columns="task", values="cell").reindex(overall.average.index).fillna("not run")
+    objectives = rows.groupby("name")["objective"].agg(lambda names: ", ".join(sorted(set(filter(None, names)))))
+    table = pd.DataFrame({"architecture": tasks.index, "objective": list(objectives[tasks.index])})
+    table[f"average of {len(overall.common)}"] = [
+        NONE if math.isnan(average) else f"{100 * average:.1f} %" for average in overall.average
+    ]
     for task, metric in overall.metrics.items():
-        table[task if metric.is_share else f"{task} ({metric.title})"] = list(cells[task])
-    return Table(table)
-
-
-def _objectives(rows: pd.DataFrame) -> str:
-    """The objective of an architecture's rows; where it differs from task to task, with the tasks."""
-    tasks: dict[str, list[str]] = {}
-    for _, row in rows[rows["objective"] != "classify"].iterrows():
-        tasks.setdefault(row["objective"], []).append(row["task"])
-    if len(tasks) == 1:
-        return next(iter(tasks))
-    return ", ".join(f"{objective} ({', '.join(names)})" for objective, names in sorted(tasks.items()))
+        table[task if metric.is_share else f"{task} ({metric.title})"] = list(tasks[task])
+    return _table(table.drop(columns="average of 0", errors="ignore"))
 
 
 def overall_line(overall: Overall) -> str:
@@ -347,9 +321,7 @@ def problem_lines(problems: Sequence[Problem]) -> list[str]:
     """The skipped files by name, with a count."""
     if not problems:
         return []
-    count = (
-        "1 file skipped (not a valid record):" if len(problems) == 1 else f"{len(problems)} files skipped (not valid):"
-    )
+    count = f"{len(problems)} file{'s' if len(problems) > 1 else ''} skipped, not valid as a record:"
     return [count, *(f"{problem.file}: {problem.reason}" for problem in problems)]
 
 

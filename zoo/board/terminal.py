@@ -79,7 +79,7 @@ def _print_section(console: Console, section: Section) -> None:
     table = section_table(section)
     title = f"{section.protocol}: {section_title(section)} ({section_heading(section)})"
     always = (*KEPT, section.metric.title)
-    further = [name for name in table.cells if name not in (*always, *DROPPED_FIRST, *DROPPED_LAST)]
+    further = [name for name in table.headers if name not in (*always, *DROPPED_FIRST, *DROPPED_LAST)]
     hidden = _print_table(console, title, table, (*DROPPED_FIRST, *further, *DROPPED_LAST))
     lines = [remark for remark in remarks(section) if not hidden or not remark.startswith("Tokens/s")]
     if "reported" not in hidden:
@@ -93,7 +93,7 @@ def _print_breakdowns(console: Console, section: Section) -> None:
     tables = breakdown_tables(section)
     for title, table in tables:
         # the first and the last column say the most: others are dropped from the middle
-        headers = list(table.cells)
+        headers = table.headers
         middle = sorted(headers[2:-1], key=lambda header: abs(headers.index(header) - len(headers) / 2))
         _print_table(console, f"{section.protocol}: {title}", table, middle, wrapped=headers[1:])
     if tables:
@@ -109,22 +109,22 @@ def _print_table(
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    cells = table.cells.map(one_line)
-    widths = {"notes": NOTES_WIDTH}
-    for name in cells.columns.difference(["notes"]):
-        texts = "\n".join([name, *cells[name]])
-        widths[name] = max(map(len, texts.split() if name in wrapped else texts.split("\n")))
+    widths = {}
+    for name, *cells in zip(table.headers, *table.rows, strict=True):
+        text = "\n".join([name, *cells])
+        widths[name] = max(map(len, text.split() if name in wrapped else text.split("\n")))
+    widths["notes"] = NOTES_WIDTH
     hidden: list[str] = []
     for name in droppable:
-        if sum(widths[name] + 3 for name in cells if name not in hidden) <= console.width:
+        if sum(widths[header] + 3 for header in table.headers if header not in hidden) <= console.width:
             break
-        hidden += [name] if name in cells else []
-    shown = cells.drop(columns=hidden)
+        hidden += [name] if name in table.headers else []
     out = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in shown:
+    shown = [k for k, name in enumerate(table.headers) if name not in hidden]
+    for name in (table.headers[k] for k in shown):
         out.add_column(Text(name), overflow="fold", no_wrap=name not in wrapped, min_width=widths[name])
-    for row in shown.itertuples(index=False):
-        out.add_row(*map(Text, row))
+    for row in table.rows:
+        out.add_row(*(Text(one_line(row[k])) for k in shown))
     _print(console, title, style="bold")
     console.print(out)
     if hidden:

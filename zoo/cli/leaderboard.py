@@ -18,7 +18,7 @@ Results = Annotated[
 
 def _results(given: Path | None) -> Path:
     from zoo.spec.errors import UserError
-    from zoo.spec.store import default_results_dir
+    from zoo.spec.paths import default_results_dir
 
     if given is not None and not given.is_dir():
         raise UserError(f"--results {given}: no such directory")
@@ -81,7 +81,7 @@ def _require_known(kind: str, name: str | None, known: set[str]) -> None:
 def _protocols() -> tuple[str, ...]:
     from zoo.spec.task import PROTOCOLS
 
-    return PROTOCOLS
+    return tuple(PROTOCOLS)
 
 
 def _tasks() -> set[str]:
