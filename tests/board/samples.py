@@ -118,7 +118,7 @@ def lambada(arch: str, accuracy: float, perplexity: float, **changes: Any) -> Re
 
 
 def question_records() -> list[Record]:
-    """Every kind of section: two objectives, seeds, failures, no length generalization, texts with and without state."""
+    """Every kind of section: two objectives, seeds, failures, no length generalization, with and without state."""
     return [
         *(mqar("alpha", a, 0.9, seed=s) for s, a in enumerate((0.97, 0.98))),
         mqar("beta", 0.8, 0.5),

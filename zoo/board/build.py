@@ -8,7 +8,7 @@ Each begins with a marker line; a file without it was not generated and is not r
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.board.breakdown import dimensions, placed_parts
@@ -47,38 +47,35 @@ def _is_generated(path: Path) -> bool:
         return False
 
 
-def charts_available() -> bool:
-    """Whether the libraries of the extra `board` are installed."""
-    return all(find_spec(name) is not None for name in ("altair", "vl_convert"))
-
-
 def render(results_dir: Path | str) -> tuple[dict[str, str], list[Problem], list[str]]:
-    """The text of each file by name, the files that are not records, and errors in loading reported scores."""
+    """The text of each file by name, the files that are not records, and messages for the user."""
     stored, problems = read_all(results_dir)
-    reported, errors = load_reported(stored)
+    reported, messages = load_reported(stored)
     board = make_board(stored, reported)
-    charts: dict[str, str] = {}
-    if charts_available():
-        from zoo.board.charts import breakdown_chart, scores_chart, to_svg
+    charts = _charts(list(board.sections()))
+    text = markdown(
+        board,
+        problems,
+        chart=SVG if charts else "",
+        breakdown_chart=_breakdown if charts else lambda section: "",
+    )
+    texts = {README: MARKER + text, CSV: to_csv(results_table(board)), **charts}
+    if len(board.parts):
+        texts[GROUPS] = to_csv(groups_table(board))
+    return texts, problems, messages if charts else [*messages, NO_CHARTS]
 
-        sections = list(board.sections())
-        charts[SVG] = MARKER + to_svg(scores_chart(sections))
-        for section in sections:
-            if name := _breakdown(section):
-                charts[name] = MARKER + to_svg(breakdown_chart(section))
-    texts = {
-        README: MARKER
-        + markdown(
-            board,
-            problems,
-            chart=SVG if charts else "",
-            breakdown_chart=_breakdown if charts else lambda section: "",
-        ),
-        CSV: to_csv(results_table(board)),
-        **charts,
-        GROUPS: "" if board.parts.empty else to_csv(groups_table(board)),
-    }
-    return {name: text for name, text in texts.items() if text}, problems, errors
+
+def _charts(sections: Sequence[Section]) -> dict[str, str]:
+    """The SVG files by name; none without the libraries of the extra `board`."""
+    try:
+        from zoo.board.charts import breakdown_chart, scores_chart, to_svg
+    except ModuleNotFoundError as error:
+        if error.name in ("altair", "vl_convert"):
+            return {}
+        raise
+    charts = {SVG: scores_chart(sections)}
+    charts |= {name: breakdown_chart(section) for section in sections if (name := _breakdown(section))}
+    return {name: MARKER + to_svg(chart) for name, chart in charts.items()}
 
 
 def _breakdown(section: Section) -> str:
@@ -106,8 +103,6 @@ def build(results_dir: Path | str, *, force: bool = False) -> tuple[list[Path], 
     for path in board_paths(results_dir):
         if path.name not in texts:
             path.unlink(missing_ok=True)
-    if SVG not in texts:
-        messages = [*messages, NO_CHARTS]
     return [folder / name for name in texts], problems, messages
 
 

@@ -33,7 +33,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
     """
     rows = [_run(path, record) for path, record in stored]
     frame = pd.DataFrame(rows, columns=list(_DTYPES)).astype(_DTYPES)
-    frame["ended"] = pd.to_datetime(frame["ended"], utc=True, format="ISO8601")
+    frame["ended"] = pd.to_datetime(frame["ended"], utc=True, format="ISO8601").dt.as_unit("us")
     return frame
 
 
