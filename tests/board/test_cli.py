@@ -12,7 +12,7 @@ import pytest
 from tests.board.test_build import fill
 from tests.records import make
 from zoo.cli import main
-from zoo.spec.record import write
+from zoo.spec.store import write
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_show(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     # the tests' environment points ZOO_RESULTS_DIR to the same place
     assert zoo(monkeypatch) == 0
     out = capsys.readouterr().out
-    for text in ("quick: listops", "quick: pathfinder", "paper: listops", "1 file is no sound record", "cut.json"):
+    for text in ("quick: listops", "quick: pathfinder", "paper: listops", "1 file skipped", "cut.json"):
         assert text in out
     assert zoo(monkeypatch, "--protocol", "paper") == 0
     assert "quick: listops" not in capsys.readouterr().out
@@ -50,10 +50,10 @@ def test_json_is_all_there_is_on_stdout(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert zoo(monkeypatch, "--json", "--protocol", "quick") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [b["protocol"] for b in told["boards"]] == ["quick"]
-    assert [p["file"] for p in told["skipped"]] == ["cut.json"]
-    best = told["boards"][0]["rows"][0]
+    shown = json.loads(capsys.readouterr().out)
+    assert [b["protocol"] for b in shown["boards"]] == ["quick"]
+    assert [p["file"] for p in shown["skipped"]] == ["cut.json"]
+    best = shown["boards"][0]["rows"][0]
     assert (best["task"], best["rank"], best["chance"], best["majority"]) == ("listops", 1, 0.1, 0.175)
     assert all((results / name).is_file() for name in best["records"])
     assert len(best["records"]) == best["seeds"] == 3
@@ -98,7 +98,8 @@ def test_no_torch_is_needed(results: Path) -> None:
     code = """
 import sys
 from zoo.cli import leaderboard
-from zoo.board.build import build, check
+from zoo.board.build import build
+from zoo.board.checks import check_records
 for verb in (["--json"], ["build"], ["validate"]):
     try:
         leaderboard.app([*verb, "--results", sys.argv[1]])
@@ -127,16 +128,16 @@ def test_validate(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         path.unlink()
     write(make("alpha", "unheard_of"), results)
     assert zoo(monkeypatch, "validate") == 0
-    assert capsys.readouterr().out == "1 files: 1 sound, 0 with problems\n"
+    assert capsys.readouterr().out == "1 files: 1 valid, 0 with problems\n"
     write(make("alpha", "unheard_of", seed=1, samples=3), results)
     (results / "foreign.json").write_text("{}")
     assert zoo(monkeypatch, "validate") == 2
     assert capsys.readouterr().out.split("\n")[:3] == [
-        "foreign.json: not a record of zoo",
-        "quick/unheard_of/alpha/0123456789ab-s1.json: samples: 3, but the history reach 96",
-        "3 files: 1 sound, 2 with problems",
+        "foreign.json: not a record of zoo: no schema_version",
+        "quick/unheard_of/alpha/0123456789ab-s1.json: samples: 3, but the history reaches 96",
+        "3 files: 1 valid, 2 with problems",
     ]
     assert zoo(monkeypatch, "validate", "--json") == 2
-    told = json.loads(capsys.readouterr().out)
-    assert told["sound"] == 1
-    assert told["problems"][0]["file"] == "foreign.json"
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["valid"] == 1
+    assert shown["problems"][0]["file"] == "foreign.json"

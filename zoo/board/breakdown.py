@@ -1,32 +1,92 @@
-"""What the test questions of a task are told apart by (length, pairs, depth, position …), and scores along that.
+"""Scores along the properties by which a task groups its test questions: length, pairs, depth, position …
 
-Everything is of the ranked metric. In training and in test the questions are of the same kind; the split
-"length_generalization" has
-test questions that are longer or harder, and stand apart wherever they are shown.
+Everything is in the ranked metric. The split length_generalization, with questions that are longer or harder than any
+in training, stands apart wherever it is shown. `parts` are data frames as `mean_parts` and `placed_parts` return them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
-from zoo.board.rows import Point, Row
-from zoo.board.scale import Scale
+import numpy as np
+import pandas as pd
+
+from zoo.board.frame import LENGTH_GENERALIZATION
+from zoo.board.metric import Metric
+from zoo.board.results import Section, dimension_columns
 
 LENGTH = "length"
 POSITION = "position"
-"""Counted from 0 to the last; compared as the part of the way to the last, since texts differ in how many there are."""
+"""Counted from 0; shown relative to the last (0 to 1), since texts differ in how many positions there are."""
 NOT_DEFINED = "not defined"
-"""Said of an architecture that has no form for lengths beyond those it was built for."""
+"""Shown for an architecture that has no form for lengths beyond those it was built for."""
 
 
-@dataclass(frozen=True, order=True)
-class Column:
-    """A value of a dimension, in test or beyond."""
+def mean_parts(section: Section) -> pd.DataFrame:
+    """The parts of a section's rows, averaged over seeds: row, longer, properties, score, weight."""
+    names = dimension_columns(section.parts)
+    rows = []
+    for key, group in section.parts.groupby(["row", "longer", *names], dropna=False):
+        score = section.metric.mean(list(group["score"]))
+        rows.append((*key, score, group["weight"].max()))
+    return pd.DataFrame(rows, columns=["row", "longer", *names, "score", "weight"])
 
-    beyond: bool
-    value: float
+
+def placed_parts(section: Section, *, coarse: bool = False) -> pd.DataFrame:
+    """`mean_parts` with positions relative to the last, from 0 to 1; `coarse`: rounded to quarters."""
+    parts = mean_parts(section)
+    names = dimension_columns(parts)
+    if POSITION in names:
+        others = [name for name in names if name != POSITION]
+        last = parts.groupby(["row", "longer", *others], dropna=False)[POSITION].transform("max")
+        parts[POSITION] /= last.where(last > 0, 1.0)
+        if coarse:
+            parts[POSITION] = np.floor(4 * parts[POSITION] + 0.5) / 4
+    return parts
+
+
+def dimensions(parts: pd.DataFrame) -> list[str]:
+    """The properties with several values, length first. Of two that always go together, the first."""
+    kept: list[str] = []
+    for name in sorted(dimension_columns(parts), key=lambda name: (name != LENGTH, name)):
+        if parts[name].nunique() > 1 and not any(name in twins(parts, other) for other in kept):
+            kept.append(name)
+    return kept
+
+
+def twins(parts: pd.DataFrame, dimension: str) -> dict[str, dict[float, float]]:
+    """The properties that correspond to `dimension` one to one (a text of 20 pairs is always as long), each with its
+    value per value of `dimension`."""
+    found = {}
+    for name in dimension_columns(parts):
+        pairs = parts.loc[parts[name].notna(), [dimension, name]].drop_duplicates()
+        unique = all(pairs.iloc[:, k].is_unique for k in (0, 1)) and pairs.iloc[:, 0].notna().all()
+        if name != dimension and len(pairs) > 1 and unique:
+            found[name] = dict(pairs.itertuples(index=False, name=None))
+    return found
+
+
+def along(parts: pd.DataFrame, metric: Metric, *names: str) -> pd.DataFrame:
+    """The scores along `names`, over everything else that parts differ in: row, longer, *names, score (NaN where a part
+    has none that is finite)."""
+    keys = ["row", "longer", *names]
+    groups = parts.dropna(subset=list(names)).groupby(keys)
+    rows = [(*key, metric.mean(list(group["score"]), list(group["weight"]))) for key, group in groups]
+    return pd.DataFrame(rows, columns=[*keys, "score"])
+
+
+def columns(parts: pd.DataFrame, name: str) -> list[tuple[bool, float]]:
+    """(longer, value) of a property, those of test before those of length_generalization."""
+    pairs = parts.loc[parts[name].notna(), ["longer", name]].drop_duplicates()
+    return sorted((bool(longer), float(value)) for longer, value in pairs.itertuples(index=False))
+
+
+def trained_length(parts: pd.DataFrame) -> float:
+    """The longest question of test, which is the longest in training; NaN where parts do not differ in length."""
+    return parts.loc[~parts["longer"], LENGTH].max() if LENGTH in parts else math.nan
+
+
+# -- as text -------------------------------------------------------------------------------------------------------
 
 
 def number(value: float) -> str:
@@ -34,127 +94,32 @@ def number(value: float) -> str:
     return f"{round(value, 4):g}" if abs(value) < 1e5 else f"{value:.0f}"
 
 
-def points_of(rows: Iterable[Row], *, coarse: bool = False) -> list[Point]:
-    """All parts that any of the rows has, positions from 0 to 1; `coarse`: in quarters, so that texts with more and
-    with fewer positions have the same."""
-    return [point for row in rows for point in _placed(row.points, coarse)]
-
-
-def _placed(points: Sequence[Point], coarse: bool) -> list[Point]:
-    last: dict[tuple[object, ...], float] = {}
-    for point in points:
-        where = dict(point.where)
-        if POSITION in where:
-            key = _text_of(point)
-            last[key] = max(last.get(key, 0.0), where[POSITION])
-    found = []
-    for point in points:
-        where = dict(point.where)
-        if POSITION in where:
-            where[POSITION] /= last[_text_of(point)] or 1.0
-            if coarse:
-                where[POSITION] = math.floor(4 * where[POSITION] + 0.5) / 4
-            point = replace(point, where=tuple(sorted(where.items())))
-        found.append(point)
-    return found
-
-
-def _text_of(point: Point) -> tuple[object, ...]:
-    """What a part has in common with those that differ from it in position only."""
-    return (point.beyond, tuple(item for item in point.where if item[0] != POSITION))
-
-
-def dimensions(rows: Sequence[Row]) -> list[str]:
-    """What the parts differ in: length first, the others by name. Of two that go together always, the first."""
-    values: dict[str, set[float]] = {}
-    for point in points_of(rows):
-        for name, value in point.where:
-            values.setdefault(name, set()).add(value)
-    names = (name for name, found in values.items() if len(found) > 1)
-    kept: list[str] = []
-    for name in sorted(names, key=lambda name: (name != LENGTH, name)):
-        if not any(name in twins(rows, other) for other in kept):
-            kept.append(name)
-    return kept
-
-
-def twins(rows: Iterable[Row], dimension: str) -> dict[str, dict[float, float]]:
-    """What goes together with a dimension always (a text of 20 pairs is always as long), with its value per value of
-    the dimension."""
-    pairs: dict[str, set[tuple[float, float]]] = {}
-    for point in points_of(rows):
-        where = dict(point.where)
-        for name, value in point.where:
-            pairs.setdefault(name, set()).add((where.get(dimension, math.nan), value))
-    found = {}
-    for name, seen in sorted(pairs.items()):
-        one_to_one = len({a for a, _ in seen}) == len({b for _, b in seen}) == len(seen) > 1
-        if name != dimension and one_to_one and not any(math.isnan(a) for a, _ in seen):
-            found[name] = dict(seen)
-    return found
-
-
-def label(rows: Iterable[Row], dimension: str, value: float) -> str:
-    """A value, with those that go together with it: "320 (16 pairs)"."""
+def label(parts: pd.DataFrame, dimension: str, value: float) -> str:
+    """A value, with those that correspond to it: "320 (16 pairs)"."""
     if dimension == POSITION:
         return {0.0: "first", 0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "last"}.get(value, number(value))
-    also = [f"{number(values[value])} {name}" for name, values in twins(rows, dimension).items()]
+    also = [f"{number(values[value])} {name}" for name, values in twins(parts, dimension).items()]
     return f"{number(value)} ({', '.join(also)})" if also else number(value)
 
 
-def columns(rows: Iterable[Row], dimension: str, *, coarse: bool = False) -> list[Column]:
-    """The values of a dimension, those of test before those beyond."""
-    points = points_of(rows, coarse=coarse)
-    return sorted({Column(point.beyond, value) for point in points for name, value in point.where if name == dimension})
+def factor(length: float, trained: float) -> str:
+    """ "×2" for a length of twice the trained one; empty where there is none to compare."""
+    return "" if math.isnan(trained) else f"×{round(length / trained, 1):g}"
 
 
-def trained_length(rows: Iterable[Row]) -> float | None:
-    """The longest question of test, which is the longest in training; None where length tells nothing apart."""
-    return max((column.value for column in columns(rows, LENGTH) if not column.beyond), default=None)
-
-
-def along(
-    row: Row, dimension: str, fixed: Mapping[str, float] | None = None, *, coarse: bool = False
-) -> dict[Column, float | None]:
-    """The row's scores along a dimension, of the parts that have the `fixed` values; what else the parts differ in is
-    put together. None where a part's score was not finite."""
-    parts: dict[Column, list[Point]] = {}
-    for point in points_of([row], coarse=coarse):
-        where = dict(point.where)
-        if dimension in where and all(where.get(name) == value for name, value in (fixed or {}).items()):
-            parts.setdefault(Column(point.beyond, where[dimension]), []).append(point)
-    return {column: together(points, row.scale) for column, points in sorted(parts.items())}
-
-
-def together(points: Sequence[Point], scale: Scale) -> float | None:
-    """The score over several parts."""
-    scores = [point.score for point in points if point.score is not None]
-    if len(scores) < len(points):
-        return None
-    return scale.mean(scores, [point.weight for point in points])
-
-
-def times(column: Column, trained: float | None) -> str:
-    """ "×2" of a length beyond the trained one; empty where there is nothing to be compared."""
-    return f"×{round(column.value / trained, 1):g}" if column.beyond and trained else ""
-
-
-def beyond_text(row: Row) -> str:
-    """ "×2 93.1 %, ×4 71.0 %": the scores over length beyond training, or over all of beyond, or why there are none."""
-    if not row.estimate:
+def longer_text(row: pd.Series, parts: pd.DataFrame, metric: Metric) -> str:
+    """ "×2 93.1 %, ×4 71.0 %": a row's scores along lengths beyond training, or over all of length_generalization, or
+    why there are none. `parts` are those of the section, averaged."""
+    if math.isnan(row["score"]):
         return ""
-    if not row.defined:
+    if not row["evaluated_longer"]:
         return NOT_DEFINED
-    trained = trained_length([row])
-    far = {column: score for column, score in along(row, LENGTH).items() if column.beyond}
-    if not far:
-        return row.scale.text(row.beyond)
-    return ", ".join(
-        f"{times(column, trained) or f'length {number(column.value)}:'} {row.scale.text(score)}"
-        for column, score in far.items()
-    )
-
-
-def profiles(rows: Sequence[Row], dimension: str) -> list[tuple[Row, Mapping[Column, float | None]]]:
-    """The rows that have parts, each with its scores along a dimension, positions in quarters."""
-    return [(row, along(row, dimension, coarse=True)) for row in rows if row.points]
+    own = parts[parts["row"] == row.name]
+    if LENGTH not in dimension_columns(own[own["longer"]]):
+        return metric.format(row[LENGTH_GENERALIZATION])
+    trained = trained_length(own)
+    texts = []
+    for part in along(own[own["longer"]], metric, LENGTH).to_dict("records"):
+        where = factor(part[LENGTH], trained) or f"length {number(part[LENGTH])}:"
+        texts.append(f"{where} {metric.format(part['score'])}")
+    return ", ".join(texts)

@@ -1,216 +1,102 @@
-"""Boards -> data for programs: CSV and JSON. Scores are fractions; what there is not is empty or null."""
+"""Boards as CSV and JSON. Scores are fractions; missing values are empty or null."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
+import pandas as pd
+
 from zoo.board.breakdown import NOT_DEFINED
-from zoo.board.model import Board, Section
-from zoo.board.rows import Point, Row
+from zoo.board.frame import LENGTH_GENERALIZATION
+from zoo.board.results import Board, dimension_columns, overalls
 from zoo.spec.store import Problem
 
-COLUMNS = (
-    "protocol",
-    "task",
-    "task_version",
-    "rank",
-    "tied",
-    "architecture",
-    "distribution",
-    "mode",
-    "objective",
-    "config_hash",
-    "overrides",
-    "data",
-    "parameters",
-    "parameters_off",
-    "state_size",
-    "seeds",
-    "converged",
-    "accuracy",
-    "low",
-    "high",
-    "interval",
-    "each_seed",
-    "failures",
-    "chance",
-    "majority",
-    "reported",
-    "reported_source",
-    "delta",
-    "tokens_per_second",
-    "peak_memory_bytes",
-    "hardware",
-    "superseded",
-    "notes",
-    "records",
-    "metric",
-    "higher_is_better",
-    "score",
-    "other_scores",
-    "length_generalization",
-    "carried",
-)
-"""One row of results.csv. `low` to `each_seed`, the baselines and reported scores are of `metric`; `accuracy` is there
+COLUMNS = [
+    *("protocol", "task", "task_version", "rank", "tied", "architecture", "distribution", "mode", "objective"),
+    *("config_hash", "overrides", "data", "parameters", "parameters_off", "state_size", "seeds", "converged"),
+    *("accuracy", "low", "high", "interval", "each_seed", "failures", "chance", "majority", "reported"),
+    *("reported_source", "delta", "tokens_per_second", "peak_memory_bytes", "hardware", "superseded", "notes"),
+    *("records", "metric", "higher_is_better", "score", "other_scores", LENGTH_GENERALIZATION, "stateful"),
+]
+"""Columns of results.csv. `low` to `each_seed`, the baselines and reported scores are of `metric`; `accuracy` is filled
 whether it is the ranked metric or not."""
 
-
-def flat(found: Iterable[Board]) -> list[dict[str, Any]]:
-    """One flat object per row; None for what there is not."""
-    return [_flat(board, section, row) for board in found for section in board.sections for row in section.rows]
-
-
-def _flat(board: Board, section: Section, row: Row) -> dict[str, Any]:
-    found = row.estimate
-    interval = found.interval if found else None
-    others = dict(row.others or {})
-    told = row.reported[0] if row.reported else None
-    return {
-        "protocol": board.protocol,
-        "task": section.task,
-        "task_version": section.version,
-        "rank": row.rank.place if row.rank else None,
-        "tied": row.rank.tied if row.rank else None,
-        "architecture": row.architecture,
-        "distribution": row.distribution,
-        "mode": row.mode,
-        "objective": row.objective,
-        "config_hash": row.config_hash,
-        "overrides": dict(row.overrides),
-        "data": row.data,
-        "parameters": row.parameters,
-        "parameters_off": row.off,
-        "state_size": row.state_size,
-        "seeds": len(row.seeds),
-        "converged": row.converged,
-        "accuracy": found.mean if found and row.scale.name == "accuracy" else others.get("accuracy"),
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
-        "interval": interval.kind if interval else None,
-        "each_seed": {str(s.seed): s.word or s.score for s in row.seeds},
-        "failures": row.failures,
-        "chance": row.chance,
-        "majority": row.majority,
-        "reported": told.value if told else None,
-        "reported_source": f"{told.source}, {told.table}".removesuffix(", ") if told else None,
-        "delta": row.delta,
-        "tokens_per_second": row.tokens_per_second,
-        "peak_memory_bytes": row.peak_memory_bytes,
-        "hardware": list(row.hardware),
-        "superseded": row.superseded,
-        "notes": list(row.notes),
-        "records": [seed.path for seed in row.seeds if seed.path],
-        "metric": row.scale.name,
-        "higher_is_better": row.scale.higher,
-        "score": found.mean if found else None,
-        "other_scores": others,
-        "length_generalization": row.beyond if row.defined else NOT_DEFINED if row.offered and found else None,
-        "carried": row.carried,
-    }
+GROUP_COLUMNS = [
+    *("protocol", "task", "task_version", "architecture", "distribution", "objective", "config_hash"),
+    *("seed", "split", "metric", "score", "weight"),
+]
+"""Columns of groups.csv, followed by one for each property of the questions. `weight` is the number of answers, or
+questions, that the score is over."""
 
 
-def csv_text(found: Iterable[Board]) -> str:
-    """The rows of all boards under one header. Scores are fractions; objects are JSON."""
-    return _csv(COLUMNS, flat(found))
+def results_table(board: Board) -> pd.DataFrame:
+    """One row per configuration with the columns of results.csv, as JSON values."""
+    if board.results.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    table = _json_values(board.results)
+    told = table["reported"].map(lambda reported: reported[0] if reported else None)
+    is_accuracy = table["metric"] == "accuracy"
+    not_defined = board.results["offers_longer"] & ~board.results["evaluated_longer"] & table["score"].notna()
+    return table.assign(
+        accuracy=table["score"].where(is_accuracy, table["other_scores"].map(lambda scores: scores.get("accuracy"))),
+        each_seed=table["each_seed"].map(lambda seeds: {str(seed): score for seed, score in seeds.items()}),
+        reported=told.map(lambda one: one.value if one else None).astype("object"),
+        reported_source=told.map(lambda one: f"{one.source}, {one.table}".removesuffix(", ") if one else None),
+        **{LENGTH_GENERALIZATION: table[LENGTH_GENERALIZATION].mask(not_defined.astype(bool), NOT_DEFINED)},
+    )[COLUMNS]
 
 
-def _csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _csv_cell(value) for key, value in row.items()})
-    return out.getvalue()
+def groups_table(board: Board) -> pd.DataFrame:
+    """One row per seed and part of the test questions with the columns of groups.csv, as JSON values."""
+    names = dimension_columns(board.parts)
+    if board.parts.empty:
+        return pd.DataFrame(columns=GROUP_COLUMNS)
+    about = board.results.drop(columns=["score", LENGTH_GENERALIZATION])
+    table = board.parts.join(about, on="row")
+    table["split"] = table["longer"].map({False: "test", True: LENGTH_GENERALIZATION})
+    whole = {name: "Int64" for name in names if (table[name].dropna() % 1 == 0).all()}
+    table = table.astype(whole)  # 64, not 64.0
+    return _json_values(table[[*GROUP_COLUMNS, *names]])
+
+
+def _json_values(frame: pd.DataFrame) -> pd.DataFrame:
+    """Cells as Python objects, None where they are missing."""
+    return frame.astype("object").where(frame.notna(), None)
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """CSV text. Lists and objects are JSON."""
+    return table.map(_csv_cell).to_csv(index=False, lineterminator="\n")
 
 
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else ""
-    return str(value).lower() if isinstance(value, bool) else value
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 
-GROUP_COLUMNS = (
-    "protocol",
-    "task",
-    "task_version",
-    "architecture",
-    "distribution",
-    "objective",
-    "config_hash",
-    "seed",
-    "split",
-    "metric",
-    "score",
-    "weight",
-)
-"""groups.csv: a line per seed and part of test or beyond; after these a column for everything that parts differ in.
-`weight` is the number of answers, or questions, that the score is over."""
-
-
-def groups_csv(found: Iterable[Board]) -> str:
-    """The scores of every part of the test questions, seed by seed; empty where nobody has any."""
-    rows = [
-        line
-        for board in found
-        for section in board.sections
-        for row in section.rows
-        for line in _parts(board, section, row)
-    ]
-    names = sorted({name for line in rows for name in line} - set(GROUP_COLUMNS))
-    return _csv((*GROUP_COLUMNS, *names), rows) if rows else ""
-
-
-def _parts(board: Board, section: Section, row: Row) -> list[dict[str, Any]]:
-    about = {
-        "protocol": board.protocol,
-        "task": section.task,
-        "task_version": section.version,
-        "architecture": row.architecture,
-        "distribution": row.distribution,
-        "objective": row.objective,
-        "config_hash": row.config_hash,
-    }
-    return [about | {"seed": seed.seed} | _part(point, row) for seed in row.seeds for point in seed.points]
-
-
-def _part(point: Point, row: Row) -> dict[str, Any]:
-    return {
-        "split": "length_generalization" if point.beyond else "test",
-        "metric": row.scale.name,
-        "score": point.score,
-        "weight": point.weight,
-        **dict(point.where),
-    }
-
-
-def to_json(found: Sequence[Board], problems: Sequence[Problem] = ()) -> dict[str, Any]:
-    """What `zoo leaderboard --json` prints: boards by protocol, and the skipped files. A row has besides the columns of
-    results.csv its `groups`: the means over seeds of every part of the test questions."""
-    return {
-        "boards": [
+def to_json(board: Board, problems: Sequence[Problem] = ()) -> dict[str, Any]:
+    """The object that `zoo leaderboard --json` prints: of each protocol the rows of results.csv and groups.csv and the
+    averages over tasks; and the skipped files."""
+    results, groups = results_table(board), groups_table(board)
+    boards = []
+    for protocol, sections in groupby(board.sections(), lambda section: section.protocol):
+        rows = results[results["protocol"] == protocol]
+        averages = [
             {
-                "protocol": board.protocol,
-                "rows": [
-                    _flat(board, section, row) | {"groups": [_part(point, row) for point in row.points]}
-                    for section in board.sections
-                    for row in section.rows
-                ],
-                "overall": [
-                    {
-                        "suite": overall.suite,
-                        "tasks": list(overall.tasks),
-                        "common_tasks": list(overall.common),
-                        "average": {row.architecture: row.average for row in overall.rows},
-                    }
-                    for overall in board.overalls
-                ],
-                "superseded": board.superseded,
+                "suite": overall.suite,
+                "tasks": list(overall.metrics),
+                "common_tasks": overall.common,
+                "average": _json_values(overall.average.to_frame())["average"].to_dict(),
             }
-            for board in found
-        ],
-        "skipped": [problem._asdict() for problem in problems],
-    }
+            for overall in overalls(list(sections))
+        ]
+        parts = groups[groups["protocol"] == protocol]
+        boards.append(
+            {"protocol": protocol, "rows": rows.to_dict("records"), "groups": parts.to_dict("records")}
+            | {"overall": averages, "superseded": int(rows["superseded"].sum())}
+        )
+    return {"boards": boards, "skipped": [problem._asdict() for problem in problems]}

@@ -1,78 +1,82 @@
-"""Boards -> one Markdown document. Pure functions; the same records give the same bytes."""
+"""The board as one Markdown document. The same records give the same bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
-from zoo.board.model import Board, Section
+from tabulate import tabulate
+
+from zoo.board.results import Board, Section, overalls
 from zoo.board.tables import (
-    Grid,
+    LEGEND,
+    Table,
     breakdown_remark,
-    breakdowns,
-    grid,
-    heading,
-    intervals,
-    overall_grid,
+    breakdown_tables,
+    one_line,
     overall_line,
-    overalls,
+    overall_table,
     problem_lines,
     remarks,
+    section_heading,
+    section_table,
     section_title,
+    titled_overalls,
 )
-from zoo.board.text import one_line
 from zoo.spec.store import Problem
 
 
 def markdown(
-    found: Sequence[Board],
+    board: Board,
     problems: Sequence[Problem] = (),
     *,
-    picture: str = "",
-    breakdown: Callable[[Board, Section], str] = lambda board, section: "",
+    chart: str = "",
+    breakdown_chart: Callable[[Section], str] = lambda section: "",
 ) -> str:
-    """The boards as a Markdown document. `picture` is the name of an image file beside it, `breakdown` tells that of
-    the picture of a section's breakdown; empty where there is none."""
-    lines = ["# Leaderboard", "", intervals(found), ""]
-    if picture and found:
-        lines += [f"![Scores with intervals, task by task]({picture})", ""]
-    if not found:
+    """The board as a Markdown document. `chart` is the name of an image file beside it, `breakdown_chart` gives that of
+    a section's breakdown; empty where there is none."""
+    every = list(board.sections())
+    lines = ["# Leaderboard", "", LEGEND, ""]
+    if chart and every:
+        lines += [f"![Scores with intervals, task by task]({chart})", ""]
+    if not every:
         lines += ["No records yet.", ""]
-    for board in found:
-        lines += [f"## Protocol `{board.protocol}`", ""]
-        if board.superseded:
-            lines += [f"Repeated runs superseded by later ones: {board.superseded}.", ""]
-        for title, overall in overalls(board):
-            lines += [f"### {title.capitalize()}", "", overall_line(overall), "", *_pipes(overall_grid(overall)), ""]
-        for section in board.sections:
-            table = grid(section)
-            lines += [f"### {section_title(section)}", "", f"{heading(section).capitalize()}.", "", *_pipes(table), ""]
-            lines += [f"{remark}\n" for remark in remarks(board, section)]
-            lines += [f"[{k}] {_escaped(source)}\n" for k, source in enumerate(table.notes, start=1)]
+    for protocol, group in groupby(every, lambda section: section.protocol):
+        sections = list(group)
+        lines += [f"## Protocol `{protocol}`", ""]
+        if superseded := sum(section.rows["superseded"].sum() for section in sections):
+            lines += [f"Repeated runs superseded by later ones: {superseded}.", ""]
+        for title, overall in titled_overalls(overalls(sections)):
+            lines += [f"### {title.capitalize()}", "", overall_line(overall), "", *_pipes(overall_table(overall)), ""]
+        for section in sections:
+            table = section_table(section)
+            heading = [f"{section_heading(section).capitalize()}.", ""] if section_heading(section) else []
+            lines += [f"### {section_title(section)}", "", *heading, *_pipes(table), ""]
+            lines += [f"{remark}\n" for remark in remarks(section)]
+            lines += [f"[{k}] {_escaped(source)}\n" for k, source in enumerate(table.sources, start=1)]
             if section.current:
-                lines += _breakdowns(section, breakdown(board, section))
+                lines += _breakdowns(section, breakdown_chart(section))
     if problems:
         count, *named = problem_lines(problems)
         lines += ["## Skipped files", "", count, "", *(f"- {_escaped(line)}" for line in named), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _breakdowns(section: Section, picture: str) -> list[str]:
-    tables = breakdowns(section)
+def _breakdowns(section: Section, chart: str) -> list[str]:
+    tables = breakdown_tables(section)
     if not tables:
         return []
-    lines = [f"![{section.task}: {section.scale.title} part by part]({picture})", ""] if picture else []
-    lines += [f"{breakdown_remark(section)} Numbers of every part and seed: groups.csv.", ""]
+    lines = [f"![{section.task}: {section.metric.title} by group]({chart})", ""] if chart else []
+    lines += [f"{breakdown_remark(section)} Scores of every group and seed: groups.csv.", ""]
     for title, table in tables:
         lines += [f"#### {title}", "", *_pipes(table), ""]
     return lines
 
 
-def _pipes(table: Grid) -> list[str]:
-    from tabulate import tabulate
-
+def _pipes(table: Table) -> list[str]:
     rows = [[_escaped(cell) for cell in row] for row in table.rows]
     headers = [_escaped(header) for header in table.headers]
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True).split("\n")
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True).split("\n")
 
 
 def _escaped(text: str) -> str:

@@ -1,50 +1,45 @@
-"""Boards -> tables of text, for Markdown and the terminal alike. Pure functions."""
+"""Boards as tables of text, for Markdown and the terminal alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
 
 from zoo.board.breakdown import (
     LENGTH,
     NOT_DEFINED,
-    Column,
-    beyond_text,
+    along,
     columns,
     dimensions,
+    factor,
     label,
-    profiles,
-    times,
+    longer_text,
+    mean_parts,
+    placed_parts,
     trained_length,
 )
-from zoo.board.model import Board, Overall, OverallRow, Section
-from zoo.board.rows import PUBLISHED, Row, row_of
-from zoo.board.scale import Scale, other_scores
-from zoo.board.statistics import Estimate, Interval
+from zoo.board.frame import LENGTH_GENERALIZATION
+from zoo.board.metric import Metric, sorted_names
+from zoo.board.results import REPRODUCTION, Overall, Section, compare
 from zoo.spec.architecture import Reported
-from zoo.spec.store import Problem
+from zoo.spec.store import Problem, StoredRecord
 
 NONE = "–"
 MATCHED = 0.05
-"""Further than this from the baseline's number of parameters, a row says so."""
+"""A model that is further than this from the baseline's number of parameters says so."""
 
-INTERVALS = (
-    "Scores are test accuracies of the weights that were best on validation. Several seeds: mean and 95 % t-interval "
-    "over seeds. A single run (binomial): the 95 % Wilson interval of its test set, which says nothing about other "
-    "seeds. A row's rank is 1 + the number of rows whose interval lies wholly above its own; = marks shared ranks. "
-    "Seeds k/n: k of n seeds ended well and above both baselines. A failure is a word and in no average."
+LEGEND = (
+    "Scores are test scores of the weights that were best on validation (of language models: lowest validation loss). "
+    "Several seeds: mean and 95 % t-interval over seeds, for perplexities of their logarithms. A single run: for an "
+    "accuracy (binomial) the 95 % Wilson interval for its number of test questions, which is wider than necessary "
+    "where a question has several answers; for a perplexity (normal) ±1.96 standard errors of its mean loss; both say "
+    "nothing about other seeds. A row's rank is 1 + the number of rows whose interval lies wholly on the better side "
+    "of its own; = marks shared ranks. Seeds k/n: k of n seeds ended well and better than every baseline there is. A "
+    "failure is a word and enters no average."
 )
-ALL_INTERVALS = (
-    "Scores are test scores of the weights that were best on validation (of language models: of least validation "
-    "loss). Several seeds: mean and 95 % t-interval over seeds, of perplexities over their logarithms. A single run: "
-    "of an accuracy (binomial) the 95 % Wilson interval for the number of its test questions, which is wider than need "
-    "be where a question has several answers; of a perplexity (normal) 1.96 standard errors of its mean loss either "
-    "way; both say nothing about other seeds. A row's rank is 1 + the number of rows whose interval lies wholly on the "
-    "better side of its own; = marks shared ranks. Seeds k/n: k of n seeds ended well and better than every baseline "
-    "there is. A failure is a word and in no average."
-)
-
 OBJECTIVES = {
     "causal_lm": "causal_lm: each token of an answer is predicted from what comes before it",
     "infilling": "infilling: all tokens of an answer are predicted at once; every output sees every input",
@@ -52,322 +47,284 @@ OBJECTIVES = {
 }
 
 
-def intervals(found: Sequence[Board]) -> str:
-    """What the scores, intervals and ranks of these boards are."""
-    sections = [section for board in found for section in board.sections]
-    plain = all(section.scale.share and not any(row.asked for row in section.rows) for section in sections)
-    return INTERVALS if plain else ALL_INTERVALS
+class Table(NamedTuple):
+    """A table of text, and the numbered sources that its cells refer to. Headers may have several lines."""
+
+    headers: list[str]
+    rows: list[list[str]]
+    sources: Sequence[str] = ()
 
 
-def memory(count: int) -> str:
-    """Bytes as MiB or GiB."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
-def baselines(section: Section) -> str:
-    """The lines that every score of a section is to be read against; empty where there are none."""
-    return ", ".join(
-        f"{word} {section.scale.text(value)}"
-        for word, value in (("chance", section.chance), (_majority_word(section.rows[0]), section.majority))
-        if value is not None
-    )
-
-
-def _majority_word(row: Row) -> str:
-    """What the second baseline is: the task's own where answers are asked for, see its documentation."""
-    return "trivial answer" if row.asked else "majority class"
-
-
-def tested_on(section: Section) -> str:
-    """How many test examples, of which kind of data; empty when nothing was tested."""
-    counts = _either({seed.n for row in section.rows for seed in row.seeds})
-    if not counts:
-        return ""
-    answers = _either({seed.answers for row in section.rows for seed in row.seeds if seed.answers != seed.n})
-    kinds = " and ".join(sorted({row.data for row in section.rows if row.estimate}))
-    what = f"{counts} test {_examples(section.rows[0])}"
-    return ", ".join(filter(None, (what, answers and f"{answers} tokens asked for", kinds and f"{kinds} data")))
-
-
-def _examples(row: Row) -> str:
-    return {"recall": "questions", "language_modeling": "passages"}.get(row.kind or "", "examples")
-
-
-def _either(counts: set[int]) -> str:
-    return " or ".join(f"{n:,}" for n in sorted(counts) if n)
-
-
-def heading(section: Section) -> str:
-    """Baselines and test set in one line."""
-    return "; ".join(filter(None, (baselines(section), tested_on(section))))
+def _table(cells: pd.DataFrame, sources: Sequence[str] = ()) -> Table:
+    """The columns in which any cell has text."""
+    cells = cells[[name for name in cells if (cells[name] != "").any()]]
+    return Table([str(name) for name in cells], cells.to_numpy().tolist(), sources)
 
 
 # -- a section -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table in text, and the numbered notes that its cells refer to. Headers may have several lines."""
-
-    headers: list[str]
-    rows: list[list[str]]
-    notes: list[str]
+def section_title(section: Section) -> str:
+    """The task, with its version where a newer one is on the board."""
+    return section.task if section.current else f"{section.task} (superseded version {section.version})"
 
 
-def grid(section: Section) -> Grid:
-    """A section as a table; columns in which no row has anything are left out."""
-    sources: list[str] = []
+def section_heading(section: Section) -> str:
+    """Baselines and test set in one line."""
     rows = section.rows
-
-    def reported(row: Row) -> str:
-        # with the digits that the paper gives
-        return ", ".join(f"{_published(row.scale, told)} [{_number(sources, told)}]" for told in row.reported)
-
-    kinds = {row.data for row in rows}
-    carry = any(row.carried or row.kind == "language_modeling" for row in rows)
-    others = other_scores({name for row in rows for name in row.others or ()}, section.scale.name)
-    cells = {
-        "rank": [f"{row.rank.place}{'=' if row.rank.tied else ''}" if row.rank else NONE for row in rows],
-        "architecture": [row.name for row in rows],
-        "objective": [row.asked for row in rows],
-        "carried": [_carried(row) if carry else "" for row in rows],
-        "mode": [row.mode for row in rows],
-        "parameters": [_parameters(row) for row in rows],
-        "seeds": [f"{row.converged}/{len(row.seeds)}" for row in rows],
-        section.scale.title: [row.scale.text(row.estimate.mean) if row.estimate else row.failures for row in rows],
-        "95 % interval": [_interval(row.estimate, row.scale) for row in rows],
-        "each seed": [_each(row) for row in rows],
-        **{Scale(name).title: [_other(row, name) for row in rows] for name in others},
-        "length_generalization": [beyond_text(row) if section.beyond else "" for row in rows],
-        "reported": [reported(row) for row in rows],
-        "Δ": [row.scale.difference(row.delta) if row.delta is not None else "" for row in rows],
-        "tokens/s": [f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "" for row in rows],
-        "peak memory": [memory(row.peak_memory_bytes) if row.peak_memory_bytes else "" for row in rows],
-        "data": [row.data if len(kinds) > 1 else "" for row in rows],
-        "notes": ["; ".join(row.notes) for row in rows],
-    }
-    kept = {name: column for name, column in cells.items() if any(column)}
-    return Grid(list(kept), [list(row) for row in zip(*kept.values(), strict=True)], sources)
+    lines = ((section.chance, "chance"), (section.majority, majority_word(section)))
+    baselines = ", ".join(f"{word} {section.metric.format(value)}" for value, word in lines if not math.isnan(value))
+    counts, answers = _either(rows["examples"]), _either(rows["answers"])
+    kinds = " and ".join(sorted(set(rows.loc[rows["score"].notna(), "data"])))
+    tested = [
+        counts and f"{counts} test {_examples_word(rows['kind'].iloc[0])}",
+        answers and f"{answers} answer tokens",
+        counts and kinds and f"{kinds} data",
+    ]
+    return "; ".join(filter(None, (baselines, ", ".join(filter(None, tested)))))
 
 
-def _published(scale: Scale, told: Reported) -> str:
-    return f"{round(100 * told.value, 4):g} %" if scale.share else f"{told.value:g}"
+def majority_word(section: Section) -> str:
+    """The name of the second baseline."""
+    return "majority class" if section.rows["objective"].eq("classify").any() else "trivial answer"
 
 
-def _number(sources: list[str], told: Reported) -> int:
-    source = f"{told.source}, {told.table}" if told.table else told.source
+def _examples_word(kind: str) -> str:
+    return {"recall": "questions", "language_modeling": "passages"}.get(kind, "examples")
+
+
+def _either(counts: pd.Series) -> str:
+    return " or ".join(f"{n:,}" for n in sorted({n for each in counts for n in each}))
+
+
+def section_table(section: Section) -> Table:
+    """A section's rows; columns in which no row has anything are left out."""
+    sources: list[str] = []
+    parts, several_kinds = mean_parts(section), section.rows["data"].nunique() > 1
+    others = sorted_names(name for scores in section.rows["other_scores"] for name in scores)
+    lines = []
+    for _, row in section.rows.iterrows():
+        metric, other = Metric(row["metric"], row["higher_is_better"]), row["other_scores"]
+        scored = not math.isnan(row["score"])
+        each = [f"{s}: {v if isinstance(v, str) else metric.format_bare(v)}" for s, v in row["each_seed"].items()]
+        lines.append(
+            {
+                "rank": NONE if pd.isna(row["rank"]) else f"{row['rank']}{'=' if row['tied'] else ''}",
+                "architecture": row["name"],
+                "objective": _objective(row),
+                "stateful": {True: "yes", False: "no", None: ""}[row["stateful"]],
+                "mode": row["mode"],
+                "parameters": _parameters(row),
+                "seeds": f"{row['converged']}/{row['seeds']}",
+                section.metric.title: metric.format(row["score"]) if scored else row["failures"],
+                "95 % interval": f"{metric.format_range(row['low'], row['high'])} {row['interval']}".strip(),
+                "each seed": " · ".join(each),
+                **{
+                    Metric(name).title: Metric(name).format(other[name]) if name in other else ""
+                    for name in others
+                    if name != section.metric.name
+                },
+                LENGTH_GENERALIZATION: longer_text(row, parts, metric) if section.has_longer else "",
+                "reported": ", ".join(f"{_published(r)} [{_number(sources, r)}]" for r in row["reported"]),
+                "Δ": "" if math.isnan(row["delta"]) else metric.format_difference(row["delta"]),
+                "tokens/s": "" if math.isnan(row["tokens_per_second"]) else f"{row['tokens_per_second']:,.0f}",
+                "peak memory": "" if pd.isna(row["peak_memory_bytes"]) else _memory(row["peak_memory_bytes"]),
+                "data": row["data"] if several_kinds else "",
+                "notes": "; ".join(row["notes"]),
+            }
+        )
+    return _table(pd.DataFrame(lines), sources)
+
+
+def _published(reported: Reported) -> str:
+    """A reported score with the digits that the paper gives."""
+    share = Metric(reported.metric).is_share
+    return f"{round(100 * reported.value, 4):g} %" if share else f"{reported.value:g}"
+
+
+def _number(sources: list[str], reported: Reported) -> int:
+    source = f"{reported.source}, {reported.table}" if reported.table else reported.source
     if source not in sources:
         sources.append(source)
     return sources.index(source) + 1
 
 
-def _carried(row: Row) -> str:
-    return {True: "yes", False: "no", None: ""}[row.carried]
+def _objective(row: pd.Series) -> str:
+    """The objective where a task has more than one, else empty."""
+    return "" if row["objective"] == "classify" else row["objective"]
 
 
-def _unmatched(row: Row) -> bool:
-    return row.off is not None and abs(row.off) > MATCHED
+def _parameters(row: pd.Series) -> str:
+    """The number of parameters; in brackets the deviation from the baseline's, where no width came near enough."""
+    off = row["parameters_off"]
+    return f"{row['parameters']:,}" + (f" ({100 * off:+.0f} %)" if abs(off) > MATCHED else "")
 
 
-def _parameters(row: Row) -> str:
-    """The count; in brackets how far it is from the baseline's, where no width came near enough."""
-    return f"{row.parameters:,}" + (f" ({100 * (row.off or 0):+.0f} %)" if _unmatched(row) else "")
+def _memory(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def _range(found: Interval | None, scale: Scale) -> str:
-    return scale.range(found.low, found.high) if found else ""
-
-
-def _interval(found: Estimate | None, scale: Scale) -> str:
-    return f"{_range(found.interval, scale)} {found.interval.kind}" if found and found.interval else ""
-
-
-def _each(row: Row) -> str:
-    return " · ".join(f"{s.seed}: {s.word or row.scale.bare(s.score)}" for s in row.seeds)
-
-
-def _other(row: Row, name: str) -> str:
-    return Scale(name).text(row.others[name]) if row.others and name in row.others else ""
-
-
-def remarks(board: Board, section: Section) -> list[str]:
-    """What must be said below a section."""
-    said = []
-    if not section.scale.higher:
-        said.append(f"Of {section.scale.title}, less is better.")
-    asked = [text for name, text in OBJECTIVES.items() if any(row.asked == name for row in section.rows)]
-    if asked:
-        said.append(f"Objective: {'; '.join(asked)}.")
-    if any(row.carried or row.kind == "language_modeling" for row in section.rows):
-        said.append("Carried: whether the state is carried from one piece of a text to the next.")
-    machines = sorted({machine for row in section.rows for machine in row.hardware})
-    if len(machines) > 1:
-        said.append("Tokens/s and memory are from different machines: " + "; ".join(machines) + ".")
-    elif machines:
-        said.append(f"Tokens/s and memory: {machines[0]}.")
-    if any(_unmatched(row) for row in section.rows):
-        said.append(
+def remarks(section: Section) -> list[str]:
+    """Remarks for below a section's table."""
+    rows = section.rows
+    lines = []
+    if not section.metric.higher_is_better:
+        lines.append(f"Lower {section.metric.title} is better.")
+    objectives = [text for name, text in OBJECTIVES.items() if rows["objective"].eq(name).any()]
+    if objectives:
+        lines.append(f"Objective: {'; '.join(objectives)}.")
+    if rows["stateful"].notna().any():
+        lines.append("Stateful: whether the state is carried from one segment of a text to the next.")
+    machines = sorted({machine for hardware in rows["hardware"] for machine in hardware})
+    if machines:
+        where = " are from different machines" if len(machines) > 1 else ""
+        lines.append(f"Tokens/s and memory{where}: {'; '.join(machines)}.")
+    if (rows["parameters_off"].abs() > MATCHED).any():
+        lines.append(
             f"Widths are solved so that every model has the baseline's number of parameters within {100 * MATCHED:.0f} "
-            "%. In brackets: how far off a model is for which no width comes as near."
+            "%. In brackets: the deviation of a model for which no width comes that close."
         )
-    if board.protocol != PUBLISHED and any(row.reported for row in section.rows):
-        said.append(
-            f"Reported scores come from the papers' own full-size training. `{board.protocol}` is not that protocol, "
-            "so no difference is shown. Reported scores are in no average and no rank."
-        )
-    elif any(row.reported for row in section.rows):
-        said.append("Reported scores are in no average and no rank.")
-    return said
+    if rows["reported"].map(len).any():
+        if section.protocol != REPRODUCTION:
+            lines.append(
+                f"Reported scores come from the papers' own full-size training. `{section.protocol}` is not that "
+                "protocol, so no difference is shown."
+            )
+        lines.append("Reported scores enter no average and no rank.")
+    return lines
 
 
-def section_title(section: Section) -> str:
-    """The task, with its version when a newer one is on the board."""
-    return section.task if section.current else f"{section.task} (superseded version {section.version})"
+def row_label(row: pd.Series) -> str:
+    """A row's name with what sets it apart: "linformer (infilling)", "mamba (causal_lm) (modified)"."""
+    words = (_objective(row), *(note.partition(":")[0] for note in row["notes"]))
+    return " ".join([row["name"], *(f"({word})" for word in words if word)])
 
 
 # -- breakdowns ----------------------------------------------------------------------------------------------------
 
 
-def named(row: Row) -> str:
-    """A row's name with what sets it apart: "linformer (infilling)", "mamba (causal_lm) (modified)"."""
-    return " ".join([row.name, *(f"({word})" for word in (row.asked, *_note_heads(row)) if word)])
-
-
-def _note_heads(row: Row) -> list[str]:
-    return [note.partition(":")[0] for note in row.notes]
-
-
-def breakdowns(section: Section) -> list[tuple[str, Grid]]:
-    """Tables of the score along each thing that the questions are told apart by, with their titles."""
-    found = []
-    names = dimensions(section.rows)
+def breakdown_tables(section: Section) -> list[tuple[str, Table]]:
+    """Tables of the score along each property of the questions, with their titles; positions in quarters."""
+    exact, parts = placed_parts(section), placed_parts(section, coarse=True)
+    names = dimensions(exact)
+    labels = pd.Series({index: row_label(row) for index, row in section.rows.iterrows()}, name="architecture")
+    undefined = section.rows.index[~section.rows["evaluated_longer"].astype(bool)]
+    tables = []
     for name in names:
-        head = columns(section.rows, name, coarse=True)
-        trained = trained_length(section.rows) if name == LENGTH else None
-        cells = [
-            [named(row), *(_part(row, scores, column) for column in head)]
-            for row, scores in profiles(section.rows, name)
-        ]
-        unit = ", %" if section.scale.share else ""
-        rest = [other for other in names if other != name]
-        over = f" (all {' and '.join(_plural(other) for other in rest)} together)" if rest else ""
-        title = f"{section.task}: {section.scale.title} over {name}{over}{unit}"
-        found.append(
-            (title, Grid(["architecture", *(_head(section, name, column, trained) for column in head)], cells, []))
-        )
-    return found
+        scores = along(parts, section.metric, name)
+        trained = trained_length(parts) if name == LENGTH else math.nan
+        scores["text"] = scores["score"].map(section.metric.format_bare)
+        cells = scores.pivot(index="row", columns=["longer", name], values="text").sort_index(axis="columns")
+        heads = columns(parts, name)
+        for longer, value in heads:
+            absent = pd.Series({row: NOT_DEFINED for row in undefined if longer}, dtype="object")
+            cells[longer, value] = cells[longer, value].fillna(absent).fillna(NONE)
+        rest = [other if other.endswith("s") else f"{other}s" for other in names if other != name]
+        over = f" (over all {' and '.join(rest)})" if rest else ""
+        cells.columns = pd.Index([_header(exact, name, longer, value, trained) for longer, value in heads])
+        title = f"{section.task}: {section.metric.title} by {name}{over}{', %' if section.metric.is_share else ''}"
+        tables.append((title, _table(cells.join(labels).sort_index()[["architecture", *cells.columns]])))
+    return tables
 
 
-def _plural(name: str) -> str:
-    return name if name.endswith("s") else f"{name}s"
-
-
-def _head(section: Section, dimension: str, column: Column, trained: float | None) -> str:
-    value = label(section.rows, dimension, column.value).replace(" (", "\n(")
-    if column.beyond:
-        return "\n".join(filter(None, ("beyond", value, times(column, trained))))
-    return f"trained\n{value}" if dimension == LENGTH else value
-
-
-def _part(row: Row, scores: Mapping[Column, float | None], column: Column) -> str:
-    if column in scores:
-        return row.scale.bare(scores[column])
-    return NOT_DEFINED if column.beyond and not row.defined else NONE
+def _header(parts: pd.DataFrame, dimension: str, longer: bool, value: float, trained: float) -> str:
+    text = label(parts, dimension, value).replace(" (", "\n(")
+    if longer:
+        return "\n".join(filter(None, ("longer", text, factor(value, trained))))
+    return f"trained\n{text}" if dimension == LENGTH else text
 
 
 def breakdown_remark(section: Section) -> str:
-    """How to read the tables and pictures of a section's breakdowns."""
-    said = ["Means over seeds."]
-    if section.beyond:
-        said.append("Beyond: test questions that are longer or harder than any in training; ×k: of k times the length.")
-    if any(row.points and not row.defined for row in section.rows) and section.beyond:
-        said.append(f"{NOT_DEFINED.capitalize()}: the architecture has no form for more than it was built for.")
-    return " ".join(said)
+    """How to read the tables and charts of a section's breakdowns."""
+    lines = ["Means over seeds."]
+    if section.has_longer:
+        lines.append(
+            "Longer: the split length_generalization, with questions that are longer or harder than any in training; "
+            "×k: k times the length."
+        )
+        measured = section.rows.index.isin(section.parts["row"])
+        if (measured & ~section.rows["evaluated_longer"]).any():
+            lines.append("Not defined: the architecture has no form for lengths beyond those it was built for.")
+    return " ".join(lines)
 
 
 # -- over tasks ----------------------------------------------------------------------------------------------------
 
 
-def overall_grid(overall: Overall) -> Grid:
+def overall_table(overall: Overall) -> Table:
     """Architectures by the tasks of a suite, best average first."""
-    average = f"average of {len(overall.common)}"
-    asked = [_objectives(row) for row in overall.rows]
-    headers = ["architecture", *(["objective"] if any(asked) else []), *([average] if overall.common else [])]
-    headers += [task if scale.share else f"{task} ({scale.title})" for task, scale in overall.scales.items()]
-    rows = []
-    for row, words in zip(overall.rows, asked, strict=True):
-        cells = [_overall_cell(row.cells.get(task, "not run"), scale) for task, scale in overall.scales.items()]
-        mean = [f"{100 * row.average:.1f} %" if row.average is not None else NONE] if overall.common else []
-        rows.append([row.architecture, *([words] if any(asked) else []), *mean, *cells])
-    return Grid(headers, rows, [])
-
-
-def _objectives(row: OverallRow) -> str:
-    """The objective; where it differs from task to task, with the tasks."""
-    tasks: dict[str, list[str]] = {}
-    for task, objective in row.objectives.items():
-        tasks.setdefault(objective, []).append(task)
-    if len(tasks) == 1:
-        return next(iter(tasks))
-    return ", ".join(f"{objective} ({', '.join(names)})" for objective, names in sorted(tasks.items()))
-
-
-def _overall_cell(cell: Estimate | str, scale: Scale) -> str:
-    return cell if isinstance(cell, str) else f"{scale.text(cell.mean)} {_range(cell.interval, scale)}".rstrip()
+    cells = []
+    for _, row in overall.rows.iterrows():
+        metric = overall.metrics[row["task"]]
+        text = f"{metric.format(row['score'])} {metric.format_range(row['low'], row['high'])}".rstrip()
+        cells.append(row["failures"] if math.isnan(row["score"]) else text)
+    rows = overall.rows.assign(cell=cells, objective=[_objective(row) for _, row in overall.rows.iterrows()])
+    tasks = rows.pivot(index="name", columns="task", values="cell").reindex(overall.average.index).fillna("not run")
+    objectives = rows.groupby("name")["objective"].agg(lambda names: ", ".join(sorted(set(filter(None, names)))))
+    table = pd.DataFrame({"architecture": tasks.index, "objective": list(objectives[tasks.index])})
+    table[f"average of {len(overall.common)}"] = [
+        NONE if math.isnan(average) else f"{100 * average:.1f} %" for average in overall.average
+    ]
+    for task, metric in overall.metrics.items():
+        table[task if metric.is_share else f"{task} ({metric.title})"] = list(tasks[task])
+    return _table(table.drop(columns="average of 0", errors="ignore"))
 
 
 def overall_line(overall: Overall) -> str:
-    """What the average of a suite is over."""
-    odd = sorted({scale.title for scale in overall.scales.values() if not scale.share})
-    never = f" No average has {' or '.join(odd)} in it." if odd else ""
+    """The tasks that the average of a suite is over."""
+    odd = sorted({metric.title for metric in overall.metrics.values() if not metric.is_share})
+    never = f" No average includes {' or '.join(odd)}." if odd else ""
     if not overall.common:
-        what = "no task of accuracies" if odd else "no task"
-        return f"No average: {what} has a score of every architecture.{never}"
-    return "Average over the tasks that all these rows have a score on: " + ", ".join(overall.common) + f".{never}"
+        kind = "task of accuracies" if odd else "task"
+        return f"No average: no {kind} has a score of every architecture.{never}"
+    return f"Average over the tasks that all these rows have a score on: {', '.join(overall.common)}.{never}"
 
 
-def overalls(board: Board) -> list[tuple[str, Overall]]:
-    """The suites in which there is something to compare over tasks, with their titles."""
-    found = [overall for overall in board.overalls if len(overall.tasks) > 1]
-    alone = len(board.overalls) == 1
-    return [("overall" if alone else f"overall: {overall.suite}", overall) for overall in found]
+def titled_overalls(overalls: Sequence[Overall]) -> list[tuple[str, Overall]]:
+    """The suites with several tasks, with their titles."""
+    found = [overall for overall in overalls if len(overall.metrics) > 1]
+    return [("overall" if len(overalls) == 1 else f"overall: {overall.suite}", overall) for overall in found]
 
 
 # -- one run -------------------------------------------------------------------------------------------------------
 
 
-def run_line(record: Mapping[str, Any]) -> str:
-    """What a run has come to, in a line or two; `record` has its file under `path`."""
-    what = f"{record['architecture']['name']} on {record['task']['name']} ({record['protocol']}, seed {record['seed']})"
-    where = f"\n  record: {record['path']}"
-    if record["status"] != "ok":
-        return f"{what}: {record['status']}: {record['error']}{where}"
-    row = row_of([record], {})
-    scale, test, base = row.scale, record["metrics"]["test"], record["baselines"]
-    others = "".join(f", {Scale(name).title} {Scale(name).text(value)}" for name, value in (row.others or {}).items())
-    lines = [
-        f"{word} {_fine(scale, base[key])}"
-        for word, key in ((_majority_word(row), "majority"), ("chance", "chance"))
-        if base[key] is not None
-    ]
-    asked = f" {_examples(row)}, {row.asked}" if row.asked else ""
-    asked += ", state carried" if row.carried else ""
-    told = f"{what}: test {scale.title} {_fine(scale, test[scale.name])} of {test['n']}{asked}{others}"
-    told += f" ({', '.join(lines)})" if lines else ""
-    told += f", {sum(record['seconds'].values()):.0f} s"
-    if row.defined or row.offered:
-        told += f"\n  beyond training: {beyond_text(row) or NONE}"
-    return told + where
+def run_line(stored: StoredRecord) -> str:
+    """The outcome of a run in a line or two, and its file."""
+    path, record = stored
+    what = f"{record.architecture.name} on {record.task.name} ({record.protocol}, seed {record.seed})"
+    where = f"\n  record: {path}"
+    if record.metrics is None:
+        return f"{what}: {record.status}: {record.error}{where}"
+    (section,) = compare([stored]).sections()
+    row, metric, test = section.rows.iloc[0], section.metric, record.metrics.test
+    lines = ((section.majority, majority_word(section)), (section.chance, "chance"))
+    baselines = ", ".join(f"{word} {_precise(metric, value)}" for value, word in lines if not math.isnan(value))
+    text = f"{what}: test {metric.title} {_precise(metric, test.scores[metric.name])} of {test.n}"
+    if objective := _objective(row):
+        text += f" {_examples_word(record.task.kind)}, {objective}"
+    text += ", stateful" if record.stateful else ""
+    text += "".join(f", {Metric(n).title} {Metric(n).format(value)}" for n, value in row["other_scores"].items())
+    text += f" ({baselines})" if baselines else ""
+    text += f", {record.seconds.train + record.seconds.eval:.0f} s"
+    if section.has_longer:
+        text += f"\n  {LENGTH_GENERALIZATION}: {longer_text(row, mean_parts(section), metric) or NONE}"
+    return text + where
 
 
-def _fine(scale: Scale, value: float | None) -> str:
-    """With a digit more than in tables."""
-    return f"{100 * value:.2f} %" if scale.share and value is not None else scale.text(value)
+def _precise(metric: Metric, value: float | None) -> str:
+    """With one digit more than in tables."""
+    return f"{100 * value:.2f} %" if metric.is_share and value is not None else metric.format(value)
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[str]:
     """The skipped files by name, with a count."""
     if not problems:
         return []
-    count = f"{len(problems)} file{'s are' if len(problems) > 1 else ' is'} no sound record and skipped:"
+    count = f"{len(problems)} file{'s' if len(problems) > 1 else ''} skipped, not valid as a record:"
     return [count, *(f"{problem.file}: {problem.reason}" for problem in problems)]
+
+
+def one_line(text: str) -> str:
+    """`text` with a space for each character that is not printable, line breaks included."""
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -1,45 +1,43 @@
-"""Boards -> the terminal, in as many columns as there is room for."""
+"""The board in the terminal, in as many columns as fit."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from zoo.board.model import OFF_BOARD, Board, Section, boards, load_reported
-from zoo.board.rows import Records
+from zoo.board.frame import LENGTH_GENERALIZATION
+from zoo.board.results import UNRANKED_PROTOCOLS, Section, load_reported, make_board, overalls
 from zoo.board.tables import (
-    Grid,
+    Table,
     breakdown_remark,
-    breakdowns,
-    grid,
-    heading,
-    overall_grid,
+    breakdown_tables,
+    one_line,
     overall_line,
-    overalls,
+    overall_table,
     problem_lines,
     remarks,
+    section_heading,
+    section_table,
     section_title,
+    titled_overalls,
 )
-from zoo.board.text import one_line
-from zoo.spec.store import Problem
+from zoo.spec.store import Problem, StoredRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-KEPT = ("rank", "architecture", "objective", "carried", "notes")
-"""What is always there."""
+KEPT = ("rank", "architecture", "objective", "stateful", "notes")
+DROPPED_FIRST = ("tokens/s", "peak memory", "each seed", "data", "mode", "Δ", "reported", "parameters", "seeds")
+DROPPED_LAST = (LENGTH_GENERALIZATION, "95 % interval")
+"""Columns that are always shown; that a narrow terminal drops first, in this order; and after all other scores."""
 
-SPARED = ("tokens/s", "peak memory", "each seed", "data", "mode", "Δ", "reported", "parameters", "seeds")
-"""What a narrow terminal does without first, in this order; then go further scores, scores beyond and intervals."""
-
-LAST = ("beyond", "95 % interval")
-
-NOTES = 14
-"""How narrow the column of notes may become."""
+NOTES_WIDTH = 14
+"""The least width of the column of notes."""
 
 
 def print_board(
-    records: Records,
+    stored: Sequence[StoredRecord],
     problems: Sequence[Problem] = (),
     *,
     protocol: str | None = None,
@@ -47,93 +45,89 @@ def print_board(
     architectures: Collection[str] | None = None,
     console: Console | None = None,
 ) -> None:
-    """Print the boards of `records`, with the reported scores of the architectures that are installed here; where
-    `tasks` are chosen, with the breakdown of their scores."""
+    """Print the board of these records, with the reported scores of the architectures that are installed here; where
+    `tasks` are given, with the breakdowns of their scores."""
     from rich.console import Console
 
-    reported, faults = load_reported(records)
-    found = boards(records, reported, protocol=protocol, tasks=tasks, architectures=architectures)
+    reported, errors = load_reported(stored)
+    board = make_board(stored, reported, protocol=protocol, tasks=tasks, architectures=architectures)
     # a file or a pipe has no width; tables wrapped at 80 columns are of no use there
     wide = Console()
     console = console or (wide if wide.is_terminal else Console(width=240))
-    if not found:
+    if board.results.empty:
         where = f" under protocol {protocol}" if protocol else ""
-        said = " (smoke runs are on no board)" if any(r["protocol"] in OFF_BOARD for r in records) else ""
-        console.print(f"no records{where} to show{said}", highlight=False, markup=False)
-    for board in found:
-        for section in board.sections:
-            _print_section(console, board, section)
+        smoke = any(record.protocol in UNRANKED_PROTOCOLS for _, record in stored)
+        _print(console, f"no records{where} to show{' (smoke runs are on no board)' if smoke else ''}")
+    for name, group in groupby(board.sections(), lambda section: section.protocol):
+        sections = list(group)
+        for section in sections:
+            _print_section(console, section)
             if tasks is not None and section.current:
-                _print_breakdowns(console, board, section)
-        for title, overall in overalls(board):
-            _print_grid(console, f"{board.protocol}: {title}", overall_grid(overall), ())
-            console.print(overall_line(overall) + "\n", style="dim", highlight=False, markup=False)
-    for line in [*problem_lines(problems), *faults]:
-        console.print(one_line(line), style="yellow", highlight=False, markup=False)
+                _print_breakdowns(console, section)
+        for title, overall in titled_overalls(overalls(sections)):
+            _print_table(console, f"{name}: {title}", overall_table(overall), ())
+            _print(console, overall_line(overall) + "\n", style="dim")
+    for line in [*problem_lines(problems), *errors]:
+        _print(console, one_line(line), style="yellow")
 
 
-def _print_section(console: Console, board: Board, section: Section) -> None:
-    table = grid(section)
-    title = f"{board.protocol}: {section_title(section)} ({heading(section)})"
-    first = {"rank", "architecture", section.scale.title}
-    further = [h for h in table.headers if h not in (*KEPT, *SPARED, *LAST) and h not in first]
-    hidden = _print_grid(console, title, table, (*SPARED, *further, *LAST))
-    lines = [f"no room for: {', '.join(hidden)} (--json has them)"] if hidden else []
-    lines += [remark for remark in remarks(board, section) if hidden == [] or not remark.startswith("Tokens/s")]
+def _print(console: Console, text: str, style: str | None = None) -> None:
+    console.print(text, style=style, highlight=False, markup=False)
+
+
+def _print_section(console: Console, section: Section) -> None:
+    table = section_table(section)
+    title = f"{section.protocol}: {section_title(section)} ({section_heading(section)})"
+    always = (*KEPT, section.metric.title)
+    further = [name for name in table.headers if name not in (*always, *DROPPED_FIRST, *DROPPED_LAST)]
+    hidden = _print_table(console, title, table, (*DROPPED_FIRST, *further, *DROPPED_LAST))
+    lines = [remark for remark in remarks(section) if not hidden or not remark.startswith("Tokens/s")]
     if "reported" not in hidden:
-        lines += [f"[{k}] {source}" for k, source in enumerate(table.notes, start=1)]
+        lines += [f"[{k}] {source}" for k, source in enumerate(table.sources, start=1)]
     for line in lines:
-        console.print(one_line(line), style="dim", highlight=False, markup=False)
+        _print(console, one_line(line), style="dim")
     console.print()
 
 
-def _print_breakdowns(console: Console, board: Board, section: Section) -> None:
-    tables = breakdowns(section)
+def _print_breakdowns(console: Console, section: Section) -> None:
+    tables = breakdown_tables(section)
     for title, table in tables:
-        # the first and the last say the most: the others go from the middle
-        inner = table.headers[2:-1]
-        inner.sort(key=lambda header: abs(table.headers.index(header) - len(table.headers) / 2))
-        hidden = _print_grid(console, f"{board.protocol}: {title}", table, inner, wrap=table.headers[1:])
-        if hidden:
-            names = ", ".join(header.replace("\n", " ") for header in hidden)
-            console.print(f"no room for: {names} (--json has them)", style="dim", highlight=False, markup=False)
+        # the first and the last column say the most: others are dropped from the middle
+        headers = table.headers
+        middle = sorted(headers[2:-1], key=lambda header: abs(headers.index(header) - len(headers) / 2))
+        _print_table(console, f"{section.protocol}: {title}", table, middle, wrapped=headers[1:])
     if tables:
-        console.print(breakdown_remark(section) + "\n", style="dim", highlight=False, markup=False)
+        _print(console, breakdown_remark(section) + "\n", style="dim")
 
 
-def _print_grid(
-    console: Console, title: str, table: Grid, spared: Collection[str], *, wrap: Collection[str] = ("notes",)
+def _print_table(
+    console: Console, title: str, table: Table, droppable: Sequence[str], wrapped: Collection[str] = ("notes",)
 ) -> list[str]:
-    """Print the columns that there is room for. Returns the names of the others, which are of `spared`. In the columns
-    `wrap` cells of several words are broken over lines."""
+    """Print the columns that fit, with cells of the columns `wrapped` broken at spaces, and return the names of those
+    that were dropped."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    widths = {
-        header: max(
-            len(part)
-            for text in (header, *(row[k] for row in table.rows))
-            for part in (text.split() or [""] if header in wrap else text.split("\n"))
-        )
-        for k, header in enumerate(table.headers)
-    }
-    # notes say why a row is not ranked: they are always there, and are what is broken over lines
-    widths["notes"] = min(widths.get("notes", 0), NOTES)
+    widths = {}
+    for name, *cells in zip(table.headers, *table.rows, strict=True):
+        text = "\n".join([name, *cells])
+        widths[name] = max(map(len, text.split() if name in wrapped else text.split("\n")))
+    widths["notes"] = NOTES_WIDTH
     hidden: list[str] = []
-    for header in spared:
-        shown = [name for name in table.headers if name not in hidden]
-        if sum(widths[name] + 3 for name in shown) <= console.width:
+    for name in droppable:
+        if sum(widths[header] + 3 for header in table.headers if header not in hidden) <= console.width:
             break
-        if header in shown:
-            hidden.append(header)
-    console.print(title, style="bold", highlight=False, markup=False)
-    out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    kept = [(k, header) for k, header in enumerate(table.headers) if header not in hidden]
-    for _, header in kept:
-        least = NOTES if header == "notes" else widths[header] if header in wrap else None
-        out.add_column(Text(header), overflow="fold", no_wrap=header not in wrap, min_width=least)
+        hidden += [name] if name in table.headers else []
+    out = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = [k for k, name in enumerate(table.headers) if name not in hidden]
+    for name in (table.headers[k] for k in shown):
+        out.add_column(Text(name), overflow="fold", no_wrap=name not in wrapped, min_width=widths[name])
     for row in table.rows:
-        out.add_row(*(Text(one_line(row[k])) for k, _ in kept))
+        out.add_row(*(Text(one_line(row[k])) for k in shown))
+    _print(console, title, style="bold")
     console.print(out)
+    if hidden:
+        names = ", ".join(" ".join(name.split()) for name in hidden)
+        _print(console, f"no room for: {names} (--json has them)", style="dim")
     return hidden

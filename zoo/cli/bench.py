@@ -34,7 +34,6 @@ def bench(
 
     A run that was killed goes on from its last checkpoint by the same command.
     """
-    from zoo.board.rows import flattened
     from zoo.board.tables import run_line
     from zoo.board.terminal import print_board
     from zoo.run.request import bench as run_bench
@@ -44,7 +43,7 @@ def bench(
 
     def print_run(stored: StoredRecord) -> None:
         if not json_:
-            print(run_line(flattened(stored)))
+            print(run_line(stored))
 
     stored = run_bench(
         arch,
@@ -68,10 +67,5 @@ def bench(
         from zoo.spec.store import read_all
 
         on_disk, problems = read_all(results or default_results_dir())
-        print_board(
-            [flattened(one) for one in on_disk],
-            problems,
-            protocol=protocol,
-            tasks={record.task.name for _, record in stored},
-        )
+        print_board(on_disk, problems, protocol=protocol, tasks={record.task.name for _, record in stored})
     raise typer.Exit(max((EXIT_CODES.get(record.status, 1) for _, record in stored), default=0))

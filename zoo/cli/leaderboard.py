@@ -18,7 +18,7 @@ Results = Annotated[
 
 def _results(given: Path | None) -> Path:
     from zoo.spec.errors import UserError
-    from zoo.spec.store import default_results_dir
+    from zoo.spec.paths import default_results_dir
 
     if given is not None and not given.is_dir():
         raise UserError(f"--results {given}: no such directory")
@@ -34,32 +34,31 @@ def show(
     results: Results = None,
     json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Show the leaderboard. Protocols are never mixed; smoke runs are on no board."""
+    """Show the leaderboard. Protocols are never mixed; smoke runs are not shown."""
     if context.invoked_subcommand is not None:
         context.obj = results
         return
     from zoo.board.export import to_json
-    from zoo.board.model import boards, load_reported
-    from zoo.board.rows import flattened
+    from zoo.board.results import load_reported, make_board
     from zoo.board.terminal import print_board
     from zoo.spec.store import read_all
 
     stored, problems = read_all(_results(results))
-    records = [flattened(one) for one in stored]
-    _known("protocol", protocol, {r["protocol"] for r in records} | set(_protocols()))
-    suites = {r["task"]["suite"] for r in records}
-    tasks = _chosen("task", task, {r["task"]["name"] for r in records} | _tasks() | suites)
+    records = [record for _, record in stored]
+    _require_known("protocol", protocol, {r.protocol for r in records} | set(_protocols()))
+    suites = {r.task.suite for r in records}
+    tasks = _chosen("task", task, {r.task.name for r in records} | _tasks() | suites)
     if tasks is not None:
-        tasks |= {r["task"]["name"] for r in records if r["task"]["suite"] in tasks}
-    archs = _chosen("architecture", arch, {r["architecture"]["name"] for r in records} | _architectures())
+        tasks |= {r.task.name for r in records if r.task.suite in tasks}
+    archs = _chosen("architecture", arch, {r.architecture.name for r in records} | _architectures())
     if not json_:
-        print_board(records, problems, protocol=protocol, tasks=tasks, architectures=archs)
+        print_board(stored, problems, protocol=protocol, tasks=tasks, architectures=archs)
         return
-    reported, faults = load_reported(records)
-    for fault in faults:
-        print(f"zoo: {fault}", file=sys.stderr)
-    found = boards(records, reported, protocol=protocol, tasks=tasks, architectures=archs)
-    print(json.dumps(to_json(found, problems), indent=2))
+    reported, errors = load_reported(stored)
+    for error in errors:
+        print(f"zoo: {error}", file=sys.stderr)
+    board = make_board(stored, reported, protocol=protocol, tasks=tasks, architectures=archs)
+    print(json.dumps(to_json(board, problems), indent=2))
 
 
 def _chosen(kind: str, names: str | None, known: set[str]) -> set[str] | None:
@@ -68,11 +67,11 @@ def _chosen(kind: str, names: str | None, known: set[str]) -> set[str] | None:
         return None
     chosen = {name.strip() for name in names.split(",") if name.strip()}
     for name in sorted(chosen):
-        _known(kind, name, known)
+        _require_known(kind, name, known)
     return chosen
 
 
-def _known(kind: str, name: str | None, known: set[str]) -> None:
+def _require_known(kind: str, name: str | None, known: set[str]) -> None:
     from zoo.spec.errors import UnknownName
 
     if name is not None and name not in known:
@@ -82,7 +81,7 @@ def _known(kind: str, name: str | None, known: set[str]) -> None:
 def _protocols() -> tuple[str, ...]:
     from zoo.spec.task import PROTOCOLS
 
-    return PROTOCOLS
+    return tuple(PROTOCOLS)
 
 
 def _tasks() -> set[str]:
@@ -104,7 +103,7 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Replace files that zoo did not generate.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Write README.md, results.csv, board.svg and the breakdowns of tasks that have them, from the records."""
+    """Write README.md, results.csv, board.svg and the breakdowns of tasks that have them."""
     from zoo.board import build as board
     from zoo.board.tables import problem_lines
     from zoo.spec.errors import UserError
@@ -112,14 +111,14 @@ def build(
     where = _results(results or context.obj)
     if not where.is_dir():
         raise UserError(f"no records at {where}: `zoo bench` makes them, --results says where they are")
-    written, problems, faults = board.build(where, force=force)
+    written, problems, messages = board.build(where, force=force)
     if json_:
-        told = {"written": [str(p) for p in written], "skipped": [p._asdict() for p in problems], "faults": faults}
-        print(json.dumps(told, indent=2))
+        skipped = [problem._asdict() for problem in problems]
+        print(json.dumps({"written": list(map(str, written)), "skipped": skipped, "messages": messages}, indent=2))
         return
     for path in written:
         print(path)
-    for line in [*problem_lines(problems), *faults]:
+    for line in [*problem_lines(problems), *messages]:
         print(line, file=sys.stderr)
 
 
@@ -129,15 +128,15 @@ def validate(
     results: Results = None,
     json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Check every record against the schema and recompute what follows from its fields; exit 2 on problems."""
-    from zoo.board.build import check
+    """Check every record against the schema and for contradictions between its fields; exit 2 on problems."""
+    from zoo.board.checks import check_records
 
-    sound, problems = check(_results(results or context.obj))
+    valid, problems = check_records(_results(results or context.obj))
     if json_:
-        print(json.dumps({"sound": sound, "problems": [p._asdict() for p in problems]}, indent=2))
+        print(json.dumps({"valid": valid, "problems": [p._asdict() for p in problems]}, indent=2))
     else:
         for problem in problems:
             print(f"{problem.file}: {problem.reason}")
         bad = len({problem.file for problem in problems})
-        print(f"{sound + bad} files: {sound} sound, {bad} with problems")
+        print(f"{valid + bad} files: {valid} valid, {bad} with problems")
     raise typer.Exit(2 if problems else 0)

@@ -69,7 +69,7 @@ def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, dat
         "seed": experiment.seed,
         "mode": experiment.mode,
         "objective": experiment.objective,
-        "stateful": experiment.stateful,
+        "stateful": experiment.stateful if experiment.kind.running_text else None,
         "segment_plan": None,
         "parameters": 0,
         "match": experiment.matched,

@@ -47,18 +47,44 @@ def _plain_json(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
+MetricKind = Literal["share", "perplexity", "bits", "number"]
+BOUNDS: dict[MetricKind, tuple[float, float]] = {
+    "share": (0.0, 1.0),
+    "perplexity": (1.0, math.inf),
+    "bits": (0.0, math.inf),
+    "number": (-math.inf, math.inf),
+}
+"""The least and the greatest value of each kind of metric."""
+
+
+def metric_kind(name: str) -> MetricKind:
+    """The kind of number that a metric is, by its name.
+
+    share        accuracy, exact, ..._accuracy, ..._exact: a fraction between 0 and 1
+    perplexity   perplexity, ..._perplexity: the exponential of a mean loss
+    bits         bits_per_...: a mean loss in bits
+    number       any other
+    """
+    if re.search(r"(^|_)(accuracy|exact)$", name):
+        return "share"
+    if re.search(r"(^|_)perplexity$", name):
+        return "perplexity"
+    return "bits" if name.startswith("bits_per_") else "number"
+
+
 def _check_scores(scores: dict[str, float | None]) -> dict[str, float | None]:
-    """Check each score's bounds by the metric's name, and replace perplexities and bits that are not finite by None."""
+    """Check the bounds of each score, and replace perplexities and bits that are not finite by None."""
     checked = dict(scores)
     for name, value in scores.items():
-        share = re.search(r"(^|_)(accuracy|exact)$", name)
-        least = 1 if re.search(r"(^|_)perplexity$", name) else 0 if name.startswith("bits_per_") or share else -math.inf
-        if least >= 0 and not share and (value is None or not math.isfinite(value)):
+        kind = metric_kind(name)
+        low, high = BOUNDS[kind]
+        if value is None or not math.isfinite(value):
+            if kind not in ("perplexity", "bits"):
+                raise ValueError(f"{name}: expected a finite number, got {value}")
             checked[name] = None
-        elif value is None or not math.isfinite(value):
-            raise ValueError(f"{name}: expected a finite number, got {value}")
-        elif value < least or (share and value > 1):
-            raise ValueError(f"{name}: expected {f'a number from {least}'}{' to 1' if share else ''}, got {value}")
+        elif not low <= value <= high:
+            to = f" to {high:g}" if math.isfinite(high) else ""
+            raise ValueError(f"{name}: expected a number from {low:g}{to}, got {value}")
     return checked
 
 
@@ -284,7 +310,7 @@ class Record(_Model):
             if part is not None and name not in part.scores:
                 raise ValueError(f"metrics.{split}.scores: has no {name!r}, the ranked metric")
         for word, line in self.baselines:
-            if line is not None and line > 1 and re.search(r"(^|_)(accuracy|exact)$", name):
+            if line is not None and line > BOUNDS[metric_kind(name)][1]:
                 raise ValueError(f"baselines.{word}: expected a fraction, got {line}")
         return self
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from zoo.spec.files import sync_folder, write_temporary
 from zoo.spec.record import SCHEMA, Record
-
-
-def default_results_dir() -> Path:
-    """The directory of records by default: `ZOO_RESULTS_DIR`, else ./leaderboard/results."""
-    return Path(os.environ.get("ZOO_RESULTS_DIR") or Path("leaderboard") / "results")
 
 
 def dumps(record: Record) -> str:
@@ -34,7 +29,7 @@ def write(record: Record, results_dir: Path | str) -> Path:
     text = dumps(record)
     first = Path(results_dir) / f"{record.id}.json"
     first.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(first, text)
+    temporary = write_temporary(first, text)
     try:
         k = 1
         while True:
@@ -51,32 +46,6 @@ def write(record: Record, results_dir: Path | str) -> Path:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path | str, text: str) -> None:
-    """Put `text` at `path`, replacing what is there: whole or not at all, whenever the process or machine dies."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path, text)
-    try:
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _temporary(path: Path, text: str) -> Path:
-    """A new file beside `path` that holds `text`, flushed to the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
 def _claim(temporary: Path, path: Path) -> bool:
     """Give the temporary file its final name unless something has it. A link, unlike a rename, never replaces."""
     try:
@@ -90,19 +59,8 @@ def _claim(temporary: Path, path: Path) -> bool:
         if os.path.lexists(path):
             return False
         os.replace(temporary, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` survive a power cut, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # -- reading -------------------------------------------------------------------------------------------------------

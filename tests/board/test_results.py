@@ -1,0 +1,228 @@
+"""Which runs count, which rows are compared, and the notes of those that are not."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.board.samples import board_of, section, sections, stored
+from tests.records import make
+from zoo.board.frame import parts_frame, records_frame
+from zoo.board.results import Overall, Section, make_board, overalls
+from zoo.spec.architecture import Reported
+from zoo.spec.record import Record
+from zoo.spec.store import StoredRecord
+
+
+def overall_of(records: list[Record], **kwargs: Any) -> Overall:
+    (overall,) = overalls(sections(records, **kwargs))
+    return overall
+
+
+def places(found: Section) -> dict[str, int | None]:
+    return {row["name"]: None if pd.isna(row["rank"]) else row["rank"] for _, row in found.rows.iterrows()}
+
+
+def by_name(found: Section, name: str) -> pd.Series:
+    return found.rows[found.rows["name"] == name].iloc[0]
+
+
+def test_the_frame_has_one_typed_row_per_record() -> None:
+    frame = records_frame(stored([make(), make("beta", status="diverged")]))
+    assert list(frame["outcome"]) == ["", "diverged"]
+    assert [str(frame[name].dtype) for name in ("score", "state_size", "seed", "converged")] == [
+        "float64",
+        "Int64",
+        "int64",
+        "bool",
+    ]
+    empty = records_frame([])
+    assert len(empty) == 0
+    assert list(empty.dtypes) == list(frame.dtypes)
+    assert parts_frame([]).empty
+
+
+def test_protocols_are_never_mixed_and_smoke_is_on_no_board() -> None:
+    records = [make("alpha", protocol="paper", accuracy=0.9), make("beta"), make("gamma", protocol="smoke")]
+    assert [(s.protocol, list(s.rows["name"])) for s in sections(records)] == [
+        ("paper", ["alpha"]),
+        ("quick", ["beta"]),
+    ]
+    assert sections(records, protocol="smoke") == []
+    assert [s.protocol for s in sections(records, protocol="quick")] == ["quick"]
+
+
+def test_seeds_make_one_row() -> None:
+    row = section([make(seed=s, accuracy=a) for s, a in ((2, 0.5), (0, 0.3), (1, 0.4))]).rows.iloc[0]
+    assert row["each_seed"] == {0: 0.3, 1: 0.4, 2: 0.5}
+    assert list(row["each_seed"]) == [0, 1, 2]
+    assert row["score"] == pytest.approx(0.4)
+    assert row["interval"] == "t"
+    assert (row["converged"], row["failures"]) == (3, "")
+
+
+def test_the_latest_ok_run_of_a_seed_counts() -> None:
+    day = "2026-01-0{}T00:00:00+00:00".format
+    records = [
+        make(accuracy=0.1, ended=day(3)),
+        make(accuracy=0.6, ended=day(5)),
+        make(accuracy=0.2, ended=day(4)),
+        make(status="failed", ended=day(9)),
+        make(seed=1, status="timeout", ended=day(3)),
+        make(seed=1, status="diverged", ended=day(4)),
+    ]
+    for _ in range(5):
+        random.Random(0).shuffle(records)
+        row = section(records).rows.iloc[0]
+        assert row["each_seed"] == {0: 0.6, 1: "diverged"}
+        assert row["superseded"] == 4
+
+
+def test_a_repeat_within_the_same_second_counts_by_its_file() -> None:
+    first, tenth = StoredRecord("a-s0.json", make(accuracy=0.3)), StoredRecord("a-s0-10.json", make(accuracy=0.4))
+    second = StoredRecord("a-s0-2.json", make(accuracy=0.5))
+    assert make_board([tenth, first, second]).results["each_seed"][0] == {0: 0.4}
+
+
+def test_failures_are_words_and_never_numbers() -> None:
+    records = [
+        *(make("alpha", seed=s, status="out-of-memory") for s in range(2)),
+        make("alpha", seed=2, status="timeout"),
+        make("beta", status="diverged"),
+        make("gamma", seed=0, accuracy=0.6),
+        make("gamma", seed=1, status="diverged"),
+    ]
+    found = section(records)
+    alpha, beta, gamma = (by_name(found, name) for name in ("alpha", "beta", "gamma"))
+    assert alpha["failures"] == "2 out-of-memory, 1 timeout"
+    assert beta["failures"] == "diverged"
+    assert pd.isna(alpha["score"])
+    assert pd.isna(beta["score"])
+    assert places(found) == {"gamma": 1, "alpha": None, "beta": None}
+    assert (gamma["score"], gamma["failures"], gamma["converged"], gamma["seeds"]) == (0.6, "1 diverged", 1, 2)
+    assert list(found.rows["name"]) == ["gamma", "alpha", "beta"]
+
+
+def test_a_run_that_did_not_learn_has_a_score_but_has_not_converged() -> None:
+    row = section([make(accuracy=0.18)]).rows.iloc[0]
+    assert (row["score"], row["converged"]) == (0.18, 0)
+
+
+def test_modified_rows_stand_below_and_rank_against_nobody() -> None:
+    records = [
+        make("alpha", accuracy=0.4),
+        make("alpha", accuracy=0.9, overrides={"model.d_model": 256, "arch.kind": "x"}, config_hash="ff" * 6),
+        make("beta", accuracy=0.6),
+    ]
+    found = section(records)
+    assert list(found.rows["name"]) == ["beta", "alpha", "alpha"]
+    assert list(found.rows["rank"][:2]) == [1, 2]
+    assert pd.isna(found.rows["rank"].iloc[2])
+    assert found.rows["notes"].iloc[2] == ["modified: arch.kind=x, model.d_model=256"]
+    assert dict(overall_of(records).average) == {"beta": 0.6, "alpha": 0.4}
+
+
+def test_an_earlier_configuration_does_not_rank_against_the_current_one() -> None:
+    old = make(
+        "alpha", accuracy=0.9, config_hash="aa" * 6, ended="2026-01-01T00:00:00Z", started="2026-01-01T00:00:00Z"
+    )
+    new = make("alpha", accuracy=0.5, config_hash="bb" * 6, ended="2026-02-01T00:00:00Z")
+    cut = make("alpha", status="interrupted", config_hash="cc" * 6, ended="2026-03-01T00:00:00Z")
+    found = section([old, new, cut, make("beta", accuracy=0.7)])
+    rows = [row for _, row in found.rows.iterrows()]
+    assert {(r["name"], r["config_hash"][:2]): (not pd.isna(r["rank"]), r["notes"]) for r in rows} == {
+        ("beta", "01"): (True, []),
+        ("alpha", "bb"): (True, []),
+        ("alpha", "aa"): (False, ["earlier configuration"]),
+        ("alpha", "cc"): (False, ["earlier configuration"]),
+    }
+
+
+def test_only_scores_on_the_same_data_are_ranked() -> None:
+    published = {"kind": "published", "version": "1", "files": {"a.tsv": "ab" * 32}, "counts": {"test": 1000}}
+    records = [make("alpha"), make("beta"), make("gamma", data=published, majority=0.2, config_hash="dd" * 6)]
+    found = section(records)
+    assert places(found) == {"alpha": 1, "beta": 1, "gamma": None}
+    assert by_name(found, "gamma")["notes"] == ["other data"]
+    assert (found.chance, found.majority) == (0.1, 0.175)
+    assert places(section([records[2]])) == {"gamma": 1}
+
+
+def test_versions_of_a_task_are_apart_and_the_newest_is_current() -> None:
+    records = [make("alpha", accuracy=0.9, version="9"), make("beta", accuracy=0.4, version="10")]
+    found = sections(records)
+    assert [(s.version, s.current, list(s.rows["name"])) for s in found] == [
+        ("10", True, ["beta"]),
+        ("9", False, ["alpha"]),
+    ]
+    assert list(overall_of(records).average.index) == ["beta"]
+
+
+def test_architectures_of_different_distributions_are_different() -> None:
+    other = {"distribution": "theirs", "version": "1", "entry_point": "x", "source_hash": "y"}
+    found = section([make("alpha", accuracy=0.5), make("alpha", accuracy=0.9, plugin=other)])
+    assert places(found) == {"theirs:alpha": 1, "alpha": 2}
+
+
+def test_averages_are_over_the_tasks_that_all_rows_have() -> None:
+    records = [
+        make("alpha", "listops", accuracy=0.4),
+        make("alpha", "pathfinder", accuracy=0.8),
+        make("alpha", "image", accuracy=0.99),
+        make("beta", "listops", accuracy=0.5),
+        make("beta", "pathfinder", accuracy=0.6),
+        make("beta", "image", status="diverged"),
+        make("gamma", "image", status="failed"),
+    ]
+    overall = overall_of(records)
+    assert overall.common == ["listops", "pathfinder"]
+    assert list(overall.average.index) == ["alpha", "beta", "gamma"]
+    assert list(overall.average[:2]) == pytest.approx([0.6, 0.55])
+    assert pd.isna(overall.average["gamma"])
+    narrowed = overall_of(records, architectures={"alpha"})
+    assert narrowed.common == ["image", "listops", "pathfinder"]
+
+
+def test_no_common_task_means_no_average() -> None:
+    overall = overall_of([make("alpha", "listops"), make("beta", "image")])
+    assert overall.common == []
+    assert overall.average.isna().all()
+
+
+def test_reported_scores_stand_beside_and_change_nothing() -> None:
+    reported = {
+        "seqzoo:alpha": [
+            Reported(task="listops", metric="accuracy", value=0.99, source="a paper", table="Table 1"),
+            Reported(task="image", metric="accuracy", value=0.5, source="a paper"),
+            Reported(task="listops", metric="perplexity", value=0.5, source="a paper"),
+        ],
+        "theirs:beta": [Reported(task="listops", metric="accuracy", value=0.99, source="a paper")],
+    }
+    records = [make(n, protocol="paper", accuracy=a) for n, a in (("alpha", 0.5), ("beta", 0.6))]
+    with_them, without = section(records, reported=reported), section(records)
+    row = by_name(with_them, "alpha")
+    assert [r.value for r in row["reported"]] == [0.99]
+    assert row["delta"] == pytest.approx(-0.49)
+    quick = section([make("alpha", accuracy=0.5)], reported=reported).rows.iloc[0]
+    assert quick["reported"] == row["reported"]
+    assert pd.isna(quick["delta"])
+    assert by_name(with_them, "beta")["reported"] == []
+    assert places(with_them) == places(without) == {"beta": 1, "alpha": 2}
+    assert overall_of(records, reported=reported).average.equals(overall_of(records).average)
+
+
+def test_tasks_can_be_chosen() -> None:
+    records = [make(task="listops"), make(task="image")]
+    assert [s.task for s in sections(records, tasks={"image"})] == ["image"]
+
+
+def test_the_order_of_the_records_does_not_matter() -> None:
+    records = [
+        make(a, t, seed=s, accuracy=0.4) for a in ("alpha", "beta") for t in ("image", "listops") for s in (0, 1)
+    ]
+    expected = board_of(records).results.drop(columns="runs")
+    random.Random(1).shuffle(records)
+    assert board_of(records).results.drop(columns="runs").equals(expected)

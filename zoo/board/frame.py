@@ -1,0 +1,148 @@
+"""Records -> data frames: one row per run, and one row per run and part of its test questions."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from zoo.board.metric import NOT_FINITE, Metric
+from zoo.board.statistics import Run, converged
+from zoo.spec.record import Metrics, Record, SplitMetrics
+from zoo.spec.store import StoredRecord
+
+LENGTH_GENERALIZATION = "length_generalization"
+
+
+def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
+    """One row per record, with typed columns.
+
+    name           the architecture's name, with its distribution where that is not ours
+    data_key       equal for records that were made on the same examples
+    outcome        "" where there is a score, else the status, or "not finite"
+    score, scores  the ranked test score (NaN: none), and the other test scores by name
+    answers        predicted tokens of the test split; n where answers are not tokens
+    length_generalization           the ranked score on that split (NaN: none)
+    evaluated_longer, offers_longer whether the run was evaluated on that split, whether the task has one
+    repeat         k of a file "...-k.json", else 1: the order of runs that ended within the same second
+    """
+    rows = [_run(path, record) for path, record in stored]
+    frame = pd.DataFrame(rows, columns=list(_DTYPES)).astype(_DTYPES)
+    frame["ended"] = pd.to_datetime(frame["ended"], utc=True, format="ISO8601").dt.as_unit("us")
+    return frame
+
+
+_DTYPES: dict[str, str] = {
+    **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "name"), "object"),
+    **dict.fromkeys(("distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
+    **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
+    **dict.fromkeys(("seed", "parameters", "n", "answers", "repeat"), "int64"),
+    **dict.fromkeys(("state_size", "peak_memory_bytes"), "Int64"),
+    **dict.fromkeys(("parameters_off", "score", "stderr", "length_generalization", "chance", "majority"), "float64"),
+    **dict.fromkeys(("tokens_per_second",), "float64"),
+    **dict.fromkeys(("higher_is_better", "converged", "evaluated_longer", "offers_longer"), "bool"),
+}
+
+
+def _run(path: str, record: Record) -> dict[str, Any]:
+    metric = Metric(record.metric.name, record.metric.higher_is_better)
+    test = record.metrics.test if record.metrics else None
+    longer = record.metrics.length_generalization if record.metrics else None
+    score = test.scores[metric.name] if test else None
+    architecture, distribution = record.architecture.name, record.plugin.distribution
+    match = record.match
+    repeat = re.search(r"-s\d+-(\d+)\.json$", path)
+    run = None if test is None or score is None else Run(score, test.n, test.stderr)
+    return {
+        "path": path,
+        "protocol": record.protocol,
+        "suite": record.task.suite,
+        "task": record.task.name,
+        "task_version": record.task.version,
+        "kind": record.task.kind,
+        "architecture": architecture,
+        "distribution": distribution,
+        "name": architecture if distribution == "seqzoo" else f"{distribution}:{architecture}",
+        "mode": record.mode,
+        "objective": record.objective,
+        "stateful": record.stateful,
+        "config_hash": record.config_hash,
+        "overrides": record.overrides,
+        "data": record.data.kind,
+        "data_key": json.dumps(record.data.model_dump(mode="json"), sort_keys=True),
+        "seed": record.seed,
+        "parameters": record.parameters,
+        "parameters_off": record.parameters / match.parameters - 1 if match and record.parameters else None,
+        "state_size": record.state_size,
+        "status": record.status,
+        "outcome": "" if score is not None else NOT_FINITE if record.status == "ok" else record.status,
+        "metric": metric.name,
+        "higher_is_better": metric.higher_is_better,
+        "score": score,
+        "scores": {name: value for name, value in test.scores.items() if name != metric.name} if test else {},
+        "n": test.n if test else 0,
+        "answers": (test.answers or test.n) if test else 0,
+        "stderr": test.stderr if test else None,
+        "converged": run is not None and converged(run, metric, **dict(record.baselines)),
+        "length_generalization": longer.scores[metric.name] if longer else None,
+        "evaluated_longer": longer is not None,
+        "offers_longer": LENGTH_GENERALIZATION in record.data.counts,
+        "chance": record.baselines.chance,
+        "majority": record.baselines.majority,
+        "tokens_per_second": record.tokens_per_second,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "machine": _machine(record.hardware),
+        "ended": record.ended,
+        "repeat": int(repeat[1]) if repeat else 1,
+    }
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
+    gpus = Counter(hardware.get("gpus") or ())
+    if gpus:
+        return ", ".join(f"{count} × {name}" for name, count in sorted(gpus.items()))
+    threads = hardware.get("threads") or hardware.get("cores") or "?"
+    return f"{hardware.get('cpu') or 'unknown CPU'}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def parts_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
+    """One row per run and group of a split: `run` (row of `records_frame`), `longer` (whether the split is
+    length_generalization, not test), score (NaN: not finite), weight, and a column for each property by which a task
+    groups its questions: length, pairs, depth, position …"""
+    rows = []
+    for run, (_, record) in enumerate(stored):
+        for longer, split in enumerate(("test", LENGTH_GENERALIZATION)):
+            whole: SplitMetrics | None = getattr(record.metrics, split, None)
+            groups = [group for group in whole.groups if record.metric.name in group.scores] if whole else []
+            if whole is None or not groups:
+                continue
+            by = weighting(whole, Metric(record.metric.name, record.metric.higher_is_better)) or "n"
+            for group in groups:
+                about = {"run": run, "longer": bool(longer), "score": group.scores[record.metric.name]}
+                rows.append(about | {"weight": getattr(group, by)} | {k: float(v) for k, v in group.at.items()})
+    fixed = {"run": "int64", "longer": "bool", "score": "float64", "weight": "int64"}
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(fixed))
+    return frame[[*fixed, *sorted(set(frame.columns) - set(fixed))]].astype(fixed)
+
+
+def weighting(whole: SplitMetrics, metric: Metric) -> str | None:
+    """The count, "answers" or "n", by which the groups' scores average to that of the split; None: neither."""
+    values = [group.scores.get(metric.name) for group in whole.groups]
+    finite = [value for value in values if value is not None]
+    score = whole.scores.get(metric.name)
+    if len(finite) < len(values) or score is None:
+        return "n"
+    for key in ("answers", "n"):
+        weights = [_count(group, key) for group in whole.groups]
+        if all(weights) and math.isclose(metric.mean(finite, weights), score, rel_tol=1e-6, abs_tol=1e-6):
+            return key
+    return None
+
+
+def _count(metrics: Metrics, key: str) -> int:
+    return getattr(metrics, key) or 0

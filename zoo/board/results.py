@@ -1,0 +1,318 @@
+"""Runs -> results: one row per configuration, ranked within each task. Pure functions, sorted output.
+
+Protocols are never mixed, and `smoke`, which only proves that the pieces fit, is left out. Rows are ranked against each
+other only where that is fair: nothing changed by the user, the architecture's current configuration under the protocol,
+the same data, the same metric; the others stand below the ranked ones and have notes that say why.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from zoo.board.frame import parts_frame, records_frame
+from zoo.board.metric import Metric, sorted_names
+from zoo.board.statistics import Run, estimate, ranks
+from zoo.spec.architecture import Reported
+from zoo.spec.store import StoredRecord
+
+UNRANKED_PROTOCOLS = ("smoke",)
+"""Protocols whose scores mean nothing."""
+
+REPRODUCTION = "paper"
+"""The one protocol that is meant to repeat what papers did, so that the difference to their scores is shown."""
+
+SECTION = ["protocol", "task", "task_version"]
+CONFIGURATION = [*SECTION, "architecture", "distribution", "config_hash", "data_key", "metric", "higher_is_better"]
+
+ReportedScores = Mapping[str, Sequence[Reported]]
+"""Scores that the literature reports, by "distribution:architecture"."""
+
+
+class Board(NamedTuple):
+    """What is shown of a set of records.
+
+    results  one row per configuration, see `_summarize` and `_compare`; sorted as it is shown
+    parts    one row per seed and part of the test questions: `row` (index of results), `seed`, and the columns of
+             `parts_frame`
+    """
+
+    results: pd.DataFrame
+    parts: pd.DataFrame
+
+    def sections(self) -> Iterator[Section]:
+        """Every version of every task under every protocol."""
+        for _, rows in self.results.groupby(SECTION, sort=False) if len(self.results) else ():
+            of = rows[rows["reference"]].iloc[0]
+            yield Section(
+                protocol=of["protocol"],
+                task=of["task"],
+                version=of["task_version"],
+                suite=of["suite"],
+                current=bool(of["current"]),
+                metric=Metric(of["metric"], bool(of["higher_is_better"])),
+                chance=float(of["chance"]),
+                majority=float(of["majority"]),
+                rows=rows,
+                parts=self.parts[self.parts["row"].isin(rows.index)],
+            )
+
+
+@dataclass(frozen=True)
+class Section:
+    """One version of one task under one protocol: metric and baselines (NaN: none) of the ranked rows, and all rows."""
+
+    protocol: str
+    task: str
+    version: str
+    suite: str
+    current: bool
+    metric: Metric
+    chance: float
+    majority: float
+    rows: pd.DataFrame
+    parts: pd.DataFrame
+
+    @property
+    def has_longer(self) -> bool:
+        """Whether the task has a length_generalization split."""
+        return bool((self.rows["evaluated_longer"] | self.rows["offers_longer"]).any())
+
+
+def make_board(
+    stored: Sequence[StoredRecord],
+    reported: ReportedScores | None = None,
+    *,
+    protocol: str | None = None,
+    tasks: Collection[str] | None = None,
+    architectures: Collection[str] | None = None,
+) -> Board:
+    """The board of all protocols (or of one), restricted to `tasks` and `architectures` where they are given."""
+    chosen = [
+        one
+        for one in stored
+        if one.record.protocol not in UNRANKED_PROTOCOLS
+        and (protocol is None or one.record.protocol == protocol)
+        and (tasks is None or one.record.task.name in tasks)
+        and (architectures is None or one.record.architecture.name in architectures)
+    ]
+    return compare(chosen, reported)
+
+
+def compare(stored: Sequence[StoredRecord], reported: ReportedScores | None = None) -> Board:
+    """The board of exactly these records."""
+    runs = records_frame(stored)
+    runs["repeats"] = runs.groupby([*CONFIGURATION, "seed"])["path"].transform("size") - 1
+    counting = _latest_of_each_seed(runs)
+    rows = [_summarize(group, reported or {}) for _, group in counting.groupby(CONFIGURATION)]
+    results = _compare(pd.DataFrame(rows)) if rows else pd.DataFrame()
+    row_of = {run: row for row, own in results["runs"].items() for run in own} if rows else {}
+    parts = parts_frame(stored)
+    parts = parts[parts["run"].isin(row_of.keys())]
+    parts = parts.assign(row=parts["run"].map(row_of), seed=parts["run"].map(runs["seed"]))
+    return Board(results, parts.sort_values(["row", "seed", "longer", *dimension_columns(parts)], ignore_index=True))
+
+
+def dimension_columns(parts: pd.DataFrame) -> list[str]:
+    """The columns in which the questions of these parts differ from others, by name."""
+    fixed = ("run", "row", "seed", "longer", "score", "weight")
+    return sorted(str(name) for name in parts if name not in fixed and parts[name].notna().any())
+
+
+def _latest_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The run of each configuration and seed that counts, in order of time: the latest ok run, else the latest."""
+    ok = runs["status"] == "ok"
+    order = runs.assign(ok=ok).sort_values(["ok", "ended", "repeat", "path"]).drop(columns="ok")
+    return order.drop_duplicates([*CONFIGURATION, "seed"], keep="last").sort_values(["ended", "repeat", "path"])
+
+
+KEPT = [
+    *CONFIGURATION,
+    *("suite", "kind", "name", "mode", "objective", "stateful", "overrides", "data", "parameters", "parameters_off"),
+    *("state_size", "offers_longer", "chance", "majority", "ended"),
+]
+"""Columns that a row has from the latest of its runs."""
+
+
+def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
+    """The row of one configuration, from the run of each of its seeds.
+
+    score, low, high, interval   mean over the seeds, ends and kind of its interval; NaN and "" where there is none
+    each_seed                    seed -> score, or what there is instead of it
+    failures                     seeds without a score: "diverged", or "2 diverged, 1 timeout"; empty without any
+    other_scores                 means over the seeds of the other test scores; None where one was not finite
+    length_generalization        mean over the seeds of the score on that split
+    examples, answers            numbers of test examples, and of predicted tokens where those are others
+    runs, records                rows of `records_frame`, and their files
+    """
+    last = runs.iloc[-1]
+    runs = runs.sort_values("seed")
+    metric = Metric(last["metric"], bool(last["higher_is_better"]))
+    ok = runs[runs["status"] == "ok"]
+    scored = ok[ok["score"].notna()]
+    spread = scored["stderr"].astype(object).where(scored["stderr"].notna(), None)
+    found = estimate([Run(*run) for run in zip(scored["score"], scored["n"], spread, strict=True)], metric)
+    interval = found.interval if found else None
+    outcomes = Counter(outcome for outcome in runs["outcome"] if outcome)
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    names = sorted_names(name for scores in ok["scores"] for name in scores)
+    others = {name: _mean(Metric(name), [scores.get(name) for scores in ok["scores"]]) for name in names}
+    longer = ok.loc[ok["evaluated_longer"], "length_generalization"]
+    told = reported.get(f"{last['distribution']}:{last['architecture']}", ())
+    matching = [one for one in told if one.task == last["task"] and one.metric == metric.name]
+    delta = found.mean - matching[0].value if found and matching and last["protocol"] == REPRODUCTION else math.nan
+    kept: dict[str, Any] = {name: last[name] for name in KEPT}
+    return kept | {
+        "seeds": len(runs),
+        "superseded": int(runs["repeats"].sum()),
+        "converged": int(runs["converged"].sum()),
+        "score": found.mean if found else math.nan,
+        "low": interval.low if interval else math.nan,
+        "high": interval.high if interval else math.nan,
+        "interval": interval.kind if interval else "",
+        "each_seed": {int(s): o or v for s, o, v in zip(runs["seed"], runs["outcome"], runs["score"], strict=True)},
+        "failures": counted if len(runs) > 1 else "".join(outcomes),
+        "other_scores": others,
+        "length_generalization": metric.mean(list(longer)) if len(longer) else math.nan,
+        "evaluated_longer": len(longer) > 0,
+        "tokens_per_second": ok["tokens_per_second"].mean(),
+        "peak_memory_bytes": ok["peak_memory_bytes"].max() if len(ok) else pd.NA,
+        "hardware": sorted(set(ok["machine"])),
+        "examples": sorted(set(ok["n"])),
+        "answers": sorted(set(ok.loc[ok["answers"] != ok["n"], "answers"])),
+        "reported": matching,
+        "delta": delta,
+        "interrupted": bool((runs["status"] == "interrupted").all()),
+        "runs": list(runs.index),
+        "records": [path for path in runs["path"] if path],
+    }
+
+
+def _mean(metric: Metric, values: Sequence[float | None]) -> float | None:
+    finite = [value for value in values if value is not None]
+    return metric.mean(finite) if len(finite) == len(values) else None
+
+
+def _compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with rank, tied, notes, reference and current, section by section, sorted as they are shown."""
+    by_task = rows.groupby(["protocol", "task"])["task_version"]
+    newest = by_task.transform(lambda versions: max(versions, key=_natural))
+    rows = rows.assign(current=rows["task_version"] == newest)
+    sections = []
+    for key, section in rows.groupby(["protocol", ~rows["current"], "suite", "task", "task_version"]):
+        sections.append((key[:-1], _natural(str(key[-1])), _rank(section)))
+    sections.sort(key=lambda item: item[1], reverse=True)
+    sections.sort(key=lambda item: item[0])
+    return pd.concat([section for *_, section in sections], ignore_index=True)
+
+
+def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts "1.10" after "1.9"."""
+    parts = re.findall(r"\d+|[^\d]+", text)
+    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+
+
+def _rank(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one section, ranked where they may be and sorted.
+
+    The reference row, whose data and metric others must share to be ranked, is of those of most unmodified rows; of
+    equals the latest.
+    """
+    unmodified = rows[rows["overrides"].map(len) == 0]
+    # protocols and presets may change between versions of zoo, and records stay; a row that was only interrupted does
+    # not displace an earlier configuration
+    order = unmodified.assign(ran=~unmodified["interrupted"]).sort_values(["ran", "ended", "config_hash"])
+    current = order.groupby("name")["config_hash"].last()
+    candidates = unmodified if len(unmodified) else rows
+    size = candidates.groupby(["data_key", "metric", "higher_is_better"])["name"].transform("size")
+    reference = candidates.assign(size=size).sort_values(["size", "ended", "data_key"]).iloc[-1]
+    rows = rows.assign(reference=rows.index == reference.name)
+    rows["notes"] = [_notes(row, current, reference) for _, row in rows.iterrows()]
+    ranked = rows[rows["score"].notna() & (rows["notes"].map(len) == 0)]
+    higher = bool(reference["higher_is_better"])
+    places = ranks(list(ranked["low"]), list(ranked["high"]), higher_is_better=higher)
+    rank = pd.Series(places, ranked.index).astype("Int64")
+    rows = rows.assign(rank=rank, tied=rank.duplicated(keep=False).astype("boolean"))
+    signed = rows["score"].where(~rows["higher_is_better"].astype(bool), -rows["score"])
+    keys = {"unranked": rows["rank"].isna(), "failed": rows["score"].isna(), "signed": signed}
+    order = rows.assign(**keys).sort_values(["unranked", "failed", "rank", "signed", "name", "config_hash", "data_key"])
+    return order.drop(columns=list(keys))
+
+
+def _notes(row: pd.Series, current: pd.Series, reference: pd.Series) -> list[str]:
+    """Why a row is not ranked."""
+    notes = []
+    if row["overrides"]:
+        values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(row["overrides"].items())}
+        notes.append("modified: " + ", ".join(f"{key}={value}" for key, value in values.items()))
+    elif row["config_hash"] != current[row["name"]]:
+        notes.append("earlier configuration")
+    elif row["data_key"] != reference["data_key"]:
+        notes.append("other data")
+    if (row["metric"], row["higher_is_better"]) != (reference["metric"], reference["higher_is_better"]):
+        notes.append(f"other metric: {Metric(row['metric']).title}")
+    return notes
+
+
+# -- over tasks ----------------------------------------------------------------------------------------------------
+
+
+class Overall(NamedTuple):
+    """The comparable rows of the current tasks of a suite.
+
+    rows     those without notes: ranked, or failed
+    metrics  of each task
+    common   tasks of shares that every architecture with any such score has a score on; no other is averaged
+    average  of each architecture over the common tasks, best first; NaN: none
+    """
+
+    suite: str
+    rows: pd.DataFrame
+    metrics: Mapping[str, Metric]
+    common: list[str]
+    average: pd.Series
+
+
+def overalls(sections: Sequence[Section]) -> list[Overall]:
+    """The averages over tasks of each suite, of the sections of one protocol."""
+    suites: dict[str, list[Section]] = {}
+    for section in sections:
+        if section.current:
+            suites.setdefault(section.suite, []).append(section)
+    return [_overall(suite, suites[suite]) for suite in sorted(suites)]
+
+
+def _overall(suite: str, sections: Sequence[Section]) -> Overall:
+    rows = pd.concat([section.rows[section.rows["notes"].map(len) == 0] for section in sections])
+    metrics = {section.task: section.metric for section in sections}
+    scores = rows.pivot(index="name", columns="task", values="score").reindex(columns=list(metrics))
+    shares = scores[[task for task, metric in metrics.items() if metric.is_share]].dropna(how="all")
+    common = sorted(str(task) for task in shares if len(shares) and shares[task].notna().all())
+    average = shares[common].mean(axis="columns").reindex(scores.index)
+    order = average.rename("average").reset_index().sort_values(["average", "name"], ascending=[False, True])
+    return Overall(suite, rows, metrics, common, order.set_index("name")["average"])
+
+
+def load_reported(stored: Sequence[StoredRecord]) -> tuple[dict[str, list[Reported]], list[str]]:
+    """The scores that the literature reports for the architectures of these records, and errors of loading them.
+
+    Architectures that are not installed here have no reported scores.
+    """
+    from zoo.spec.registry import registry
+
+    scores: dict[str, list[Reported]] = {}
+    errors: list[str] = []
+    here = {f"{e.provenance.distribution}:{e.record.name}": e.record for e in registry().architectures.values()}
+    for key in sorted({f"{r.plugin.distribution}:{r.architecture.name}" for _, r in stored} & set(here)):
+        try:
+            scores[key] = list(here[key].load_reported())
+        except Exception as error:  # a broken plugin must not take the board down
+            errors.append(f"reported scores of {key}: {' '.join(str(error).split())}")
+    return scores, errors
