@@ -1,5 +1,7 @@
 """The width that makes a model as large as the baseline's."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.run.conftest import resolve_one
+from zoo import Backbone
 from zoo.run import match as match_module
+from zoo.run.compose import Job
+from zoo.run.execute import execute
 from zoo.run.match import TOLERANCE, count_parameters, solve
+from zoo.run.request import BenchRequest, plan, resolve
 from zoo.spec.errors import ConfigError
 from zoo.spec.registry import registry
 
@@ -102,3 +108,38 @@ def test_a_width_is_solved_once_and_kept_on_disk(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(match_module, "solve", refuse)
     assert resolve_one("mamba", "listops", overrides=["task.max_len=131"]) == first
     assert resolve_one("mamba", "listops", overrides=["task.max_len=131"], seeds=[3]).config == first.config
+
+
+def test_a_run_builds_its_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the width is known, planning and executing a job of the quick protocol build one backbone."""
+    small = {"task.train_size": 64, "task.val_size": 32, "task.test_size": 32, "train.max_samples": 32}
+    request = BenchRequest.parse(
+        "mamba", "listops", overrides=small, results=tmp_path / "results", runs=tmp_path / "runs", seeds=1
+    )
+    plan(request)
+    built = 0
+    init = Backbone.__init__
+
+    def count(self: Backbone, *args: object, **kwargs: object) -> None:
+        nonlocal built
+        built += 1
+        init(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Backbone, "__init__", count)
+    (job,) = plan(request)
+    assert built == 0
+    assert execute(job).record.status == "ok"
+    assert built == 1
+
+
+def test_a_job_is_plain_values() -> None:
+    request = BenchRequest.parse("mamba", "listops", protocol="smoke", overrides={"optim.lr": 0.5}, seeds=[7])
+    assert BenchRequest(**json.loads(json.dumps(asdict(request)))).overrides == request.overrides
+    (experiment,) = resolve(request)
+    job = Job(experiment=experiment, results="results", runs="runs")
+    again = Job.from_json(json.loads(json.dumps(job.to_json())))
+    assert again.experiment.hash == experiment.hash
+    assert again.experiment.config == experiment.config
+    assert (again.experiment.seed, again.experiment.overrides) == (7, {"optim.lr": 0.5})
+    with pytest.raises(AttributeError):
+        job.force = True  # type: ignore[misc]
