@@ -24,7 +24,7 @@ def pair_sum(z: Tensor) -> Tensor:
 
 def pair_weights(c: Tensor, dim: int = -1) -> Tensor:
     """Real weights w such that w · as_real(s) is the sum of pair_sum(c s)."""
-    return as_real(2 * c.conj(), dim) if c.is_complex() else c
+    return torch.cat([2 * c.real, -2 * c.imag], dim) if c.is_complex() else c
 
 
 def geometric(a: Tensor, count: int) -> Tensor:

@@ -12,7 +12,6 @@ Backward, with g_t the gradient that reaches h_t and p_t[d,n] that of the expone
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -52,13 +51,13 @@ class ChunkedScan(torch.autograd.Function):
         between = u.new_empty(-(-seq_len // T), batch, N, D) if any(ctx.needs_input_grad) else None
         for rows in slices(batch, R):
             h_in = h0[rows].transpose(1, 2)  # (R, N, D)
-            a_space, h_space = (u.new_empty(steps, *h_in.shape) for steps in (T, T + 1))
+            a_space, h_space = (_WorkSpace(u.new_empty(steps, *h_in.shape)) for steps in (T, T + 1))
             for k, time in enumerate(slices(seq_len, T)):
                 if between is not None:
                     between[k, rows] = h_in
                 delta_c, B_c, C_c = (_time_major(x, rows, time) for x in (delta, B, C))
                 x = delta_c * u[rows, time].transpose(0, 1)
-                h = _states(a_space[: len(x)], h_space[: len(x) + 1], h_in, delta_c, x, A_t, B_c)
+                _, h = _states(a_space, h_space, h_in, delta_c, x, A_t, B_c)
                 y_c = torch.bmm(C_c.flatten(0, 1).unsqueeze(1), h[1:].flatten(0, 1))  # (T·R, 1, D)
                 y[rows, time] = y_c.view(x.shape).transpose(0, 1)
                 h_in = h[-1]
@@ -77,18 +76,19 @@ class ChunkedScan(torch.autograd.Function):
         with torch.autocast(u.device.type, enabled=False):
             for rows in slices(batch, R):
                 carried = dh_last[rows].transpose(1, 2)  # gradient that reaches the state after the chunk
-                space = [u.new_empty(T, *carried.shape) for _ in "agp"]
-                h_space = u.new_empty(T + 1, *carried.shape)
+                a_space, h_space, g_space, p_space = (
+                    _WorkSpace(u.new_empty(steps, *carried.shape)) for steps in (T, T + 1, T, T)
+                )
                 for k, time in reversed(list(enumerate(slices(seq_len, T)))):
                     u_c, delta_c, B_c, C_c, dy_c = (_time_major(x, rows, time) for x in (u, delta, B, C, dy))
                     x = delta_c * u_c
-                    a, g, p = (buffer[: len(x)] for buffer in space)
-                    h = _states(a, h_space[: len(x) + 1], between[k, rows], delta_c, x, A_t, B_c)
+                    a, h = _states(a_space, h_space, between[k, rows], delta_c, x, A_t, B_c)
+                    g, p = g_space.whole[: len(x)], p_space.whole[: len(x)]
 
                     torch.mul(C_c.unsqueeze(3), dy_c.unsqueeze(2), out=g)
                     g[-1].add_(carried)
-                    for a_later, (g_later, g_t) in zip(a.unbind(0)[:0:-1], pairwise(g.unbind(0)[::-1]), strict=True):
-                        g_t.addcmul_(a_later, g_later)
+                    for t in range(len(x) - 2, -1, -1):
+                        g_space.steps[t].addcmul_(a_space.steps[t + 1], g_space.steps[t + 1])
 
                     dC[rows, time] = torch.mul(h[1:], dy_c.unsqueeze(2), out=p).sum(3).transpose(0, 1)
                     dB[rows, time] = torch.mul(g, x.unsqueeze(2), out=p).sum(3).transpose(0, 1)
@@ -110,14 +110,25 @@ def _time_major(x: Tensor, rows: slice, time: slice) -> Tensor:
     return x[rows, time].transpose(0, 1).contiguous()
 
 
-def _states(a: Tensor, h: Tensor, h_in: Tensor, delta: Tensor, x: Tensor, A_t: Tensor, B: Tensor) -> Tensor:
-    """Fill a (T, R, N, D) with exp(delta A) and h (T + 1, R, N, D) with h_in and the states after it; returns h.
+class _WorkSpace:
+    """A buffer that all chunks use, whole and as views of its steps, which are costly to make for every chunk."""
+
+    def __init__(self, whole: Tensor) -> None:
+        self.whole, self.steps = whole, whole.unbind(0)
+
+
+def _states(
+    a_space: _WorkSpace, h_space: _WorkSpace, h_in: Tensor, delta: Tensor, x: Tensor, A_t: Tensor, B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute a = exp(delta A) (T, R, N, D) and the states of a chunk, h_in before them, h (T + 1, R, N, D).
 
     h_in (R, N, D), delta and x = delta u (T, R, D), A_t (N, D), B (T, R, N)
     """
+    T = len(x)
+    a, h = a_space.whole[:T], h_space.whole[: T + 1]
     h[0].copy_(h_in)  # first: h_in may be the end of this very h
     torch.mul(delta.unsqueeze(2), A_t, out=a).exp_()
     torch.mul(B.unsqueeze(3), x.unsqueeze(2), out=h[1:])
-    for a_t, (before, now) in zip(a.unbind(0), pairwise(h.unbind(0)), strict=True):
-        now.addcmul_(a_t, before)
-    return h
+    for t in range(T):
+        h_space.steps[t + 1].addcmul_(a_space.steps[t], h_space.steps[t])
+    return a, h
