@@ -27,9 +27,9 @@ def _check(options: Any, *sizes: str) -> None:
 def _vocabulary(tokenizer: str) -> int:
     if tokenizer == BYTES:
         return 259
-    from zoo.data.tokens import vocabulary
+    from zoo.data.tokens import vocab_size
 
-    return vocabulary(tokenizer)
+    return vocab_size(tokenizer)
 
 
 @dataclass

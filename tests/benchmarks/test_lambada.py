@@ -122,7 +122,7 @@ def test_what_a_model_is_given_scores_as_the_harness_would(form: str, tokenizer:
             nats, squares, whole, n = nats + own, squares + own**2, whole + int(right.all()), n + 1
             answers, hits = answers + len(labels), hits + int(right.sum())
     metrics = data.score("test", Totals(n, answers, hits, whole, nats, squares))
-    tokens = data.tokens
+    tokens = data.tokenizer
     expected = score(
         logits_of,
         lambda text: (tokens.encode(text).astype(np.int64) + 1).tolist(),
@@ -142,7 +142,7 @@ def test_a_long_passage_loses_its_beginning(objective: Any, genuine: Path) -> No
     data = opened("lambada_openai", objective, seq_len=280)
     longest, cut = 0, 0
     for i in range(200):
-        whole, question = data.asked().whole(i), data.dataset("test")[i]
+        whole, question = data.passages().untruncated(i), data.dataset("test")[i]
         laid = lay_out(question, objective, data.specials)
         longest = max(longest, len(laid.inputs))
         n = len(question.prompt)
@@ -272,9 +272,9 @@ def test_a_path_is_where_the_passages_are_and_the_corpus_may_be(made_up: Path, t
     layouts.passages(tmp_path / "mine", 9)
     data = opened("lambada_openai", path=str(tmp_path / "mine"))
     assert len(data.dataset("test")) == 9
-    assert data.corpus_layout().folder == made_up / "wikitext-2"
+    assert data.corpus_files().folder == made_up / "wikitext-2"
     layouts.articles(tmp_path / "mine", (3, 1, 1))
-    assert opened("lambada_openai", path=str(tmp_path / "mine")).corpus_layout().folder.parent == tmp_path / "mine"
+    assert opened("lambada_openai", path=str(tmp_path / "mine")).corpus_files().folder.parent == tmp_path / "mine"
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("no book")
     for task in (*FORMS, "wikitext"):
@@ -311,7 +311,7 @@ def test_a_part_of_the_articles_is_evenly_spaced(made_up: Path) -> None:
     assert data.chosen("val") == [1]
     assert data.chosen("train") == [0, 1, 2]
     seen = np.concatenate([data.dataset("test")[i].labels for i in range(len(data.dataset("test")))])
-    running = data.running("test")
+    running = data.text("test")
     expected = [running.read(int(running.starts[d]), int(running.ends[d])) for d in (1, 5, 8)]
     assert (seen == np.concatenate(expected)).all()
     words, size, tokens = data.amounts("test")
@@ -401,7 +401,7 @@ BAD = {
     "a number": (b'{"text": 3}\n', ":1: the text is int, expected a string"),
     "one word": (b'{"text": "a b"}\n{"text": "word"}\n', ":2: expected a context, a blank and a last word, got 'word'"),
     "an empty line": (b'{"text": "a b"}\n\n{"text": "a b"}\n', r":2: expected \{\"text\""),
-    "not UTF-8": (b'{"text": "a b"}\n{"text": "caf\xe9 b"}\n', ":2: byte 13 of the line is not UTF-8"),
+    "not UTF-8": (b'{"text": "a b"}\n{"text": "caf\xe9 b"}\n', ":2: byte 29 is not UTF-8"),
     "a long line": (b'{"text": "' + b"a " * 40_000 + b'b"}\n', r":1: a line of 80,013 bytes, expected at most 65,536"),
     "nothing": (b"", "lambada_test.jsonl: empty"),
 }
@@ -514,7 +514,7 @@ def test_golden_rows_of_the_published_files(task: str, real: Path) -> None:
         found = [data.view("test", i)[-24:] for i in (0, 2_000, 5_152)]
         assert found == GOLDEN[task]
         assert int(data.lengths("test").max()) <= 1_024  # in bytes nothing is cut
-        words = [data.spell(data.asked().whole(i).answer)[1:].lower() for i in range(5_153)]
+        words = [data.decode(data.passages().untruncated(i).answer)[1:].lower() for i in range(5_153)]
         plain = (REAL / "lambada" / "lambada_test_plain_text.txt").read_text(encoding="utf-8").split("\n")[:-1]
         same = sum(word == text.rpartition(" ")[2] for word, text in zip(words, plain, strict=True))
         assert same == (5_112 if task == "lambada_openai" else 5_153)  # quotes glued on, words joined by line ends

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zoo.data.bench import loading, rate
+from zoo.data.bench import measure_loading, measure_step
 from zoo.data.module import Batch
 from zoo.data.progress import quiet
 from zoo.ops.backend import use_backend
@@ -41,17 +41,17 @@ def measure(arch: str, task: str, protocol: str, overrides: Sequence[str], secon
             data = open_data(experiment, training.budget, training)
             data.round_of = lambda: (0, training.budget.steps * training.budget.batch_size)
             opened = time.perf_counter() - began
-            found = loading(data.train_dataloader(), seconds)
+            found = measure_loading(data.train_dataloader(), seconds)
             batches = list(islice(data.train_dataloader(), KEPT))
         step = _Step(experiment, training)
-        steps = rate(step, batches, seconds)
+        steps = measure_step(step, batches, seconds)
     return {
         "task": task,
         "arch": arch,
         "protocol": protocol,
         "batch": training.budget.micro_batch,
         "workers": data.num_workers,
-        "first batch s": round(opened + found.first, 3),
+        "first batch s": round(opened + found.first_seconds, 3),
         "samples/s": round(found.samples_per_second, 1),
         "tokens/s": round(found.tokens_per_second),
         "step samples/s": round(steps, 1),
