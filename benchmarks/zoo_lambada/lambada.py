@@ -1,6 +1,6 @@
-"""LAMBADA: a model of running text is asked for the last word of a passage.
+"""LAMBADA: the last word of a passage, predicted by a model of running text.
 
-It trains on a corpus (see zoo.data.streams) and is chosen by its loss on held-out text of that corpus; the passages
+It trains on a corpus (see zoo.data.language) and is chosen by its loss on held-out text of that corpus; the passages
 choose nothing. A passage is read as a document's beginning is in training: behind the end symbol, as a tokeniser with a
 begin symbol has it under lm-evaluation-harness. Of end symbol, context and word the model is given the last seq_len
 tokens but the word's last (the harness's rule for passages that are longer than the model). accuracy: every token of
@@ -10,7 +10,6 @@ the word is the most likely one; perplexity: exp of the mean over passages of th
 from __future__ import annotations
 
 import math
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,33 +18,42 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from zoo import DataError, MissingFiles
-from zoo.data.cache import Recipe, Stored, build, faults, manifest
-from zoo.data.cached import slug
-from zoo.data.finding import stamp
+from zoo.data import store
+from zoo.data.cached import hashed_name
+from zoo.data.files import file_stamps
+from zoo.data.language import LanguageData
 from zoo.data.module import Example, Split, Totals, perplexity
 from zoo.data.paths import cache_dir
 from zoo.data.progress import progress
 from zoo.data.questions import Continuation, Question
-from zoo.data.streams import LanguageData, document_order
+from zoo.data.store import StoredSplit
+from zoo.data.streams import document_order
 from zoo.data.tokens import dtype_of
-from zoo_lambada import needs
+from zoo_lambada.needs import OPENAI, STANDARD, STANDARD_TEXT
 from zoo_lambada.options import LambadaOptions
-from zoo_lambada.passages import ARCHIVES, READER, Passages
+from zoo_lambada.passages import ARCHIVES, READER, PassagesRecipe
 
 
-class Asked(Dataset[Question]):
-    """The passages as questions.
+class PassageQuestions(Dataset[Question]):
+    """The passages as prompt and last word.
 
-    room  tokens that the model has for end symbol and context
+    tokenizer_size  number of the tokenizer's own ids
+    n               only the first n passages
+    room            tokens of end symbol and context that the model has room for
+    reads_answer    whether the model reads the word, too, but for its last token (causal_lm)
+    end             id of the end symbol
     """
 
-    def __init__(self, stored: Stored, size: int, n: int, room: int, last: int, end: int) -> None:
-        self.stored, self.dtype, self.n, self.room, self.last, self.end = stored, dtype_of(size), n, room, last, end
+    def __init__(
+        self, stored: StoredSplit, tokenizer_size: int, n: int, room: int, reads_answer: bool, end: int
+    ) -> None:
+        self.stored, self.dtype, self.n = stored, dtype_of(tokenizer_size), n
+        self.room, self.reads_answer, self.end = room, reads_answer, end
 
     def __len__(self) -> int:
         return self.n
 
-    def whole(self, i: int) -> Continuation:
+    def untruncated(self, i: int) -> Continuation:
         """Passage i before anything is cut."""
         if not 0 <= i < self.n:
             raise IndexError(f"passage {i} of {self.n}")
@@ -54,16 +62,16 @@ class Asked(Dataset[Question]):
         return Continuation(np.append(self.end, ids[:-answer]), ids[-answer:])
 
     def __getitem__(self, i: int) -> Continuation:
-        prompt, answer, _ = self.whole(i)
-        # causal_lm reads the answer, too, but for its last token
-        return Continuation(prompt[-(self.room - self.last * (len(answer) - 1)) :], answer)
+        prompt, answer, _ = self.untruncated(i)
+        room = self.room - (len(answer) - 1 if self.reads_answer else 0)
+        return Continuation(prompt[-room:], answer)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of end symbol and context, and of what causal_lm reads of the word, before anything is cut, (n,)."""
+        """Tokens of end symbol and context, and of the word as far as it is read, before anything is cut, (n,)."""
         ends = np.asarray(self.stored.ends, np.int64) // self.dtype.itemsize
         answers = np.asarray(self.stored.labels, np.int64)
-        return (np.diff(ends, prepend=0) + 1 - (1 if self.last else answers))[: self.n]
+        return (np.diff(ends, prepend=0) + 1 - (1 if self.reads_answer else answers))[: self.n]
 
 
 class LambadaData(LanguageData):
@@ -71,33 +79,36 @@ class LambadaData(LanguageData):
 
     options: LambadaOptions
     corpus_elsewhere = True
-    places: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Where in the data directory the file of passages may be."""
 
     # -- files -----------------------------------------------------------------------------------------------------
 
-    def passages_path(self) -> Path:
-        """The user's file of test passages. Raises MissingFiles."""
-        found = self._search(self.places, self._is_it)
-        if found is None:
-            where = f"{self.options.path}: no {self.places[0]} there; bring" if self.options.path else "bring"
+    def passages_file(self) -> Path:
+        """Find the user's file of test passages. Raises MissingFiles."""
+        path = self.find_place(self.names, self.accepts)
+        if path is None:
+            where = f"{self.options.path}: no {self.names[0]} there; bring" if self.options.path else "bring"
             raise MissingFiles(
                 f"{self.name} cannot be generated: {where} {self.needs}; put it in {self.root}, or name its folder"
                 f" with zoo data prepare {self.name} --from DIR"
             )
-        return found
+        return path
 
-    def _is_it(self, place: Path) -> bool:
+    def accepts(self, place: Path) -> bool:
+        """Whether this is a file of passages."""
         raise NotImplementedError
 
     @property
     def passages_folder(self) -> Path:
         """Where the prepared passages are, or will be."""
-        path, tokens = self.passages_path(), self.tokens
-        what = {"reader": READER, "place": str(path.resolve()), "file": stamp([path]), "tokenizer": tokens.digest}
-        return cache_dir(self.root) / "language" / self.name / slug(f"{Path(tokens.name).stem}-{READER}", what)
+        path, tokenizer = self.passages_file(), self.tokenizer
+        values = {"reader": READER, "place": str(path.resolve()), "file": file_stamps([path])}
+        name = hashed_name(f"{Path(tokenizer.name).stem}-{READER}", values | {"tokenizer": tokenizer.digest})
+        return cache_dir(self.root) / "language" / self.name / name
 
     def folder_name(self) -> str:
-        self.passages_path()  # both are missing, or neither
+        self.passages_file()  # both are missing, or neither
         return super().folder_name()
 
     def prepared(self) -> bool:
@@ -109,119 +120,121 @@ class LambadaData(LanguageData):
     def prepare(self) -> None:
         folder = self.passages_folder
         if folder.exists():
-            self._refuse(faults(folder, thorough=True))
+            self._raise_faults(store.find_faults(folder, thorough=True))
         else:
-            recipe: Recipe = Passages(self.passages_path(), self.tokens)
+            recipe = PassagesRecipe(self.passages_file(), self.tokenizer)
             with progress(f"preparing {self.name}") as update:
-                build(folder, recipe, update)
+                store.build(folder, recipe, update)
         super().prepare()
 
     def discard(self) -> None:
         super().discard()
-        shutil.rmtree(self.passages_folder, ignore_errors=True)
+        store.delete(self.passages_folder)
 
     def verify(self) -> list[str]:
-        wrong = super().verify()
+        faults = super().verify()
         try:
             folder = self.passages_folder
         except MissingFiles:
-            return wrong
-        return wrong + (faults(folder, thorough=True) if folder.exists() else [f"{folder}: not prepared"])
+            return faults
+        return faults + (store.find_faults(folder, thorough=True) if folder.exists() else [f"{folder}: not prepared"])
 
     def provenance(self) -> dict[str, Any]:
-        told, passages = super().provenance(), manifest(self.passages_folder)["provenance"]
-        return told | {
-            "files": {**passages["files"], **told["files"]},
-            "notes": [*passages["notes"], *told["notes"]],
+        corpus, passages = super().provenance(), store.read_manifest(self.passages_folder)["provenance"]
+        return corpus | {
+            "files": {**passages["files"], **corpus["files"]},
+            "notes": [*passages["notes"], *corpus["notes"]],
         }
 
     # -- examples --------------------------------------------------------------------------------------------------
 
-    def asked(self) -> Asked:
+    @property
+    def predicts_words(self) -> bool:
+        """Whether training and validation examples are words; else they are pieces of running text."""
+        return self.loading.objective in ("infilling", "seq2seq")
+
+    def passages(self) -> PassageQuestions:
         """The test passages under the objective."""
-        self._refuse_unprepared()
-        options, objective = self.options, self.loading.objective
-        stored = Stored(self.passages_folder, "test")
-        if objective == "infilling":
+        self._require_prepared()
+        options, slots = self.options, self.options.slots if self.loading.objective == "infilling" else 0
+        stored = StoredSplit(self.passages_folder, "test")
+        if slots:
             longest = int(np.asarray(stored.labels).max())
-            if longest >= options.slots:
+            if longest >= slots:
                 raise DataError(
                     f"{self.name}: a last word of {longest} tokens and its end symbol need task.slots"
-                    f" {longest + 1}, which is {options.slots}"
+                    f" {longest + 1}, which is {slots}"
                 )
         n = min(options.test_size or len(stored), len(stored))
-        room = options.seq_len - (options.slots if objective == "infilling" else 0)
-        reads_answer = objective not in ("infilling", "seq2seq")
-        return Asked(stored, self.tokens.size, n, room, reads_answer, self.specials.end)
+        room, reads_answer = options.seq_len - slots, not self.predicts_words
+        return PassageQuestions(stored, self.tokenizer.size, n, room, reads_answer, self.specials.end)
 
     def dataset(self, split: Split) -> Dataset[Example]:
         if split == "test":
-            return self.asked()
-        if self.loading.objective in ("infilling", "seq2seq"):
-            return self.words(split)
-        return self.pieces(split)
+            return self.passages()
+        return self.words(split) if self.predicts_words else self.pieces(split)
 
     def eval_order(self, split: Split, limit: int | None) -> Any:
-        data = self.dataset(split)
-        if split == "test" or self.loading.objective in ("infilling", "seq2seq"):
+        if split == "test" or self.predicts_words:
             return super().eval_order(split, limit)
         limits = [n for n in (limit, self.options.val_size) if n]
-        return document_order(data.counts.tolist(), self.loading.eval_batch_size, min(limits, default=None))  # type: ignore[attr-defined]
+        counts = self.pieces(split).counts.tolist()
+        return document_order(counts, self.loading.eval_batch_size, min(limits, default=None))
 
     def score(self, split: Split, totals: Totals) -> dict[str, float]:
         if split != "test":
-            words = self.loading.objective in ("infilling", "seq2seq")
+            words = self.predicts_words
             return {"accuracy": totals.whole / totals.questions if words else totals.hits / totals.answers}
         n, nats = totals.questions, totals.nats / totals.questions
-        spread = max(totals.squares / n - nats * nats, 0.0)
+        variance = max(totals.squares / n - nats * nats, 0.0)
         return {
             "accuracy": totals.whole / n,
             "perplexity": perplexity(nats),
-            "stderr": math.sqrt(spread / max(n - 1, 1)),
+            "stderr": math.sqrt(variance / max(n - 1, 1)),
         }
 
     # -- for a person ----------------------------------------------------------------------------------------------
 
     def majority(self) -> float:
         """Accuracy of the one word that is right most often, whatever the passage: no constant answer does better."""
-        asked = self.asked()
-        words = Counter(asked.whole(i).answer.tobytes() for i in range(len(asked)))
-        return max(words.values()) / len(asked)
+        passages = self.passages()
+        words = Counter(passages.untruncated(i).answer.tobytes() for i in range(len(passages)))
+        return max(words.values()) / len(passages)
 
     def lengths(self, split: Split) -> np.ndarray | None:
         if split != "test":
             return super().lengths(split)
-        return self.asked().lengths + (self.options.slots if self.loading.objective == "infilling" else 0)
+        return self.passages().lengths + (self.options.slots if self.loading.objective == "infilling" else 0)
 
     def view(self, split: Split, i: int) -> str:
         if split != "test":
             return super().view(split, i)
-        asked = self.asked()
-        whole, shown = asked.whole(i), asked[i]
-        cut = len(whole.prompt) - len(shown.prompt)
-        lost = f"{self.spell(whole.prompt[:cut])} ‖cut here‖ " if cut else ""
-        return f"{lost}{self.spell(whole.prompt[cut:])}‖{self.spell(whole.answer)}"
+        passages = self.passages()
+        prompt, answer, _ = passages.untruncated(i)
+        cut = len(prompt) - len(passages[i].prompt)
+        lost = f"{self.decode(prompt[:cut])} ‖cut here‖ " if cut else ""
+        return f"{lost}{self.decode(prompt[cut:])}‖{self.decode(answer)}"
 
 
 class OpenAIData(LambadaData):
     """Data of the task `lambada_openai`."""
 
-    name, needs = "lambada_openai", needs.OPENAI
-    places = ("lambada/lambada_test.jsonl", "lambada_test.jsonl", "lambada_openai/lambada_test.jsonl")
+    name, needs = "lambada_openai", OPENAI
+    names = ("lambada/lambada_test.jsonl", "lambada_test.jsonl", "lambada_openai/lambada_test.jsonl")
 
-    def _is_it(self, place: Path) -> bool:
+    def accepts(self, place: Path) -> bool:
         return place.is_file() and place.suffix == ".jsonl"
 
 
 class StandardData(LambadaData):
     """Data of the task `lambada_standard`."""
 
-    name, needs = "lambada_standard", needs.STANDARD
-    places = tuple(
+    name, needs = "lambada_standard", STANDARD
+    names = tuple(
         f"{folder}{file}"
-        for file in ("lambada_test_plain_text.txt", "lambada-dataset.tar.gz")
+        for file in (STANDARD_TEXT, "lambada-dataset.tar.gz")
         for folder in ("lambada/", "", "lambada-dataset/")
     )
 
-    def _is_it(self, place: Path) -> bool:
+    def accepts(self, place: Path) -> bool:
         return place.is_file() and (place.name.endswith(ARCHIVES) or place.suffix == ".txt")

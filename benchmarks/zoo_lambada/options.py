@@ -26,9 +26,9 @@ def _vocabulary(tokenizer: str) -> int:
     """Number of token ids, those of padding, end and slot included."""
     if tokenizer == BYTES:
         return 259
-    from zoo.data.tokens import vocabulary
+    from zoo.data.tokens import vocab_size
 
-    return vocabulary(tokenizer)
+    return vocab_size(tokenizer)
 
 
 @dataclass

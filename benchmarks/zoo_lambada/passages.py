@@ -14,29 +14,23 @@ from typing import Any
 import numpy as np
 
 from zoo import DataError
-from zoo.data.cache import Chunk, Rows, sha256
-from zoo.data.finding import members
+from zoo.data.files import decode_utf8, read_archive, sha256
 from zoo.data.module import Split
+from zoo.data.store import Chunk, Rows
 from zoo.data.tokens import Tokenizer, dtype_of
+from zoo_lambada.needs import CHECKSUMS, STANDARD_TEXT
 
 READER = "1"
 """Raised when the same file would give other passages."""
 PASSAGES = 5_153
-LONGEST = 1 << 16
+LINE_LIMIT, FILE_LIMIT = 1 << 16, 1 << 26
 """No passage has 64 kB; the longest published one has 986 bytes."""
-MEMBER = "lambada_test_plain_text.txt"
-CHECKSUMS = {
-    "lambada_test.jsonl": "4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
-    "lambada-dataset.tar.gz": "8fbe499096ddbdcbbd0cac406861b5026fb451d15b8fe04e0e4f3d082f2ad5d7",
-    MEMBER: "4ab6062b68422bf2e83653d367c9765d42404f7ec21b8b59b6518b45606aaef2",
-}
-"""Of the published files."""
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 Encode = Callable[[str], Sequence[int]]
 
 
-def parts(text: str) -> tuple[str, str]:
-    """Context and continuation of a passage. Raises ValueError for a passage of one word."""
+def split_passage(text: str) -> tuple[str, str]:
+    """Return the context and the last word of a passage. Raises ValueError for a passage of one word."""
     context, blank, word = text.rpartition(" ")
     kept = context.rstrip()
     if not blank or not word.strip() or not kept:
@@ -44,41 +38,39 @@ def parts(text: str) -> tuple[str, str]:
     return kept, context[len(kept) :] + blank + word
 
 
-def encode_parts(encode: Encode, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Tokens of both. Raises ValueError where the continuation has none of its own."""
+def encode_passage(encode: Encode, text: str) -> tuple[list[int], list[int]]:
+    """Return the tokens of context and last word. Raises ValueError where there is none of one of them."""
+    context, word = split_passage(text)
     before = list(encode(context))
-    after = list(encode(context + continuation))[len(before) :]
+    after = list(encode(context + word))[len(before) :]
     if not before or not after:
-        raise ValueError(f"the tokeniser leaves nothing of {continuation if before else context!r}")
+        raise ValueError(f"the tokeniser leaves nothing of {word if before else context!r}")
     return before, after
 
 
-def read(path: Path) -> list[str]:
-    """All passages of a file: JSON lines, plain lines, or the published archive. Raises DataError that names the
+def read_passages(path: Path) -> list[str]:
+    """Return all passages of a file: JSON lines, plain lines, or the published archive. Raises DataError that names the
     line."""
     if path.name.endswith(ARCHIVES):
-        found = [data for _, data in members(path, lambda name: name.rpartition("/")[2] == MEMBER, 1 << 26)]
-        if not found:
-            raise DataError(f"{path}: no {MEMBER} in it")
-        contents = found[0]
+        members = read_archive(path, lambda name: name.rpartition("/")[2] == STANDARD_TEXT, FILE_LIMIT)
+        contents = next((contents for _, contents in list(members)), None)
+        if contents is None:
+            raise DataError(f"{path}: no {STANDARD_TEXT} in it")
     else:
         contents = path.read_bytes()
-    lines = contents.split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    if not lines:
+    lines = decode_utf8(contents, path).removesuffix("\n").split("\n")
+    if not contents:
         raise DataError(f"{path}: empty")
-    return [_passage(f"{path}:{number}", line, path.suffix) for number, line in enumerate(lines, 1)]
+    return [_check_passage(path, number, line) for number, line in enumerate(lines, 1)]
 
 
-def _passage(where: str, line: bytes, suffix: str) -> str:
-    if len(line) > LONGEST:
-        raise DataError(f"{where}: a line of {len(line):,} bytes, expected at most {LONGEST:,}")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: byte {error.start} of the line is not UTF-8") from error
-    if suffix in (".jsonl", ".json"):
+def _check_passage(path: Path, number: int, text: str) -> str:
+    """Return the passage of a line. Raises DataError."""
+    where = f"{path}:{number}"
+    size = len(text.encode())
+    if size > LINE_LIMIT:
+        raise DataError(f"{where}: a line of {size:,} bytes, expected at most {LINE_LIMIT:,}")
+    if path.suffix in (".jsonl", ".json"):
         try:
             text = json.loads(text)["text"]
         except (ValueError, KeyError, TypeError) as error:
@@ -88,18 +80,19 @@ def _passage(where: str, line: bytes, suffix: str) -> str:
     else:
         text = text.rstrip("\r")
     try:
-        parts(text)
+        split_passage(text)
     except ValueError as error:
         raise DataError(f"{where}: {error}, got {text[:60]!r}") from error
     return text
 
 
-class Passages:
-    """Passages as rows of tokens, context and word, whose length is the label. Implements zoo.data.cache.Recipe."""
+class PassagesRecipe:
+    """Passages as rows of tokens, context and last word; the number of the word's tokens is the label. Implements
+    zoo.data.store.Recipe."""
 
     def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
         self.path, self.tokenizer = path, tokenizer
-        self.texts = read(path)
+        self.texts = read_passages(path)
         self.digest = sha256(path)
         self.notes: list[str] = []
         if len(self.texts) != PASSAGES:
@@ -117,7 +110,7 @@ class Passages:
         dtype = dtype_of(self.tokenizer.size)
         for number, text in enumerate(self.texts[start:], start + 1):
             try:
-                before, after = encode_parts(lambda t: self.tokenizer.encode(t).tolist(), *parts(text))
+                before, after = encode_passage(lambda t: self.tokenizer.encode(t).ids.tolist(), text)
             except ValueError as error:
                 raise DataError(f"{self.path}:{number}: {error}") from error
             if len(after) > 255:

@@ -1,4 +1,4 @@
-"""LAMBADA's score of any causal language model, also one that is none of ours, defined as in lm-evaluation-harness.
+"""LAMBADA's score of any causal language model, from this project or not, as lm-evaluation-harness defines it.
 
 from zoo_lambada.scoring import score
 score(lambda ids, mask: model(input_ids=ids, attention_mask=mask).logits, tokenizer.encode, passages, max_len=1024)
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from zoo.data.module import perplexity
-from zoo_lambada.passages import Encode, encode_parts, parts
+from zoo_lambada.passages import Encode, encode_passage
 
 
-class Scored(NamedTuple):
-    """
+class LambadaScore(NamedTuple):
+    """Scores of a model on LAMBADA.
+
     accuracy    share of passages in which every token of the last word is the most likely one
     perplexity  exp of the mean over passages of the last word's nats
     nats        (n,) -log probability of the last word of each passage, float64
@@ -38,11 +39,11 @@ def score(
     max_len: int,
     batch_size: int = 16,
     begin: Sequence[int] = (),
-) -> Scored:
+) -> LambadaScore:
     """Score the last word of every passage.
 
     logits_of  ids (B, L) int64, right-padded with 0, and mask (B, L) bool, True = real -> logits (B, L, V): position i
-               tells the token after it
+               predicts the token after it
     encode     text -> ids, without special tokens
     max_len    tokens that the model can read; of longer passages it is given the last ones
     begin      ids that stand before every passage
@@ -53,7 +54,7 @@ def score(
     inputs, answers = [], []
     for number, text in enumerate(passages):
         try:
-            before, after = encode_parts(encode, *parts(text))
+            before, after = encode_passage(encode, text)
         except ValueError as error:
             raise ValueError(f"passage {number}: {error}") from error
         if len(after) > max_len:
@@ -73,11 +74,11 @@ def score(
             logits = logits_of(ids, torch.arange(ids.shape[1]) < lengths[:, None])
             for row, i in enumerate(batch):
                 answer = torch.tensor(answers[i], device=logits.device)
-                asked = logits[row, len(inputs[i]) - len(answer) : len(inputs[i])]  # (answer, V)
-                told = asked.double().log_softmax(-1)
-                nats[i] = -told.gather(1, answer[:, None]).sum()
-                right[i] = bool((asked.argmax(-1) == answer).all())
-    return Scored(float(right.double().mean()), perplexity(float(nats.mean())), nats, right)
+                predictions = logits[row, len(inputs[i]) - len(answer) : len(inputs[i])]  # (answer, V)
+                log_probabilities = predictions.double().log_softmax(-1)
+                nats[i] = -log_probabilities.gather(1, answer[:, None]).sum()
+                right[i] = bool((predictions.argmax(-1) == answer).all())
+    return LambadaScore(float(right.double().mean()), perplexity(float(nats.mean())), nats, right)
 
 
-__all__ = ["Scored", "score"]
+__all__ = ["LambadaScore", "score"]

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from zoo.data.language import LanguageData
 from zoo.data.module import Example, Split, Totals, perplexity
-from zoo.data.streams import LanguageData, Pieces, document_order
+from zoo.data.streams import Pieces, document_order
 from zoo_lambada import needs
 from zoo_lambada.options import WikitextOptions
 
@@ -28,19 +29,19 @@ class WikitextData(LanguageData):
     options: WikitextOptions
 
     def chosen(self, split: Split) -> list[int]:
-        """Which articles of a split are read, evenly spaced."""
-        there = len(self.documents(split))
-        wanted = {"val": self.options.val_size, "test": self.options.test_size}.get(split, 0)
-        if not wanted or wanted >= there:
-            return list(range(there))
-        return [(2 * i + 1) * there // (2 * wanted) for i in range(wanted)]
+        """Indices of the articles of a split that are read, evenly spaced."""
+        total = len(self.documents(split))
+        limit = {"val": self.options.val_size, "test": self.options.test_size}.get(split, 0)
+        if not limit or limit >= total:
+            return list(range(total))
+        return [(2 * i + 1) * total // (2 * limit) for i in range(limit)]
 
     def dataset(self, split: Split) -> Dataset[Example]:
         stride = self.options.stride
         if split == "train" or not stride:
             return self.pieces(split, self.chosen(split))
         context = self.options.seq_len - stride
-        return Pieces(self.running(split), stride, self.specials.end, self.chosen(split), context)
+        return Pieces(self.text(split), stride, self.specials.end, self.chosen(split), context)
 
     def eval_order(self, split: Split, limit: int | None) -> Any:
         counts = self.dataset(split).counts.tolist()  # type: ignore[attr-defined]
@@ -61,12 +62,12 @@ class WikitextData(LanguageData):
         n = totals.questions
         if n < 2:
             return scores
-        # the pieces are what is drawn; that the last of an article is shorter makes the error larger, never smaller
+        # the pieces are the sample; that the last of an article is shorter makes the error larger, never smaller
         spread = max(totals.squares / n - (totals.nats / n) ** 2, 0.0) * n / (n - 1)
         return {**scores, "stderr": math.sqrt(n * spread) / (words * part)}
 
     def amounts(self, split: Split) -> tuple[int, int, int]:
         """Words, bytes and tokens of the articles that are read."""
-        documents, chosen, text = self.documents(split), self.chosen(split), self.running(split)
+        documents, chosen, text = self.documents(split), self.chosen(split), self.text(split)
         words, size = (sum(column) for column in zip(*(documents[i] for i in chosen), strict=True))
         return words, size, int((text.ends - text.starts)[np.array(chosen)].sum())

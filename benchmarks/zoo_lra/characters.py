@@ -17,8 +17,8 @@ EOS = UNKNOWN + 1
 _POINTS = np.array([ord(c) for c in ALPHABET], np.uint32)
 
 
-def characters_in(data: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Characters of every UTF-8 text of `data` (N,) uint8 that ends at `ends` (n,): (n,) int64"""
+def count_characters(data: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Number of characters of each UTF-8 text: data (N,) uint8, ends (n,) of the texts in it -> (n,) int64"""
     total = np.concatenate([[0], np.cumsum((np.asarray(data) & 0xC0) != 0x80)])
     return np.diff(total[ends], prepend=0)
 

@@ -8,87 +8,91 @@ Tokens as Long Range Arena has them: parentheses are dropped, "]" is a token, so
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo import ConfigError, DataError
-from zoo.data.cache import Chunk, Rows, sha256
-from zoo.data.cached import CachedData, slug
+from zoo.data.files import read_lines, sha256
 from zoo.data.module import SPLITS, Split
-from zoo.data.parallel import in_order
-from zoo.data.reading import lines_of
+from zoo.data.parallel import map_ranges
 from zoo.data.rng import key
-from zoo_lra.listops_generator import EOS, IDS, PAD, TOKENS, VERSION, evaluate, trees, written
+from zoo.data.splits import HOLD_OUT_ORDER
+from zoo.data.store import Chunk, Rows
+from zoo_lra.listops_generator import EOS, IDS, TOKENS, VERSION, evaluate, to_published, trees
 from zoo_lra.options import ListOpsOptions
-from zoo_lra.published import find, stamp
+from zoo_lra.published import GeneratedOrFilesData, join_rows
 
-READER = "1"
-"""Raised when the same files would give other examples."""
 ROWS = {"train": 96_000, "val": 2_000, "test": 2_000}
-PIECE = 512
-LONGEST_LINE = 1 << 22
+CHUNK = 512
+LINE_LIMIT = 1 << 22
 """Bytes; the longest published row has about 40,000."""
 BRACKETS = {"(": 17, ")": 18}
 """Ids of the parentheses, with `task.brackets`."""
-ORDER: tuple[Split, ...] = ("test", "val", "train")
-"""Duplicates are replaced in this order, so that test examples do not depend on the other splits' sizes."""
 
 
 @dataclass
-class Regenerated:
-    """Expressions from the generator. Implements zoo.data.cache.Recipe."""
+class GeneratedExpressions:
+    """Expressions from the generator. Implements zoo.data.store.Recipe.
+
+    A duplicate is replaced in the later split (test, val, train), so that test examples do not depend on the other
+    splits' sizes.
+    """
 
     options: ListOpsOptions
 
-    def law(self) -> dict[str, int]:
+    def settings(self) -> dict[str, int]:
         o = self.options
         return {"min_len": o.min_len, "max_len": o.max_len, "max_depth": o.max_depth, "max_args": o.max_args}
 
     def counts(self) -> Mapping[Split, int]:
-        return {split: getattr(self.options, f"{split}_size") for split in ORDER}
+        return {split: getattr(self.options, f"{split}_size") for split in HOLD_OUT_ORDER}
 
     def provenance(self) -> dict[str, Any]:
-        return {"kind": "regenerated", "version": VERSION, "seed": self.options.data_seed, "law": self.law()}
+        return {"kind": "regenerated", "version": VERSION, "seed": self.options.data_seed, "settings": self.settings()}
 
     def draw(self, split: Split, first: int, count: int, skip: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Candidates [first, first + count) of a split, the one after `skip` others of each."""
+        """Return the candidates [first, first + count) of a split, of each stream the one after `skip` others."""
         family = key("lra/listops", VERSION, self.options.data_seed, split)
         try:
-            return trees(family, first, count, skip=skip, **self.law())
+            return trees(family, first, count, skip=skip, **self.settings())
         except ValueError as error:
             raise ConfigError("task.max_len", str(error)) from error
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:
-        seen = {_digest(row) for earlier in ORDER for row in rows(earlier)}
-        work = partial(self.draw, split)
+        seen = {_digest(row) for earlier in HOLD_OUT_ORDER for row in rows(earlier)}
         first = start
-        for data, lengths, labels in in_order(work, start, self.counts()[split], PIECE):
-            pieces = np.split(data, np.cumsum(lengths)[:-1])
-            for i, piece in enumerate(pieces):
+        for ids, lengths, labels in map_ranges(partial(self.draw, split), start, self.counts()[split], CHUNK):
+            examples = np.split(ids, np.cumsum(lengths)[:-1])
+            for i, example in enumerate(examples):
                 skip = 0
-                while _digest(piece) in seen:
+                while _digest(example) in seen:
                     skip += 1
                     if skip > 100_000:
-                        raise ConfigError("task.train_size", f"too few expressions within {self.law()} to fill {split}")
-                    piece, lengths[i : i + 1], labels[i : i + 1] = self.draw(split, first + i, 1, skip)
-                seen.add(_digest(piece))
-                pieces[i] = piece
+                        limits = self.settings()
+                        raise ConfigError("task.train_size", f"too few expressions within {limits} to fill {split}")
+                    example, lengths[i : i + 1], labels[i : i + 1] = self.draw(split, first + i, 1, skip)
+                seen.add(_digest(example))
+                examples[i] = example
             first += len(lengths)
-            yield Chunk(np.concatenate(pieces), lengths, labels, np.zeros(len(lengths), np.uint8))
+            yield Chunk(np.concatenate(examples), lengths, labels, np.zeros(len(lengths), np.uint8))
 
 
 def _digest(row: np.ndarray) -> bytes:
     return blake2b(row.tobytes(), digest_size=16).digest()
 
 
-class Published:
-    """basic_{train,val,test}.tsv. Implements zoo.data.cache.Recipe."""
+class PublishedExpressions:
+    """basic_{train,val,test}.tsv. Implements zoo.data.store.Recipe."""
+
+    version = "1"
+    """Raised when the same files would give other examples."""
 
     def __init__(self, options: ListOpsOptions, folder: Path) -> None:
         self.files = {split: folder / f"basic_{split}.tsv" for split in SPLITS}
@@ -96,7 +100,7 @@ class Published:
         owner: dict[bytes, tuple[str, Split]] = {}
         for split, path in self.files.items():
             self.rows[split] = 0
-            for where, source, _ in _rows(path):
+            for where, source, _ in _read_rows(path):
                 self.rows[split] += 1
                 first = owner.setdefault(blake2b(source.encode(), digest_size=16).digest(), (where, split))
                 if first[1] != split:  # the published files hold no expression twice
@@ -104,10 +108,10 @@ class Published:
         for split, path in self.files.items():
             if not self.rows[split]:
                 raise DataError(f"{path}: no rows")
-        self.wanted = {split: min(getattr(options, f"{split}_size"), self.rows[split]) for split in SPLITS}
+        self.sizes = {split: min(getattr(options, f"{split}_size"), self.rows[split]) for split in SPLITS}
 
     def counts(self) -> Mapping[Split, int]:
-        return self.wanted
+        return self.sizes
 
     def provenance(self) -> dict[str, Any]:
         notes = [
@@ -116,31 +120,29 @@ class Published:
             if n != ROWS[split]
         ]
         files = {path.name: sha256(path) for path in self.files.values()}
-        return {"kind": "published", "version": READER, "files": files, "notes": notes}
+        return {"kind": "published", "version": self.version, "files": files, "notes": notes}
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:
-        ids: list[np.ndarray] = []
-        labels: list[int] = []
-        for number, (where, source, target) in enumerate(_rows(self.files[split])):
-            if start <= number < self.wanted[split]:
-                example = _ids(where, source)
-                value = evaluate(example)
-                if value < 0:
-                    raise DataError(f"{where}: not a whole expression")
-                if target != str(value):
-                    raise DataError(f"{where}: labelled {target!r}, but the expression is {value}")
-                ids.append(example)
-                labels.append(value)
-                if len(ids) == PIECE or number + 1 == self.wanted[split]:
-                    lengths = np.array([len(i) for i in ids])
-                    yield Chunk(np.concatenate(ids), lengths, np.array(labels), np.zeros(len(ids)))
-                    ids, labels = [], []
+        examples = islice(_read_rows(self.files[split]), start, self.sizes[split])
+        while chunk := [_check_row(*row) for row in islice(examples, CHUNK)]:
+            yield join_rows([ids.tobytes() for ids, _ in chunk], [value for _, value in chunk])
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(where, Source, Target) of every row; line ends CRLF or LF, columns in any order."""
+def _check_row(where: str, source: str, target: str) -> tuple[np.ndarray, int]:
+    """Return the ids and the value of a published row. Raises DataError."""
+    ids = _ids(where, source)
+    value = evaluate(ids)
+    if value < 0:
+        raise DataError(f"{where}: not a whole expression")
+    if target != str(value):
+        raise DataError(f"{where}: labelled {target!r}, but the expression is {value}")
+    return ids, value
+
+
+def _read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (where, Source, Target) of every row; line ends CRLF or LF, columns in any order."""
     head: list[str] = []
-    for number, line in lines_of(path, LONGEST_LINE):
+    for number, line in read_lines(path, LINE_LIMIT):
         where, fields = f"{path}:{number}", line.split("\t")
         if number == 1:
             head = [name.strip() for name in fields]
@@ -172,44 +174,31 @@ class Decoder:
     def __call__(self, row: np.ndarray) -> np.ndarray:
         """row (n,) -> ids (L,) uint8, L <= seq_len"""
         if self.brackets:
-            row = np.array([BRACKETS.get(t) or IDS[t] for t in written(row).split()], np.uint8)
+            row = np.array([BRACKETS.get(t) or IDS[t] for t in to_published(row).split()], np.uint8)
         return np.append(row[: self.seq_len - 1], np.uint8(EOS)) if self.eos else row[: self.seq_len]
 
 
-class ListOpsData(CachedData):
+class ListOpsData(GeneratedOrFilesData):
     """Data of the task `listops`."""
 
-    name, suite = "listops", "lra"
+    name, version, reader = "listops", VERSION, PublishedExpressions.version
     options: ListOpsOptions
 
-    def published_folder(self) -> Path | None:
-        """The user's files, if they are to be used."""
-        return find(
-            self.options,
-            self.root,
-            self.name,
+    def find_published(self) -> Path | None:
+        return self.find(
             ("listops-1000", "listops"),
             lambda folder: any((folder / f"basic_{split}.tsv").is_file() for split in SPLITS),
             "basic_{train,val,test}.tsv",
         )
 
-    @property
-    def generated(self) -> bool:
-        return self.published_folder() is None
+    def input_files(self, folder: Path) -> Iterable[Path]:
+        return sorted(folder.glob("basic_*.tsv"))
 
-    def folder_name(self) -> str:
-        found = self.published_folder()
-        counts = Regenerated(self.options).counts()
-        if found is None:
-            recipe = Regenerated(self.options)
-            return slug(f"regenerated-{VERSION}-seed{self.options.data_seed}", recipe.provenance() | {"counts": counts})
-        files = sorted(found.glob("basic_*.tsv"))
-        what = {"reader": READER, "folder": str(found.resolve()), "files": stamp(files), "counts": counts}
-        return slug(f"published-{READER}", what)
+    def generator(self) -> GeneratedExpressions:
+        return GeneratedExpressions(self.options)
 
-    def recipe(self) -> Regenerated | Published:
-        found = self.published_folder()
-        return Regenerated(self.options) if found is None else Published(self.options, found)
+    def published(self, folder: Path) -> PublishedExpressions:
+        return PublishedExpressions(self.options, folder)
 
     def decoder(self) -> Decoder:
         return Decoder(self.options.seq_len, self.options.eos, self.options.brackets)
@@ -222,12 +211,12 @@ class ListOpsData(CachedData):
         return " ".join((*TOKENS, *BRACKETS)[token] for token in self.dataset(split)[i][0])
 
     def provenance(self) -> dict[str, Any]:
-        told = super().provenance()
+        provenance = super().provenance()
         cut = sum(int((self.lengths(split) > self.options.seq_len).sum()) for split in SPLITS)
         if cut:
             note = f"{cut:,} expressions are longer than task.seq_len={self.options.seq_len} and lose their end"
-            told["notes"] = [*told.get("notes", ()), note]
-        return told
+            provenance["notes"] = [*provenance.get("notes", ()), note]
+        return provenance
 
     def write_published(self, folder: Path, counts: Mapping[Split, int]) -> list[str]:
         names = []
@@ -238,9 +227,6 @@ class ListOpsData(CachedData):
                 writer = csv.writer(file, delimiter="\t")  # CRLF line ends, as published
                 writer.writerow(["Source", "Target"])
                 for i in range(count):
-                    writer.writerow([written(stored.row(i)), int(stored.labels[i])])
+                    writer.writerow([to_published(stored.row(i)), int(stored.labels[i])])
             names.append(path.name)
         return names
-
-
-__all__ = ["PAD", "ListOpsData", "Published", "Regenerated"]

@@ -1,8 +1,8 @@
-"""ListOps expressions: draw, evaluate, write. An example depends on (version, seed, split, index) and the law.
+"""ListOps expressions: draw, evaluate, write. An example depends on (version, seed, split, index) and the limits.
 
-The law is the published generator's (Long Range Arena, lra_benchmarks/data/listops.py), sampled by rejection as there:
-a node above the deepest level is an operator with probability 1/4, its operands number 2 … max_args, operators and
-digits are uniform; a tree is kept if min_len < tokens < max_len, parentheses not counted.
+The distribution is that of the published generator (Long Range Arena, lra_benchmarks/data/listops.py), sampled by
+rejection as there: a node above the deepest level is an operator with probability 1/4, its operands number
+2 … max_args, operators and digits are uniform; a tree is kept if min_len < tokens < max_len, parentheses not counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PAD, MIN, MAX, MED, SM, CLOSE, ZERO, EOS = 0, 1, 2, 3, 4, 5, 6, 16
 IDS = {token: i for i, token in enumerate(TOKENS)}
 OPERATOR_P = 0.25
 GIVE_UP = 2_000_000
-"""After so many rejected trees in a row the law is taken to be impossible."""
+"""After so many rejected trees in a row the limits are taken to be impossible."""
 
 _compiled = numba.njit(nogil=True, cache=True)
 
@@ -106,7 +106,7 @@ def trees(
     max_args: int,
     skip: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Examples first … first + count - 1 of a family of streams (`zoo.data.rng.key`).
+    """Draw the examples first … first + count - 1 of a family of streams (`zoo.data.rng.key`).
 
     skip  pass over so many accepted trees of each stream (how a duplicate is replaced)
     Returns token ids of all examples in one (n,) uint8 array, lengths (count,) int64, labels (count,) uint8.
@@ -151,13 +151,13 @@ def _value(ids, operator, begin, stack):
 
 
 def evaluate(ids: np.ndarray) -> int:
-    """The value of an expression, or -1 when it is none. ids (n,) uint8 without padding, <eos> or parentheses."""
+    """Return the value of an expression, or -1. ids (n,) uint8 without padding, <eos> or parentheses."""
     scratch = np.empty((3, len(ids) + 1), np.int64)
     return int(_value(np.asarray(ids, np.uint8), *scratch))
 
 
-def written(ids: np.ndarray) -> str:
-    """The published spelling: left-binarised, every operator with n operands in n + 1 pairs of parentheses."""
+def to_published(ids: np.ndarray) -> str:
+    """Return the published spelling: left-binarised, every operator with n operands in n + 1 pairs of parentheses."""
     open_: list[list[str]] = []
     for token in (TOKENS[i] for i in ids):
         if token.startswith("["):

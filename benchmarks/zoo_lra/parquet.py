@@ -8,23 +8,24 @@ from typing import Any
 
 from zoo import DataError, UserError
 
-PIECE = 512
+BATCH = 512
 
 
-def files(place: Path) -> list[tuple[str, Path]]:
-    """(train or test, file), in the order of their names. Raises DataError when a split has none."""
-    paths = [(split, path) for split in ("train", "test") for path in sorted(place.glob(f"{split}*.parquet"))]
-    for split in ("train", "test"):
-        if split not in dict(paths):
-            raise DataError(f"{place}: no {split}*.parquet")
+def find_splits(place: Path) -> list[tuple[str, Path]]:
+    """Return (train or test, file), sorted by name. Raises DataError when one of them has no file."""
+    paths = [(part, path) for part in ("train", "test") for path in sorted(place.glob(f"{part}*.parquet"))]
+    for part in ("train", "test"):
+        if part not in dict(paths):
+            raise DataError(f"{place}: no {part}*.parquet")
     return paths
 
 
-def rows(path: Path, content: Sequence[str], instead: str) -> Iterator[tuple[int, Any, int]]:
-    """(row, content, label) of one file.
+def read_rows(path: Path, columns: Sequence[str], classes: int, instead: str) -> Iterator[tuple[int, Any, int]]:
+    """Yield (row, contents, label) of one file.
 
-    content  the names that the column may have
-    instead  what may be brought where pyarrow is not installed
+    columns  the names that the column of the contents may have
+    classes  number of labels
+    instead  the files to bring where pyarrow is not installed
     Raises DataError that names the file and the row, UserError without pyarrow.
     """
     try:
@@ -38,12 +39,15 @@ def rows(path: Path, content: Sequence[str], instead: str) -> Iterator[tuple[int
     try:
         with parquet.ParquetFile(path) as file:
             names = set(file.schema_arrow.names)
-            column = next((name for name in content if name in names), None)
+            column = next((name for name in columns if name in names), None)
             if column is None or "label" not in names:
-                raise DataError(f"{path}: columns {', '.join(sorted(names))}; expected {content[0]} and label")
-            for batch in file.iter_batches(batch_size=PIECE, columns=[column, "label"]):
+                raise DataError(f"{path}: columns {', '.join(sorted(names))}; expected {columns[0]} and label")
+            for batch in file.iter_batches(batch_size=BATCH, columns=[column, "label"]):
                 for row in batch.to_pylist():
-                    yield i, row[column], row["label"]
+                    label = row["label"]
+                    if not isinstance(label, int) or not 0 <= label < classes:
+                        raise DataError(f"{path}: row {i}: label {label}, expected 0 to {classes - 1}")
+                    yield i, row[column], label
                     i += 1
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: damaged after row {i} ({' '.join(str(error).split())})") from error
@@ -51,13 +55,6 @@ def rows(path: Path, content: Sequence[str], instead: str) -> Iterator[tuple[int
         raise DataError(f"{path}: no rows")
 
 
-def require_label(where: str, label: Any, classes: int) -> int:
-    """The label, if it is one."""
-    if not isinstance(label, int) or not 0 <= label < classes:
-        raise DataError(f"{where}: label {label}, expected 0 to {classes - 1}")
-    return label
-
-
-def is_named(place: Path, name: str) -> bool:
-    """Whether a folder holds parquet files and is named after the data set: split names alone tell nothing."""
+def is_dataset(place: Path, name: str) -> bool:
+    """Whether a folder holds parquet files and is named after the data set, which the files' own names do not tell."""
     return any(place.glob("train*.parquet")) and name in str(place).lower()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b, sha256
@@ -19,20 +19,18 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from zoo import DataError
-from zoo.data.cache import Chunk, Rows
-from zoo.data.cached import CachedData, slug
+from zoo.data.files import check_regular_file, decode_utf8, read_file
 from zoo.data.module import SPLITS, Split
-from zoo.data.parallel import in_order
-from zoo.data.reading import contents_of, regular
+from zoo.data.parallel import map_ranges
 from zoo.data.rng import key
+from zoo.data.splits import HOLD_OUT_ORDER
+from zoo.data.store import Chunk, Rows
 from zoo_lra.options import RESOLUTIONS, PathfinderOptions
 from zoo_lra.pathfinder_generator import VERSION, pictures
 from zoo_lra.pathfinder_tables import DISTRACTOR_DASHES, LEVELS, TARGET_DASHES
-from zoo_lra.published import find, stamp
+from zoo_lra.published import GeneratedOrFilesData
 
-READER = "1"
-"""Raised when the same files would give other examples."""
-PIECE = 64
+CHUNK = 64
 FIELDS = 11
 PLACE, NAME = re.compile(r"imgs/\d+"), re.compile(r"sample_\d+\.png")
 METADATA_LIMIT, PICTURE_LIMIT = 1 << 26, 1 << 20
@@ -41,14 +39,14 @@ BATCH = 1_000
 
 
 def pack(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """images (n, P) uint8 -> bytes of all, bytes of each (n,)"""
+    """Pack images (n, P) uint8; return the bytes of all, and the number of bytes of each (n,)."""
     bitmaps = np.packbits(images > 0, axis=1)
     parts = [part for image, bitmap in zip(images, bitmaps, strict=True) for part in (bitmap, image[image > 0])]
     return np.concatenate(parts), bitmaps.shape[1] + (images > 0).sum(1)
 
 
 def unpack(row: np.ndarray, pixels: int) -> np.ndarray:
-    """The inverse for one picture: (pixels,) uint8"""
+    """Unpack one picture: (pixels,) uint8."""
     image = np.zeros(pixels, np.uint8)
     image[np.unpackbits(row[: pixels // 8]).view(bool)] = row[pixels // 8 :]
     return image
@@ -67,27 +65,27 @@ class Decoder:
 
 
 @dataclass
-class Regenerated:
-    """Pictures from the generator. Implements zoo.data.cache.Recipe."""
+class GeneratedPictures:
+    """Pictures from the generator. Implements zoo.data.store.Recipe."""
 
     options: PathfinderOptions
     resolution: int
 
     def counts(self) -> Mapping[Split, int]:
-        return {split: getattr(self.options, f"{split}_size") for split in ("test", "val", "train")}
+        return {split: getattr(self.options, f"{split}_size") for split in HOLD_OUT_ORDER}
 
     def provenance(self) -> dict[str, Any]:
         seed = self.options.data_seed
         return {"kind": "regenerated", "version": VERSION, "seed": seed, "resolution": self.resolution}
 
     def draw(self, split: Split, first: int, count: int) -> Chunk:
-        """Pictures [first, first + count) of a split."""
+        """Return the pictures [first, first + count) of a split."""
         family = key("lra/pathfinder", VERSION, self.options.data_seed, split, self.resolution)
         images, labels, margins = pictures(family, first, count, self.resolution)
         return Chunk(*pack(images.reshape(count, -1)), labels, margins)
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:
-        yield from in_order(partial(self.draw, split), start, self.counts()[split], PIECE)
+        yield from map_ranges(partial(self.draw, split), start, self.counts()[split], CHUNK)
 
 
 class Entry(NamedTuple):
@@ -99,71 +97,78 @@ class Entry(NamedTuple):
     where: str
 
 
-class Published:
-    """imgs/<b>/sample_<i>.png with metadata/<b>.npy (text). Implements zoo.data.cache.Recipe.
+class PublishedPictures:
+    """imgs/<b>/sample_<i>.png with metadata/<b>.npy (text). Implements zoo.data.store.Recipe.
 
     The release has no split. Ours: pictures in the order of sha256("<b>/sample_<i>.png"), the first 80 % train, the
     next 10 % val, the rest test.
     """
 
+    version = "1"
+    """Raised when the same files would give other examples."""
+
     def __init__(self, options: PathfinderOptions, folder: Path, resolution: int) -> None:
         self.folder, self.resolution = folder, resolution
         self.metadata = metadata_files(folder)
-        found = [entry for path in self.metadata for entry in _entries(folder, path)]
-        _once(found)
-        whole = [entry for entry in found if _size(entry.path)]
-        self.total, self.empty = len(found), len(found) - len(whole)
-        if len(whole) < 3:
-            raise DataError(f"{folder}: {len(whole)} pictures, too few for three splits")
+        entries = [entry for path in self.metadata for entry in _read_entries(folder, path)]
+        _check_unique(entries)
+        pictures = [entry for entry in entries if _size(entry.path)]
+        self.total, self.empty = len(entries), len(entries) - len(pictures)
+        if len(pictures) < 3:
+            raise DataError(f"{folder}: {len(pictures)} pictures, too few for three splits")
         for label in (0, 1):
-            if not any(entry.label == label for entry in whole):
+            if not any(entry.label == label for entry in pictures):
                 raise DataError(f"{folder}: no picture with label {label}")
-        whole.sort(key=lambda e: sha256(f"{e.path.parent.name}/{e.path.name}".encode()).digest())
-        tenth = max(1, len(whole) // 10)
-        parts = {"train": whole[: -2 * tenth], "val": whole[-2 * tenth : -tenth], "test": whole[-tenth:]}
-        self.parts = {split: parts[split][: getattr(options, f"{split}_size")] for split in SPLITS}
+        pictures.sort(key=lambda e: sha256(f"{e.path.parent.name}/{e.path.name}".encode()).digest())
+        tenth = max(1, len(pictures) // 10)
+        splits = {"train": pictures[: -2 * tenth], "val": pictures[-2 * tenth : -tenth], "test": pictures[-tenth:]}
+        self.splits = {split: splits[split][: getattr(options, f"{split}_size")] for split in SPLITS}
 
     def counts(self) -> Mapping[Split, int]:
-        return {split: len(part) for split, part in self.parts.items()}
+        return {split: len(entries) for split, entries in self.splits.items()}
 
     def provenance(self) -> dict[str, Any]:
         notes = [f"{self.total:,} pictures, the published set has 200,000"] if self.total != 200_000 else []
         if self.empty:
             notes.append(f"{self.empty:,} empty picture files skipped")
-        listing = sha256()
+        metadata = sha256()
         for path in self.metadata:
-            listing.update(path.read_bytes())
-        files = {"metadata": listing.hexdigest()}
-        told = {"kind": "published", "version": READER, "resolution": self.resolution, "files": files}
-        return told | {"skipped": self.empty, "split": "sha256 order, 80/10/10", "notes": notes}
+            metadata.update(path.read_bytes())
+        files = {"metadata": metadata.hexdigest()}
+        origin = {"kind": "published", "version": self.version, "resolution": self.resolution, "files": files}
+        return origin | {"skipped": self.empty, "split": "sha256 order, 80/10/10", "notes": notes}
 
     def read(self, split: Split, first: int, count: int) -> Chunk:
-        """Pictures [first, first + count) of a split."""
-        part = self.parts[split][first : first + count]
-        images = np.stack([_pixels(entry.path, self.resolution) for entry in part])
-        labels, margins = np.array([e.label for e in part]), np.array([e.margin for e in part])
+        """Return the pictures [first, first + count) of a split."""
+        entries = self.splits[split][first : first + count]
+        images = np.stack([_read_pixels(entry.path, self.resolution) for entry in entries])
+        labels, margins = np.array([e.label for e in entries]), np.array([e.margin for e in entries])
         return Chunk(*pack(images), labels, margins)
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:
         seen = {  # of the splits before this one; within a split a picture may be there twice
-            blake2b(row.tobytes(), digest_size=16).digest(): self.parts[other][i].path
-            for other in self.parts
+            _digest(row): self.splits[other][i].path
+            for other in self.splits
             if other != split
             for i, row in enumerate(rows(other))
         }
         first = start
-        for chunk in in_order(partial(self.read, split), start, len(self.parts[split]), PIECE):
+        for chunk in map_ranges(partial(self.read, split), start, len(self.splits[split]), CHUNK):
             for i, row in enumerate(np.split(chunk.data, np.cumsum(chunk.lengths)[:-1])):
-                other = seen.get(blake2b(row.tobytes(), digest_size=16).digest())
+                other = seen.get(_digest(row))
                 if other is not None:
-                    path = self.parts[split][first + i].path
+                    path = self.splits[split][first + i].path
                     raise DataError(f"{path} ({split}): the same picture as {other}, which is in another split")
             first += len(chunk.lengths)
             yield chunk
 
 
+def _digest(row: np.ndarray) -> bytes:
+    return blake2b(row.tobytes(), digest_size=16).digest()
+
+
 def metadata_files(folder: Path) -> list[Path]:
-    """metadata/<b>.npy in the order of the number b."""
+    """Return metadata/<b>.npy in the order of the number b."""
     files = list((folder / "metadata").glob("*.npy"))
     for path in files:
         if not path.stem.isdecimal():
@@ -171,15 +176,11 @@ def metadata_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: int(path.stem))
 
 
-def _entries(folder: Path, path: Path) -> Iterator[Entry]:
-    content = contents_of(path, METADATA_LIMIT)
+def _read_entries(folder: Path, path: Path) -> Iterator[Entry]:
+    content = read_file(path, METADATA_LIMIT)
     if content.startswith(b"\x93NUMPY"):
         raise DataError(f"{path}: a binary array; the release has text here, one line a picture")
-    try:
-        lines = content.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        at = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{at}: byte {error.start} is not UTF-8") from error
+    lines = decode_utf8(content, path).splitlines()
     if not lines:
         raise DataError(f"{path}: empty")
     for number, line in enumerate(lines, 1):
@@ -198,7 +199,7 @@ def _entries(folder: Path, path: Path) -> Iterator[Entry]:
         yield Entry(folder / fields[0] / fields[1], int(fields[3]), margin, f"{path}:{number}")
 
 
-def _once(entries: list[Entry]) -> None:
+def _check_unique(entries: list[Entry]) -> None:
     """Raise DataError where two lines of the metadata name one picture."""
     first: dict[Path, str] = {}
     for entry in entries:
@@ -210,13 +211,13 @@ def _once(entries: list[Entry]) -> None:
 def _size(path: Path) -> int:
     if not path.exists():
         raise DataError(f"{path}: named in the metadata, but not there")
-    return regular(path, PICTURE_LIMIT).stat().st_size
+    return check_regular_file(path, PICTURE_LIMIT).stat().st_size
 
 
-def _pixels(path: Path, resolution: int) -> np.ndarray:
-    """(R*R,) uint8"""
+def _read_pixels(path: Path, resolution: int) -> np.ndarray:
+    """Read a picture as (R*R,) uint8."""
     try:
-        with Image.open(io.BytesIO(contents_of(path, PICTURE_LIMIT))) as image:
+        with Image.open(io.BytesIO(read_file(path, PICTURE_LIMIT))) as image:
             # before it is unpacked: what is small in a file may be huge
             if image.mode != "L" or image.size != (resolution, resolution):
                 size = "x".join(map(str, image.size))
@@ -227,10 +228,10 @@ def _pixels(path: Path, resolution: int) -> np.ndarray:
         raise DataError(f"{path}: damaged ({error})") from error
 
 
-class PathfinderData(CachedData):
+class PathfinderData(GeneratedOrFilesData):
     """Data of the task `pathfinder`."""
 
-    name, suite = "pathfinder", "lra"
+    name, version, reader = "pathfinder", VERSION, PublishedPictures.version
     pixels = 1024
     options: PathfinderOptions
 
@@ -239,38 +240,26 @@ class PathfinderData(CachedData):
         """Side of a picture."""
         return RESOLUTIONS[self.options.seq_len or self.pixels]
 
-    def published_folder(self) -> Path | None:
-        """The user's pictures, if they are to be used."""
+    @property
+    def prefix(self) -> str:
+        return f"{self.resolution}x{self.resolution}-"
+
+    def find_published(self) -> Path | None:
         r, level = self.resolution, self.options.difficulty
-        return find(
-            self.options,
-            self.root,
-            self.name,
+        return self.find(
             (level, f"pathfinder{r}/{level}", f"pathfinder/pathfinder{r}/{level}"),
             lambda folder: (folder / "imgs").is_dir() and (folder / "metadata").is_dir(),
             f"imgs/ and metadata/ of pathfinder{r}/{level}",
         )
 
-    @property
-    def generated(self) -> bool:
-        return self.published_folder() is None
+    def input_files(self, folder: Path) -> Iterable[Path]:
+        return [*metadata_files(folder), *sorted((folder / "imgs").iterdir())]
 
-    def folder_name(self) -> str:
-        found = self.published_folder()
-        recipe = Regenerated(self.options, self.resolution)
-        r, seed = self.resolution, self.options.data_seed
-        if found is None:
-            what = recipe.provenance() | {"counts": recipe.counts()}
-            return slug(f"{r}x{r}-regenerated-{VERSION}-seed{seed}", what)
-        watched = [*metadata_files(found), *sorted((found / "imgs").iterdir())]
-        what = {"reader": READER, "folder": str(found.resolve()), "files": stamp(watched), "counts": recipe.counts()}
-        return slug(f"{r}x{r}-published-{READER}", what)
+    def generator(self) -> GeneratedPictures:
+        return GeneratedPictures(self.options, self.resolution)
 
-    def recipe(self) -> Regenerated | Published:
-        found = self.published_folder()
-        if found is None:
-            return Regenerated(self.options, self.resolution)
-        return Published(self.options, found, self.resolution)
+    def published(self, folder: Path) -> PublishedPictures:
+        return PublishedPictures(self.options, folder, self.resolution)
 
     def decoder(self) -> Decoder:
         return Decoder(self.resolution**2, self.options.input == "values")

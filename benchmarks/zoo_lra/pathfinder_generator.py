@@ -22,7 +22,7 @@ VERSION = "1"
 SEED_TRIES = DRAW_TRIES = 3
 DISTRACTOR_TRIES = 5
 GUESSES = 64
-"""So many random pixels are tried before all are looked at: the same law, faster while the picture is empty."""
+"""Random pixels that are tried before all are listed: the same distribution, faster while the picture is empty."""
 
 _compiled = numba.njit(nogil=True, cache=True)
 
@@ -85,15 +85,15 @@ def _extend(stream, t, k, M, snake, weight):
     total = 0.0
     for c in range(t.n_turns[k]):
         weight[c] = 0.0
-        law = t.weights[k, snake[2], c]
+        turn_weight = t.weights[k, snake[2], c]
         y, x = pivot_y + t.turns[k, c, 0], pivot_x + t.turns[k, c, 1]
-        if law > 0 and _inside(y, x, n):
+        if turn_weight > 0 and _inside(y, x, n):
             worst = 0
             for i in range(t.n_near[k]):
                 ny, nx = y + t.near[k, i, 0], x + t.near[k, i, 1]
                 if _inside(ny, nx, n) and M[ny, nx] > worst:
                     worst = M[ny, nx]
-            weight[c] = law * (1.0 - t.value[worst])
+            weight[c] = turn_weight * (1.0 - t.value[worst])
             total += weight[c]
     if total < 1e-4:
         return False
@@ -191,14 +191,14 @@ def _place(stream, t, k, M, direction, spot):
             spot[0], spot[1] = p // n, p % n
             return True
     free = np.empty(n * n, np.int64)
-    found = 0
+    n_free = 0
     for p in range(n * n):
         if _room(t, k, M, direction, p // n, p % n):
-            free[found] = p
-            found += 1
-    if found == 0:
+            free[n_free] = p
+            n_free += 1
+    if n_free == 0:
         return False
-    p = free[below(stream, found)]
+    p = free[below(stream, n_free)]
     spot[0], spot[1] = p // n, p % n
     return True
 

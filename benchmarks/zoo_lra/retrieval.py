@@ -6,22 +6,21 @@ them: the model reads the escapes. ids: 0 = padding, byte b -> b + 1, 257 = end 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from zoo import DataError
-from zoo.data.cache import Chunk, Rows
-from zoo.data.cached import CachedData, slug
+from zoo.data.files import check_sha256, read_lines
 from zoo.data.module import SPLITS, Split
-from zoo.data.reading import lines_of
+from zoo.data.splits import HOLD_OUT_ORDER, drop_duplicates
+from zoo.data.store import Chunk, Rows
 from zoo_lra import pairs
 from zoo_lra.needs import RETRIEVAL
 from zoo_lra.options import RetrievalOptions
-from zoo_lra.published import ORDER, Example, check_sum, count_notes, disjoint, require, stamp
+from zoo_lra.published import Example, count_notes
 
 READER = "1"
 """Raised when the same files would give other examples."""
@@ -30,12 +29,12 @@ FILES: dict[Split, str] = {
     "val": "new_aan_pairs.eval.tsv",
     "test": "new_aan_pairs.test.tsv",
 }
-ROWS = {"train": 147_086, "val": 18_090, "test": 17_437}
+PUBLISHED = {"train": 147_086, "val": 18_090, "test": 17_437}
 LABELS = {"0.0": 0, "1.0": 1, "0": 0, "1": 1}
 KEPT = 10_000
 """Bytes kept of a document, as Long Range Arena does before it cuts to the task's length."""
-LONGEST_LINE = 1 << 24
-PIECE = 256
+LINE_LIMIT = 1 << 24
+CHUNK = 256
 
 
 class Row(NamedTuple):
@@ -47,61 +46,54 @@ class Row(NamedTuple):
     second: bytes
 
 
-class Published:
-    """new_aan_pairs.{train,eval,test}.tsv. Implements zoo.data.cache.Recipe."""
+class PublishedPairs:
+    """new_aan_pairs.{train,eval,test}.tsv. Implements zoo.data.store.Recipe."""
 
     def __init__(self, options: RetrievalOptions, folder: Path) -> None:
         self.paths = {split: folder / name for split, name in FILES.items()}
-        self.plain = 0
-        parts: dict[Split, list[Example]] = {}
+        self.no_literals = 0
+        splits: dict[Split, list[Example]] = {}
         for split, path in self.paths.items():
-            parts[split] = []
-            for row in rows_of(path):
-                self.plain += not row.first.startswith((b"b'", b'b"'))
-                both = b"\t".join(sorted((row.first, row.second)))
-                parts[split].append(Example(f"{path.name}:{row.number}", sha256(both).digest(), row.label, row.number))
+            splits[split] = []
+            for row in read_rows(path):
+                self.no_literals += not row.first.startswith((b"b'", b'b"'))
+                both = sha256(b"\t".join(sorted((row.first, row.second))))
+                splits[split].append(Example(f"{path.name}:{row.number}", both.digest(), row.label, row.number))
             for label in (0, 1):
-                if not any(e.label == label for e in parts[split]):
+                if not any(e.label == label for e in splits[split]):
                     raise DataError(f"{path}: no pair with label {label}")
-        self.notes = count_notes({s: len(p) for s, p in parts.items()}, ROWS, "pairs")
+        self.notes = count_notes({split: len(part) for split, part in splits.items()}, PUBLISHED, "pairs")
         self.left_out: list[str] = []
         if options.duplicates == "drop":
-            parts, self.left_out = disjoint(parts)
-        kept = {split: parts[split][: getattr(options, f"{split}_size")] for split in SPLITS}
-        self.lines = {split: {e.at for e in part} for split, part in kept.items()}
+            splits, self.left_out = drop_duplicates(splits)
+        kept = {split: splits[split][: getattr(options, f"{split}_size")] for split in SPLITS}
+        self.line_numbers = {split: {e.contents for e in part} for split, part in kept.items()}
 
     def counts(self) -> Mapping[Split, int]:
-        return {split: len(self.lines[split]) for split in ORDER}
+        return {split: len(self.line_numbers[split]) for split in HOLD_OUT_ORDER}
 
     def provenance(self) -> dict[str, Any]:
         notes = list(self.notes)
-        if self.plain:
-            notes.append(f"{self.plain:,} pairs are not the published bytes literals (b'...')")
+        if self.no_literals:
+            notes.append(f"{self.no_literals:,} pairs are not the published bytes literals (b'...')")
         if self.left_out:
             notes.append(f"{len(self.left_out):,} pairs that an earlier split (test, val, train) has are left out")
-        files = {path.name: check_sum(path, {}) for path in self.paths.values()}
-        told = {"kind": "published", "version": READER, "files": files}
-        return told | {"left_out": self.left_out, "notes": notes}
+        files = {path.name: check_sha256(path, {}) for path in self.paths.values()}
+        origin = {"kind": "published", "version": READER, "files": files}
+        return origin | {"left_out": self.left_out, "notes": notes}
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:
-        lines, passed = self.lines[split], 0
-        waiting: list[Row] = []
-        for row in rows_of(self.paths[split]):
-            if row.number not in lines:
-                continue
-            passed += 1
-            if passed > start:
-                waiting.append(row)
-            if len(waiting) == PIECE or (waiting and passed == len(lines)):
-                yield pairs.pack([(r.first, r.second) for r in waiting], [r.label for r in waiting])
-                waiting = []
-            if passed == len(lines):
-                return
+        numbers = self.line_numbers[split]
+        kept = (row for row in read_rows(self.paths[split]) if row.number in numbers)
+        examples = islice(kept, start, len(numbers))  # the rest of the file is not read
+        while chunk := list(islice(examples, CHUNK)):
+            yield pairs.pack([(row.first, row.second) for row in chunk], [row.label for row in chunk])
 
 
-def rows_of(path: Path) -> Iterator[Row]:
-    """label, id1, id2, text1, text2 between tabs; no header and no quoting. Documents are cut to KEPT bytes."""
-    for number, line in lines_of(path, LONGEST_LINE):
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file: label, id1, id2, text1, text2 between tabs; no header and no quoting. Documents are cut
+    to KEPT bytes."""
+    for number, line in read_lines(path, LINE_LIMIT):
         where, fields = f"{path}:{number}", line.split("\t")
         if len(fields) != 5:
             hint = "; this looks like the list of ids without the texts" if len(fields) == 3 else ""
@@ -115,34 +107,21 @@ def rows_of(path: Path) -> Iterator[Row]:
         yield Row(number, LABELS[fields[0]], first, second)
 
 
-class RetrievalData(CachedData):
+class RetrievalData(pairs.PairData):
     """Data of the task `retrieval`."""
 
-    name, suite = "retrieval", "lra"
+    name, reader = "retrieval", READER
+    names = ("tsv_data", "aan", "retrieval")
+    layout = "new_aan_pairs.{train,eval,test}.tsv"
+    needs = RETRIEVAL
     not_exported = "the texts of AAN may not be passed on; your files are in the published layout already"
     options: RetrievalOptions
 
-    def place(self) -> Path:
-        """The user's folder."""
-        what = "new_aan_pairs.{train,eval,test}.tsv"
-        is_it = lambda folder: any((folder / name).is_file() for name in FILES.values())  # noqa: E731
-        places = ("tsv_data", "aan", "retrieval")
-        return require(self.options, self.root, self.name, places, is_it, what, RETRIEVAL)
+    def accepts(self, place: Path) -> bool:
+        return any((place / name).is_file() for name in FILES.values())
 
-    def folder_name(self) -> str:
-        place, o = self.place(), self.options
-        files = [p for p in sorted(place.glob("new_aan_pairs.*.tsv")) if p.name in FILES.values()]
-        what = {"reader": READER, "place": str(place.resolve()), "files": stamp(files), "duplicates": o.duplicates}
-        return slug(f"published-{READER}", what | {"counts": [o.train_size, o.val_size, o.test_size]})
+    def input_files(self, place: Path) -> Iterable[Path]:
+        return [path for path in sorted(place.glob("new_aan_pairs.*.tsv")) if path.name in FILES.values()]
 
-    def recipe(self) -> Published:
-        return Published(self.options, self.place())
-
-    def decoder(self) -> pairs.PairDecoder:
-        return pairs.PairDecoder(self.options.seq_len, self.options.eos)
-
-    def lengths(self, split: Split) -> np.ndarray:
-        return pairs.lengths(self.stored(split), self.options.eos)
-
-    def view(self, split: Split, i: int) -> str:
-        return pairs.view(self.stored(split).row(i), self.options.seq_len - self.options.eos)
+    def recipe(self) -> PublishedPairs:
+        return PublishedPairs(self.options, self.place())

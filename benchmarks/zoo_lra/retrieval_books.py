@@ -10,7 +10,7 @@ pieces of the passage's length; two passages of one book are never the same piec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -19,24 +19,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo import DataError
-from zoo.data.cache import Chunk, Rows
-from zoo.data.cached import CachedData, slug
+from zoo.data.cached import hashed_name
+from zoo.data.files import combined_sha256, decode_utf8, file_stamps, read_file
 from zoo.data.module import Split
-from zoo.data.parallel import in_order
-from zoo.data.reading import contents_of
+from zoo.data.parallel import map_ranges
 from zoo.data.rng import below, key, start
+from zoo.data.splits import HOLD_OUT_ORDER, drop_duplicates
+from zoo.data.store import Chunk, Rows
 from zoo_lra import pairs
 from zoo_lra.needs import BOOKS
 from zoo_lra.options import BooksOptions
-from zoo_lra.published import ORDER, Example, listing, require, stamp
+from zoo_lra.published import Example
 
 VERSION = "1"
 """Raised when the same books and seed would give other pairs."""
 FOLDERS: dict[Split, str] = {"train": "train", "val": "validation", "test": "test"}
-LEAST = 2
+MIN_BOOKS = 2
 """Books of a split: two passages of different books need two."""
-LARGEST = 1 << 26
-PIECE = 64
+MIN_PASSAGES = 2
+BOOK_LIMIT = 1 << 26
+CHUNK = 64
 
 
 class Book(NamedTuple):
@@ -46,63 +48,46 @@ class Book(NamedTuple):
     passages: int
 
 
-def read(path: Path) -> bytes:
-    """A book with every run of white space as one blank. Raises DataError that names the file."""
-    return _text(path, path.stat().st_size, path.stat().st_mtime_ns)
+def read_book(path: Path) -> bytes:
+    """Return a book with every run of white space as one blank. Raises DataError that names the file."""
+    return _read_book(path, path.stat().st_size, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
-def _text(path: Path, size: int, changed: int) -> bytes:
-    contents = contents_of(path, LARGEST)
-    try:
-        contents.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = contents.count(b"\n", 0, error.start) + 1
-        hint = f"; if it is Latin-1: iconv -f latin1 -t utf8 {path.name}"
-        raise DataError(f"{path}:{line}: byte {error.start} is not UTF-8{hint}") from error
+def _read_book(path: Path, size: int, changed: int) -> bytes:
+    contents = read_file(path, BOOK_LIMIT)
+    decode_utf8(contents, path)
     text = b" ".join(contents.split())
     if not text:
         raise DataError(f"{path}: empty")
     return text
 
 
-class Pairs:
-    """Pairs of passages from one folder. Implements zoo.data.cache.Recipe."""
+class BookPairs:
+    """Pairs of passages from one folder. Implements zoo.data.store.Recipe."""
 
     def __init__(self, options: BooksOptions, folder: Path) -> None:
         self.options = options
         self.length = options.seq_len - options.eos
-        self.left_out: list[str] = []
-        given: dict[Split, list[Example]] = {split: [] for split in FOLDERS}
-        for split, path in _books(folder):
-            text = read(path)
+        short: list[str] = []
+        splits: dict[Split, list[Example]] = {split: [] for split in FOLDERS}
+        for split, path in _list_books(folder):
+            text = read_book(path)
             where = path.relative_to(folder).as_posix()
-            if len(text) < LEAST * self.length:
-                self.left_out.append(f"{where}: {len(text):,} bytes, shorter than two passages")
+            if len(text) < MIN_PASSAGES * self.length:
+                short.append(f"{where}: {len(text):,} bytes, shorter than two passages")
             else:
-                given[split].append(Example(where, sha256(text).digest(), 0, Book(path, len(text) // self.length)))
-        self.files = listing((e.where, e.key) for part in given.values() for e in part)
-        once = self._once(given)
-        self.divided = any(len(part) < LEAST for part in once.values())
+                splits[split].append(Example(where, sha256(text).digest(), 0, Book(path, len(text) // self.length)))
+        self.files = combined_sha256((e.where, e.key) for part in splits.values() for e in part)
+        unique, duplicates = drop_duplicates(splits, within=True)
+        self.left_out = short + duplicates
+        self.divided = any(len(part) < MIN_BOOKS for part in unique.values())
         if self.divided:
-            once = _divide([e for part in once.values() for e in part], folder)
-        self.books = {split: [e.at for e in sorted(part)] for split, part in once.items()}
-
-    def _once(self, given: Mapping[Split, list[Example]]) -> dict[Split, list[Example]]:
-        """Every text once: in test rather than val rather than train."""
-        owner: dict[bytes, str] = {}
-        kept: dict[Split, list[Example]] = {split: [] for split in ORDER}
-        for split in ORDER:
-            for book in given[split]:
-                if book.key in owner:
-                    self.left_out.append(f"{book.where}: the same text as {owner[book.key]}")
-                else:
-                    owner[book.key] = book.where
-                    kept[split].append(book)
-        return kept
+            unique = _divide([e for part in unique.values() for e in part], folder)
+        self.books = {split: [e.contents for e in sorted(part)] for split, part in unique.items()}
 
     def counts(self) -> Mapping[Split, int]:
-        return {split: getattr(self.options, f"{split}_size") for split in ORDER}
+        return {split: getattr(self.options, f"{split}_size") for split in HOLD_OUT_ORDER}
 
     def provenance(self) -> dict[str, Any]:
         books = {split: len(part) for split, part in self.books.items()}
@@ -111,12 +96,12 @@ class Pairs:
             notes.append("the folder's own splits have fewer than two books, so all books were divided anew")
         if self.left_out:
             notes.append(f"{len(self.left_out):,} books are too short or there twice and left out")
-        told = {"kind": "regenerated", "version": VERSION, "seed": self.options.data_seed}
-        told |= {"files": {"books": self.files}, "books": books, "passage": self.length}
-        return told | {"left_out": self.left_out, "notes": notes}
+        origin = {"kind": "regenerated", "version": VERSION, "seed": self.options.data_seed}
+        origin |= {"files": {"books": self.files}, "books": books, "passage": self.length}
+        return origin | {"left_out": self.left_out, "notes": notes}
 
     def draw(self, split: Split, first: int, count: int) -> Chunk:
-        """Pairs [first, first + count) of a split."""
+        """Return the pairs [first, first + count) of a split."""
         family = key("lra/retrieval_books", VERSION, self.options.data_seed, split)
         drawn = [self._pair(family, split, i) for i in range(first, first + count)]
         return pairs.pack([(a, b) for a, b, _ in drawn], [label for _, _, label in drawn])
@@ -138,67 +123,56 @@ class Pairs:
         return self._passage(books[one], p), self._passage(books[other], q), label
 
     def _passage(self, book: Book, p: int) -> bytes:
-        return read(book.path)[p * self.length : (p + 1) * self.length]
+        return read_book(book.path)[p * self.length : (p + 1) * self.length]
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:
-        yield from in_order(partial(self.draw, split), start, self.counts()[split], PIECE)
+        yield from map_ranges(partial(self.draw, split), start, self.counts()[split], CHUNK)
 
 
-def _books(folder: Path) -> list[tuple[Split, Path]]:
-    """The books in the order of their names; those that lie in no split's folder count as train's."""
-    found: list[tuple[Split, Path]] = [("train", path) for path in sorted(folder.glob("*.txt"))]
+def _list_books(folder: Path) -> list[tuple[Split, Path]]:
+    """Return (split, book), sorted by name; those that lie in no split's folder count as train's."""
+    books: list[tuple[Split, Path]] = [("train", path) for path in sorted(folder.glob("*.txt"))]
     for split, name in FOLDERS.items():
-        found += [(split, path) for path in sorted((folder / name).glob("*.txt"))]
-    return found
+        books += [(split, path) for path in sorted((folder / name).glob("*.txt"))]
+    return books
 
 
 def _divide(books: list[Example], folder: Path) -> dict[Split, list[Example]]:
     ordered = sorted(books, key=lambda e: e.key)
-    part = max(LEAST, len(ordered) // 10)
-    if len(ordered) < 3 * LEAST:
-        raise DataError(
-            f"{folder}: {len(ordered)} books that are long enough, expected at least {3 * LEAST}: every split needs two"
-        )
+    part = max(MIN_BOOKS, len(ordered) // 10)
+    if len(ordered) < 3 * MIN_BOOKS:
+        needed = f"expected at least {3 * MIN_BOOKS}: every split needs two"
+        raise DataError(f"{folder}: {len(ordered)} books that are long enough, {needed}")
     return {"test": ordered[:part], "val": ordered[part : 2 * part], "train": ordered[2 * part :]}
 
 
-def _is_books(folder: Path) -> bool:
-    places = [folder, *(folder / name for name in FOLDERS.values())]
-    return any(next(place.glob("*.txt"), None) is not None for place in places if place.is_dir())
-
-
-class BooksData(CachedData):
+class BooksData(pairs.PairData):
     """Data of the task `retrieval_books`."""
 
     name, suite = "retrieval_books", "books"
+    names = ("pg19", "pg-19", "pg19-like", "deepmind-gutenberg", "books")
+    layout = "{train,validation,test}/*.txt"
+    needs = BOOKS
     options: BooksOptions
 
-    def place(self) -> Path:
-        """The user's folder."""
-        places = ("pg19", "pg-19", "pg19-like", "deepmind-gutenberg", "books")
-        what = "{train,validation,test}/*.txt"
-        return require(self.options, self.root, self.name, places, _is_books, what, BOOKS)
+    def accepts(self, place: Path) -> bool:
+        return place.is_dir() and bool(_list_books(place))
+
+    def input_files(self, place: Path) -> Iterable[Path]:
+        return [path for _, path in _list_books(place)]
 
     def folder_name(self) -> str:
         place, o = self.place(), self.options
-        sizes = [o.train_size, o.val_size, o.test_size]
-        files = [[split, *stamp([path])[0]] for split, path in _books(place)]
-        what = {"version": VERSION, "place": str(place.resolve()), "files": files, "counts": sizes}
-        return slug(
-            f"regenerated-{VERSION}-seed{o.data_seed}", what | {"seed": o.data_seed, "length": o.seq_len - o.eos}
-        )
+        files = [[split, *file_stamps([path])[0]] for split, path in _list_books(place)]
+        values = {"version": VERSION, "place": str(place.resolve()), "files": files, "seed": o.data_seed}
+        values |= {"counts": [o.train_size, o.val_size, o.test_size], "length": o.seq_len - o.eos}
+        return hashed_name(f"regenerated-{VERSION}-seed{o.data_seed}", values)
 
-    def recipe(self) -> Pairs:
-        return Pairs(self.options, self.place())
-
-    def decoder(self) -> pairs.PairDecoder:
-        return pairs.PairDecoder(self.options.seq_len, self.options.eos)
-
-    def lengths(self, split: Split) -> np.ndarray:
-        return pairs.lengths(self.stored(split), self.options.eos)
+    def recipe(self) -> BookPairs:
+        return BookPairs(self.options, self.place())
 
     def write_published(self, folder: Path, counts: Mapping[Split, int]) -> list[str]:
-        """The columns of AAN's files: label, two ids, two texts as bytes literals; under a name of their own."""
+        """Write the columns of AAN's files, label, two ids, two texts as bytes literals, under a name of their own."""
         names = []
         for split, count in counts.items():
             stored = self.stored(split)
@@ -210,6 +184,3 @@ class BooksData(CachedData):
                     file.write(f"{label}\t{split}-{i}-1\t{split}-{i}-2\t{one}\t{two}\n".encode("ascii"))
             names.append(path.name)
         return names
-
-    def view(self, split: Split, i: int) -> str:
-        return pairs.view(self.stored(split).row(i), self.options.seq_len)

@@ -61,7 +61,7 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.mqar:MqarData",
         options="zoo_recall.options:MqarOptions",
         protocols=protocols.MQAR,
-        description="Pairs of a key and a value; tell the value of every key when it comes again.",
+        description="Pairs of a key and a value; recall the value of every key when it comes again.",
     )
     yield Task(
         name="selective_copying",
@@ -82,7 +82,7 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.selective_copying:SelectiveCopyingData",
         options="zoo_recall.options:SelectiveCopyingOptions",
         protocols=protocols.SELECTIVE_COPYING,
-        description="Tokens strewn among noise; tell them in order.",
+        description="Tokens strewn among noise; repeat them in order.",
     )
     yield Task(
         name="induction_heads",
@@ -103,7 +103,7 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.induction_heads:InductionHeadsData",
         options="zoo_recall.options:InductionHeadsOptions",
         protocols=protocols.INDUCTION_HEADS,
-        description="Tell what followed the trigger the first time.",
+        description="Predict the token that followed the trigger the first time.",
     )
     yield Task(
         name="needle",
@@ -151,5 +151,5 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.kv_retrieval:KvRetrievalData",
         options="zoo_recall.options:KvRetrievalOptions",
         protocols=protocols.KV_RETRIEVAL,
-        description="Tell the value of one key among many, wherever its pair stands.",
+        description="Recall the value of one key among many, wherever its pair stands.",
     )

@@ -1,6 +1,6 @@
-"""The random laws of the suite, compiled: an example is a function of (family, index) and its settings.
+"""Compiled generators of the suite: an example is a function of (family, index) and its settings.
 
-The functions of a task fill `ids` (L,) and, where answers are asked for in place, `labels` (L,), else `answer` (k,).
+The function of a task fills `ids` (L,) and, where the answers are labels in place, `labels` (L,), else `answer` (k,).
 Ids begin with 1, so that 0 stays padding. Texts are made in Python from a stream and the first two functions.
 """
 
@@ -17,7 +17,7 @@ _compiled = numba.njit(nogil=True, cache=True)
 
 @_compiled
 def choose(stream, size, n):  # type: ignore[no-untyped-def]
-    """n different integers of [0, size) in random order, uniform: the first n places of a Fisher-Yates shuffle."""
+    """Draw n different integers of [0, size) in random order, uniform: the first n places of a Fisher-Yates shuffle."""
     pool = np.arange(size)
     for i in range(n):
         j = i + below(stream, size - i)
@@ -27,14 +27,14 @@ def choose(stream, size, n):  # type: ignore[no-untyped-def]
 
 @_compiled
 def symbols(stream, size, out):  # type: ignore[no-untyped-def]
-    """Uniform integers of [0, size) into `out` (n,)."""
+    """Fill `out` (n,) with uniform integers of [0, size)."""
     for i in range(len(out)):
         out[i] = below(stream, size)
 
 
 @_compiled
 def mqar(family, index, pairs, vocab, weights, random_fillers, filler_keys, ids, labels):  # type: ignore[no-untyped-def]
-    """k1 v1 … kn vn, then fillers among which every key is asked once.
+    """k1 v1 … kn vn, then fillers among which every key is queried once.
 
     weights         (slots,) of the places for questions, two positions apart; drawn one after the other without return
     random_fillers  any symbol, else the blank
@@ -69,7 +69,7 @@ def mqar(family, index, pairs, vocab, weights, random_fillers, filler_keys, ids,
 
 @_compiled
 def selective_copying(family, index, tokens, vocab, ids, labels):  # type: ignore[no-untyped-def]
-    """`tokens` data tokens at random places of the noise, then as many markers, at which they are told in order.
+    """`tokens` data tokens at random places of the noise, then as many markers, whose labels are the tokens in order.
 
     Noise is 1, data 2 … vocab - 1, the marker vocab.
     """
@@ -86,7 +86,7 @@ def selective_copying(family, index, tokens, vocab, ids, labels):  # type: ignor
 
 @_compiled
 def induction_heads(family, index, vocab, ids, labels):  # type: ignore[no-untyped-def]
-    """Random tokens 1 … vocab - 1 with the trigger, vocab, at one place and at the end; asked is what followed it."""
+    """Random tokens 1 … vocab - 1 with the trigger, vocab, at one place and at the end; the label is what followed."""
     stream = np.empty(1, np.uint64)
     start(stream, family, index)
     last = len(ids) - 1
@@ -166,7 +166,7 @@ def key_values(family, index, position, pairs, alphabet, n_key, n_value, ids, an
         for j in range(n_key, n_key + n_value):
             drawn[i, j] = 1 + below(stream, alphabet)
     width = n_key + n_value + 2
-    for i in range(pairs):  # drawn[0] is asked for
+    for i in range(pairs):  # drawn[0] is queried
         place = position if i == 0 else i - 1 if i <= position else i
         at = place * width
         ids[at : at + n_key] = drawn[i, :n_key]

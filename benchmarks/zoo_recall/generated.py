@@ -1,7 +1,7 @@
-"""What the five tasks share: examples made when they are asked for, in groups, and the order in which they are read.
+"""What the five tasks share: examples generated when they are read, in groups, and the order of training.
 
-A law says what each split holds and draws its examples; each is a function of (version, data_seed, split, what its
-group is told apart by, index within the group): nothing is stored, and no split changes with the sizes of the others.
+A generator knows the groups of each split and draws its examples; each is a function of (version, data_seed, split, the
+attributes of its group, index within the group): nothing is stored, and no split changes with the sizes of the others.
 """
 
 from __future__ import annotations
@@ -19,146 +19,140 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from zoo.data.module import Split, TaskData, Totals
-from zoo.data.questions import IGNORE, Continuation, Marked, Specials
+from zoo.data.questions import Continuation, Marked, Specials
 from zoo.data.rng import key
+from zoo.data.splits import evenly_spaced
+from zoo.data.stats import answer_of
 
-Asked = Marked | Continuation
+RecallQuestion = Marked | Continuation
 ALL: tuple[Split, ...] = ("train", "val", "test", "length_generalization")
-LOOK = 20_000
-"""Questions that are looked at where a split is summed up."""
-SOLVE = 8
-"""Examples of each group that `verify` answers for itself."""
+LABEL_SAMPLE, SAMPLE = 20_000, 2_000
+"""Questions that are drawn to list the answers of a split, and for its other statistics."""
+VERIFY_SAMPLE = 8
+"""Examples of each group that `verify` solves."""
 
 
 @dataclass(frozen=True)
 class Group:
     """Questions of one kind within a split.
 
-    what   what the record tells them apart by, such as {"length": 64, "pairs": 4}
-    count  how many there are
-    draw   settings that only the law reads, such as {"depth": -1}
+    attributes  what distinguishes them in the record, such as {"length": 64, "pairs": 4}
+    count       number of questions
+    settings    read by the generator alone, such as {"depth": -1}
     """
 
-    what: dict[str, Any]
+    attributes: dict[str, Any]
     count: int
-    draw: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
-class Law:
-    """What one task's examples are, under its options. A task supplies everything that raises here."""
+class Generator:
+    """Draws the examples of one task under its options. A task supplies every method that raises here."""
 
     name = ""
     version = "1"
     golden = ""
-    """What `digest` must be, on every machine, or the version is another."""
-    golden_settings: tuple[dict[str, Any], ...] = ({},)
-    """Settings under which `digest` draws."""
+    """The value of `digest` on every machine; another value needs another version."""
+    golden_options: tuple[dict[str, Any], ...] = ({},)
+    """Options under which `digest` draws."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
         self._families: dict[Any, np.uint64] = {}
 
     def groups(self, split: Split) -> list[Group]:
-        """In the order in which the split holds them; empty: no such split."""
+        """The groups of a split in their order; empty: no such split."""
         raise NotImplementedError
 
-    def draw(self, split: Split, group: Group, index: int) -> Asked:
-        """Example `index` of a group."""
+    def draw(self, split: Split, group: Group, index: int) -> RecallQuestion:
+        """Draw example `index` of a group."""
         raise NotImplementedError
 
-    def solve(self, question: Asked) -> np.ndarray:
-        """The answer, (k,), found by reading the question."""
+    def solve(self, question: RecallQuestion) -> np.ndarray:
+        """Find the answer, (k,), by reading the question."""
         raise NotImplementedError
 
-    def told(self, question: Asked) -> str:
-        """The question for a person."""
+    def to_text(self, question: RecallQuestion) -> str:
+        """Return the question as a person reads it."""
         raise NotImplementedError
 
-    def law(self) -> dict[str, Any]:
-        """The settings that decide what an example is."""
-        counts = ("data_seed", "train_size", "val_size", "group_size", "path")
-        return {k: list(v) if isinstance(v, list) else v for k, v in vars(self.options).items() if k not in counts}
+    def settings(self) -> dict[str, Any]:
+        """The options that decide what an example is."""
+        others = ("data_seed", "train_size", "val_size", "group_size", "path")
+        return {k: list(v) if isinstance(v, list) else v for k, v in vars(self.options).items() if k not in others}
 
-    def family(self, split: Split, *told_apart: Any) -> np.uint64:
-        """The key of a family of streams."""
-        which = (split, *told_apart)
+    def family(self, split: Split, *attributes: Any) -> np.uint64:
+        """Return the key of a family of random streams."""
+        which = (split, *attributes)
         if which not in self._families:
             # the streams of version "1" were drawn when length_generalization was called "beyond"
             name = "beyond" if split == "length_generalization" else split
-            self._families[which] = key(f"recall/{self.name}", self.version, self.options.data_seed, name, *told_apart)
+            parts = (self.version, self.options.data_seed, name, *attributes)
+            self._families[which] = key(f"recall/{self.name}", *parts)
         return self._families[which]
 
     def size(self, split: Split) -> int:
-        """What the options say of a split's size."""
+        """The option with the size of a split (or of its groups)."""
         return int(getattr(self.options, {"train": "train_size", "val": "val_size"}.get(split, "group_size")))
 
 
-def answer_of(question: Asked) -> np.ndarray:
-    """The tokens that are asked for."""
-    return question.answer if isinstance(question, Continuation) else question.labels[question.labels != IGNORE]
-
-
-def shares(total: int, parts: Sequence[int]) -> list[int]:
-    """`total` in proportion to `parts`, the remainders to the first ones."""
-    counts = [total * part // sum(parts) for part in parts]
-    for i in range(total - sum(counts)):
-        counts[i] += 1
-    return counts
-
-
-def digest(law_of: type[Law], options_of: type[Any], each: int = 4) -> str:
-    """sha256 of the first examples of every group under the golden settings."""
+def digest(generator_class: type[Generator], options_class: type[Any], per_group: int = 4) -> str:
+    """Return the sha256 of the first examples of every group under the golden options."""
     total = sha256()
-    for settings in law_of.golden_settings:
-        law = law_of(options_of(**settings))
+    for options in generator_class.golden_options:
+        generator = generator_class(options_class(**options))
         for split in ALL:
-            for group in law.groups(split):
-                for i in range(min(each, group.count)):
-                    for part in law.draw(split, group, i)[:2]:
+            for group in generator.groups(split):
+                for i in range(min(per_group, group.count)):
+                    for part in generator.draw(split, group, i)[:2]:
                         total.update(np.asarray(part, "<i8").tobytes())
     return total.hexdigest()
 
 
-class Questions(Dataset[Asked]):
-    """One split: group after group."""
+class Questions(Dataset[RecallQuestion]):
+    """One split, group after group."""
 
-    def __init__(self, law: Law, split: Split) -> None:
-        self.law, self.split = law, split
-        self.groups = law.groups(split)
+    def __init__(self, generator: Generator, split: Split) -> None:
+        self.generator, self.split = generator, split
+        self.groups = generator.groups(split)
         self.ends = list(accumulate(group.count for group in self.groups))
 
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
 
-    def __getitem__(self, i: int) -> Asked:
+    def __getitem__(self, i: int) -> RecallQuestion:
         if not 0 <= i < len(self):
             raise IndexError(f"{self.split} has the examples 0 to {len(self) - 1}, not {i}")
         row = bisect_right(self.ends, i)
         index = i - self.ends[row] + self.groups[row].count
-        return self.law.draw(self.split, self.groups[row], index)._replace(group=row)
+        return self.generator.draw(self.split, self.groups[row], index)._replace(group=row)
+
+    def sample(self, limit: int) -> Iterator[RecallQuestion]:
+        """Yield at most `limit` questions, evenly spaced."""
+        return (self[i] for i in evenly_spaced(len(self), limit))
 
 
 class RecallData(TaskData):
-    """A task of the suite names its `law_of`."""
+    """Data of a task of the suite, which supplies its generator's class."""
 
-    law_of: type[Law] = Law
+    generator_class: type[Generator] = Generator
 
     @cached_property
-    def law(self) -> Any:
-        """The law under the options."""
-        return self.law_of(self.options)
+    def generator(self) -> Any:
+        """The generator under the options."""
+        return self.generator_class(self.options)
 
     def prepare(self) -> None:
         """Nothing is stored."""
 
     def dataset(self, split: Split) -> Questions:
-        return Questions(self.law, split)
+        return Questions(self.generator, split)
 
     def has(self, split: Split) -> bool:
-        return bool(self.law.groups(split))
+        return bool(self.generator.groups(split))
 
     def groups(self, split: Split) -> list[dict[str, Any]]:
-        return [group.what for group in self.law.groups(split)]
+        return [group.attributes for group in self.generator.groups(split)]
 
     @property
     def specials(self) -> Specials:
@@ -167,7 +161,7 @@ class RecallData(TaskData):
         return Specials(slot=size - 2, end=size - 1, slots=answer + 1)
 
     def score(self, split: Split, totals: Totals) -> dict[str, float]:
-        """accuracy: of tokens where answers are asked for in place, else of whole answers; exact: whole questions."""
+        """accuracy: of tokens where answers are in place, else of whole answers; exact: of whole questions."""
         exact = totals.whole / totals.questions
         if isinstance(self.dataset("train")[0], Continuation):
             return {"accuracy": exact}
@@ -175,85 +169,81 @@ class RecallData(TaskData):
         return accuracy if totals.answers == totals.questions else {**accuracy, "exact": exact}
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
-        counts = [group.count for group in self.law.groups("train")]
-        return BlockOrder(counts, self.loading.train_rows, self.loading.seed, stop, start, rank=rank, world=world)
+        counts = [group.count for group in self.generator.groups("train")]
+        return BlockSampler(counts, self.loading.train_rows, self.loading.seed, stop, start, rank=rank, world=world)
 
     def provenance(self) -> dict[str, Any]:
-        splits = [split for split in ALL if self.has(split)]
-        counts = {split: len(self.dataset(split)) for split in splits}
-        told = {"kind": "regenerated", "version": self.law.version, "seed": self.options.data_seed, "counts": counts}
-        return {**told, "law": self.law.law()}
+        return {
+            "kind": "regenerated",
+            "version": self.generator.version,
+            "seed": self.options.data_seed,
+            "counts": {split: len(self.dataset(split)) for split in ALL if self.has(split)},
+            "settings": self.generator.settings(),
+        }
 
     def verify(self) -> list[str]:
-        """Whether this machine draws what the version promises, and whether the answers are right."""
-        wrong = []
-        if digest(self.law_of, type(self.options)) != self.law.golden:
-            wrong.append(f"{self.law.name}: version {self.law.version} draws other examples on this machine")
+        """Check that this machine draws the examples of the version, and that their answers are right."""
+        generator, faults = self.generator, []
+        if digest(self.generator_class, type(self.options)) != generator.golden:
+            faults.append(f"{generator.name}: version {generator.version} draws other examples on this machine")
         for split in ALL:
-            for group in self.law.groups(split):
-                for i in range(min(SOLVE, group.count)):
-                    fault = self._fault(self.law.draw(split, group, i), group)
+            for group in generator.groups(split):
+                for i in range(min(VERIFY_SAMPLE, group.count)):
+                    fault = self._find_fault(generator.draw(split, group, i))
                     if fault:
-                        wrong.append(f"{self.law.name}: {split} {group.what}, example {i}: {fault}")
-        return wrong
+                        faults.append(f"{generator.name}: {split} {group.attributes}, example {i}: {fault}")
+        return faults
 
-    def _fault(self, question: Asked, group: Group) -> str:
-        given = question[0]
-        length = len(given) + (len(question.answer) + 1 if isinstance(question, Continuation) else 0)
-        if length > self.options.longest:
-            return f"{length} tokens, the longest are {self.options.longest}"
-        tokens = np.concatenate([given, answer_of(question)])
+    def _find_fault(self, question: RecallQuestion) -> str:
+        answer = answer_of(question)
+        if _length(question) > self.options.longest:
+            return f"{_length(question)} tokens, the longest are {self.options.longest}"
+        tokens = np.concatenate([question[0], answer])
         if tokens.min() < 1 or tokens.max() >= self.specials.slot:
             return f"ids from {tokens.min()} to {tokens.max()}, expected 1 to {self.specials.slot - 1}"
-        if not np.array_equal(self.law.solve(question), answer_of(question)):
-            return f"the answer is {self.law.solve(question).tolist()}, not {answer_of(question).tolist()}"
-        return ""
+        solved = self.generator.solve(question)
+        return "" if np.array_equal(solved, answer) else f"the answer is {solved.tolist()}, not {answer.tolist()}"
 
     # -- for people ------------------------------------------------------------------------------------------------
 
     def labels(self, split: Split) -> np.ndarray:
-        """All answers, one token after the other; of a large split those of LOOK questions, evenly spread."""
-        data = self.dataset(split)
-        return np.concatenate([answer_of(data[i]) for i in _spread(len(data), LOOK)])
+        """All answers, one token after the other; of a large split those of a sample."""
+        return np.concatenate([answer_of(question) for question in self.dataset(split).sample(LABEL_SAMPLE)])
 
     def majority(self) -> float | None:
-        """Of always giving the most frequent answer of train."""
-        train, test = self.dataset("train"), self.dataset("test")
-        answers = np.stack([_first(train[i]) for i in _spread(len(train), 2_000)])
-        kinds, counts = np.unique(answers, axis=0, return_counts=True)
-        top = kinds[counts.argmax()]
-        hits = [_right(top, test[i]) for i in _spread(len(test), 2_000)]
-        return float(np.mean(np.concatenate(hits)))
+        """Accuracy of always giving the most frequent answer of train: the whole answer, or one token in place."""
+        answers = np.stack([_guess(question) for question in self.dataset("train").sample(SAMPLE)])
+        values, counts = np.unique(answers, axis=0, return_counts=True)
+        guess = values[counts.argmax()]
+        return float(
+            np.mean(np.concatenate([_hits(guess, question) for question in self.dataset("test").sample(SAMPLE)]))
+        )
 
     def lengths(self, split: Split) -> np.ndarray:
-        """Tokens of every example that is looked at, answer and end symbol included."""
-        data = self.dataset(split)
-        found = [data[i] for i in _spread(len(data), 2_000)]
-        return np.array([len(q[0]) + (len(q.answer) + 1 if isinstance(q, Continuation) else 0) for q in found])
+        """Tokens of a sample of the examples, answer and end symbol included."""
+        return np.array([_length(question) for question in self.dataset(split).sample(SAMPLE)])
 
     def view(self, split: Split, i: int) -> str:
-        """Example i for a person."""
-        return self.law.told(self.dataset(split)[i])
+        return self.generator.to_text(self.dataset(split)[i])
 
 
-def _spread(size: int, most: int) -> np.ndarray:
-    """At most `most` indices below `size`, evenly."""
-    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
+def _length(question: RecallQuestion) -> int:
+    return len(question[0]) + (len(question.answer) + 1 if isinstance(question, Continuation) else 0)
 
 
-def _first(question: Asked) -> np.ndarray:
-    """What a constant guess is made of: the whole answer, or the first token asked for in place."""
+def _guess(question: RecallQuestion) -> np.ndarray:
+    """The constant guess that this question supports: its whole answer, or its first token in place."""
     return answer_of(question) if isinstance(question, Continuation) else answer_of(question)[:1]
 
 
-def _right(guess: np.ndarray, question: Asked) -> np.ndarray:
-    """Which answers a constant guess meets, (1,) or (answers,)."""
+def _hits(guess: np.ndarray, question: RecallQuestion) -> np.ndarray:
+    """Which answers of a question a constant guess meets, (1,) or (answers,)."""
     answer = answer_of(question)
     return np.atleast_1d(np.array_equal(guess, answer)) if isinstance(question, Continuation) else answer == guess[0]
 
 
-class BlockOrder(Sampler[int]):
-    """Which examples the samples [start, stop) of the training stream are, of groups with `counts` examples each.
+class BlockSampler(Sampler[int]):
+    """Examples for the training samples [start, stop), from groups with `counts` examples each.
 
     Blocks of `rows` samples, the effective batch, are of one group, as Zoology trains: sequences of one length, with
     nothing to pad. The blocks of an epoch are in random order, groups in proportion to their counts; a group of fewer
@@ -282,7 +272,7 @@ class BlockOrder(Sampler[int]):
                 epoch = k // self.epoch_size
                 rng = np.random.default_rng([self.seed, epoch])
                 schedule = rng.permutation(np.repeat(np.arange(len(self.counts)), self.blocks))
-                before = np.empty(len(schedule), np.int64)  # how many blocks of its group came before each
+                before = np.empty(len(schedule), np.int64)  # blocks of the same group before each block
                 for group, n in enumerate(self.blocks):
                     before[schedule == group] = np.arange(n)
                 steps = [_coprime(rng, count) for count in self.counts]
@@ -294,7 +284,7 @@ class BlockOrder(Sampler[int]):
 
 
 def _coprime(rng: np.random.Generator, count: int) -> int:
-    """A number with which multiplying modulo `count` is a permutation."""
+    """Draw a number such that multiplying by it modulo `count` is a permutation."""
     while True:
         step = int(rng.integers(1, count + 1))
         if math.gcd(step, count) == 1:

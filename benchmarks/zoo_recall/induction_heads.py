@@ -1,6 +1,8 @@
-"""induction_heads: what followed the trigger when it was seen before? The task of Fu et al. 2023 (arXiv 2212.14052)
-with the settings of Gu and Dao 2023 (arXiv 2312.00752, §4.1.2): random tokens, the trigger at one place and at the
-end."""
+"""induction_heads: predict the token that followed the trigger before.
+
+The task of Fu et al. 2023 (arXiv 2212.14052) with the settings of Gu and Dao 2023 (arXiv 2312.00752, §4.1.2): random
+tokens, the trigger at one place and at the end.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,12 @@ import numpy as np
 from zoo.data.module import Split
 from zoo.data.questions import Marked
 from zoo_recall import draw
-from zoo_recall.generated import Asked, Group, Law, RecallData
+from zoo_recall.generated import Generator, Group, RecallData, RecallQuestion
 from zoo_recall.options import InductionHeadsOptions
 from zoo_recall.selective_copying import letter
 
 
-class InductionHeads(Law):
+class InductionHeads(Generator):
     """Ordinary tokens are 1 … vocab - 1, the trigger vocab."""
 
     name = "induction_heads"
@@ -30,16 +32,16 @@ class InductionHeads(Law):
         return [Group({"length": length}, self.size(split)) for length in lengths]
 
     def draw(self, split: Split, group: Group, index: int) -> Marked:
-        length = group.what["length"]
+        length = group.attributes["length"]
         ids, labels = np.empty((2, length), np.int64)
         draw.induction_heads(self.family(split, length), index, self.options.vocab, ids, labels)
         return Marked(ids, labels)
 
-    def solve(self, question: Asked) -> np.ndarray:
+    def solve(self, question: RecallQuestion) -> np.ndarray:
         at = question[0].tolist().index(self.options.vocab)
         return question[0][at + 1 : at + 2]
 
-    def told(self, question: Asked) -> str:
+    def to_text(self, question: RecallQuestion) -> str:
         words = ["!" if token == self.options.vocab else letter(token - 1) for token in question[0]]
         return f"{''.join(words)}[{letter(question[1][-1] - 1)}]"
 
@@ -47,4 +49,4 @@ class InductionHeads(Law):
 class InductionHeadsData(RecallData):
     """Data of the task `induction_heads`."""
 
-    law_of = InductionHeads
+    generator_class = InductionHeads

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo import DataError, MissingFiles
+from zoo.data.files import check_regular_file
 
 NAME = "kv-retrieval-{pairs}_keys.jsonl.gz"
 ROWS = 500
@@ -21,32 +22,30 @@ UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Record(NamedTuple):
-    """One line: the pairs without the one that is asked for, and that one."""
+    """One line: the pairs without the queried one, and that one."""
 
     others: tuple[tuple[str, str], ...]
-    asked: tuple[str, str]
+    queried: tuple[str, str]
 
 
-def find(top: Path, needed: list[int], welcome: list[int]) -> dict[int, Path]:
-    """The files of so many pairs at or below `top`. Raises MissingFiles when one of the `needed` is not there."""
+def find_files(top: Path, needed: list[int], optional: list[int]) -> dict[int, Path]:
+    """Return number of pairs -> file at or below `top`. Raises MissingFiles when one of the `needed` is not there."""
+    files: dict[int, Path] = {}
     for place in PLACES:
-        there = {n: top / place / NAME.format(pairs=n) for n in [*needed, *welcome]}
-        found = {n: path for n, path in there.items() if path.is_file()}
-        if found:
+        candidates = {n: top / place / NAME.format(pairs=n) for n in [*needed, *optional]}
+        files = {n: path for n, path in candidates.items() if path.is_file()}
+        if files:
             break
-    missing = [NAME.format(pairs=n) for n in needed if n not in found]
+    missing = [NAME.format(pairs=n) for n in needed if n not in files]
     if missing:
         raise MissingFiles(f"{top}: no {', '.join(missing)} there, nor in {' or '.join(PLACES[1:])} below it")
-    return found
+    return files
 
 
-def read(path: Path, pairs: int) -> list[Record]:
-    """Every line of a file. Raises DataError that names file and line."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
-    return _read(path, pairs, found.st_size, found.st_mtime_ns)
+def read_records(path: Path, pairs: int) -> list[Record]:
+    """Return every line of a file. Raises DataError that names file and line."""
+    status = check_regular_file(path).stat()
+    return _read(path, pairs, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
@@ -58,10 +57,10 @@ def _read(path: Path, pairs: int, size: int, changed: int) -> list[Record]:
         with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    record = _record(f"{path}:{number}", line, pairs)
-                    first = seen.setdefault(record.asked[0], number)
+                    record = _parse_record(f"{path}:{number}", line, pairs)
+                    first = seen.setdefault(record.queried[0], number)
                     if first != number:
-                        raise DataError(f"{path}:{number}: asks for the same key as line {first}")
+                        raise DataError(f"{path}:{number}: queries the same key as line {first}")
                     records.append(record)
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: cut short or damaged after line {number} ({error})") from error
@@ -70,11 +69,11 @@ def _read(path: Path, pairs: int, size: int, changed: int) -> list[Record]:
     return records
 
 
-def _record(where: str, line: str, pairs: int) -> Record:
+def _parse_record(where: str, line: str, pairs: int) -> Record:
     try:
-        told: Any = json.loads(line)
-        listed = [(str(key), str(value)) for key, value in told["ordered_kv_records"]]
-        asked = (str(told["key"]), str(told["value"]))
+        tree: Any = json.loads(line)
+        listed = [(str(key), str(value)) for key, value in tree["ordered_kv_records"]]
+        queried = (str(tree["key"]), str(tree["value"]))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where}: not a question ({type(error).__name__}: {error})") from error
     if len(listed) != pairs:
@@ -84,6 +83,6 @@ def _record(where: str, line: str, pairs: int) -> Record:
         raise DataError(f"{where}: {odd[0]!r} is not a UUID")
     if len({key for key, _ in listed}) < pairs:
         raise DataError(f"{where}: a key occurs twice")
-    if asked not in listed:
-        raise DataError(f"{where}: the pair that is asked for, {asked[0]}, is not among the pairs")
-    return Record(tuple(pair for pair in listed if pair != asked), asked)
+    if queried not in listed:
+        raise DataError(f"{where}: the queried pair, {queried[0]}, is not among the pairs")
+    return Record(tuple(pair for pair in listed if pair != queried), queried)

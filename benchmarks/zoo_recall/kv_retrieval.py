@@ -1,4 +1,4 @@
-"""kv_retrieval: tell the value of one key among many; does it matter where the pair stands? Liu et al. 2023 ("Lost in
+"""kv_retrieval: recall the value of one key among many; does it matter where the pair stands? Liu et al. 2023 ("Lost in
 the middle", arXiv 2307.03172).
 
 form=text     bytes of the published prompt with UUIDs (texts.py), id = byte + 1; test and length_generalization are
@@ -15,25 +15,26 @@ from typing import Any
 import numpy as np
 
 from zoo import DataError
-from zoo.data.cache import sha256
+from zoo.data.files import sha256
 from zoo.data.module import Split
-from zoo.data.paths import remembered
+from zoo.data.paths import saved_location
 from zoo.data.progress import notice
 from zoo.data.questions import Continuation
 from zoo.data.rng import start
+from zoo.data.splits import apportion
 from zoo_recall import draw, kv_files
-from zoo_recall.generated import Asked, Group, Law, RecallData, shares
-from zoo_recall.needle import decoded, encoded
+from zoo_recall.generated import Generator, Group, RecallData, RecallQuestion
+from zoo_recall.needle import decode_text, encode_text
 from zoo_recall.options import KvRetrievalOptions
 from zoo_recall.texts import KV_AFTER, KV_BEFORE, KV_BETWEEN, KV_PAIR
 
 
-class KvRetrieval(Law):
-    """In train and val the pair is at a random position, else at each tested one among the same others."""
+class KvRetrieval(Generator):
+    """The queried pair is at a random position in train and val, else at each tested one among the same others."""
 
     name = "kv_retrieval"
     golden = "ccc4fa6fcb745d631d17ced6b063dfcaa60e878a1a9c6889891940bd25aa0123"
-    golden_settings = ({}, {"form": "symbols", "generalization_pairs": [100]})
+    golden_options = ({}, {"form": "symbols", "generalization_pairs": [100]})
     options: KvRetrievalOptions
     files: dict[int, Path]
 
@@ -45,26 +46,26 @@ class KvRetrieval(Law):
         o = self.options
         pairs = {"test": o.test_pairs, "length_generalization": o.generalization_pairs}.get(split, o.train_pairs)
         if split in ("train", "val"):
-            counts = shares(self.size(split), [1] * len(pairs))
-            whats = [{"length": o.length(n), "pairs": n} for n in pairs]
-            return [Group(what, count, {"position": -1}) for what, count in zip(whats, counts, strict=True)]
-        found = []
+            counts = apportion(self.size(split), [1] * len(pairs))
+            sizes = zip(pairs, counts, strict=True)
+            return [Group({"length": o.length(n), "pairs": n}, count, {"position": -1}) for n, count in sizes]
+        groups = []
         for n in pairs:
             if self.files and n not in self.files:
-                continue  # said in the provenance
+                continue  # a note of the provenance
             count = self.size(split)
             if n in self.files:
-                count = min(count, len(kv_files.read(self.files[n], n)))
+                count = min(count, len(kv_files.read_records(self.files[n], n)))
             for position in sorted({(n - 1) * i // (o.positions - 1) for i in range(o.positions)}):
-                what = {"length": o.length(n), "pairs": n, "position": position}
-                found.append(Group(what, count, {"position": position}))
-        return found
+                attributes = {"length": o.length(n), "pairs": n, "position": position}
+                groups.append(Group(attributes, count, {"position": position}))
+        return groups
 
     def draw(self, split: Split, group: Group, index: int) -> Continuation:
-        o, n, position = self.options, group.what["pairs"], group.draw["position"]
+        o, n, position = self.options, group.attributes["pairs"], group.settings["position"]
         if n in self.files and split in ("test", "length_generalization"):
-            record = kv_files.read(self.files[n], n)[index]
-            return prompt_of(list(record.others), record.asked, position)
+            record = kv_files.read_records(self.files[n], n)[index]
+            return build_prompt(list(record.others), record.queried, position)
         family = self.family(split, n)  # the same other pairs at every position
         if o.form == "text":
             return self._text(family, index, n, position)
@@ -83,22 +84,22 @@ class KvRetrieval(Law):
         digits = HEX[drawn].tobytes().decode()
         words = [_uuid(digits[at : at + 32]) for at in range(0, len(digits), 32)]
         listed = list(zip(words[::2], words[1::2], strict=True))
-        return prompt_of(listed[1:], listed[0], position if position >= 0 else int(at_random[0]))
+        return build_prompt(listed[1:], listed[0], position if position >= 0 else int(at_random[0]))
 
-    def solve(self, question: Asked) -> np.ndarray:
+    def solve(self, question: RecallQuestion) -> np.ndarray:
         o, prompt = self.options, question[0]
         if o.form == "text":
-            words = decoded(prompt).split('"')
-            return encoded(words[words.index(words[-2]) + 2])
+            words = decode_text(prompt).split('"')
+            return encode_text(words[words.index(words[-2]) + 2])
         ids = prompt.tolist()
         width = o.key_len + o.value_len + 2
         keys = [ids[at : at + o.key_len] for at in range(0, len(ids) - o.key_len - 2, width)]
         at = keys.index(ids[-1 - o.key_len : -1]) * width + o.key_len + 1
         return prompt[at : at + o.value_len]
 
-    def told(self, question: Asked) -> str:
+    def to_text(self, question: RecallQuestion) -> str:
         if self.options.form == "text":
-            return f"{decoded(question[0])}[{decoded(question[1])}]"
+            return f"{decode_text(question[0])}[{decode_text(question[1])}]"
         signs = [*"0123456789abcdefghijklmnopqrstuvwxyz"][: self.options.alphabet]
         signs += [f"({i})" for i in range(len(signs), self.options.alphabet)]
         words = ["", *signs, ":", ", ", "? "]
@@ -112,63 +113,63 @@ def _uuid(digits: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def prompt_of(others: list[tuple[str, str]], asked: tuple[str, str], position: int) -> Continuation:
-    """The published prompt with the pair that is asked for at `position`, 0 = first, of the pairs."""
-    listed = [*others[:position], asked, *others[position:]]
+def build_prompt(others: list[tuple[str, str]], queried: tuple[str, str], position: int) -> Continuation:
+    """Return the published prompt with the queried pair at `position`, 0 = first, of the pairs."""
+    listed = [*others[:position], queried, *others[position:]]
     pairs = KV_BETWEEN.join(KV_PAIR.format(key=key, value=value) for key, value in listed)
-    return Continuation(encoded(KV_BEFORE + pairs + KV_AFTER.format(key=asked[0])), encoded(asked[1]))
+    return Continuation(encode_text(KV_BEFORE + pairs + KV_AFTER.format(key=queried[0])), encode_text(queried[1]))
 
 
 class KvRetrievalData(RecallData):
     """Data of the task `kv_retrieval`."""
 
-    law_of = KvRetrieval
+    generator_class = KvRetrieval
     options: KvRetrievalOptions
 
     @cached_property
-    def law(self) -> KvRetrieval:
+    def generator(self) -> KvRetrieval:
         """With the user's files, if there are any. Raises MissingFiles when those of test are not there."""
         o = self.options
         if o.form != "text":
             return KvRetrieval(o)
-        place = Path(o.path).expanduser().absolute() if o.path else remembered(self.root, "kv_retrieval")
+        place = Path(o.path).expanduser().absolute() if o.path else saved_location(self.root, "kv_retrieval")
         if place is None:
             return KvRetrieval(o)
-        return KvRetrieval(o, kv_files.find(place, o.test_pairs, o.generalization_pairs))
+        return KvRetrieval(o, kv_files.find_files(place, o.test_pairs, o.generalization_pairs))
 
     def prepare(self) -> None:
         """Read the user's files, if there are any; nothing is stored. Raises DataError that names file and line."""
         if self.options.path and self.options.form != "text":
             notice("kv_retrieval: task.form=symbols is generated; the published files are used with task.form=text")
-        for pairs, path in self.law.files.items():
-            kv_files.read(path, pairs)
+        for pairs, path in self.generator.files.items():
+            kv_files.read_records(path, pairs)
         for note in self.provenance().get("notes", ()):
             notice(f"kv_retrieval: {note}")
 
     def provenance(self) -> dict[str, Any]:
-        told = super().provenance()
-        if not self.law.files:
-            return told
-        files = self.law.files
+        provenance, files = super().provenance(), self.generator.files
+        if not files:
+            return provenance
+        sizes = {path.name: len(kv_files.read_records(path, n)) for n, path in files.items()}
         notes = [
-            f"{path.name} has {len(kv_files.read(path, n))} questions, the published one {kv_files.ROWS}"
-            for n, path in files.items()
-            if len(kv_files.read(path, n)) != kv_files.ROWS
+            f"{name} has {size} questions, the published one {kv_files.ROWS}"
+            for name, size in sizes.items()
+            if size != kv_files.ROWS
         ]
         absent = [n for n in self.options.generalization_pairs if n not in files]
-        notes += [f"no {kv_files.NAME.format(pairs=n)}: {n} pairs are not asked for" for n in absent]
+        notes += [f"no {kv_files.NAME.format(pairs=n)}: no questions with {n} pairs" for n in absent]
         sums = {path.name: sha256(path) for path in files.values()}
-        return {**told, "kind": "published", "files": sums, "notes": notes}
+        return {**provenance, "kind": "published", "files": sums, "notes": notes}
 
     def verify(self) -> list[str]:
-        for pairs, path in self.law.files.items():
+        for pairs, path in self.generator.files.items():
             try:
-                kv_files.read(path, pairs)
+                kv_files.read_records(path, pairs)
             except DataError as error:
                 return [str(error)]
         return super().verify()
 
     def majority(self) -> float | None:
-        """Of guessing among the values that the question holds: one of `pairs`."""
-        groups = self.law.groups("test")
-        return sum(group.count / group.what["pairs"] for group in groups) / sum(group.count for group in groups)
+        """Accuracy of guessing among the values that the question holds: one of `pairs`."""
+        groups = self.generator.groups("test")
+        return sum(group.count / group.attributes["pairs"] for group in groups) / sum(group.count for group in groups)

@@ -1,4 +1,4 @@
-"""needle: find the one line that matters, at any depth of a haystack of any length (Kamradt 2023), and tell its number.
+"""needle: find the line that matters, at any depth of a haystack of any length (Kamradt 2023).
 
 form=text     bytes of the texts of RULER (Hsieh et al. 2024, arXiv 2404.06654), see texts.py; id = byte + 1. As many
               lines of hay as fit, so that a sequence is up to a line shorter than its length
@@ -14,25 +14,26 @@ import numpy as np
 from zoo.data.module import Split
 from zoo.data.questions import Continuation
 from zoo.data.rng import below, start
+from zoo.data.splits import apportion
 from zoo_recall import draw
-from zoo_recall.generated import Asked, Group, Law, RecallData, shares
+from zoo_recall.generated import Generator, Group, RecallData, RecallQuestion
 from zoo_recall.options import NeedleOptions
 from zoo_recall.texts import ADJECTIVES, AFTER, BEFORE, HAY, NEEDLE, NOUNS
 
 
-class Needle(Law):
+class Needle(Generator):
     """Random depths in train and val; in the other splits every length has all depths of the grid in one haystack."""
 
     name = "needle"
     golden = "a1e27dcfdcf56c9715090e51f4ef57fca305cd06d0e1b6446756dcc0c45aba37"
-    golden_settings = ({}, {"distractors": 3}, {"form": "symbols", "seq_len": 128, "distractors": 1})
+    golden_options = ({}, {"distractors": 3}, {"form": "symbols", "seq_len": 128, "distractors": 1})
     options: NeedleOptions
 
     def groups(self, split: Split) -> list[Group]:
         o = self.options
         trained = o.train_lengths or [o.seq_len]
         if split in ("train", "val"):
-            counts = shares(self.size(split), [1] * len(trained))
+            counts = apportion(self.size(split), [1] * len(trained))
             return [Group({"length": n}, count, {"depth": -1.0}) for n, count in zip(trained, counts, strict=True)]
         lengths = (
             (o.test_lengths or trained)
@@ -45,7 +46,7 @@ class Needle(Law):
         ]
 
     def draw(self, split: Split, group: Group, index: int) -> Continuation:
-        o, length, depth = self.options, group.what["length"], group.draw["depth"]
+        o, length, depth = self.options, group.attributes["length"], group.settings["depth"]
         family = self.family(split, length)  # the same haystack and needles at every depth
         if o.form == "text":
             return self._text(family, index, length, depth)
@@ -63,52 +64,52 @@ class Needle(Law):
         values = [str(low + below(stream, 9 * low)) for _ in range(needles)]
         keys = draw.choose(stream, len(ADJECTIVES) * len(NOUNS), needles).tolist()
         names = [f"{ADJECTIVES[k // len(NOUNS)]}-{NOUNS[k % len(NOUNS)]}" for k in keys]
-        told = [NEEDLE.format(key=name, value=value) for name, value in zip(names, values, strict=True)]
+        sentences = [NEEDLE.format(key=name, value=value) for name, value in zip(names, values, strict=True)]
         after = AFTER.format(key=names[0])
-        room = length - 1 - o.digits - len(BEFORE) - len(after) - sum(len(line) + 1 for line in told) + 1
+        room = length - 1 - o.digits - len(BEFORE) - len(after) - sum(len(line) + 1 for line in sentences) + 1
         lines = room // (len(HAY) + 1)
         places = [below(stream, lines + 1) for _ in range(needles)]
         if depth >= 0:
             places[0] = int(lines * depth)
         text: list[str] = []
         for line in range(lines + 1):
-            text += [told[k] for k in range(needles - 1, -1, -1) if places[k] == line]
+            text += [sentences[k] for k in range(needles - 1, -1, -1) if places[k] == line]
             if line < lines:
                 text.append(HAY)
-        return Continuation(encoded(BEFORE + "\n".join(text) + after), encoded(values[0]))
+        return Continuation(encode_text(BEFORE + "\n".join(text) + after), encode_text(values[0]))
 
-    def solve(self, question: Asked) -> np.ndarray:
+    def solve(self, question: RecallQuestion) -> np.ndarray:
         o, prompt = self.options, question[0]
         if o.form == "text":
-            text = decoded(prompt)
-            asked = text[text.rindex("magic number for ") :].split()[3]
-            return encoded(text[text.index(f"numbers for {asked} is: ") :].split()[4].rstrip("."))
+            text = decode_text(prompt)
+            queried = text[text.rindex("magic number for ") :].split()[3]
+            return encode_text(text[text.index(f"numbers for {queried} is: ") :].split()[4].rstrip("."))
         ids = prompt.tolist()
         magic = o.hay + o.keys + 11
         (at,) = (i for i in range(len(ids)) if ids[i] == magic and ids[i + 1] == ids[-2])
         return prompt[at + 3 : at + 3 + o.digits]
 
-    def told(self, question: Asked) -> str:
+    def to_text(self, question: RecallQuestion) -> str:
         o = self.options
         prompt, answer = question[:2]
         if o.form == "text":
-            return f"{decoded(prompt)}[{decoded(answer)}]"
+            return f"{decode_text(prompt)}[{decode_text(answer)}]"
         words = ["", *["."] * o.hay, *(f" key{k}" for k in range(o.keys)), *(f" {d}" for d in range(10))]
         words += [" magic", " is", " what"]
         return "".join(words[token] for token in prompt) + f" [{''.join(words[token] for token in answer).strip()}]"
 
 
-def encoded(text: str) -> np.ndarray:
-    """Bytes as ids, (n,) int64: id 0 stays padding."""
+def encode_text(text: str) -> np.ndarray:
+    """Return the bytes of a text as ids, (n,) int64; id 0 stays padding."""
     return np.frombuffer(text.encode(), np.uint8).astype(np.int64) + 1
 
 
-def decoded(ids: np.ndarray) -> str:
-    """The text of such ids."""
+def decode_text(ids: np.ndarray) -> str:
+    """Return the text of such ids."""
     return (np.asarray(ids) - 1).astype(np.uint8).tobytes().decode()
 
 
 class NeedleData(RecallData):
     """Data of the task `needle`."""
 
-    law_of = Needle
+    generator_class = Needle

@@ -22,7 +22,7 @@ QUICK: dict[str, Any] = {
     "model.d_model": 64,
     "model.n_layers": 2,
     "optim.lr": 3e-3,
-    # what was read longer ago than this reaches an architecture that reads by segments through its memory alone
+    # an architecture that reads by segments knows what is longer ago than this from its memory alone
     "segments.length": 32,
 }
 # Zoology: two layers, AdamW with weight decay 0.1, 64 epochs; of its grid of rates and widths the middle ones

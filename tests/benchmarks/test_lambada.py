@@ -20,7 +20,7 @@ import zoo
 from tests.benchmarks import lambada_harness as fixture
 from tests.benchmarks import layouts
 from tests.benchmarks.test_smoke_files import REAL, real
-from zoo.data.module import Totals
+from zoo.data.module import LoaderConfig, Totals
 from zoo.data.prepare import open_task
 from zoo.data.questions import IGNORE, lay_out
 from zoo.data.samples import random_sentence
@@ -38,15 +38,23 @@ FORMS = ("lambada_openai", "lambada_standard")
 def opened(task: str, objective: str = "causal_lm", protocol: str = "paper", **options: Any) -> Any:
     """The task's data, prepared."""
     options = {"corpus": "wikitext-2", **options}
-    data = open_task(zoo.registry().task(task).record, protocol, {f"task.{k}": v for k, v in options.items()})
+    spec = zoo.registry().task(task).record
+    overrides = {f"task.{k}": v for k, v in options.items()}
+    data = open_task(spec, protocol, overrides, loading=loading(spec, objective))
     data.prepare()
-    configure(data, objective)
     return data
 
 
-def configure(data: Any, objective: str, **values: Any) -> None:
-    settings = {"batch_size": 4, "eval_batch_size": 4, "seed": 0, "round_of": lambda: (0, 8), "objective": objective}
-    data.configure(**(settings | values))
+def loading(spec: zoo.Task, objective: str, **values: Any) -> LoaderConfig:
+    """Loaders of four rows, and two steps of training."""
+    common: dict[str, Any] = {"batch_size": 4, "eval_batch_size": 4, "max_samples": 8, "objective": objective}
+    return LoaderConfig(spec.load_kind(), **(common | values))
+
+
+def configured(data: Any, objective: str, **values: Any) -> Any:
+    """The same data with other loaders."""
+    spec = zoo.registry().task(data.name).record
+    return type(data)(data.options, data.root, loading(spec, objective, **values))
 
 
 @pytest.fixture
@@ -68,18 +76,17 @@ def genuine(tmp_path: Path) -> Path:
 
 
 def test_lambada_means_the_openai_form_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    from zoo.run.sweep import task_names
-
+    from zoo.run.request import task_names
     from zoo.spec.registry import discover
 
     known = discover()
-    assert task_names("lambada", known) == ["lambada_openai"]
+    assert task_names(["lambada"], known) == ["lambada_openai"]
     assert capsys.readouterr().err == "zoo: lambada means lambada_openai\n"
-    assert task_names("lambada,lambada_openai,lambada_standard", known) == list(FORMS)
+    assert task_names(["lambada", "lambada_openai", "lambada_standard"], known) == list(FORMS)
     assert known.task("lambada").record.name == "lambada_openai"
     assert capsys.readouterr().err == ""  # once is enough
     assert known.suite("lambada") == []
-    assert task_names("language", known) == [*FORMS, "wikitext"]
+    assert task_names(["language"], known) == [*FORMS, "wikitext"]
 
 
 # -- passages ----------------------------------------------------------------------------------------------------------
@@ -123,7 +130,7 @@ def test_what_a_model_is_given_scores_as_the_harness_would(form: str, tokenizer:
             nats, squares, whole, n = nats + own, squares + own**2, whole + int(right.all()), n + 1
             answers, hits = answers + len(labels), hits + int(right.sum())
     metrics = data.score("test", Totals(n, answers, hits, whole, nats, squares))
-    tokens = data.tokens
+    tokens = data.tokenizer
     expected = score(
         logits_of,
         lambda text: (tokens.encode(text).astype(np.int64) + 1).tolist(),
@@ -143,7 +150,7 @@ def test_a_long_passage_loses_its_beginning(objective: Any, genuine: Path) -> No
     data = opened("lambada_openai", objective, seq_len=280)
     longest, cut = 0, 0
     for i in range(200):
-        whole, question = data.asked().whole(i), data.dataset("test")[i]
+        whole, question = data.passages().untruncated(i), data.dataset("test")[i]
         laid = lay_out(question, objective, data.specials)
         longest = max(longest, len(laid.inputs))
         n = len(question.prompt)
@@ -162,7 +169,7 @@ def test_an_answer_that_has_no_room_in_the_slots_is_refused(genuine: Path) -> No
     data = opened("lambada_openai", "infilling", slots=5)
     with pytest.raises(zoo.DataError, match=r"a last word of \d+ tokens and its end symbol need task.slots \d+"):
         data.dataset("test")
-    configure(data, "causal_lm")
+    data = configured(data, "causal_lm")
     assert len(data.dataset("test")) == 200
 
 
@@ -213,7 +220,7 @@ def test_under_the_other_objectives_words_are_asked(objective: Any, made_up: Pat
     assert data.score("val", Totals(4, 30, 20, 2, 9.0, 9.0)) == {"accuracy": 0.5}
     first = [data.dataset("train")[k].prompt.tolist() for k in range(4)]
     val = data.dataset("val")[0].prompt.tolist()
-    configure(data, objective, seed=1)
+    data = configured(data, objective, seed=1)
     assert [data.dataset("train")[k].prompt.tolist() for k in range(4)] != first
     assert data.dataset("val")[0].prompt.tolist() == val  # what chooses does not change with the run's seed
 
@@ -228,7 +235,7 @@ def test_words_of_a_resumed_run_are_those_of_the_unbroken_one(made_up: Path) -> 
 @pytest.mark.parametrize("eval_batch_size", [1, 3])
 def test_validation_looks_at_the_first_pieces(eval_batch_size: int, made_up: Path) -> None:
     data = opened("lambada_openai", seq_len=64, val_size=11)
-    configure(data, "causal_lm", eval_batch_size=eval_batch_size)
+    data = configured(data, "causal_lm", eval_batch_size=eval_batch_size)
     for limit, n in ((None, 11), (5, 5), (40, 11)):
         order = [i for i in data.eval_order("val", limit) if i != FILLER]
         assert sorted(order) == list(range(n))
@@ -273,9 +280,9 @@ def test_a_path_is_where_the_passages_are_and_the_corpus_may_be(made_up: Path, t
     layouts.passages(tmp_path / "mine", 9)
     data = opened("lambada_openai", path=str(tmp_path / "mine"))
     assert len(data.dataset("test")) == 9
-    assert data.corpus_layout().folder == made_up / "wikitext-2"
+    assert data.corpus_files().folder == made_up / "wikitext-2"
     layouts.articles(tmp_path / "mine", (3, 1, 1))
-    assert opened("lambada_openai", path=str(tmp_path / "mine")).corpus_layout().folder.parent == tmp_path / "mine"
+    assert opened("lambada_openai", path=str(tmp_path / "mine")).corpus_files().folder.parent == tmp_path / "mine"
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("no book")
     for task in (*FORMS, "wikitext"):
@@ -312,7 +319,7 @@ def test_a_part_of_the_articles_is_evenly_spaced(made_up: Path) -> None:
     assert data.chosen("val") == [1]
     assert data.chosen("train") == [0, 1, 2]
     seen = np.concatenate([data.dataset("test")[i].labels for i in range(len(data.dataset("test")))])
-    running = data.running("test")
+    running = data.text("test")
     expected = [running.read(int(running.starts[d]), int(running.ends[d])) for d in (1, 5, 8)]
     assert (seen == np.concatenate(expected)).all()
     words, size, tokens = data.amounts("test")
@@ -402,7 +409,7 @@ BAD = {
     "a number": (b'{"text": 3}\n', ":1: the text is int, expected a string"),
     "one word": (b'{"text": "a b"}\n{"text": "word"}\n', ":2: expected a context, a blank and a last word, got 'word'"),
     "an empty line": (b'{"text": "a b"}\n\n{"text": "a b"}\n', r":2: expected \{\"text\""),
-    "not UTF-8": (b'{"text": "a b"}\n{"text": "caf\xe9 b"}\n', ":2: byte 13 of the line is not UTF-8"),
+    "not UTF-8": (b'{"text": "a b"}\n{"text": "caf\xe9 b"}\n', ":2: byte 29 is not UTF-8"),
     "a long line": (b'{"text": "' + b"a " * 40_000 + b'b"}\n', r":1: a line of 80,013 bytes, expected at most 65,536"),
     "nothing": (b"", "lambada_test.jsonl: empty"),
 }
@@ -515,7 +522,7 @@ def test_golden_rows_of_the_published_files(task: str, real: Path) -> None:
         found = [data.view("test", i)[-24:] for i in (0, 2_000, 5_152)]
         assert found == GOLDEN[task]
         assert int(data.lengths("test").max()) <= 1_024  # in bytes nothing is cut
-        words = [data.spell(data.asked().whole(i).answer)[1:].lower() for i in range(5_153)]
+        words = [data.decode(data.passages().untruncated(i).answer)[1:].lower() for i in range(5_153)]
         plain = (REAL / "lambada" / "lambada_test_plain_text.txt").read_text(encoding="utf-8").split("\n")[:-1]
         same = sum(word == text.rpartition(" ")[2] for word, text in zip(words, plain, strict=True))
         assert same == (5_112 if task == "lambada_openai" else 5_153)  # quotes glued on, words joined by line ends
@@ -524,7 +531,7 @@ def test_golden_rows_of_the_published_files(task: str, real: Path) -> None:
         assert bytes((piece.labels[:24] - 1).astype(np.uint8)) == GOLDEN_PIECE
     begun = time.monotonic()
     again = open_task(zoo.registry().task(task).record, "paper", {"task.corpus": "wikitext-2"})
-    configure(again, "causal_lm")
+    again = configured(again, "causal_lm")
     next(iter(again.train_dataloader()))
     assert time.monotonic() - begun < 2
 

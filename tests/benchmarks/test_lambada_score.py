@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks import lambada_harness as fixture
-from zoo_lambada.passages import encode_parts, parts
-from zoo_lambada.scoring import Scored, score
+from zoo_lambada.passages import encode_passage, split_passage
+from zoo_lambada.scoring import LambadaScore, score
 
 TOLD = json.loads((fixture.FOLDER / "harness.json").read_text())
 FORMS = list(fixture.FORMS)
 
 
-def ours(form: str, max_len: int, model: Any) -> Scored:
+def ours(form: str, max_len: int, model: Any) -> LambadaScore:
     tokens = fixture.tokenizer()
 
     def logits(ids: Tensor, mask: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def ours(form: str, max_len: int, model: Any) -> Scored:
     return score(logits, lambda text: tokens.encode(text).ids, fixture.passages(form), max_len=max_len)
 
 
-def same(found: Scored, told: dict[str, Any]) -> None:
+def same(found: LambadaScore, told: dict[str, Any]) -> None:
     assert found.accuracy == pytest.approx(told["accuracy"], abs=1e-4)
     assert found.perplexity == pytest.approx(told["perplexity"], rel=1e-4)
     assert (-found.nats).tolist() == pytest.approx(told["log_likelihood"], abs=1e-4)
@@ -61,21 +61,21 @@ def test_some_passages_of_the_fixture_lose_their_beginning_and_some_do_not() -> 
 
 
 def test_a_passage_is_split_at_its_last_blank_only() -> None:
-    assert parts("a  b") == ("a", "  b")
-    assert parts('he said "no"\n\n"Nadia') == ("he said", ' "no"\n\n"Nadia')
-    assert parts("one\n two") == ("one", "\n two")
+    assert split_passage("a  b") == ("a", "  b")
+    assert split_passage('he said "no"\n\n"Nadia') == ("he said", ' "no"\n\n"Nadia')
+    assert split_passage("one\n two") == ("one", "\n two")
     for bad in ("word", "word ", " word", "", "a  "):
         with pytest.raises(ValueError, match="a context, a blank and a last word"):
-            parts(bad)
+            split_passage(bad)
 
 
 def test_the_words_tokens_are_those_behind_the_contexts() -> None:
     def merge(text: str) -> list[str]:  # joins the last letter before a blank with it
         return text.replace("b c", "b_c").replace("_", "+").split("+")
 
-    assert encode_parts(merge, "a+b", " c d") == (["a", "b"], ["c d"])
+    assert encode_passage(merge, "a+b c d") == (["a", "b"], ["c d"])
     with pytest.raises(ValueError, match="leaves nothing of ' c'"):
-        encode_parts(lambda text: ["x"], "a", " c")
+        encode_passage(lambda text: ["x"], "a c")
 
 
 def test_perplexity_is_per_word_and_right_means_every_token() -> None:
@@ -117,7 +117,7 @@ def test_what_stands_before_a_passage_and_what_is_cut() -> None:
 def test_batches_do_not_change_the_score() -> None:
     model, tokens = fixture.model(), fixture.tokenizer()
 
-    def scored(n: int) -> Scored:
+    def scored(n: int) -> LambadaScore:
         return score(
             lambda ids, mask: model(input_ids=ids, attention_mask=mask.long()).logits,
             lambda text: tokens.encode(text).ids,

@@ -10,17 +10,18 @@ from statistics import median
 
 import numpy as np
 import pytest
-from zoo.model.classifier import SequenceClassifier
-from zoo.run.sweep import resolve
 
 import zoo
-from zoo.data.cache import Stored
+from tests.run.conftest import resolve_one
+from zoo.data.batch import collate_sequences
 from zoo.data.export import export
-from zoo.data.module import SPLITS, collate
+from zoo.data.module import SPLITS
 from zoo.data.prepare import open_task
 from zoo.data.rng import key
-from zoo_lra.listops import ListOpsData, Regenerated
-from zoo_lra.listops_generator import EOS, IDS, TOKENS, evaluate, trees, written
+from zoo.data.store import StoredSplit
+from zoo.model.models import SequenceClassifier
+from zoo_lra.listops import GeneratedExpressions, ListOpsData
+from zoo_lra.listops_generator import EOS, IDS, TOKENS, evaluate, to_published, trees
 from zoo_lra.options import ListOpsOptions
 
 FIXTURES = Path(__file__).parent / "fixtures" / "listops"
@@ -119,7 +120,7 @@ def test_labels_made_by_others() -> None:
     for row in rows:
         ids = np.array([IDS[t] for t in row["Source"].split() if t not in "()"], np.uint8)
         assert str(evaluate(ids)) == row["Target"]
-        assert written(ids) == row["Source"]
+        assert to_published(ids) == row["Source"]
 
 
 def test_golden_rows() -> None:
@@ -127,7 +128,7 @@ def test_golden_rows() -> None:
     rows, labels = rows_of("golden", 50, **LAW)
     digest = hashlib.sha256(np.concatenate(rows).tobytes() + labels.tobytes()).hexdigest()
     assert digest == "9b6cda1713a0825148e52b1eaddf0ca48e23d86a65dd6845c46e33834f16dd9a"
-    short = Regenerated(ListOpsOptions(**SHORT)).draw("train", 7, 1)[0]
+    short = GeneratedExpressions(ListOpsOptions(**SHORT)).draw("train", 7, 1)[0]
     assert " ".join(TOKENS[i] for i in short) == "[MIN 9 3 1 2 6 5 [MED [MED 9 8 0 6 ] 7 ] ]"
 
 
@@ -165,7 +166,7 @@ GOLDEN_ROWS = [
 
 
 def test_an_example_depends_on_its_index_alone() -> None:
-    recipe = Regenerated(ListOpsOptions())
+    recipe = GeneratedExpressions(ListOpsOptions())
     together, lengths, _ = recipe.draw("val", 0, 9)
     alone, _, _ = recipe.draw("val", 8, 1)
     assert np.array_equal(together[-lengths[-1] :], alone)
@@ -269,9 +270,9 @@ def test_release_is_found_in_the_data_directory_only_for_its_own_law(tmp_path: P
     folder.mkdir(parents=True)
     for split in SPLITS:
         (folder / f"basic_{split}.tsv").write_bytes((FIXTURES / f"basic_{split}.tsv").read_bytes())
-    assert ListOpsData(ListOpsOptions(), tmp_path).published_folder() == folder
-    assert ListOpsData(ListOpsOptions(**SHORT), tmp_path).published_folder() is None
-    assert ListOpsData(ListOpsOptions(source="regenerated"), tmp_path).published_folder() is None
+    assert ListOpsData(ListOpsOptions(), tmp_path).find_published() == folder
+    assert ListOpsData(ListOpsOptions(**SHORT), tmp_path).find_published() is None
+    assert ListOpsData(ListOpsOptions(source="regenerated"), tmp_path).find_published() is None
 
 
 def test_cutting_and_end_token(tmp_path: Path) -> None:
@@ -287,13 +288,13 @@ def test_cutting_and_end_token(tmp_path: Path) -> None:
 def test_batches_are_padded_and_masked(tmp_path: Path) -> None:
     data = open_task(task(), "smoke", {}, tmp_path)
     data.prepare()
-    batch = collate([data.dataset("train")[i] for i in range(8)])
+    batch = collate_sequences([data.dataset("train")[i] for i in range(8)])
     assert batch.mask is not None
     assert (batch.inputs[~batch.mask] == 0).all()
     assert (batch.inputs[batch.mask] > 0).all()
     assert int(batch.inputs.max()) < task().vocab_size
     assert 0.1 < data.majority() < 0.35
-    assert isinstance(data.stored("train"), Stored)
+    assert isinstance(data.stored("train"), StoredSplit)
 
 
 def test_brackets_are_kept_when_asked_for(tmp_path: Path) -> None:
@@ -313,10 +314,10 @@ def test_brackets_are_kept_when_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_model_of_brackets_has_their_embeddings() -> None:
-    told = {"task.brackets": True, "task.seq_len": 200}
-    experiment = resolve("linformer", "listops", protocol="smoke", overrides=told)[0]
+    overrides = {"task.brackets": True, "task.seq_len": 200}
+    experiment = resolve_one("linformer", "listops", protocol="smoke", overrides=overrides)
     assert experiment.vocab_size == 19
-    assert SequenceClassifier(experiment).encoder.embedding.weight.shape[0] == 19
+    assert SequenceClassifier(experiment.model_spec).encoder.embedding.weight.shape[0] == 19
 
 
 def test_an_expression_in_two_splits_is_named(tmp_path: Path) -> None:

@@ -18,11 +18,13 @@ from typer.testing import CliRunner
 import zoo
 from tests.benchmarks import layouts
 from zoo.cli.data import app
+from zoo.data.batch import collate_sequences as collate
 from zoo.data.cached import CachedData
-from zoo.data.module import SPLITS, collate
+from zoo.data.files import read_archive
+from zoo.data.module import SPLITS
 from zoo.data.prepare import open_task
 from zoo.data.stats import split_stats
-from zoo_lra import characters, image, pairs, published, retrieval, retrieval_books
+from zoo_lra import characters, image, pairs, retrieval, retrieval_books
 from zoo_lra.text import EOS
 
 FILES = ("text", "image", "retrieval", "retrieval_books")
@@ -149,7 +151,7 @@ def test_text_is_cut_and_ended(tmp_path: Path) -> None:
     for i in range(36):
         long, short = whole.dataset("train")[i][0], cut.dataset("train")[i][0]
         assert short.tolist() == [*long[:99].tolist(), EOS]
-    rows = split_stats(cut)
+    rows = split_stats(cut, zoo.registry().task(cut.name).record.load_kind())
     assert [r["truncated"] for r in rows] == [int((cut.lengths(s) > 100).sum()) for s in SPLITS]
     assert rows[0]["truncated"] > 10
     assert sum(rows[0]["lengths"]["counts"]) == 36
@@ -194,7 +196,7 @@ def _break_text(place: Path, how: str) -> str:
         return r"train/pos/4_9\.txt is empty"
     if how == "utf-8":
         review.write_bytes(b"good \xff film")
-        return r"train/pos/4_9\.txt: byte 5 is not UTF-8"
+        return r"train/pos/4_9\.txt:1: byte 5 is not UTF-8"
     if how == "long":
         review.write_bytes(b"a" * ((1 << 20) + 1))
         return r"4_9\.txt.* 1,048,577 bytes, expected at most"
@@ -202,7 +204,7 @@ def _break_text(place: Path, how: str) -> str:
         review.rename(review.with_name("4_2.txt"))
         return r"train/pos/4_2\.txt: expected NUMBER_RATING\.txt with a rating of 7 to 10"
     shutil.rmtree(place / "test" / "neg")
-    return "no reviews in test/neg"
+    return "no reviews of neg in test"
 
 
 @pytest.mark.parametrize("form", ["folder", "archive"])
@@ -268,7 +270,7 @@ def test_archives_with_members_outside_are_refused(name: str, tmp_path: Path) ->
 
 
 def _members(path: Path) -> list[tuple[str, bytes]]:
-    return list(published.members(path, lambda name: True, 100))
+    return list(read_archive(path, lambda name: True, 100))
 
 
 def test_a_published_name_must_have_the_published_checksum(tmp_path: Path) -> None:
@@ -376,7 +378,7 @@ def _break_cifar(place: Path, how: str) -> str:
     test = place / "test_batch.bin"
     records = [test.read_bytes()[i : i + 3073] for i in range(0, test.stat().st_size, 3073)]
     test.write_bytes(b"".join(r for r in records if r[0] != 4))
-    return "no picture of deer in test"
+    return "no pictures of deer in test"
 
 
 @pytest.mark.parametrize("form", ["folder", "archive"])
@@ -410,8 +412,8 @@ def test_retrieval_keeps_the_bytes_literals_and_pairs(tmp_path: Path) -> None:
     cut = prepared("retrieval", place, tmp_path / "root", seq_len=50, eos=True)
     assert cut.dataset("val")[0][0].shape == (2, 50)
     assert cut.dataset("val")[0][0][:, -1].tolist() == [EOS, EOS]
-    assert np.array_equal(pairs.lengths(data.stored("val"), 0), [[len(x) for x in t.split(b"\t")[3:]] for t in lines])
-    assert split_stats(cut)[1]["truncated"] == 8
+    assert np.array_equal(pairs.text_lengths(data.stored("val")), [[len(x) for x in t.split(b"\t")[3:]] for t in lines])
+    assert split_stats(cut, zoo.registry().task(cut.name).record.load_kind())[1]["truncated"] == 8
     batch = collate([data.dataset("train")[i] for i in range(5)])
     assert batch.inputs.shape[:2] == (5, 2)
     assert batch.mask is not None
@@ -529,7 +531,7 @@ def test_books_that_are_there_twice_or_too_short_are_left_out(tmp_path: Path) ->
     (place / "train" / "leaf.txt").write_text("too short to tell")
     data = prepared("retrieval_books", place, tmp_path / "root")
     assert sorted(data.left_out()) == [
-        f"train/again.txt: the same text as test/{source.name}",
+        f"train/again.txt (train): the same as test/{source.name} (test)",
         "train/leaf.txt: 17 bytes, shorter than two passages",
     ]
 

@@ -13,12 +13,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 import zoo
+from zoo.data.batch import collate_sequences as collate
 from zoo.data.export import export
-from zoo.data.module import SPLITS, collate
+from zoo.data.module import SPLITS
 from zoo.data.prepare import open_task
 from zoo.data.rng import key, start
 from zoo_lra.options import PathfinderOptions
-from zoo_lra.pathfinder import PathfinderData, PathXData, Regenerated, pack, unpack
+from zoo_lra.pathfinder import GeneratedPictures, PathfinderData, PathXData, pack, unpack
 from zoo_lra.pathfinder_generator import picture, pictures
 from zoo_lra.pathfinder_tables import AA, LEVELS, dilate, disc, end_of, line, patch, tables
 
@@ -187,7 +188,7 @@ def test_golden_rows_of_the_tasks(name: str, tmp_path: Path) -> None:
 
 
 def test_a_picture_depends_on_its_index_alone() -> None:
-    recipe = Regenerated(PathfinderOptions(), 32)
+    recipe = GeneratedPictures(PathfinderOptions(), 32)
     together, alone = recipe.draw("val", 0, 9), recipe.draw("val", 8, 1)
     assert np.array_equal(together.data[-together.lengths[-1] :], alone.data)
 
@@ -326,7 +327,7 @@ def test_the_other_difficulties_are_read_and_not_made_up(tmp_path: Path) -> None
     easy = tmp_path / "lra_release" / "pathfinder32" / "curv_baseline"
     shutil.copytree(FIXTURES / "pathfinder32" / "curv_contour_length_14", easy)
     data = PathfinderData(PathfinderOptions(difficulty="curv_baseline", source="published"), tmp_path)
-    assert data.published_folder() == easy
+    assert data.find_published() == easy
     with pytest.raises(zoo.MissingFiles, match="pathfinder32/curv_contour_length_9"):
         PathfinderData(PathfinderOptions(difficulty="curv_contour_length_9", source="published"), tmp_path).prepare()
     with pytest.raises(zoo.ConfigError, match=r"needs task\.path or task\.source=published"):

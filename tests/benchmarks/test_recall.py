@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zoo
-from zoo.data.module import Collate, Split, TaskData, Totals
+from zoo.data.batch import QuestionCollator as Collate
+from zoo.data.module import Split, TaskData, Totals
 from zoo.data.prepare import compose_options, open_task
 from zoo.data.questions import IGNORE, Continuation, Marked, lay_out
 from zoo.data.rng import key
+from zoo.data.stats import answer_of
 from zoo_recall import draw
-from zoo_recall.generated import ALL, BlockOrder, answer_of, digest
+from zoo_recall.generated import ALL, BlockSampler, digest
 
 TASKS = ("mqar", "selective_copying", "induction_heads", "needle", "kv_retrieval")
 NEEDLE_TEXT = {"task.form": "text", "task.seq_len": 1024, "task.digits": 7, "task.train_lengths": []}
@@ -388,7 +390,7 @@ def test_golden_texts(name: str, split: Split, index: int, ends: str, answer: st
 @pytest.mark.parametrize("name", TASKS)
 def test_digests_of_the_version(name: str) -> None:
     data = opened(name)
-    assert digest(data.law_of, type(data.options)) == data.law.golden
+    assert digest(data.generator_class, type(data.options)) == data.generator.golden
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -450,7 +452,7 @@ def test_what_a_record_says_of_the_data(name: str) -> None:
     assert told["kind"] == "regenerated"
     assert told["version"] == zoo.registry().task(name).record.version
     assert told["counts"] == {split: len(data.dataset(split)) for split in ALL}
-    assert "data_seed" not in told["law"]
+    assert "data_seed" not in told["settings"]
     assert all(len({len(g) for g in data.groups(split)}) == 1 for split in ALL)
     assert all(g["length"] > data.options.seq_len for g in data.groups("length_generalization"))
     assert max(g["length"] for g in data.groups("test")) <= data.options.seq_len
@@ -480,17 +482,17 @@ def test_accuracy_counts_tokens_in_place_and_whole_answers_else() -> None:
 
 def test_a_break_of_the_law_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     data = opened("mqar")
-    true_draw = data.law.draw
+    true_draw = data.generator.draw
 
     def wrong(split: Split, group: Any, index: int) -> Marked:
         question = true_draw(split, group, index)
         labels = np.where(question.labels == IGNORE, IGNORE, 1 + question.labels % data.options.vocab)
         return question._replace(labels=labels)
 
-    monkeypatch.setattr(data.law, "draw", wrong)
+    monkeypatch.setattr(data.generator, "draw", wrong)
     assert any("the answer is" in fault for fault in data.verify())
     monkeypatch.undo()
-    monkeypatch.setattr(data.law_of, "golden", "0" * 64)
+    monkeypatch.setattr(data.generator_class, "golden", "0" * 64)
     assert data.verify() == ["mqar: version 1 draws other examples on this machine"]
 
 
@@ -505,11 +507,11 @@ def test_a_break_of_the_law_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     cut=st.integers(0, 150),
 )
 def test_order_in_blocks(counts: list[int], rows: int, seed: int, cut: int) -> None:
-    whole = list(BlockOrder(counts, rows, seed, 200))
-    assert len(whole) == 200 == len(BlockOrder(counts, rows, seed, 200))
+    whole = list(BlockSampler(counts, rows, seed, 200))
+    assert len(whole) == 200 == len(BlockSampler(counts, rows, seed, 200))
     assert all(0 <= i < sum(counts) for i in whole)
-    assert list(BlockOrder(counts, rows, seed, 200, cut)) == whole[cut:]  # a resumed run
-    devices = [list(BlockOrder(counts, rows, seed, 200, rank=r, world=3)) for r in range(3)]
+    assert list(BlockSampler(counts, rows, seed, 200, cut)) == whole[cut:]  # a resumed run
+    devices = [list(BlockSampler(counts, rows, seed, 200, rank=r, world=3)) for r in range(3)]
     assert [devices[k % 3][k // 3] for k in range(200)] == whole
     ends = np.cumsum(counts)
     group = np.searchsorted(ends, whole, side="right")
@@ -521,10 +523,10 @@ def test_order_in_blocks(counts: list[int], rows: int, seed: int, cut: int) -> N
 
 
 def test_epochs_and_seeds_differ() -> None:
-    first = list(BlockOrder([64], 4, 0, 128))
+    first = list(BlockSampler([64], 4, 0, 128))
     assert sorted(first[:64]) == sorted(first[64:]) == list(range(64))
     assert first[:64] != first[64:]
-    assert list(BlockOrder([64], 4, 1, 64)) != first[:64]
+    assert list(BlockSampler([64], 4, 1, 64)) != first[:64]
 
 
 # -- settings that cannot be ------------------------------

@@ -15,13 +15,13 @@ import pytest
 
 import zoo
 from tests.benchmarks.test_recall import by_hand
-from zoo.data.paths import remember
+from zoo.data.paths import save_location
 from zoo.data.prepare import open_task
 from zoo_recall.kv_retrieval import KvRetrievalData
 
 
 def layout(folder: Path, pairs: int, rows: int = 6) -> Path:
-    """A made-up file in the published layout; the pair that is asked for is anywhere."""
+    """A made-up file in the published layout; the queried pair is anywhere."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.RandomState(pairs)  # its stream is frozen by NumPy's promise
     path = folder / f"kv-retrieval-{pairs}_keys.jsonl.gz"
@@ -90,7 +90,7 @@ def test_files_that_were_named_once_are_found_again(tmp_path: Path) -> None:
     layout(tmp_path / "files", 5)
     root = tmp_path / "root"
     assert opened("", root).provenance()["kind"] == "regenerated"
-    remember(root, "kv_retrieval", tmp_path / "files")
+    save_location(root, "kv_retrieval", tmp_path / "files")
     assert opened("", root).provenance()["kind"] == "published"
     assert opened("", root, form="symbols", key_len=2).provenance()["kind"] == "regenerated"
 
@@ -169,9 +169,9 @@ def no_key(rows: list[dict[str, Any]]) -> None:
         (no_json, r"gz:1: not a question"),
         (rewritten(fewer), ":3: 4 pairs, expected 5"),
         (rewritten(no_uuid), ":3: 'seven' is not a UUID"),
-        (rewritten(other_value), ":3: the pair that is asked for"),
+        (rewritten(other_value), ":3: the queried pair"),
         (rewritten(twice), ":3: a key occurs twice"),
-        (rewritten(same_question), ":3: asks for the same key as line 1"),
+        (rewritten(same_question), ":3: queries the same key as line 1"),
         (rewritten(no_key), ":3: not a question .KeyError: 'key'."),
     ],
 )

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 import zoo
-from zoo.data.bench import loading, own_memory, rate, tokens_of
-from zoo.data.cache import Chunk, build
+from zoo.data.batch import Batch
+from zoo.data.bench import count_tokens, measure_loading, measure_step, private_memory
 from zoo.data.cached import CachedData
-from zoo.data.module import SPLITS, Batch
+from zoo.data.module import SPLITS, LoaderConfig
 from zoo.data.questions import IGNORE
+from zoo.data.store import Chunk, build
+from zoo.kinds.classification import Classification
 
 MB = 1_000_000
 
@@ -27,10 +29,10 @@ def batch(n: int, length: int) -> Batch:
 def test_tokens_are_the_real_ones() -> None:
     padded = torch.tensor([[True, True, False], [True, False, False]])
     inputs = torch.ones(2, 3, dtype=torch.int64)
-    assert tokens_of(batch(2, 3)) == 6
-    assert tokens_of(Batch(inputs, padded, torch.zeros(2))) == 3
+    assert count_tokens(batch(2, 3)) == 6
+    assert count_tokens(Batch(inputs, padded, torch.zeros(2))) == 3
     labels = torch.tensor([[5, IGNORE], [7, 8]])
-    assert tokens_of(Batch(inputs, padded, labels, target=labels)) == 6
+    assert count_tokens(Batch(inputs, padded, labels, target=labels)) == 6
 
 
 def test_rates_are_those_of_a_clock() -> None:
@@ -39,12 +41,12 @@ def test_rates_are_those_of_a_clock() -> None:
             time.sleep(0.01)
             yield batch(4, 10)
 
-    found = loading(batches(), 0.3)
-    assert 0.01 <= found.first < 0.2
+    found = measure_loading(batches(), 0.3)
+    assert 0.01 <= found.first_seconds < 0.2
     assert 0.3 <= found.seconds < 1
     assert 100 < found.samples_per_second <= 400
     assert abs(found.tokens_per_second / found.samples_per_second - 10) < 1e-6
-    assert 100 < rate(lambda b: time.sleep(0.01), [batch(4, 10)], 0.3) <= 400
+    assert 100 < measure_step(lambda b: time.sleep(0.01), [batch(4, 10)], 0.3) <= 400
 
 
 def test_growth_is_noticed() -> None:
@@ -56,7 +58,7 @@ def test_growth_is_noticed() -> None:
             time.sleep(0.01)
             yield batch(1, 1)
 
-    assert loading(batches(), 60).megabytes > 50
+    assert measure_loading(batches(), 60).megabytes > 50
 
 
 class Large(CachedData):
@@ -88,23 +90,24 @@ class Recipe:
             yield Chunk(data, np.full(n, 2_000), rng.randint(0, 2, n), np.zeros(n))
 
 
+LOADING = LoaderConfig(Classification(), batch_size=64, eval_batch_size=64, max_samples=100_000)
+
+
 def test_memory_is_bounded_whatever_the_size(tmp_path: Path) -> None:
-    data = Large(None, tmp_path)
-    before = own_memory()
+    data = Large(None, tmp_path, LOADING)
+    before = private_memory()
     build(data.folder, Recipe(), lambda done, total: None)
-    assert own_memory() - before < 60 * MB  # made piece by piece
+    assert private_memory() - before < 60 * MB  # made piece by piece
     assert sum(p.stat().st_size for p in data.folder.iterdir()) > 200 * MB
-    data.configure(batch_size=64, eval_batch_size=64, seed=0, round_of=lambda: (0, 100_000))
-    found = loading(data.train_dataloader(), 60)
+    found = measure_loading(data.train_dataloader(), 60)
     assert found.samples == 100_000 - 64
     assert found.megabytes < 40
     assert [len(data.labels(split)) for split in SPLITS] == [100_000, 10, 10]
 
 
 def test_the_first_batch_of_large_data_does_not_wait_for_a_checksum_of_all(tmp_path: Path) -> None:
-    data = Large(None, tmp_path)
+    data = Large(None, tmp_path, LOADING)
     build(data.folder, Recipe(), lambda done, total: None)
-    data.configure(batch_size=64, eval_batch_size=64, seed=0, round_of=lambda: (0, 100_000))
     began = time.perf_counter()
     data.prepare()
     next(iter(data.train_dataloader()))

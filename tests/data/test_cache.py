@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.data import cache
-from zoo.data.cache import Chunk, Stored, build, faults, manifest
-from zoo.data.export import export, limited, shares
+from zoo.data import store
+from zoo.data.export import export, limit_counts, with_limit
 from zoo.data.paths import data_dir
 from zoo.data.prepare import open_task
+from zoo.data.store import Chunk, StoredSplit, build, find_faults, read_manifest
 from zoo_lra.listops import ListOpsData
 from zoo_lra.options import ListOpsOptions, PathfinderOptions
 from zoo_lra.pathfinder import PathfinderData
@@ -64,7 +64,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_examples_come_back(tmp_path: Path) -> None:
     build(tmp_path / "set", Counting({"test": 25, "val": 3, "train": 100}), silent)
-    stored = Stored(tmp_path / "set", "train")
+    stored = StoredSplit(tmp_path / "set", "train")
     assert len(stored) == 100
     for i in (0, 6, 7, 55, 99):
         assert stored.row(i).tolist() == [i % 251] * (i % 7)
@@ -73,7 +73,7 @@ def test_examples_come_back(tmp_path: Path) -> None:
         stored.row(100)
     assert pickle.loads(pickle.dumps(stored)).row(6).tolist() == [6] * 6
     assert len(pickle.dumps(stored)) < 1000
-    assert faults(tmp_path / "set", thorough=True) == []
+    assert find_faults(tmp_path / "set", thorough=True) == []
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 4, 9, 12])
@@ -82,7 +82,7 @@ def test_interrupted_builds_go_on_to_the_same_bytes(
 ) -> None:
     sizes = {"test": 25, "val": 3, "train": 100}
     build(tmp_path / "whole", Counting(sizes), silent)
-    monkeypatch.setattr(cache, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(store, "CHECKPOINT_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "broken", Counting(sizes, stop_after), silent)
     assert not (tmp_path / "broken").exists()
@@ -100,7 +100,7 @@ def test_interrupted_builds_go_on_to_the_same_bytes(
 
 @pytest.mark.parametrize("damage", ["journal", "short file"])
 def test_a_damaged_partial_folder_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
-    monkeypatch.setattr(cache, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(store, "CHECKPOINT_SECONDS", -1.0)
     sizes = {"train": 100}
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "set", Counting(sizes, 5), silent)
@@ -112,7 +112,7 @@ def test_a_damaged_partial_folder_is_begun_anew(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_full_disk_is_told_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(store, "CHECKPOINT_SECONDS", -1.0)
     real, calls = os.write, []
 
     def write(descriptor: int, data: Any) -> int:
@@ -135,17 +135,17 @@ def test_a_full_disk_is_told_and_survived(tmp_path: Path, monkeypatch: pytest.Mo
 SCRIPT = """
 import sys, time
 from pathlib import Path
-import zoo.data.cache as cache
-from zoo_lra.listops import ListOpsData, Regenerated
+import zoo.data.store as store
+from zoo_lra.listops import ListOpsData
 from zoo_lra.options import ListOpsOptions
-cache.CHECKPOINT_SECONDS = -1.0
+store.CHECKPOINT_SECONDS = -1.0
 data = ListOpsData(ListOpsOptions(**{options}), Path(sys.argv[1]))
-slow = cache._Build._append
+slow = store._Writer._append
 def append(self, split, chunk):
     slow(self, split, chunk)
     print(self.done[split], flush=True)
     time.sleep(float(sys.argv[2]))
-cache._Build._append = append
+store._Writer._append = append
 data.prepare()
 """
 
@@ -171,14 +171,14 @@ def test_kill_9_then_the_same_command(tmp_path: Path) -> None:
 def prepare_in(root: Path) -> str:
     data = ListOpsData(ListOpsOptions(**SHORT), root)
     data.prepare()
-    return manifest(data.folder)["files"]["train.data"]["sha256"]
+    return read_manifest(data.folder)["files"]["train.data"]["sha256"]
 
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
     with get_context("spawn").Pool(2) as pool:
         first, second = pool.map(prepare_in, [tmp_path, tmp_path])
     assert first == second
-    assert faults(ListOpsData(ListOpsOptions(**SHORT), tmp_path).folder, thorough=True) == []
+    assert find_faults(ListOpsData(ListOpsOptions(**SHORT), tmp_path).folder, thorough=True) == []
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,10 +253,10 @@ def test_export_is_atomic_and_careful(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_limited_export_prepares_no_more_than_it_needs(tmp_path: Path) -> None:
     data = open_task(zoo.registry().task("listops").record, "paper", {}, tmp_path)
-    few = limited(data, 300)
+    few = with_limit(data, 300)
     few.prepare()
     assert few.provenance()["counts"] == {"test": 6, "val": 6, "train": 288}
-    assert shares({"train": 96_000, "val": 2_000, "test": 2_000}, None)["train"] == 96_000
+    assert limit_counts({"train": 96_000, "val": 2_000, "test": 2_000}, None)["train"] == 96_000
 
 
 def test_data_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

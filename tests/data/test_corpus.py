@@ -11,24 +11,25 @@ import pytest
 import zoo
 from tests.benchmarks import layouts
 from zoo.data import corpus
-from zoo.data.cache import Stored, build
-from zoo.data.corpus import Conversion, Running, Scanned, layout, scan
+from zoo.data.corpus import CorpusScan, find_corpus, scan_corpus
 from zoo.data.module import SPLITS
 from zoo.data.samples import WORDS, random_sentence
-from zoo.data.tokens import tokenizer
+from zoo.data.store import StoredSplit, build
+from zoo.data.tokenized import CorpusRecipe, TokenStream
+from zoo.data.tokens import load_tokenizer
 
 BPE = str(Path(__file__).parents[1] / "benchmarks" / "lambada" / "tokenizer.json")
 ARTICLES = """ \n = One = \n \n Text of one . \n = no heading = \n more text \n \n = = Part = = \n \n a b \n
  = Two = \n \n x = 1 = \n \n = of no line = then \n"""
 
 
-def read(place: Path, seed: int = 0) -> Scanned:
-    found = layout(place)
+def read(place: Path, seed: int = 0) -> CorpusScan:
+    found = find_corpus(place)
     assert found is not None
-    return scan(found, seed, lambda done, total: None)
+    return scan_corpus(found, seed, lambda done, total: None)
 
 
-def texts(scanned: Scanned, split: str) -> list[str]:
+def texts(scanned: CorpusScan, split: str) -> list[str]:
     out = []
     for document in scanned.documents[split]:  # type: ignore[index]
         parts = []
@@ -39,10 +40,10 @@ def texts(scanned: Scanned, split: str) -> list[str]:
     return out
 
 
-def prepared(scanned: Scanned, folder: Path, name: str = "bytes") -> dict[str, Running]:
-    tokens = tokenizer(name)
-    build(folder, Conversion(scanned, tokens, {}), lambda done, total: None)
-    return {split: Running(Stored(folder, split), tokens.size) for split in SPLITS}
+def prepared(scanned: CorpusScan, folder: Path, name: str = "bytes") -> dict[str, TokenStream]:
+    tokens = load_tokenizer(name)
+    build(folder, CorpusRecipe(scanned, tokens, {}), lambda done, total: None)
+    return {split: TokenStream(StoredSplit(folder, split), tokens.size) for split in SPLITS}
 
 
 # -- what is found ---------------------------------------------------------------------------------------------------
@@ -50,21 +51,21 @@ def prepared(scanned: Scanned, folder: Path, name: str = "bytes") -> dict[str, R
 
 def test_layouts_are_told_by_their_form(tmp_path: Path) -> None:
     layouts.everything(tmp_path)
-    found = layout(tmp_path / "wikitext-2")
+    found = find_corpus(tmp_path / "wikitext-2")
     assert found is not None
-    assert (found.form, found.divided) == ("wikitext", True)
-    found = layout(tmp_path / "pg19")
+    assert (found.form, found.has_splits) == ("wikitext", True)
+    found = find_corpus(tmp_path / "pg19")
     assert found is not None
-    assert (found.form, found.divided, len(found.files["train"])) == ("books", True, 4)
-    found = layout(tmp_path / "pg19" / "train")
+    assert (found.form, found.has_splits, len(found.files["train"])) == ("books", True, 4)
+    found = find_corpus(tmp_path / "pg19" / "train")
     assert found is not None
-    assert (found.form, found.divided, len(found.files["train"])) == ("books", False, 4)
-    found = layout(tmp_path / "pg19" / "train" / "50001.txt")
+    assert (found.form, found.has_splits, len(found.files["train"])) == ("books", False, 4)
+    found = find_corpus(tmp_path / "pg19" / "train" / "50001.txt")
     assert found is not None
     assert found.form == "file"
-    assert layout(tmp_path / "lambada") is None  # the test passages are no books
-    assert layout(tmp_path / "gone") is None
-    assert layout(tmp_path) is None
+    assert find_corpus(tmp_path / "lambada") is None  # the test passages are no books
+    assert find_corpus(tmp_path / "gone") is None
+    assert find_corpus(tmp_path) is None
 
 
 @pytest.mark.parametrize("form", ["{}.txt", "wiki.{}.raw"])
@@ -72,7 +73,7 @@ def test_wikitext_under_its_other_names(form: str, tmp_path: Path) -> None:
     names = [form.format(split) for split in ("train", "valid", "test")]
     for name in names:
         (tmp_path / name).write_text(f" \n = {name} = \n \n a b c \n")
-    found = layout(tmp_path)
+    found = find_corpus(tmp_path)
     assert found is not None
     assert [found.files[split][0].name for split in SPLITS] == names
 
@@ -176,7 +177,7 @@ def test_what_is_wrong_is_named_with_file_and_line(tmp_path: Path, monkeypatch: 
     path.write_bytes(b"")
     with pytest.raises(zoo.DataError, match=r"50001.txt: empty"):
         read(tmp_path / "pg19")
-    monkeypatch.setattr(corpus, "LONGEST_LINE", 5_000)
+    monkeypatch.setattr(corpus, "LINE_LIMIT", 5_000)
     path.write_bytes(b"ok\n" + b"a" * 5_001)
     with pytest.raises(zoo.DataError, match=r"50001.txt:2: a line of more than 5,000 bytes; break it"):
         read(tmp_path / "pg19")
@@ -192,7 +193,7 @@ def test_the_tokens_are_those_of_the_text(name: str, tmp_path: Path, monkeypatch
     (tmp_path / "wikitext-2" / "wiki.valid.tokens").write_text(" \n = Ä = \n \n Ünï cödé 永永 ’tis — so . \n")
     scanned = read(tmp_path / "wikitext-2")
     assert max(len(d.blocks) for d in scanned.documents["train"]) > 2
-    running, tokens = prepared(scanned, tmp_path / "out", name), tokenizer(name)
+    running, tokens = prepared(scanned, tmp_path / "out", name), load_tokenizer(name)
     for split in SPLITS:
         text, found = texts(scanned, split), running[split]
         assert len(found.starts) == len(text)
@@ -212,10 +213,10 @@ def test_a_word_is_a_blank_and_letters(name: str, tmp_path: Path) -> None:
     )
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.txt").write_text(text + split)
-    running, tokens = prepared(read(tmp_path), tmp_path / "out", name)["test"], tokenizer(name)
+    running, tokens = prepared(read(tmp_path), tmp_path / "out", name)["test"], load_tokenizer(name)
     found = []
     for position in range(len(running)):
-        n = running.word(position)
+        n = running.word_length(position)
         if n:
             found.append(tokens.decode((running.read(position, position + n) - 1).tolist()))
     # the first word of a line follows no text, and what has digits, underscores or two blanks before it is none
@@ -225,7 +226,7 @@ def test_a_word_is_a_blank_and_letters(name: str, tmp_path: Path) -> None:
 
 def test_resumed_conversion_gives_the_same_rows(tmp_path: Path) -> None:
     layouts.articles(tmp_path)
-    recipe = Conversion(read(tmp_path / "wikitext-2"), tokenizer("bytes"), {})
+    recipe = CorpusRecipe(read(tmp_path / "wikitext-2"), load_tokenizer("bytes"), {})
     whole = [chunk.data.tobytes() for chunk in recipe.produce("train", 0, lambda split: iter(()))]
     assert len(whole) == 6
     assert [chunk.data.tobytes() for chunk in recipe.produce("train", 4, lambda split: iter(()))] == whole[4:]
@@ -260,22 +261,21 @@ def test_a_large_file_is_never_held_whole(tmp_path: Path) -> None:
         while size < 24 << 20:
             size += file.write(f"{i}\n\n{piece}")
             i += 1
-    corpus._kinds()
     tracemalloc.start()
     scanned = read(path)
-    build(tmp_path / "out", Conversion(scanned, tokenizer("bytes"), {}), lambda done, total: None)
+    build(tmp_path / "out", CorpusRecipe(scanned, load_tokenizer("bytes"), {}), lambda done, total: None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 << 20, f"{peak:,} bytes at once for a file of {size:,}"
-    assert sum(len(Running(Stored(tmp_path / "out", split), 256)) for split in SPLITS) == size
+    assert sum(len(TokenStream(StoredSplit(tmp_path / "out", split), 256)) for split in SPLITS) == size
 
 
 def test_golden_documents_and_words(tmp_path: Path) -> None:
     layouts.articles(tmp_path)
     running = prepared(read(tmp_path / "wikitext-2"), tmp_path / "out")["train"]
     assert (len(running), running.starts.tolist()[:3]) == GOLDEN_TRAIN
-    at = [p for p in range(400) if running.word(p)][:6]
-    assert [bytes((running.read(p, p + running.word(p)) - 1).astype(np.uint8)) for p in at] == GOLDEN_WORDS
+    at = [p for p in range(400) if running.word_length(p)][:6]
+    assert [bytes((running.read(p, p + running.word_length(p)) - 1).astype(np.uint8)) for p in at] == GOLDEN_WORDS
 
 
 GOLDEN_TRAIN: tuple[int, list[int]] = (9336, [0, 1563, 3112])

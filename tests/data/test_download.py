@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import signal
 import subprocess
@@ -15,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 from typer.testing import CliRunner
 
 import zoo
 from tests.benchmarks import layouts
 from zoo.cli.data import app
 from zoo.data import download as module
-from zoo.data.download import Network, NoNetwork, download, fetch
+from zoo.data.download import Connections, NoNetwork, download, fetch
 from zoo.spec.registry import registry
 
 BODY = bytes(i * 7 % 251 for i in range(300_000))
@@ -38,6 +41,11 @@ class Server(ThreadingHTTPServer):
         self.asked: list[tuple[str, str | None]] = []
         self.files: dict[str, bytes] = {}
         self.pause = 0.0
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing where a client hangs up, which some tests make it do."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{path}"
@@ -56,6 +64,9 @@ class Handler(BaseHTTPRequestHandler):
         path, asked = self.path.removeprefix("/"), self.headers.get("Range")
         self.server.asked.append((path, asked))
         how = path.partition("/")[0]
+        if how == "silent":
+            time.sleep(2)
+            return
         body = self.server.files.get(path, BODY if how != "other" else BODY[::-1])
         if how == "404":
             self.send_error(404)
@@ -247,19 +258,27 @@ def test_two_processes_at_once_fetch_once(server: Server, tmp_path: Path) -> Non
     assert len(server.asked) == 1
 
 
-def test_an_address_that_leads_to_an_unprotected_one_needs_a_checksum(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = module.urllib.request.urlopen
+class Redirect(HTTPAdapter):
+    """Answers every request with a redirect."""
 
-    def redirected(request: Any, timeout: float) -> Any:
-        request.full_url = server.url("plain/x")
-        return real(request, timeout=timeout)
+    def __init__(self, location: str) -> None:
+        super().__init__()
+        self.location = location
 
-    monkeypatch.setattr(module.urllib.request, "urlopen", redirected)
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.url, response.request = 302, str(request.url), request
+        response.headers["Location"] = self.location
+        response.raw = io.BytesIO()
+        return response
+
+
+def test_an_address_that_leads_to_an_unprotected_one_needs_a_checksum(server: Server, tmp_path: Path) -> None:
+    connections = Connections()
+    connections.session.mount("https://a.example/", Redirect(server.url("plain/x")))
     with pytest.raises(zoo.MissingFiles, match=r"led to http://127\.0\.0\.1:\d+/plain/x, which anybody"):
-        fetch(file("https://a.example/x", sha256=""), tmp_path)
-    assert fetch(file("https://a.example/x"), tmp_path).read_bytes() == BODY
+        fetch(file("https://a.example/x", sha256=""), tmp_path, connections)
+    assert fetch(file("https://a.example/x"), tmp_path, connections).read_bytes() == BODY
 
 
 def test_a_full_disk_is_told_before_it_is_full(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,28 +287,36 @@ def test_a_full_disk_is_told_before_it_is_full(server: Server, tmp_path: Path, m
         fetch(file(server.url("plain/x")), tmp_path)
 
 
-def test_without_a_network_two_hosts_are_asked_and_no_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = []
+class Unreachable(HTTPAdapter):
+    """Fails as requests does without a network, and keeps the hosts that were contacted."""
 
-    def refuse(seconds: float, request: Any) -> None:
-        asked.append(request.host)
-        raise OSError(101, "Network is unreachable")
+    def __init__(self) -> None:
+        super().__init__()
+        self.hosts: list[str] = []
 
-    monkeypatch.setattr(module, "_within", refuse)
-    network = Network()
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        self.hosts.append(str(request.url).split("/")[2])
+        raise requests.ConnectionError(request=request) from OSError(101, "Network is unreachable")
+
+
+def test_without_a_network_two_hosts_are_asked_and_no_more(tmp_path: Path) -> None:
+    connections, adapter = Connections(), Unreachable()
+    connections.session.mount("https://", adapter)
     for _ in range(3):
         with pytest.raises(NoNetwork, match=r"no network \(a\.example: Network is unreachable; b\.example: Network"):
-            fetch(file("https://a.example/1", "https://a.example/2", "https://b.example/3"), tmp_path, network)
-    assert asked == ["a.example", "b.example"]
+            fetch(file("https://a.example/1", "https://a.example/2", "https://b.example/3"), tmp_path, connections)
+    assert adapter.hosts == ["a.example", "b.example"]
 
 
-def test_a_server_that_never_answers_does_not_hold_us_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(module.urllib.request, "urlopen", lambda *a, **k: threading.Event().wait(30))
+def test_a_server_that_never_answers_does_not_hold_us_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", (0.2, 0.2))
     began = time.monotonic()
-    with pytest.raises(zoo.MissingFiles, match=r"no answer within 0\.2 s"):
-        fetch(file("https://a.example/1"), tmp_path)
-    assert time.monotonic() - began < 5
+    with pytest.raises(zoo.MissingFiles, match=r"silent/1: timed out"):
+        fetch(file(server.url("silent/1"), server.url("silent/2")), tmp_path)
+    assert time.monotonic() - began < 1.5
+    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -403,9 +430,9 @@ def test_where_the_data_directory_is_read_only_downloads_go_to_the_cache(
     monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
     serve("text", (file(server.url("plain/x"), name="some.bin"),))
     task = registry().task("text").record
-    assert download(task, tmp_path / "data", Network()) == tmp_path / "cache"
+    assert download(task, tmp_path / "data", Connections()) == tmp_path / "cache"
     assert (tmp_path / "cache" / "some.bin").read_bytes() == BODY
-    assert paths.remembered(tmp_path / "data", "text") == tmp_path / "cache"
+    assert paths.saved_location(tmp_path / "data", "text") == tmp_path / "cache"
     assert list((tmp_path / "data").iterdir()) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import zoo
 from zoo.data import draw
-from zoo.data.paths import PLACES, cache_dir, remember, remembered
+from zoo.data.paths import LOCATIONS, cache_dir, save_location, saved_location
 
 
 def test_prepared_data_go_where_they_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,14 +24,14 @@ def test_prepared_data_go_where_they_may_be_written(tmp_path: Path, monkeypatch:
 
 
 def test_places_are_remembered_task_by_task(tmp_path: Path) -> None:
-    assert remembered(tmp_path, "text") is None
-    remember(tmp_path, "text", Path("/a"))
-    remember(tmp_path, "image", Path("/b"))
-    remember(tmp_path, "text", Path("/c"))
-    assert [remembered(tmp_path, t) for t in ("text", "image", "pathx")] == [Path("/c"), Path("/b"), None]
-    (tmp_path / PLACES).write_text("[")
+    assert saved_location(tmp_path, "text") is None
+    save_location(tmp_path, "text", Path("/a"))
+    save_location(tmp_path, "image", Path("/b"))
+    save_location(tmp_path, "text", Path("/c"))
+    assert [saved_location(tmp_path, t) for t in ("text", "image", "pathx")] == [Path("/c"), Path("/b"), None]
+    (tmp_path / LOCATIONS).write_text("[")
     with pytest.raises(zoo.DataError, match=r"places\.json: damaged"):
-        remembered(tmp_path, "text")
+        saved_location(tmp_path, "text")
 
 
 def test_pictures_in_a_terminal() -> None:
@@ -45,8 +45,8 @@ def test_pictures_in_a_terminal() -> None:
 def test_wide_pictures_are_shrunk_and_thin_lines_survive() -> None:
     picture = np.zeros((100, 100), np.uint8)
     picture[:, 51] = 200
-    small = draw.fitted(picture, 30)
+    small = draw.shrink(picture, 30)
     assert small.shape == (25, 25)
     assert (small[:, 12] == 200).all()
     assert int((small > 0).sum()) == 25
-    assert draw.fitted(picture, 100) is picture
+    assert draw.shrink(picture, 100) is picture

@@ -14,30 +14,31 @@ from torch.utils.data import DataLoader
 
 import zoo
 from tests.benchmarks import layouts
-from zoo.data.cache import Stored, build
-from zoo.data.corpus import Conversion, Running, layout, scan
-from zoo.data.module import Collate
+from zoo.data.batch import QuestionCollator as Collate
+from zoo.data.corpus import find_corpus, scan_corpus
 from zoo.data.questions import IGNORE, Specials
-from zoo.data.streams import FILLER, Pieces, RowOrder, Words, document_order
-from zoo.data.tokens import tokenizer
+from zoo.data.store import StoredSplit, build
+from zoo.data.streams import FILLER, Pieces, RowSampler, Words, document_order
+from zoo.data.tokenized import CorpusRecipe, TokenStream
+from zoo.data.tokens import load_tokenizer
 
 END = 257
 
 
 @pytest.fixture
-def text(tmp_path: Path) -> Running:
-    found = layout(layouts.articles(tmp_path))
+def text(tmp_path: Path) -> TokenStream:
+    found = find_corpus(layouts.articles(tmp_path))
     assert found is not None
-    scanned = scan(found, 0, lambda done, total: None)
-    build(tmp_path / "out", Conversion(scanned, tokenizer("bytes"), {}), lambda done, total: None)
-    return Running(Stored(tmp_path / "out", "train"), 256)
+    scanned = scan_corpus(found, 0, lambda done, total: None)
+    build(tmp_path / "out", CorpusRecipe(scanned, load_tokenizer("bytes"), {}), lambda done, total: None)
+    return TokenStream(StoredSplit(tmp_path / "out", "train"), 256)
 
 
 # -- pieces ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seq_len", [1, 7, 100, 5_000])
-def test_every_token_is_predicted_once_from_the_one_before_it(text: Running, seq_len: int) -> None:
+def test_every_token_is_predicted_once_from_the_one_before_it(text: TokenStream, seq_len: int) -> None:
     pieces = Pieces(text, seq_len, END)
     labels, ids = [], []
     for i in range(len(pieces)):
@@ -54,7 +55,7 @@ def test_every_token_is_predicted_once_from_the_one_before_it(text: Running, seq
     assert sum(pieces[i].fresh for i in range(len(pieces))) == len(text.starts)
 
 
-def test_no_piece_crosses_a_document(text: Running) -> None:
+def test_no_piece_crosses_a_document(text: TokenStream) -> None:
     pieces = Pieces(text, 128, END)
     for i in range(len(pieces)):
         start, stop, begin = pieces.span(i)
@@ -64,7 +65,7 @@ def test_no_piece_crosses_a_document(text: Running) -> None:
         assert pieces[i].fresh == (start == begin)
 
 
-def test_a_piece_read_as_if_nothing_had_been_before_it(text: Running) -> None:
+def test_a_piece_read_as_if_nothing_had_been_before_it(text: TokenStream) -> None:
     pieces = Pieces(text, 100, END)
     n = len(pieces)
     for i in (0, 1, 5, n - 1):
@@ -78,20 +79,20 @@ def test_a_piece_read_as_if_nothing_had_been_before_it(text: Running) -> None:
             pieces[i]
 
 
-def test_a_row_that_has_run_out_is_asked_nothing(text: Running) -> None:
+def test_a_row_that_has_run_out_is_asked_nothing(text: TokenStream) -> None:
     piece = Pieces(text, 100, END)[FILLER]
     assert piece.labels.tolist() == [IGNORE]
     assert piece.fresh
 
 
-def test_some_documents_only(text: Running) -> None:
+def test_some_documents_only(text: TokenStream) -> None:
     pieces = Pieces(text, 100, END, [4, 1])
     found = np.concatenate([pieces[i].labels for i in range(len(pieces))])
     parts = [text.read(int(text.starts[d]), int(text.ends[d])) for d in (4, 1)]
     assert (found == np.concatenate(parts)).all()
 
 
-def test_windows_that_overlap_ask_every_token_once(text: Running) -> None:
+def test_windows_that_overlap_ask_every_token_once(text: TokenStream) -> None:
     plain, pieces = Pieces(text, 40, END), Pieces(text, 40, END, context=60)
     assert len(pieces) == len(plain)
     longest = 0
@@ -109,7 +110,7 @@ def test_windows_that_overlap_ask_every_token_once(text: Running) -> None:
     assert longest == 100
 
 
-def test_pieces_and_words_go_to_other_processes(text: Running) -> None:
+def test_pieces_and_words_go_to_other_processes(text: TokenStream) -> None:
     for data in (Pieces(text, 64, END), Words(text, 50, 64, 31, END, ("v", 0))):
         sent = pickle.loads(pickle.dumps(data))
         for i in (0, 3, 17):
@@ -129,7 +130,7 @@ def rows_of(order: list[int], pieces: int, rows: int, start: int = 0) -> list[li
 
 @pytest.mark.parametrize(("pieces", "rows"), [(103, 8), (5, 8), (1, 3), (64, 64)])
 def test_each_row_reads_on_round_and_round(pieces: int, rows: int) -> None:
-    order = list(RowOrder(pieces, rows, 3, 0, 5 * rows, 0, 1))
+    order = list(RowSampler(pieces, rows, 3, 0, 5 * rows, 0, 1))
     for row in rows_of(order, pieces, rows):
         assert [anew for _, anew in row] == [True] + [False] * 4
         for (before, _), (after, _) in itertools.pairwise(row):
@@ -140,23 +141,23 @@ def test_each_row_reads_on_round_and_round(pieces: int, rows: int) -> None:
 
 
 def test_the_seed_shifts_the_places() -> None:
-    first = [list(RowOrder(1_000, 8, seed, 0, 8, 0, 1)) for seed in range(4)]
+    first = [list(RowSampler(1_000, 8, seed, 0, 8, 0, 1)) for seed in range(4)]
     assert len({tuple(order) for order in first}) == 4
-    assert first[1] == list(RowOrder(1_000, 8, 1, 0, 8, 0, 1))
+    assert first[1] == list(RowSampler(1_000, 8, 1, 0, 8, 0, 1))
 
 
 def test_a_later_round_goes_on_where_the_earlier_stopped() -> None:
-    whole = [i % 103 for i in RowOrder(103, 8, 0, 0, 80, 0, 1)]
-    again = list(RowOrder(103, 8, 0, 32, 80, 0, 1))
+    whole = [i % 103 for i in RowSampler(103, 8, 0, 0, 80, 0, 1)]
+    again = list(RowSampler(103, 8, 0, 32, 80, 0, 1))
     assert [i % 103 for i in again] == whole[32:]
     assert [i >= 103 for i in again] == [True] * 8 + [False] * 40
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_devices_share_the_rows(world: int) -> None:
-    whole = list(RowOrder(103, 8, 0, 16, 80, 0, 1))
-    parts = [list(RowOrder(103, 8, 0, 16, 80, rank, world)) for rank in range(world)]
-    assert [len(RowOrder(103, 8, 0, 16, 80, rank, world)) for rank in range(world)] == [len(p) for p in parts]
+    whole = list(RowSampler(103, 8, 0, 16, 80, 0, 1))
+    parts = [list(RowSampler(103, 8, 0, 16, 80, rank, world)) for rank in range(world)]
+    assert [len(RowSampler(103, 8, 0, 16, 80, rank, world)) for rank in range(world)] == [len(p) for p in parts]
     assert [parts[i % world][i // world] for i in range(64)] == whole
     # sample j of a device belongs to one row of its own batch of 8 / world, in every batch
     for part in parts:
@@ -187,7 +188,7 @@ def test_a_limit_takes_the_same_pieces_whatever_the_rows(limit: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 20])
-def test_a_carried_state_gives_the_same_whatever_the_batch(text: Running, limit: int | None) -> None:
+def test_a_carried_state_gives_the_same_whatever_the_batch(text: TokenStream, limit: int | None) -> None:
     """A toy whose surprise at a token depends on all of the document before it."""
     pieces = Pieces(text, 64, END)
 
@@ -217,7 +218,7 @@ def test_a_carried_state_gives_the_same_whatever_the_batch(text: Running, limit:
 # -- words -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_word_is_asked_with_what_precedes_it(text: Running) -> None:
+def test_a_word_is_asked_with_what_precedes_it(text: TokenStream) -> None:
     whole = text.read(0, len(text))
     words = Words(text, 200, 50, 31, END, ("1", "train", 0))
     assert len(words) == 200
@@ -240,15 +241,15 @@ def test_a_word_is_asked_with_what_precedes_it(text: Running) -> None:
     assert 100 < cut < 200
 
 
-def test_words_are_drawn_uniformly(text: Running) -> None:
-    every = [p for p in range(len(text)) if text.word(p)]
+def test_words_are_drawn_uniformly(text: TokenStream) -> None:
+    every = [p for p in range(len(text)) if text.word_length(p)]
     words = Words(text, 1, 8, 31, END, ("k",))
     drawn = [len(words[k].answer) for k in range(3_000)]
-    lengths = [text.word(p) for p in every]
+    lengths = [text.word_length(p) for p in every]
     assert np.mean(drawn) == pytest.approx(np.mean(lengths), abs=0.15)
 
 
-def test_an_example_depends_on_key_and_number_alone(text: Running) -> None:
+def test_an_example_depends_on_key_and_number_alone(text: TokenStream) -> None:
     def first(key: tuple[object, ...]) -> list[tuple[int, ...]]:
         words = Words(text, 10, 20, 31, END, key)
         return [(*words[k].prompt.tolist(), -1, *words[k].answer.tolist()) for k in (7, 0, 3)]
@@ -257,15 +258,15 @@ def test_an_example_depends_on_key_and_number_alone(text: Running) -> None:
     assert first(("a", 0)) != first(("a", 1))
 
 
-def test_answers_that_are_too_long_are_not_asked(text: Running) -> None:
+def test_answers_that_are_too_long_are_not_asked(text: TokenStream) -> None:
     words = Words(text, 50, 20, 4, END, ("a",))
     assert max(len(words[k].answer) for k in range(50)) <= 4
     with pytest.raises(zoo.DataError, match="no word in 100,000 random places"):
         Words(text, 1, 20, 0, END, ("a",))[0]
 
 
-def test_golden_order_and_words(text: Running) -> None:
-    assert list(RowOrder(1_000, 4, 0, 0, 8, 0, 1)) == GOLDEN_ORDER
+def test_golden_order_and_words(text: TokenStream) -> None:
+    assert list(RowSampler(1_000, 4, 0, 0, 8, 0, 1)) == GOLDEN_ORDER
     words = Words(text, 3, 24, 31, END, ("1", "train", 0))
     found = [tuple(bytes((ids[ids < END] - 1).astype(np.uint8)) for ids in words[k][:2]) for k in range(3)]
     assert found == GOLDEN_WORDS

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from zoo.model.classifier import SequenceClassifier
 
+from tests.run.conftest import resolve_one
 from zoo import Backbone, ConfigError, ModelDims
+from zoo.model.models import SequenceClassifier
 from zoo.nn import sequence_lengths
-from zoo.run.compose import compose
-from zoo.spec.registry import registry
 from zoo_perceiver import zoo_architectures
 from zoo_perceiver.config import PerceiverConfig
 from zoo_perceiver.op import latent_attention, roll_rows
@@ -203,13 +202,8 @@ def test_ar_with_pads_in_front_loses_no_output() -> None:
     ("pool", "length", "fine"), [("mean", 12, True), ("mean", 11, False), ("last", 9, True), ("last", 8, False)]
 )
 def test_the_frame_refuses_to_pool_what_pads_decide(pool: str, length: int, fine: bool) -> None:
-    known = registry()
-    experiment = compose(
-        known.architecture("perceiver"),
-        known.task("toytask"),
-        overrides={"model.mode": "causal", "model.pool": pool, "arch.n_latents": 4},
-    )
-    model = SequenceClassifier(experiment)
+    overrides = {"model.mode": "causal", "model.pool": pool, "arch.n_latents": 4}
+    model = SequenceClassifier(resolve_one("perceiver", "toytask", overrides=overrides).model_spec)
     ids, mask = torch.ones(2, 12, dtype=torch.int64), torch.ones(2, 12, dtype=torch.bool)
     mask[1, length:] = False
     if fine:
@@ -223,13 +217,16 @@ def test_the_frame_refuses_to_pool_what_pads_decide(pool: str, length: int, fine
 @pytest.mark.parametrize("n_latents", [7, 12])
 def test_as_many_latents_as_tokens_are_still_latents(n_latents: int) -> None:
     """Pads of the input hide none of them, and no position can be picked."""
-    known = registry()
-    arch, task = known.architecture("perceiver"), known.task("toytask")
-    model = SequenceClassifier(compose(arch, task, overrides={"arch.n_latents": n_latents})).double().eval()
+
+    def build_model(**options: Any) -> SequenceClassifier:
+        overrides = {"arch.n_latents": n_latents, **options}
+        return SequenceClassifier(resolve_one("perceiver", "toytask", overrides=overrides).model_spec).double().eval()
+
+    model = build_model()
     ids = torch.arange(12)[None] % 3
     padded = torch.arange(12)[None] < 9
     torch.testing.assert_close(model.pooled(ids, padded)[0], model.pooled(ids[:, :9], None)[0], **SAME)
-    model = SequenceClassifier(compose(arch, task, overrides={"arch.n_latents": n_latents, "model.pool": "last"}))
+    model = build_model(**{"model.pool": "last"})
     with pytest.raises(ConfigError, match="no meaning for latents"):
         model.pooled(ids, padded)
 

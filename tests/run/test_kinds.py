@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from zoo import bench
-from zoo.kinds import load_kind
+from zoo.kinds import TaskKind
 from zoo.spec.errors import ZooError
+from zoo.spec.registry import registry
 from zoo.spec.task import KINDS
 
 
@@ -31,12 +33,16 @@ def test_a_kind_of_a_plugin_is_trained_and_recorded_like_any_other(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_built_in_kinds_load_once(name: str) -> None:
-    assert load_kind(name) is load_kind(name)
+def test_a_task_loads_its_kind(name: str) -> None:
+    task = replace(registry().task("listops").record, kind=name)
+    assert isinstance(task.load_kind(), TaskKind)
 
 
 def test_a_name_that_is_no_kind_is_an_error() -> None:
-    with pytest.raises(ZooError, match="regresion"):
-        load_kind("regresion")
+    task = registry().task("listops").record
+    with pytest.raises(ValueError, match="regresion"):
+        replace(task, kind="regresion")
+    with pytest.raises(ZooError, match="nowhere"):
+        replace(task, kind="nowhere:Kind").load_kind()
     with pytest.raises(ZooError, match="not a subclass"):
-        load_kind("zoo.spec.task:Task")
+        replace(task, kind="zoo.spec.task:Task").load_kind()

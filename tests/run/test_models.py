@@ -11,7 +11,6 @@ import torch
 
 from zoo.data.batch import collate_sequences as collate
 from zoo.data.sampler import IntervalSampler, StreamOrder
-from zoo.kinds import load_kind
 from zoo.model.models import Pool, SequenceClassifier
 from zoo.run.request import BenchRequest, resolve
 from zoo.spec.errors import ConfigError
@@ -23,7 +22,8 @@ def model(arch: str, *, kind: str = "classification", **overrides: Any) -> Seque
     keys = {key.replace("__", "."): value for key, value in overrides.items()}
     (experiment,) = resolve(BenchRequest.parse(arch, "listops", protocol="smoke", overrides=keys))
     torch.manual_seed(0)
-    built = load_kind(kind).build_model(replace(experiment.model_spec, n_classes=3))
+    task = replace(experiment.task_spec, kind=kind)
+    built = task.load_kind().build_model(replace(experiment.model_spec, n_classes=3))
     assert isinstance(built, SequenceClassifier)
     return built.double().eval()
 

@@ -1,4 +1,4 @@
-"""How fast examples come, and what they cost in memory."""
+"""Speed of loading examples, and the memory that it takes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 
 import psutil
 
-from zoo.data.module import Batch
+from zoo.data.batch import Batch
 from zoo.data.questions import IGNORE
 
 
 @dataclass(frozen=True)
-class Loading:
-    """What a loader delivered.
+class LoadingSpeed:
+    """Measurements of a loader.
 
-    first          seconds until its first batch
+    first_seconds  until its first batch
     samples        examples in the batches after the first
-    tokens         of them, real ones
+    tokens         real tokens of these
     seconds        that these took
-    megabytes      by which the memory of this process grew at most while they came; pages of mapped files, which the
-                   system takes back when it needs them, are not counted
+    megabytes      largest growth of this process's memory meanwhile; pages of mapped files, which the system takes back
+                   when it needs them, are not counted
     """
 
-    first: float
+    first_seconds: float
     samples: int
     tokens: int
     seconds: float
@@ -40,40 +40,41 @@ class Loading:
         return self.tokens / self.seconds if self.seconds else float("nan")
 
 
-def tokens_of(batch: Batch) -> int:
+def count_tokens(batch: Batch) -> int:
     """Real tokens of a batch, those that a decoder reads included."""
-    read = batch.inputs.numel() if batch.mask is None else int(batch.mask.sum())
-    return read + (0 if batch.target is None else int((batch.labels != IGNORE).sum()))
+    inputs = batch.inputs.numel() if batch.mask is None else int(batch.mask.sum())
+    return inputs + (0 if batch.target is None else int((batch.labels != IGNORE).sum()))
 
 
-def loading(batches: Iterable[Batch], seconds: float) -> Loading:
-    """Read batches until `seconds` are over or they end. `batches` is a loader that nobody has read from."""
+def measure_loading(batches: Iterable[Batch], seconds: float) -> LoadingSpeed:
+    """Read a fresh loader for `seconds`, or until it ends."""
     began = time.perf_counter()
     reader = iter(batches)
     next(reader, None)
     first = time.perf_counter() - began
     gc.collect()
-    before = most = own_memory()
-    looked = began = time.perf_counter()
-    now, samples, tokens = began, 0, 0
+    before = peak = private_memory()
+    sampled = began = now = time.perf_counter()
+    samples = tokens = 0
     for batch in reader:
         samples += batch.inputs.shape[0]
-        tokens += tokens_of(batch)
+        tokens += count_tokens(batch)
         now = time.perf_counter()
-        if now - looked > 0.05:
-            most, looked = max(most, own_memory()), now
+        if now - sampled > 0.05:
+            peak, sampled = max(peak, private_memory()), now
         if now - began > seconds:
             break
-    return Loading(first, samples, tokens, now - began, max(0.0, max(most, own_memory()) - before) / 1e6)
+    grown = max(0.0, max(peak, private_memory()) - before)
+    return LoadingSpeed(first, samples, tokens, now - began, grown / 1e6)
 
 
-def own_memory() -> float:
-    """Bytes of this process that are no pages of a file."""
-    found = psutil.Process().memory_info()
-    return float(found.rss - getattr(found, "shared", 0))
+def private_memory() -> float:
+    """Bytes of this process's memory without pages of files."""
+    memory = psutil.Process().memory_info()
+    return float(memory.rss - getattr(memory, "shared", 0))
 
 
-def rate(step: Callable[[Batch], None], batches: Sequence[Batch], seconds: float) -> float:
+def measure_step(step: Callable[[Batch], None], batches: Sequence[Batch], seconds: float) -> float:
     """Samples per second of `step`, called with the batches over and over; the first call is not counted."""
     step(batches[0])
     began, samples, i = time.perf_counter(), 0, 0

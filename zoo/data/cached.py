@@ -1,10 +1,9 @@
-"""The base of tasks whose examples are prepared once and kept in a folder (see cache.py)."""
+"""Base class of tasks whose examples are prepared once and stored in a folder (see store.py)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,26 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from zoo.data.cache import Recipe, Stored, build, checked, faults, forget, manifest, told_as_data_error
+from zoo.data import store
+from zoo.data.files import oserror_as_data_error
 from zoo.data.module import Example, Split, TaskData
 from zoo.data.paths import cache_dir
 from zoo.data.progress import notice, progress
+from zoo.data.store import Recipe, StoredSplit
 from zoo.spec.errors import DataError, MissingFiles
 
 
-def slug(prefix: str, what: Mapping[str, Any]) -> str:
-    """A folder name: readable, and different whenever anything in `what` differs."""
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
+def hashed_name(prefix: str, values: Mapping[str, Any]) -> str:
+    """Return a folder name that is readable and differs whenever anything in `values` differs."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
     return f"{prefix}-{digest}"
 
 
-class Examples(Dataset[Example]):
-    """One split as the task decodes it."""
+class StoredExamples(Dataset[Example]):
+    """One split, decoded by the task: (ids or values, label)."""
 
-    def __init__(self, stored: Stored, owner: CachedData) -> None:
-        self.stored, self.decode = stored, owner.decoder()
+    def __init__(self, stored: StoredSplit, decode: Any) -> None:
+        self.stored, self.decode = stored, decode
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -39,7 +40,11 @@ class Examples(Dataset[Example]):
 
 
 class CachedData(TaskData):
-    """A task supplies `name`, `recipe`, `folder` and `decoder`; one with a published layout also `write_published`."""
+    """Data of a task that are prepared once.
+
+    A subclass supplies `name`, `suite`, `recipe`, `folder_name` and `decoder`; where the task has a published layout,
+    also `write_published`.
+    """
 
     name: str
     suite: str
@@ -47,11 +52,11 @@ class CachedData(TaskData):
     """Why the examples are not written in the published layout, where there is a reason."""
 
     def recipe(self) -> Recipe:
-        """What the folder is made from. Asked for only when it must be made."""
+        """The source of the examples. Called only when the folder must be written."""
         raise NotImplementedError
 
     def folder_name(self) -> str:
-        """Different whenever the options or the user's files would give other examples. Cheap."""
+        """A name that differs whenever the options or the user's files would give other examples. Cheap."""
         raise NotImplementedError
 
     def decoder(self) -> Any:
@@ -59,7 +64,8 @@ class CachedData(TaskData):
         raise NotImplementedError
 
     def write_published(self, folder: Path, counts: Mapping[Split, int]) -> list[str]:
-        """Write the first examples of each split in the published layout into an empty folder; the top-level names."""
+        """Write the first examples of each split in the published layout into an empty folder; return the names of
+        its entries."""
         raise NotImplementedError
 
     @property
@@ -73,7 +79,7 @@ class CachedData(TaskData):
         return False
 
     def prepared(self) -> bool:
-        """Whether `prepare` has nothing to make."""
+        """Whether the folder is complete."""
         try:
             return self.folder.exists()
         except MissingFiles:
@@ -81,56 +87,55 @@ class CachedData(TaskData):
 
     def prepare(self) -> None:
         folder = self.folder
-        fresh = not folder.exists()
-        if fresh:
+        if folder.exists():
+            self._raise_faults(store.find_faults_once(folder))
+        else:
             if cache_dir(self.root) != self.root:
                 notice(f"{self.name}: prepared under {cache_dir(self.root)}")
-            with progress(f"preparing {self.name}") as update, told_as_data_error(folder):
-                build(folder, self.recipe(), update)
-        else:
-            self._refuse(checked(self.folder))
+            with progress(f"preparing {self.name}") as update, oserror_as_data_error(folder):
+                store.build(folder, self.recipe(), update)
         for note in self.provenance().get("notes", ()):
             notice(f"{self.name}: {note}")
 
-    def _refuse(self, wrong: list[str]) -> None:
-        if wrong:
-            anew = f"zoo data prepare {self.name} --force, with the same --protocol and --set"
-            raise DataError(f"{'; '.join(wrong)}. To make it anew: {anew}")
+    def _raise_faults(self, faults: list[str]) -> None:
+        if faults:
+            command = f"zoo data prepare {self.name} --force, with the same --protocol and --set"
+            raise DataError(f"{'; '.join(faults)}. To make it anew: {command}")
+
+    def _require_prepared(self) -> None:
+        if not self.prepared():
+            raise DataError(f"{self.folder}: not prepared; run zoo data prepare {self.name}")
 
     def discard(self) -> None:
         """Delete what is prepared or half prepared under these options."""
-        for path in (self.folder, self.folder.with_name(self.folder.name + ".partial")):
-            if path.exists():
-                shutil.rmtree(path)
-        forget(self.folder)
+        store.delete(self.folder)
 
-    def stored(self, split: Split) -> Stored:
+    def stored(self, split: Split) -> StoredSplit:
         """One split's bytes. Raises DataError when it is not prepared or a file has a wrong size."""
-        if not self.prepared():
-            raise DataError(f"{self.folder}: not prepared; run zoo data prepare {self.name}")
-        self._refuse(faults(self.folder, thorough=False))
-        return Stored(self.folder, split)
+        self._require_prepared()
+        self._raise_faults(store.find_faults(self.folder, thorough=False))
+        return StoredSplit(self.folder, split)
 
     def dataset(self, split: Split) -> Dataset[Example]:
-        return Examples(self.stored(split), self)
+        return StoredExamples(self.stored(split), self.decoder())
 
     def labels(self, split: Split) -> np.ndarray:
         return np.asarray(self.stored(split).labels)
 
     def provenance(self) -> dict[str, Any]:
-        found = manifest(self.folder)
-        contents = {name: entry["sha256"] for name, entry in found["files"].items() if entry["bytes"]}
-        told = {**found["provenance"], "counts": dict(found["counts"]), "contents": contents}
-        if "left_out" in told:
-            told["left_out"] = len(told["left_out"])  # a record needs the number; `left_out()` names them
-        return told
+        manifest = store.read_manifest(self.folder)
+        contents = {name: entry["sha256"] for name, entry in manifest["files"].items() if entry["bytes"]}
+        provenance = {**manifest["provenance"], "counts": dict(manifest["counts"]), "contents": contents}
+        if "left_out" in provenance:
+            provenance["left_out"] = len(provenance["left_out"])  # a record needs the number; `left_out()` names them
+        return provenance
 
     def left_out(self) -> list[str]:
-        return list(manifest(self.folder)["provenance"].get("left_out", ()))
+        return list(store.read_manifest(self.folder)["provenance"].get("left_out", ()))
 
     def verify(self) -> list[str]:
         try:
             folder = self.folder
         except MissingFiles as error:
             return [str(error)]
-        return faults(folder, thorough=True) if folder.exists() else [f"{folder}: not prepared"]
+        return store.find_faults(folder, thorough=True) if folder.exists() else [f"{folder}: not prepared"]

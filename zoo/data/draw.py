@@ -1,23 +1,20 @@
-"""Pictures for a person: half blocks in a terminal, shades as plain text elsewhere, PNG files."""
+"""Pictures in a terminal: half blocks in colour, or shades as plain text."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-from PIL import Image
 
 SHADES = " .:-=+*#%@"
 
 
-def colours(picture: np.ndarray) -> np.ndarray:
+def to_rgb(picture: np.ndarray) -> np.ndarray:
     """(H, W) or (H, W, 3) uint8 -> (H, W, 3)"""
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
 
 
-def fitted(picture: np.ndarray, columns: int) -> np.ndarray:
-    """The picture, shrunk by a whole factor (the brightest of each square, so that thin lines survive) when it is
-    wider than `columns`."""
+def shrink(picture: np.ndarray, columns: int) -> np.ndarray:
+    """Shrink a picture wider than `columns` by a whole factor: the brightest of each square, so that thin lines
+    survive."""
     factor = -(-picture.shape[1] // max(1, columns))
     if factor == 1:
         return picture
@@ -29,7 +26,7 @@ def fitted(picture: np.ndarray, columns: int) -> np.ndarray:
 
 def half_blocks(picture: np.ndarray, columns: int) -> str:
     """Two pixels to a character, in 24-bit colour (ANSI)."""
-    pixels = colours(fitted(picture, columns))
+    pixels = to_rgb(shrink(picture, columns))
     if len(pixels) % 2:
         pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
     lines = []
@@ -44,12 +41,6 @@ def half_blocks(picture: np.ndarray, columns: int) -> str:
 
 def shades(picture: np.ndarray, columns: int) -> str:
     """Two characters to a pixel, without colours."""
-    grey = colours(fitted(picture, columns // 2)).mean(2)
+    grey = to_rgb(shrink(picture, columns // 2)).mean(2)
     levels = np.minimum(grey / 256 * len(SHADES), len(SHADES) - 1).astype(int)
     return "\n".join("".join(SHADES[v] * 2 for v in row).rstrip() for row in levels.tolist())
-
-
-def save(picture: np.ndarray, path: Path) -> None:
-    """Write a PNG (or what the file's suffix says)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)

@@ -1,4 +1,4 @@
-"""Write prepared data in the layout of the published files, for other people's code."""
+"""Export prepared data in the layout of the published files, for other people's code."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from typing import Any
 
 from zoo.data.cached import CachedData
 from zoo.data.module import LENGTH_GENERALIZATION, SPLITS, Split, TaskData
-from zoo.data.questions import IGNORE, Continuation
-from zoo.data.stats import is_question
+from zoo.data.questions import IGNORE, Continuation, Question
 from zoo.spec.errors import UserError
 
 
-def shares(sizes: Mapping[Split, int], limit: int | None) -> dict[Split, int]:
-    """At most `limit` examples in all, shared between the splits by their sizes, at least one each."""
+def limit_counts(sizes: Mapping[Split, int], limit: int | None) -> dict[Split, int]:
+    """Reduce the sizes of splits in proportion to at most `limit` examples in all, at least one each."""
     total = sum(sizes.values())
     if limit is None or limit >= total:
         return dict(sizes)
@@ -32,16 +31,18 @@ def shares(sizes: Mapping[Split, int], limit: int | None) -> dict[Split, int]:
     return {split: small.get(split, limit - sum(small.values())) for split in sizes}
 
 
-def limited(data: TaskData, limit: int | None) -> TaskData:
-    """The same data with no more examples than an export of `limit` needs, unless all are prepared already."""
+def with_limit(data: TaskData, limit: int | None) -> TaskData:
+    """Return the data with no more examples than an export of `limit` needs, unless all are prepared already."""
     if limit is None or not isinstance(data, CachedData) or data.not_exported or data.prepared():
         return data
     sizes: dict[Split, int] = {split: getattr(data.options, f"{split}_size") for split in SPLITS}
-    return type(data)(replace(data.options, **{f"{s}_size": n for s, n in shares(sizes, limit).items()}), data.root)
+    return type(data)(
+        replace(data.options, **{f"{s}_size": n for s, n in limit_counts(sizes, limit).items()}), data.root
+    )
 
 
 def export(data: TaskData, to: Path, *, limit: int | None = None, force: bool = False) -> dict[str, int]:
-    """Write a prepared task's examples into the folder `to`, all or `limit` of them; returns how many per split.
+    """Write a prepared task's examples into the folder `to`, all or `limit` of them; return the number per split.
 
     In the published layout, or, of questions that are generated, SPLIT.jsonl. `to` appears whole or not at all. Raises
     UserError when it is there and not empty, or the task cannot be exported; with `force` it is replaced, but only if
@@ -49,16 +50,16 @@ def export(data: TaskData, to: Path, *, limit: int | None = None, force: bool = 
     """
     write = _writer(data)
     splits = [split for split in (*SPLITS, LENGTH_GENERALIZATION) if data.has(split)]
-    counts = shares({split: len(data.dataset(split)) for split in splits}, limit)  # type: ignore[arg-type]
+    counts = limit_counts({split: len(data.dataset(split)) for split in splits}, limit)  # type: ignore[arg-type]
     to = to.expanduser().absolute()
     present = sorted(p.name for p in to.iterdir()) if to.is_dir() else [to.name] if to.exists() else []
     if present and not force:
         raise UserError(f"{to} is not empty; choose another folder or add --force")
-    with _whole(to) as folder:
+    with _replace_folder(to) as folder:
         names = write(folder, counts)
         foreign = set(present) - set(names)
         if foreign:
-            raise UserError(f"{to} holds what is no export ({', '.join(sorted(foreign)[:3])}); not replaced")
+            raise UserError(f"{to} holds other files than an export ({', '.join(sorted(foreign)[:3])}); not replaced")
     return {str(split): counts[split] for split in splits}
 
 
@@ -68,27 +69,27 @@ def _writer(data: TaskData) -> Callable[[Path, Mapping[Split, int]], list[str]]:
             raise UserError(f"{data.name}: {data.not_exported}")
         if type(data).write_published is not CachedData.write_published:
             return data.write_published
-    elif is_question(data.dataset("train")[0]):
+    elif isinstance(data.dataset("train")[0], Question):
         return partial(_write_questions, data)
     raise UserError("this task has no published layout to export to")
 
 
 def _write_questions(data: TaskData, folder: Path, counts: Mapping[Split, int]) -> list[str]:
-    """SPLIT.jsonl: a line per question with its ids as the model gets them, what is asked, and its group."""
+    """Write SPLIT.jsonl, a line per question."""
     names = []
     for split, count in counts.items():
         examples, groups = data.dataset(split), data.groups(split)
         path = folder / f"{split}.jsonl"
         with path.open("w", encoding="utf-8", newline="\n") as file:
             for i in range(count):
-                file.write(json.dumps(told(examples[i], groups)) + "\n")
+                file.write(json.dumps(question_to_json(examples[i], groups)) + "\n")
         names.append(path.name)
     return names
 
 
-def told(question: Any, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A question as plain values: {"ids", "labels"} where answers are asked for in place or of running text (null where
-    nothing is asked), else {"prompt", "answer"}; and what its group is told apart by."""
+def question_to_json(question: Any, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a question as JSON values: {"prompt", "answer"} of a continuation, else {"ids", "labels"} with null where
+    there is no label; and the entries of its group."""
     group = dict(groups[question.group]) if groups else {}
     if isinstance(question, Continuation):
         return {"prompt": question.prompt.tolist(), "answer": question.answer.tolist(), **group}
@@ -97,8 +98,8 @@ def told(question: Any, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _whole(to: Path) -> Iterator[Path]:
-    """A temporary folder beside `to` that takes its place when all went well."""
+def _replace_folder(to: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `to` that takes its place unless an exception is raised."""
     to.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (to.with_name(f".{to.name}.{what}-{os.getpid()}") for what in ("new", "old"))
     temporary.mkdir()

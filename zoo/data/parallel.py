@@ -13,21 +13,20 @@ from zoo.spec.errors import UserError
 T = TypeVar("T")
 
 
-def workers() -> int:
-    """`ZOO_DATA_WORKERS`, else the processors that this process may use."""
-    named = os.environ.get("ZOO_DATA_WORKERS", "").strip()
-    if named:
-        if not named.isdecimal() or int(named) < 1:
-            raise UserError(f"ZOO_DATA_WORKERS={named!r}: expected a positive number")
-        return int(named)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def worker_count() -> int:
+    """Return `ZOO_DATA_WORKERS`, else the number of processors that this process may use."""
+    value = os.environ.get("ZOO_DATA_WORKERS", "").strip()
+    if value:
+        if not value.isdecimal() or int(value) < 1:
+            raise UserError(f"ZOO_DATA_WORKERS={value!r}: expected a positive number")
+        return int(value)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(work: Callable[[int, int], T], start: int, stop: int, step: int) -> Iterator[T]:
-    """`work(first, count)` over [start, stop) in pieces of `step`, a few at once, yielded in order."""
-    n = workers()
+def map_ranges(work: Callable[[int, int], T], start: int, stop: int, step: int) -> Iterator[T]:
+    """Yield `work(first, count)` over [start, stop) in ranges of `step`, in order. At most two ranges per worker wait,
+    so that memory is bounded (which Executor.map does not do)."""
+    n = worker_count()
     waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(n)
     try:

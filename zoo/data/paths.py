@@ -1,68 +1,108 @@
-"""Where data lie."""
+"""Where data are stored, and how a user's files are located."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock
 
+from zoo.data.files import file_lock, write_atomically
+from zoo.data.progress import notice
 from zoo.spec.errors import DataError
 
-PLACES = "places.json"
-"""In the cache: task -> where `zoo data prepare TASK --from DIR` found the user's files."""
+LOCATIONS = "places.json"
+"""In the cache: task -> folder that `zoo data prepare TASK --from DIR` named."""
+RELEASES = ("", "lra_release", "lra_release/lra_release", "lra")
+"""Folders of published releases below a data directory, in which a task's own folder is looked for, too."""
 
 
 def data_dir() -> Path:
-    """`ZOO_DATA_DIR`, else `seqzoo` under the platform's cache directory. Not created."""
-    return _named("ZOO_DATA_DIR") or Path(platformdirs.user_cache_dir("seqzoo"))
+    """Return `ZOO_DATA_DIR`, else `seqzoo` under the platform's cache directory. It is not created."""
+    return _directory_from("ZOO_DATA_DIR") or Path(platformdirs.user_cache_dir("seqzoo"))
 
 
 def cache_dir(root: Path) -> Path:
-    """Where what is prepared from the data directory `root` goes: `ZOO_CACHE_DIR`, else `root` itself, or, where that
-    must not be written to (published files on a read-only disk), `seqzoo` under the platform's cache directory."""
-    named = _named("ZOO_CACHE_DIR")
-    return named if named is not None else downloads_dir(root)
+    """Return where data prepared from the data directory `root` are stored: `ZOO_CACHE_DIR`, else `root`, or, where
+    that is read-only, `seqzoo` under the platform's cache directory."""
+    return _directory_from("ZOO_CACHE_DIR") or downloads_dir(root)
 
 
 def downloads_dir(root: Path) -> Path:
-    """Where downloaded files go: the data directory `root`, or, where that must not be written to, `ZOO_CACHE_DIR`,
-    else `seqzoo` under the platform's cache directory."""
-    there = next(folder for folder in (root, *root.parents) if folder.exists())
-    if os.access(there, os.W_OK):
+    """Return where downloaded files are stored: the data directory `root`, or, where that is read-only,
+    `ZOO_CACHE_DIR`, else `seqzoo` under the platform's cache directory."""
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    if os.access(existing, os.W_OK):
         return root
-    return _named("ZOO_CACHE_DIR") or Path(platformdirs.user_cache_dir("seqzoo"))
+    return _directory_from("ZOO_CACHE_DIR") or Path(platformdirs.user_cache_dir("seqzoo"))
 
 
-def _named(variable: str) -> Path | None:
+def _directory_from(variable: str) -> Path | None:
     value = os.environ.get(variable, "").strip()
     return Path(value).expanduser().absolute() if value else None
 
 
-def remember(root: Path, task: str, place: Path) -> None:
-    """Let later commands find a task's files where `--from` found them."""
-    from zoo.data.cache import write_atomically
-
-    cache = cache_dir(root)
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{PLACES}.lock"):
-        write_atomically(cache / PLACES, json.dumps(_places(root) | {task: str(place.absolute())}, indent=1))
-
-
-def remembered(root: Path, task: str) -> Path | None:
-    """Where `--from` found a task's files before, if anywhere."""
-    found = _places(root).get(task)
-    return Path(found) if found else None
+def save_location(root: Path, task: str, folder: Path) -> None:
+    """Record the folder of a task's files, so that later commands find it without `--from`."""
+    directory = cache_dir(root)
+    directory.mkdir(parents=True, exist_ok=True)
+    with file_lock(directory / f"{LOCATIONS}.lock", f"waiting for {directory / LOCATIONS}"):
+        locations = _read_locations(root) | {task: str(folder.absolute())}
+        write_atomically(directory / LOCATIONS, json.dumps(locations, indent=1))
 
 
-def _places(root: Path) -> dict[str, str]:
-    path = cache_dir(root) / PLACES
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            return {str(k): str(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
-        except (ValueError, AttributeError) as error:
-            raise DataError(f"{path}: damaged ({error}); delete it and name the files again with --from") from error
-    return {}
+def saved_location(root: Path, task: str) -> Path | None:
+    """Return the recorded folder of a task's files, if there is one."""
+    folder = _read_locations(root).get(task)
+    return Path(folder) if folder else None
+
+
+def _read_locations(root: Path) -> dict[str, str]:
+    path = cache_dir(root) / LOCATIONS
+    try:
+        return {str(k): str(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({error}); delete it and name the files again with --from") from error
+
+
+def find_files(path: str, root: Path, task: str, names: Sequence[str], accept: Callable[[Path], bool]) -> Path | None:
+    """Find the folder or file with a task's files; None where there is none.
+
+    path    searched alone where it is not empty, and also one level deeper; else the data directory `root` and the
+            saved location of `task` are searched
+    names   where below these folders (or a release in them) the files may be, such as "listops-1000"
+    accept  whether a candidate holds the files
+    """
+    tops = [Path(path).expanduser().absolute()] if path else [root, saved_location(root, task)]
+    for top in filter(None, tops):
+        below = [f"{release}/{name}".strip("/") for release in RELEASES for name in ("", *names)]
+        # the data directory itself is never one task's folder; a folder that somebody named may be
+        candidates = [top / name if name else top for name in below if name or top is not root]
+        for candidate in candidates:
+            if candidate.exists() and accept(candidate):
+                return candidate
+        if top is not root and top.is_dir():
+            deeper = sorted({c for name in names for c in top.glob(f"*/{name}") if accept(c)}, key=_size_and_name)
+            if len(deeper) > 1:
+                others = ", ".join(map(str, deeper[:-1]))
+                _notice_once(f"{task}: taking the largest, {deeper[-1]}; there are also {others}")
+            if deeper:
+                return deeper[-1]
+    return None
+
+
+@cache
+def _notice_once(text: str) -> None:
+    notice(text)
+
+
+def _size_and_name(place: Path) -> tuple[int, str]:
+    """Bytes of a candidate's files, of its metadata where it has some."""
+    folder = place / "metadata" if (place / "metadata").is_dir() else place
+    files = [place] if place.is_file() else folder.iterdir()
+    return sum(p.stat().st_size for p in files), str(place)

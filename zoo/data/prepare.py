@@ -1,20 +1,25 @@
-"""From a task's record to its data under a protocol, without an architecture."""
+"""Open and prepare a task's data under a protocol, without an architecture."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from zoo.data.cached import CachedData
 from zoo.data.module import LoaderConfig, TaskData
-from zoo.data.paths import data_dir
-from zoo.spec.errors import UserError, did_you_mean
+from zoo.data.paths import data_dir, save_location
+from zoo.data.progress import notice
+from zoo.spec.errors import ConfigError, MissingFiles, UserError, did_you_mean
 from zoo.spec.layers import lay_over
 from zoo.spec.task import Task
 
+if TYPE_CHECKING:
+    from zoo.data.download import Connections
+
 
 def compose_options(task: Task, protocol: str, overrides: Mapping[str, Any]) -> Any:
-    """The task's options: defaults < the protocol's `task.*` keys < overrides ({"task.seq_len": 256}), checked.
+    """Compose the task's options: defaults < the protocol's `task.*` keys < overrides ({"task.seq_len": 256}), checked.
 
     Raises UserError (unknown protocol) or ConfigError (unknown key, wrong type, impossible combination).
     """
@@ -23,8 +28,8 @@ def compose_options(task: Task, protocol: str, overrides: Mapping[str, Any]) -> 
     if protocol not in task.protocols:
         raise UserError(f"{task.name} has no protocol {protocol!r}{did_you_mean(protocol, task.protocols)}")
     tree = OmegaConf.create({"task": OmegaConf.structured(task.load_options())})
-    named = {key: value for key, value in task.protocols[protocol].items() if key.startswith("task.")}
-    for layer, origin in ((named, f"protocol {protocol} of {task.name}"), (overrides, "--set")):
+    of_protocol = {key: value for key, value in task.protocols[protocol].items() if key.startswith("task.")}
+    for layer, origin in ((of_protocol, f"protocol {protocol} of {task.name}"), (overrides, "--set")):
         lay_over(tree, layer, origin)
     options = OmegaConf.to_object(tree.task)
     task.check(options)
@@ -41,3 +46,71 @@ def open_task(
     """The data of a task under a protocol, not yet prepared. `root` is `data_dir()` unless given."""
     options = compose_options(task, protocol, overrides)
     return task.load_data()(options, data_dir() if root is None else root, loading)
+
+
+def option_names(task: Task) -> set[str]:
+    """The configuration keys of a task's options, such as "task.seq_len"."""
+    return {f"task.{name}" for name in task.load_options().__dataclass_fields__}
+
+
+def select_overrides(tasks: Iterable[Task], overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return for each task those overrides that it has an option for. Raises ConfigError for a key of no task."""
+    names = {task.name: option_names(task) for task in tasks}
+    known = sorted(set().union(*names.values()))
+    for key in overrides:
+        if key not in known:
+            raise ConfigError(key, f"unknown key{did_you_mean(key, known)}", origin="--set")
+    return {task: {k: v for k, v in overrides.items() if k in keys} for task, keys in names.items()}
+
+
+def tasks_reading(tasks: Sequence[Task], path: Path) -> set[str]:
+    """Return the names of the tasks that can read files. Raises UserError when `path` does not exist, or none
+    can."""
+    if not path.exists():
+        raise UserError(f"--from {path}: no such file or folder")
+    readers = {task.name for task in tasks if "task.path" in option_names(task)}
+    if not readers:
+        raise UserError(f"--from {path}: {', '.join(t.name for t in tasks)}: always generated; no files are read")
+    return readers
+
+
+def prepare_task(
+    task: Task,
+    protocol: str,
+    overrides: Mapping[str, Any],
+    connections: Connections,
+    *,
+    path: Path | None = None,
+    force: bool = False,
+    offline: bool = False,
+) -> TaskData:
+    """Prepare a task's data and return them.
+
+    path     the user's files (--from), whose location is saved; without them and without task.path, missing files are
+             downloaded where they are public
+    force    delete what was prepared before
+    offline  download nothing
+    Raises MissingFiles, or DataError that names the file.
+    """
+    from zoo.data.download import download_missing
+
+    data = open_task(task, protocol, {**overrides, **({"task.path": str(path)} if path else {})})
+    if force and isinstance(data, CachedData):
+        data.discard()
+    try:
+        data.prepare()
+    except MissingFiles as error:
+        if getattr(data.options, "path", ""):
+            raise
+        download_missing(task, data_dir(), error, connections, offline=offline)
+        data = open_task(task, protocol, overrides)
+        data.prepare()
+    if path is not None:
+        save_location(data_dir(), task.name, path)
+        default = open_task(task, protocol, overrides)
+        if isinstance(data, CachedData) and isinstance(default, CachedData) and default.generated > data.generated:
+            notice(
+                f"{task.name}: {protocol} uses generated examples; a run reads these files only with"
+                f" --set task.path={path}"
+            )
+    return data

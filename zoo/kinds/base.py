@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.spec.architecture import Architecture, Mode, Objective
-from zoo.spec.errors import ConfigError, ZooError
-from zoo.spec.loading import load_object
+from zoo.spec.errors import ConfigError
 from zoo.spec.task import Task
 
 if TYPE_CHECKING:
@@ -19,13 +17,6 @@ if TYPE_CHECKING:
     from zoo.data.module import Split, TaskData
     from zoo.model.models import ModelOutput
     from zoo.model.spec import ModelSpec
-
-BUILTIN = {
-    "classification": "zoo.kinds.classification:Classification",
-    "pair_classification": "zoo.kinds.classification:PairClassification",
-    "language_modeling": "zoo.kinds.questions:LanguageModeling",
-    "recall": "zoo.kinds.questions:Recall",
-}
 
 
 class TaskKind:
@@ -81,12 +72,3 @@ class TaskKind:
     def split_stats(self, data: TaskData, split: Split) -> dict[str, Any]:
         """Number of examples, labels or answers, and lengths of a split (zoo.data.stats)."""
         raise NotImplementedError
-
-
-@cache
-def load_kind(name: str) -> TaskKind:
-    """The kind of that name: a built-in one, or "package.module:Class". Raises ZooError when there is none."""
-    cls = load_object(BUILTIN.get(name, name), what=f"kind of task {name!r}")
-    if not (isinstance(cls, type) and issubclass(cls, TaskKind)):
-        raise ZooError(f"kind of task {name!r} is not a subclass of zoo.kinds.TaskKind")
-    return cls()

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from zoo.kinds import TaskKind, load_kind
+from zoo.kinds import TaskKind
 from zoo.model.spec import ModelSpec
 from zoo.run.provenance import source_hash
 from zoo.spec.architecture import Architecture, Mode, Objective
@@ -73,7 +73,7 @@ class Experiment:
     @property
     def kind(self) -> TaskKind:
         """The kind of the task: collating, heads and metrics."""
-        return load_kind(self.task_spec.kind)
+        return self.task_spec.load_kind()
 
     # -- sections of the configuration as their dataclasses --------------------------------------------------------
 

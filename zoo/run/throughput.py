@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from zoo.data.batch import Batch
-from zoo.data.bench import loading, rate
+from zoo.data.bench import measure_loading, measure_step
 from zoo.data.progress import quiet
 from zoo.ops.backend import use_backend
 from zoo.run.execute import build_module, on_gpu, open_data
@@ -41,18 +41,18 @@ def measure(arch: str, task: str, protocol: str, overrides: Sequence[str], secon
         with quiet():
             data = open_data(experiment, interval=whole_run)
             opened = time.perf_counter() - began
-            loader = loading(data.train_dataloader(), seconds)
+            loader = measure_loading(data.train_dataloader(), seconds)
             batches = list(islice(data.train_dataloader(), KEPT))
         module.setup_metrics(data)
         step = _Step(module)
-        steps_rate = rate(step, batches, seconds)
+        steps_rate = measure_step(step, batches, seconds)
     return {
         "task": task,
         "arch": arch,
         "protocol": protocol,
         "batch": schedule.micro_batch_size,
         "workers": data.loading.num_workers,
-        "first batch s": round(opened + loader.first, 3),
+        "first batch s": round(opened + loader.first_seconds, 3),
         "samples/s": round(loader.samples_per_second, 1),
         "tokens/s": round(loader.tokens_per_second),
         "step samples/s": round(steps_rate, 1),

@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.spec.architecture import API, NAME, Objective, Paper
 from zoo.spec.constraints import validate_fields
-from zoo.spec.errors import ConfigError
+from zoo.spec.errors import ConfigError, ZooError
 from zoo.spec.loading import load_object
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from zoo.data.module import TaskData
+    from zoo.kinds import TaskKind
 
-KINDS = ("classification", "pair_classification", "language_modeling", "recall")
+KINDS = {
+    "classification": "zoo.kinds.classification:Classification",
+    "pair_classification": "zoo.kinds.classification:PairClassification",
+    "language_modeling": "zoo.kinds.questions:LanguageModeling",
+    "recall": "zoo.kinds.questions:Recall",
+}
+"""The kinds of tasks that zoo brings, by name."""
 PROTOCOLS = {"smoke": "1", "quick": "1", "paper": "1"}
 """Protocols and their versions: raised when a default or the meaning of a setting of the frame changes."""
 
@@ -135,6 +142,13 @@ class Task:
                 options.check()
         except ConfigError as error:
             raise ConfigError(f"task.{error.key.removeprefix('task.')}", error.message) from error
+
+    def load_kind(self) -> TaskKind:
+        """The kind of the task. Raises ZooError when there is none of its name."""
+        cls = load_object(KINDS.get(self.kind, self.kind), what=f"kind of {self.name}")
+        if not (isinstance(cls, type) and issubclass(cls, load_object("zoo.kinds:TaskKind"))):
+            raise ZooError(f"kind of {self.name}: {self.kind} is not a subclass of zoo.kinds.TaskKind")
+        return cls()
 
     def load_data(self) -> type[TaskData]:
         """The task's data class."""

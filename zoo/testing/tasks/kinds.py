@@ -11,7 +11,6 @@ import numpy as np
 from zoo.data.batch import collate_sequences
 from zoo.data.module import Example, Split
 from zoo.data.questions import IGNORE, Continuation, Marked, Piece, Question
-from zoo.kinds import load_kind
 from zoo.spec.architecture import Objective
 from zoo.spec.task import Task
 
@@ -119,14 +118,14 @@ class OtherExamples:
     same_for_all_objectives = True
 
     def objectives(self, task: Task) -> tuple[Objective, ...]:
-        kind = load_kind(task.kind)
+        kind = task.load_kind()
         return (kind.objective(kind.modes[0]),)
 
     def inputs_and_answers(self, example: Any) -> tuple[np.ndarray, Any]:
         return np.frombuffer(pickle.dumps(example), np.uint8), None
 
     def example_faults(self, example: Any, split: Split, subject: TaskSubject) -> list[str]:
-        json.dumps(load_kind(subject.task.kind).example_to_json(subject.data, split, example))
+        json.dumps(subject.task.load_kind().example_to_json(subject.data, split, example))
         return []
 
     def assert_batches_right_padded(self, subject: TaskSubject) -> None:

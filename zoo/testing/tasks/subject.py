@@ -16,7 +16,6 @@ from zoo.data.module import LENGTH_GENERALIZATION, SPLITS, Example, LoaderConfig
 from zoo.data.paths import data_dir
 from zoo.data.prepare import open_task
 from zoo.data.progress import quiet
-from zoo.kinds import load_kind
 from zoo.spec.architecture import Objective
 from zoo.spec.errors import MissingFiles
 from zoo.spec.registry import Entry, registry
@@ -103,7 +102,7 @@ class TaskSubject:
     def open(self, root: Path | None = None) -> TaskData:
         """Open and prepare the data anew."""
         loading = LoaderConfig(
-            kind=load_kind(self.task.kind),
+            kind=self.task.load_kind(),
             batch_size=8,
             eval_batch_size=8,
             max_samples=64,

@@ -1,0 +1,285 @@
+"""Reading files that users bring, within limits; checksums, locks and atomic writes."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import errno
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import stat
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from zoo.data.progress import notice
+from zoo.spec.errors import DataError
+
+READ_SIZE = 1 << 20
+HEADER_LIMIT = 1 << 26
+"""Largest part of an archive that is read at once: long names and other headers."""
+EXPANSION, MIN_EXPANSION_BYTES = 50, 1 << 30
+"""An archive may unpack to so many times its size, or to so many bytes if that is more."""
+
+
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def oserror_as_data_error(path: Path) -> Iterator[None]:
+    """Convert an OSError raised while `path` is written into a DataError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(
+                f"no space left on the disk of {where}; free some (or set ZOO_DATA_DIR) and run the same command"
+                " again, it continues where it stopped"
+            ) from error
+        raise DataError(f"{where}: {error.strerror or error}") from error
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def check_regular_file(path: Path, limit: int | None = None) -> Path:
+    """Return `path` if it is a regular file of at most `limit` bytes, else raise DataError."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: {'no such file' if error.errno == errno.ENOENT else error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: not a file")
+    if limit is not None and status.st_size > limit:
+        raise DataError(f"{path}: {status.st_size:,} bytes, expected at most {limit:,}")
+    return path
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """Return all bytes of a regular file of at most `limit` bytes. Raises DataError."""
+    with oserror_as_data_error(path):
+        return check_regular_file(path, limit).read_bytes()
+
+
+def decode_utf8(contents: bytes, where: object, first_line: int = 1, offset: int = 0) -> str:
+    """Decode UTF-8. Raises DataError that names file, line and byte.
+
+    where       the file
+    first_line  number of the line with which `contents` begins, and `offset` its first byte in the file
+    """
+    try:
+        return contents.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = first_line + contents.count(b"\n", 0, error.start)
+        hint = f"; if it is Latin-1: iconv -f latin1 -t utf8 {Path(str(where)).name}"
+        raise DataError(f"{where}:{line}: byte {offset + error.start} is not UTF-8{hint}") from error
+
+
+class Line(NamedTuple):
+    """One line of a text file: its number from 1, its first byte in the file, its bytes with the line end."""
+
+    number: int
+    start: int
+    contents: bytes
+
+
+def read_raw_lines(path: Path, limit: int) -> Iterator[Line]:
+    """Yield the lines of a UTF-8 file, none longer than `limit` bytes. Raises DataError that names file and line."""
+    number = start = 0
+    with oserror_as_data_error(path), check_regular_file(path).open("rb") as file:
+        while contents := file.readline(limit + 1):
+            number += 1
+            if len(contents) > limit:
+                raise DataError(
+                    f"{path}:{number}: a line of more than {limit:,} bytes; break it, such as with"
+                    f" fold -s -w 1000 {path.name}"
+                )
+            decode_utf8(contents, path, number, start)
+            yield Line(number, start, contents)
+            start += len(contents)
+
+
+def read_lines(path: Path, limit: int) -> Iterator[tuple[int, str]]:
+    """Yield (number, line without its end, LF or CRLF) of a UTF-8 file. Raises DataError as read_raw_lines does, and
+    where the file is empty."""
+    number = 0
+    for number, _, contents in read_raw_lines(path, limit):
+        yield number, contents.rstrip(b"\r\n").decode("utf-8")
+    if not number:
+        raise DataError(f"{path}: empty")
+
+
+def read_archive(path: Path, select: Callable[[str], bool], limit: int) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, contents) of the selected files of a tar archive, packed or not, without writing to disk.
+
+    Every member must pass Python's `data` extraction filter: nothing outside the folder, no devices. Selected members
+    must be regular files, each present once, no longer than `limit` bytes.
+    Raises DataError that names the archive and the member.
+    """
+    last, seen = "the beginning", set()
+    try:
+        with _open_unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                tarfile.data_filter(member, str(path.parent))
+                name = member.name.removeprefix("./")
+                if select(name) and not member.isdir():
+                    if not member.isfile():
+                        raise DataError(f"{path}: {name} is a link, not a file")
+                    if name in seen:
+                        raise DataError(f"{path}: {name} is in the archive twice")
+                    if member.size > limit:
+                        raise DataError(f"{path}: {name} has {member.size:,} bytes, expected at most {limit:,}")
+                    seen.add(name)
+                    file = archive.extractfile(member)
+                    assert file is not None  # isfile() holds
+                    contents = file.read()
+                    if len(contents) != member.size:
+                        raise DataError(f"{path}: cut short within {name}")
+                    yield name, contents
+                last = member.name
+            # tarfile takes the end of the file for the end of the archive, which is a block of zeros; and a packed
+            # file checks its own checksum only when all of it was read
+            stream.seek(archive.offset)
+            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise DataError(f"{path}: cut short after {last}")
+            while stream.read(READ_SIZE):
+                pass
+    except tarfile.FilterError as error:
+        raise DataError(f"{path}: not a safe archive: {error}") from error
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path}: cut short or damaged after {last} ({error})") from error
+
+
+def _open_unpacked(path: Path) -> _BoundedReader:
+    """Open a plain, gzip, bzip2 or xz tar archive as a plain one."""
+    with check_regular_file(path).open("rb") as file:
+        magic = file.read(6)
+    openers: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+    opener = next((o for start, o in openers.items() if magic.startswith(start)), open)
+    return _BoundedReader(opener(path, "rb"), path)
+
+
+class _BoundedReader(io.RawIOBase):
+    """A packed file that refuses to expand without bound (tarfile has no such limit)."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self.file, self.path = file, path
+        self.limit = max(MIN_EXPANSION_BYTES, EXPANSION * path.stat().st_size)
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= HEADER_LIMIT:
+            raise DataError(f"{self.path}: a header of {size:,} bytes, expected at most {HEADER_LIMIT:,}")
+        contents = self.file.read(size)
+        self._check_position(self.file.tell())
+        return contents
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET:  # seeking forward unpacks everything in between
+            self._check_position(offset)
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+    def _check_position(self, position: int) -> None:
+        if position > self.limit:
+            raise DataError(f"{self.path}: unpacks to more than {self.limit:,} bytes; not read")
+
+
+# -- checksums -------------------------------------------------------------------------------------------------------
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, published: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a file. Raises DataError when it has the name of a published file but not its contents.
+
+    published  file name -> hex digits
+    """
+    actual, expected = sha256(path), published.get(path.name)
+    if expected is not None and actual != expected:
+        raise DataError(
+            f"{path}: sha256 {actual}, the published file has {expected}; fetch it again (or, if it is your own"
+            " archive, give it another name)"
+        )
+    return actual
+
+
+def combined_sha256(entries: Iterable[tuple[str, bytes]]) -> str:
+    """Return one SHA-256 over the (name, SHA-256 of the contents) of many files, sorted by name."""
+    total = hashlib.sha256()
+    for name, digest in sorted(entries):
+        total.update(f"{digest.hex()}  {name}\n".encode())
+    return total.hexdigest()
+
+
+def file_stamps(paths: Iterable[Path]) -> list[list[Any]]:
+    """Return [name, size, modification time] of each file, or [name, error]: what changes when a file does."""
+    stamps: list[list[Any]] = []
+    for path in paths:
+        try:
+            status = path.stat()
+            stamps.append([path.name, status.st_size, status.st_mtime_ns])
+        except OSError as error:
+            stamps.append([path.name, str(error.strerror)])
+    return stamps
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, waiting: str) -> Iterator[None]:
+    """Hold a lock between processes; when another holds it, print `waiting` and wait."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        notice(waiting)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file under a temporary name, flush it to disk, rename it."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that renames in it are durable, where the platform can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
