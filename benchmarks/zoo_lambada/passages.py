@@ -38,9 +38,8 @@ def split_passage(text: str) -> tuple[str, str]:
     return kept, context[len(kept) :] + blank + word
 
 
-def encode_passage(encode: Encode, text: str) -> tuple[list[int], list[int]]:
-    """Return the tokens of context and last word. Raises ValueError where there is none of one of them."""
-    context, word = split_passage(text)
+def encode_parts(encode: Encode, context: str, word: str) -> tuple[list[int], list[int]]:
+    """Return the tokens of context and last word. Raises ValueError where one of them has none."""
     before = list(encode(context))
     after = list(encode(context + word))[len(before) :]
     if not before or not after:
@@ -110,7 +109,7 @@ class PassagesRecipe:
         dtype = dtype_of(self.tokenizer.size)
         for number, text in enumerate(self.texts[start:], start + 1):
             try:
-                before, after = encode_passage(lambda t: self.tokenizer.encode(t).ids.tolist(), text)
+                before, after = encode_parts(lambda t: self.tokenizer.encode(t).ids.tolist(), *split_passage(text))
             except ValueError as error:
                 raise DataError(f"{self.path}:{number}: {error}") from error
             if len(after) > 255:

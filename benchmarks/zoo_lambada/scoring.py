@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.module import perplexity
-from zoo_lambada.passages import Encode, encode_passage
+from zoo_lambada.passages import Encode, encode_parts, split_passage
 
 
 class LambadaScore(NamedTuple):
@@ -54,7 +54,7 @@ def score(
     inputs, answers = [], []
     for number, text in enumerate(passages):
         try:
-            before, after = encode_passage(encode, text)
+            before, after = encode_parts(encode, *split_passage(text))
         except ValueError as error:
             raise ValueError(f"passage {number}: {error}") from error
         if len(after) > max_len:

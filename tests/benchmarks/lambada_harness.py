@@ -88,7 +88,7 @@ def train() -> None:
     from safetensors.torch import save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from zoo_lambada.passages import encode_passage
+    from zoo_lambada.passages import encode_parts, split_passage
 
     torch.manual_seed(0)
     bpe = Tokenizer(models.BPE())
@@ -98,7 +98,7 @@ def train() -> None:
     trainer = trainers.BpeTrainer(vocab_size=512, initial_alphabet=alphabet, show_progress=False)
     bpe.train_from_iterator(passages("lambada_openai"), trainer)
     bpe.save(str(FOLDER / "tokenizer.json"))
-    rows = [encode_passage(lambda t: bpe.encode(t).ids, text) for text in passages("lambada_openai")]
+    rows = [encode_parts(lambda t: bpe.encode(t).ids, *split_passage(text)) for text in passages("lambada_openai")]
     learner = blank_model().train()
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-2)
     for step in range(120):

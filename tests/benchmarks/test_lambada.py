@@ -133,7 +133,7 @@ def test_what_a_model_is_given_scores_as_the_harness_would(form: str, tokenizer:
     tokens = data.tokenizer
     expected = score(
         logits_of,
-        lambda text: (tokens.encode(text).astype(np.int64) + 1).tolist(),
+        lambda text: (tokens.encode(text).ids.astype(np.int64) + 1).tolist(),
         fixture.passages(form),
         max_len=128,
         begin=[end],

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks import lambada_harness as fixture
-from zoo_lambada.passages import encode_passage, split_passage
+from zoo_lambada.passages import encode_parts, split_passage
 from zoo_lambada.scoring import LambadaScore, score
 
 TOLD = json.loads((fixture.FOLDER / "harness.json").read_text())
@@ -73,9 +73,9 @@ def test_the_words_tokens_are_those_behind_the_contexts() -> None:
     def merge(text: str) -> list[str]:  # joins the last letter before a blank with it
         return text.replace("b c", "b_c").replace("_", "+").split("+")
 
-    assert encode_passage(merge, "a+b c d") == (["a", "b"], ["c d"])
+    assert encode_parts(merge, "a+b", " c d") == (["a", "b"], ["c d"])
     with pytest.raises(ValueError, match="leaves nothing of ' c'"):
-        encode_passage(lambda text: ["x"], "a c")
+        encode_parts(lambda text: ["x"], "a", " c")
 
 
 def test_perplexity_is_per_word_and_right_means_every_token() -> None:

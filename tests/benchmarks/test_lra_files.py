@@ -453,7 +453,7 @@ def test_pairs_in_two_splits_are_left_out_of_the_later(tmp_path: Path) -> None:
         (b"1.0\ta\tb\tb'x'", "4 columns"),
         (b"1.0\ta\tb", "this looks like the list of ids"),
         (b"1.0\ta\tb\tb''\tb'y'", "text1 is empty"),
-        (b"1.0\ta\tb\tb'x'\tb'\xff'", "byte 15 is not UTF-8"),
+        (b"1.0\ta\tb\tb'x'\tb'\xff'", "byte 1091 is not UTF-8"),
         (b"1.0\ta\tb\tb'x'\tb'" + b"y" * (1 << 24) + b"'", "a line of more than 16,777,216 bytes"),
     ],
     ids=["label", "columns", "ids", "empty", "utf-8", "long"],

@@ -99,7 +99,7 @@ def test_a_missing_larger_file_is_said_and_a_missing_one_of_test_refused(tmp_pat
     layout(tmp_path, 5)
     data = opened(tmp_path)
     assert not data.has("length_generalization")
-    assert "no kv-retrieval-9_keys.jsonl.gz: 9 pairs are not asked for" in data.provenance()["notes"]
+    assert "no kv-retrieval-9_keys.jsonl.gz: no questions with 9 pairs" in data.provenance()["notes"]
     with pytest.raises(zoo.MissingFiles, match="no kv-retrieval-4_keys"):
         opened(tmp_path, test_pairs=[4, 5]).prepare()
     with pytest.raises(zoo.MissingFiles, match="no kv-retrieval-5_keys"):
