@@ -31,15 +31,15 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (page / name).write_text(text, encoding="utf-8")
     zoo = python.with_name("zoo")
     for kind, name in (("arch", "my_mixer"), ("task", "my_task")):
-        told = json.loads(run(zoo, "new", kind, name, "--in", folder / "new", "--json", cwd=folder))
-        assert told["distribution"] == f"zoo-{name.replace('_', '-')}"
+        written = json.loads(run(zoo, "new", kind, name, "--in", folder / "new", "--json", cwd=folder))
+        assert written["distribution"] == f"zoo-{name.replace('_', '-')}"
     install(python, page, folder / "new" / "my_mixer", folder / "new" / "my_task", build=True)
     return python
 
 
 def test_the_page_has_the_whole_package() -> None:
-    wanted = {"__init__.py", "config.py", "backbone.py", "presets.toml", "README.md"}
-    assert {f"zoo_my_gru/{name}" for name in wanted} | {"pyproject.toml", "tests/test_my_gru.py"} == set(FILES)
+    files = {"__init__.py", "config.py", "backbone.py", "presets.toml", "README.md"}
+    assert {f"zoo_my_gru/{name}" for name in files} | {"pyproject.toml", "tests/test_my_gru.py"} == set(FILES)
     assert len(PAGE.splitlines()) < 260
 
 

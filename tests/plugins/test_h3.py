@@ -1,4 +1,4 @@
-"""H3 as a plugin: its forms agree, heads, hybrid attention, two-sided sums, pads, states, marks, configuration."""
+"""H3 as a plugin: its forms agree, heads, hybrid attention, two-sided sums, pads, states, options, configuration."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_no_leak_from_the_future() -> None:
         assert (g[1:] == 0).all()
 
 
-# -- initial values, precision, marks --------------------------------------------------------------------------------
+# -- initial values, precision, optimiser options --------------------------------------------------------------------
 
 
 def test_initial_values() -> None:
@@ -307,7 +307,7 @@ def test_autocast_stays_out_of_the_recurrence() -> None:
     torch.testing.assert_close(low, state)
 
 
-def test_marks() -> None:
+def test_optimiser_options() -> None:
     mixer = build(ssm_lr=0.002).stack.blocks[0].mixer
     own = {
         name: (m.lr, m.weight_decay)

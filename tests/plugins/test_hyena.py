@@ -1,4 +1,4 @@
-"""Hyena as a plugin: its equations as sums, two-sided filters, lengths, pads, marks, configuration, presets."""
+"""Hyena as a plugin: its equations as sums, two-sided filters, lengths, pads, options, configuration, presets."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_it_has_no_state() -> None:
         model.step(x[:, 0], None)
 
 
-# -- precision, marks, initial values ----------------------------------------------------------------------------------
+# -- precision, optimiser options, initial values ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -237,19 +237,20 @@ def test_filters_ignore_autocast() -> None:
 
 
 @pytest.mark.parametrize(("filter_lr", "positions_lr"), [(0.002, 1e-5), (None, 0.0)])
-def test_marks(filter_lr: float | None, positions_lr: float) -> None:
+def test_optimiser_options(filter_lr: float | None, positions_lr: float) -> None:
     model = build("bidirectional", filter_lr=filter_lr, positions_lr=positions_lr)
     at = "stack.blocks.0.mixer."
-    marks = {
+    options_of = {
         n.removeprefix(at): (m.lr, m.weight_decay) for n, _, m in parameters_with_options(model) if n.startswith(at)
     }
-    of_filters = {name: mark for name, mark in marks.items() if name.startswith("filter.")}
+    of_filters = {name: option for name, option in options_of.items() if name.startswith("filter.")}
     assert ("filter.z" in of_filters) == (positions_lr > 0)
     assert len(of_filters) == 1 + 2 * 7 + (positions_lr > 0)  # freq, two networks of 3 biased layers and a last one
-    for name, mark in of_filters.items():
-        assert mark == (positions_lr if name == "filter.z" else filter_lr, 0.0)
-    assert marks["in_proj.weight"] == marks["out_proj.weight"] == marks["short_filter.weight"] == (None, None)
-    assert marks["bias"] == (None, 0.0)
+    for name, option in of_filters.items():
+        assert option == (positions_lr if name == "filter.z" else filter_lr, 0.0)
+    for name in ("in_proj", "out_proj", "short_filter"):
+        assert options_of[f"{name}.weight"] == (None, None)
+    assert options_of["bias"] == (None, 0.0)
 
 
 def test_initial_values() -> None:

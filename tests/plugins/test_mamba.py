@@ -197,7 +197,7 @@ def test_constant_dt_weights_and_the_floor() -> None:
 
 
 def test_a_and_d_carry_no_weight_decay() -> None:
-    decay = {name: mark.weight_decay for name, _, mark in parameters_with_options(build(n_layers=1))}
+    decay = {name: option.weight_decay for name, _, option in parameters_with_options(build(n_layers=1))}
     assert {name.split(".")[-1] for name, wd in decay.items() if wd is None} == {"weight"}
     assert decay["stack.blocks.0.mixer.A_log"] == decay["stack.blocks.0.mixer.D"] == 0.0
     assert decay["stack.blocks.0.mixer.dt_proj.bias"] == 0.0

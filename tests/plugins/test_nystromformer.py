@@ -81,8 +81,8 @@ def test_landmarks_are_the_published_means_where_they_divide(m: int, each: int) 
 @given(n=st.integers(1, 40), m=st.integers(1, 12), pad=st.integers(0, 9))
 def test_segments_are_contiguous_and_as_equal_as_can_be(n: int, m: int, pad: int) -> None:
     mask = (torch.arange(n + pad) < n)[None]
-    weights, found = landmark_weights(mask, n + pad, m, "real", noise(1))
-    assert found.tolist() == [n]
+    weights, n_tokens = landmark_weights(mask, n + pad, m, "real", noise(1))
+    assert n_tokens.tolist() == [n]
     assert not weights[..., n:].any()
     sizes = (weights[0] > 0).sum(-1)
     assert sizes.sum() == n

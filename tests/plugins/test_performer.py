@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo import ConfigError, bench, registry
 from zoo.ops.attention import attention
 from zoo.ops.random_features import draw_features
+from zoo.spec.record import Record
 from zoo_performer.config import PerformerConfig
 from zoo_performer.op import FeatureMap, causal_linear_attention, linear_attention
 
@@ -225,22 +226,20 @@ def test_forward_draws_nothing() -> None:
 
 
 def test_a_resumed_run_is_the_unbroken_one(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redraws at steps that are no round's first, and a run that is cut between them."""
+    """Features are drawn anew within a validation interval, and a run is cut between two draws."""
     monkeypatch.setenv("ZOO_DATA_DIR", str(tmp_path / "data"))
-    overrides = {"arch.redraw_every": 3, "arch.n_features": 8}
 
-    def run(where: str, **options: Any) -> dict[str, Any]:
-        places = {"results": tmp_path / where / "results", "runs": tmp_path / where / "runs"}
-        return bench("performer", "listops", protocol="smoke", overrides=overrides, **places, **options)[0]
+    def run(where: str, redraw_every: int = 3, **options: Any) -> Record:
+        folders = {"results": tmp_path / where / "results", "runs": tmp_path / where / "runs"}
+        overrides = {"arch.redraw_every": redraw_every, "arch.n_features": 8}
+        return bench("performer", "listops", protocol="smoke", overrides=overrides, **folders, **options)[0].record
 
     whole = run("whole")
-    assert run("cut", max_time=0.0)["status"] == "timeout"
+    assert run("cut", max_time=0.0).status == "timeout"
     resumed = run("cut")
-    assert [resumed["metrics"], resumed["samples"]] == [whole["metrics"], whole["samples"]]
-    frozen = {"arch.redraw_every": 0, "arch.n_features": 8}
-    overrides = frozen
-    other = run("frozen")
-    assert [p["loss"] for p in other["history"]] != [p["loss"] for p in whole["history"]], "the frame never redrew"
+    assert (resumed.metrics, resumed.samples) == (whole.metrics, whole.samples)
+    other = run("frozen", redraw_every=0)
+    assert [p.loss for p in other.history] != [p.loss for p in whole.history], "no features were drawn in training"
 
 
 # -- configuration and state ---------------------------------------------------------------------------------------

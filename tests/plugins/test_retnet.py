@@ -56,14 +56,14 @@ def qkv(L: int, *, B: int = 2, H: int = 3, k: int = 4, v: int = 5) -> list[Tenso
 def test_forms_of_the_op_agree_with_their_gradients(L: int, two_sided: bool, carried: bool) -> None:
     q, k, v, state = qkv(L)
     leaves = [q, k, v, state] if carried else [q, k, v]
-    log_gamma, found = log_decays(3), {}
+    log_gamma, results = log_decays(3), {}
     weight = torch.randn(2, 3, L, 5, dtype=torch.float64)
     for form in FORMS[: 2 if two_sided else 3]:
         given = state if carried else None
         o = retention(q, k, v, log_gamma, given, form=form, chunk=8, two_sided=two_sided)
-        found[form] = [o, *torch.autograd.grad((o * weight).sum(), leaves)]
-    for form in found:
-        assert_close(found[form], found["parallel"])
+        results[form] = [o, *torch.autograd.grad((o * weight).sum(), leaves)]
+    for form in results:
+        assert_close(results[form], results["parallel"])
 
 
 def test_the_op_refuses_what_does_not_fit() -> None:
@@ -144,21 +144,21 @@ def test_forms_steps_and_pieces_agree(config: dict[str, Any]) -> None:
     x, models = sequence(), {form: build(form=form, **config) for form in FORMS}
     with torch.no_grad():
         whole = models["parallel"](x)
-        wanted = [whole.hidden, *(s["kv"] for s in whole.state)]
+        expected = [whole.hidden, *(s["kv"] for s in whole.state)]
         for model in models.values():
             model.load_state_dict(models["parallel"].state_dict())
-            assert_close([(out := model(x)).hidden, *(s["kv"] for s in out.state)], wanted)
+            assert_close([(out := model(x)).hidden, *(s["kv"] for s in out.state)], expected)
             state, ys = None, []
             for piece in x.split([1, 2, 17, 8, 1], 1):
                 hidden, state, _ = model(piece, state=state)
                 ys.append(hidden)
-            assert_close([torch.cat(ys, 1), *(s["kv"] for s in state)], wanted)
+            assert_close([torch.cat(ys, 1), *(s["kv"] for s in state)], expected)
             assert [s["seen"].tolist() for s in state] == [[29] * 3] * 2
         state, ys = model.init_state(3, device="cpu", dtype=x.dtype), []
         for x_t in x.unbind(1):
             y_t, state = model.step(x_t, state)
             ys.append(y_t)
-        assert_close([torch.stack(ys, 1), *(s["kv"] for s in state)], wanted)
+        assert_close([torch.stack(ys, 1), *(s["kv"] for s in state)], expected)
 
 
 def test_gradients_flow_through_the_state() -> None:

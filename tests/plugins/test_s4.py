@@ -1,4 +1,4 @@
-"""S4 as a plugin: its three forms agree, pads, states, initial values, marks, configuration, presets."""
+"""S4 as a plugin: its three forms agree, pads, states, initial values, optimiser options, configuration, presets."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_no_leak_from_the_future() -> None:
         assert (g[1:] == 0).all()
 
 
-# -- initial values, precision, marks --------------------------------------------------------------------------------
+# -- initial values, precision, optimiser options --------------------------------------------------------------------
 
 
 def test_initial_values() -> None:
@@ -226,11 +226,13 @@ def test_autocast_stays_out_of_the_recurrence() -> None:
     torch.testing.assert_close(low, state)
 
 
-def test_marks() -> None:
+def test_optimiser_options() -> None:
     model = build("bidirectional", ssm_lr=0.002, dt_lr=0.003, c_lr=0.004)
-    found = {name: mark for name, _, mark in parameters_with_options(model) if name.startswith("stack.blocks.0.mixer.")}
-    marks = {name.removeprefix("stack.blocks.0.mixer."): (m.lr, m.weight_decay) for name, m in found.items()}
-    assert marks == {
+    options = {
+        name: option for name, _, option in parameters_with_options(model) if name.startswith("stack.blocks.0.mixer.")
+    }
+    options_of = {name.removeprefix("stack.blocks.0.mixer."): (o.lr, o.weight_decay) for name, o in options.items()}
+    assert options_of == {
         "kernel.A_real": (0.002, 0.0),
         "kernel.A_imag": (0.002, 0.0),
         "kernel.B": (0.002, 0.0),

@@ -1,4 +1,4 @@
-"""S5 as a plugin: its three forms agree, pads, states, initial values, marks, configuration, presets."""
+"""S5 as a plugin: its three forms agree, pads, states, initial values, optimiser options, configuration, presets."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_no_leak_from_the_future() -> None:
         assert (g[1:] == 0).all()
 
 
-# -- initial values, precision, marks --------------------------------------------------------------------------------
+# -- initial values, precision, optimiser options --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("conj_sym", [True, False])
@@ -274,11 +274,11 @@ def test_autocast_stays_out_of_the_recurrence() -> None:
         ({"groups": "BfastandCdecay", "dt_global": True}, (None, None), (None, None)),
     ],
 )
-def test_marks(config: dict[str, object], B: object, log_step: object) -> None:
+def test_optimiser_options(config: dict[str, object], B: object, log_step: object) -> None:
     model = build("bidirectional", norm="batch", ssm_lr=0.002, gate="full_glu", **config)
-    found = {name: mark for name, _, mark in parameters_with_options(model) if name.startswith("stack.blocks.0.")}
-    marks = {name.removeprefix("stack.blocks.0."): (m.lr, m.weight_decay) for name, m in found.items()}
-    assert marks == {
+    options = {name: option for name, _, option in parameters_with_options(model) if name.startswith("stack.blocks.0.")}
+    options_of = {name.removeprefix("stack.blocks.0."): (o.lr, o.weight_decay) for name, o in options.items()}
+    assert options_of == {
         "mixer.ssm.Lambda_re": (0.002, 0.0),
         "mixer.ssm.Lambda_im": (0.002, 0.0),
         "mixer.ssm.B": B,
