@@ -165,11 +165,9 @@ class GPT2Body(LearnedPositionsBody):
     def reset_parameters(self) -> None:
         """As in the base, but with smaller weights in the maps that write to the residual stream."""
         super().reset_parameters()
-        for layer in self.layers:
-            for name in ("mixer.out", "mlp.linear2"):
-                linear = layer.get_submodule(name)
-                assert isinstance(linear, nn.Linear)
-                nn.init.normal_(linear.weight, 0.0, 0.02 * (2 * len(self.layers)) ** -0.5)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("mixer.out.weight", "mlp.linear2.weight")):
+                nn.init.normal_(parameter, 0.0, 0.02 * (2 * len(self.layers)) ** -0.5)
 
     def add_positions(self, h: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
         R = h.shape[1]
