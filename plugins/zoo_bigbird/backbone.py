@@ -24,7 +24,7 @@ from zoo_bigbird.op import Pattern, bigbird_attention, build_pattern, draw_block
 
 
 class BigBirdAttention(MultiHeadAttention):
-    """Global, window and random blocks of one layer, for inputs of up to `max_len` tokens."""
+    """Attention over global, window and random blocks of one layer, for inputs of up to `max_len` tokens."""
 
     def __init__(self, config: BigBirdConfig, d_model: int, *, layer: int, causal: bool, max_len: int) -> None:
         super().__init__(

@@ -23,7 +23,7 @@ from zoo.ops.rows import put_rows, take_rows
 
 
 class Pattern(NamedTuple):
-    """Which blocks see which.
+    """A block-sparse attention pattern.
 
     table  (B or 1, H or 1, n, T) int64, the blocks that a block sees; -1 = none
     last   (B or 1,) int64, the last block, which like block 0 sees everything; None (causal) = no block does

@@ -29,9 +29,9 @@ from zoo_compressive.op import Compression, plan_eviction, reconstruction_loss, 
 
 
 class LearnedDistanceAttention(nn.Module):
-    """A_ij = (q_i + v)·k_j + q_i·R_{i-j} + S_{i-j}: a learned vector and score of each distance, v per layer.
+    """Attention with a learned vector and score for each distance, lowest .. highest.
 
-    The tables cover the distances lowest .. highest.
+    A_ij = (q_i + v)·k_j + q_i·R_{i-j} + S_{i-j}          R, S and v per layer
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class CompressiveBackbone(Backbone):
         return Output(h, carried, {"reconstruction": self.config.reconstruction_weight * loss})
 
     def build_positions(self, n_tokens: int, n_keys: int, x: Tensor) -> RelativePositions | Tensor:
-        """Compute what the layers' attention takes: relative positions, or distances (P,) for learned tables."""
+        """Compute the positions argument of the layers: relative positions, or distances (P,) for learned tables."""
         distance = distances(n_tokens, n_keys, two_sided=self.two_sided, device=x.device)  # (P,)
         if self.learned:
             return distance

@@ -55,7 +55,7 @@ def longformer_attention(
     mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Compute the local rows, then the global ones in their places: (B, H, L, d). Memory O(L (back + ahead + g)).
+    """Compute Longformer's attention: (B, H, L, d), in O(L (back + ahead + g)) memory.
 
     q, k, v   (B, H, L, d), (B, H, P + L, d), (B, H, P + L, d)
     window    (back, ahead)

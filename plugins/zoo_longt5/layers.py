@@ -15,7 +15,7 @@ from zoo_longt5.config import LongT5Config
 
 
 class T5Attention(MultiHeadAttention):
-    """T5's projections. Scores are not divided by sqrt(E): the initial values of q are (Raffel et al. 2020)."""
+    """T5's attention projections. Not the scores but the initial values of q are divided by sqrt(E)."""
 
     def __init__(self, config: LongT5Config, d_model: int) -> None:
         d_qkv = config.n_heads * config.head_width(d_model)
@@ -34,7 +34,10 @@ class T5Attention(MultiHeadAttention):
 
 
 class FeedForward(nn.Module):
-    """gated_gelu: wo(gelu(wi_0 x) * wi_1 x), Shazeer 2020, eq. 6 with GELU in its tanh form; relu: wo(relu(wi x))."""
+    """T5's feed-forward layer.
+
+    gated_gelu: wo(gelu(wi_0 x) * wi_1 x), Shazeer 2020, eq. 6 with GELU in its tanh form; relu: wo(relu(wi x)).
+    """
 
     def __init__(self, config: LongT5Config, d_model: int) -> None:
         super().__init__()

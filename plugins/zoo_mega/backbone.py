@@ -42,9 +42,9 @@ from zoo_mega.op import damped_ema, single_head_attention
 
 
 class MovingAverage(nn.Module):
-    """Equation (1). Bidirectional: the sum of two averages, one from each side, both including the current token.
+    """The damped moving average of every channel, equation (1); bidirectional, the sum of one from each side.
 
-    Pads are zero in the averages. The state is h (B, D, N) after each sequence's last real token, causal only.
+    Both sides include the current token. Pads are zero in the averages. The state is h (B, D, N) after each sequence's last real token, causal only.
     """
 
     def __init__(self, d_model: int, d_ema: int, *, bidirectional: bool, truncation: int | None = None) -> None:
@@ -63,7 +63,7 @@ class MovingAverage(nn.Module):
 
     @property
     def system(self) -> DiagonalSSM:
-        """The averages of all R D channels as one diagonal system."""
+        """Return the averages of all R D channels as one diagonal state space model."""
         return damped_ema(self.alpha, self.delta, self.beta, self.eta)
 
     def kernel(self, L: int, dtype: torch.dtype) -> Tensor:
@@ -99,7 +99,7 @@ class MovingAverage(nn.Module):
 
 
 class GatedAttention(Mixer):
-    """Equations (1) to (7) without the norm: x and the residual x0 -> y - x0.
+    """Gated attention over the moving average, equations (1) to (7): x = norm(x0) and x0 -> y - x0.
 
     State, causal only: {"ema": (B, D, N), "k": (B, M, z), "v": (B, M, E), "real": (B, M) bool} with the keys and values
     of the open chunk, M = c - 1; without chunks those of all tokens so far.
@@ -156,7 +156,7 @@ class GatedAttention(Mixer):
     def chunked_attention(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: Cache | None
     ) -> tuple[Tensor, Cache | None]:
-        """Equation (5): q, k (B, L, z), v (B, L, E) after the cached tokens -> o (B, L, E), next cache (causal)."""
+        """Apply equation (5) to q, k (B, L, z), v (B, L, E) after the cached tokens: o (B, L, E), next cache (causal)."""
         L, real, at = q.shape[1], mask, torch.arange(q.shape[1], device=q.device)
         if cache is not None and cache.real.shape[1]:
             cache, at = cache.append(k, v, mask)
@@ -187,6 +187,7 @@ class GatedAttention(Mixer):
         return self.attention(q, k, v, torch.arange(c, device=q.device), real).flatten(1, 2)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, at: Tensor, real: Tensor | None) -> Tensor:
+        """Call `single_head_attention` with this layer's bias and attention function."""
         return single_head_attention(q, k, v, tuple(self.bias), at, real, kind=self.kind, causal=self.causal)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
@@ -209,7 +210,7 @@ class GatedAttention(Mixer):
 
 
 class MegaBlock(Block):
-    """Equations (1) to (8). The mixer also receives the residual stream, which its update gate interpolates with."""
+    """A Mega block, equations (1) to (8). The mixer also gets x0, with which its update gate interpolates."""
 
     mixer: GatedAttention
 

@@ -18,14 +18,14 @@ from zoo.nn import sequence_lengths
 
 
 class Cache(NamedTuple):
-    """k (B, M, z), v (B, M, E), real (B, M) bool. A sequence's cached tokens end at its last real column."""
+    """Cached keys k (B, M, z), values v (B, M, E) and real (B, M) bool; a sequence ends at its last real column."""
 
     k: Tensor
     v: Tensor
     real: Tensor
 
     def append(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Cache, Tensor]:
-        """Put new keys, values and their mask behind the cached ones: T columns, and the new tokens' (B, L)."""
+        """Append new keys and values with their mask: the cache of T columns, and the columns (B, L) of the new tokens."""
         L = k.shape[1]
         at = sequence_lengths(self.real)[:, None] + torch.arange(L, device=k.device)
         new = torch.ones_like(at, dtype=torch.bool) if mask is None else mask

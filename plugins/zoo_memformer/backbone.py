@@ -86,7 +86,7 @@ class MemformerLayer(nn.Module):
 
 
 class BiasedWrite(nn.Module):
-    """The paper's write. A slot's own value is the slot itself, and there is no output projection."""
+    """The paper's memory writing. A slot's own value is the slot itself, and there is no output projection."""
 
     def __init__(self, config: MemformerConfig, d_model: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class BiasedWrite(nn.Module):
         param_options(self, "v", weight_decay=0.0)
 
     def fresh(self) -> Tensor:
-        """m_0, (S, D)."""
+        """Return the initial slots m_0, (S, D)."""
         return F.normalize(at_least_float32(self.v), dim=-1)
 
     def read(self, memory: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class BiasedWrite(nn.Module):
 
 
 class GRUWrite(nn.Module):
-    """The write of the public port: slot attention, a GRU cell whose hidden state is the slot, a feed-forward layer."""
+    """The port's memory writing: slot attention, a GRU cell whose hidden state is the slot, a feed-forward layer."""
 
     def __init__(self, config: MemformerConfig, d_model: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class GRUWrite(nn.Module):
         self.ff = MLP(d_model, config.d_ff or 4 * d_model, dropout=config.dropout)
 
     def fresh(self) -> Tensor:
-        """m_0, (S, D)."""
+        """Return the initial slots m_0, (S, D)."""
         return self.slots
 
     def read(self, memory: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class GRUWrite(nn.Module):
         return memory
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, L, D) -> two of (B, H, L, E)"""
+        """Project keys and values: (B, L, D) -> two of (B, H, L, E)."""
         k, v = split_heads(self.kv(x), 2 * self.n_heads).chunk(2, dim=1)
         return k, v
 

@@ -24,7 +24,7 @@ from zoo_perceiver.op import latent_attention, roll_rows, shift_left
 
 
 class Attention(nn.Module):
-    """Norms, projections and attention, without the output map. `d_input` None: self-attention, one norm."""
+    """Cross-attention with its norms, or self-attention if `d_input` is None; without the output projection."""
 
     def __init__(
         self,
@@ -140,7 +140,9 @@ class PerceiverAR(nn.Module):
 
 
 class PerceiverBackbone(Backbone):
-    """Bidirectional: hidden are the n_latents latents. Causal: hidden[:, i] belongs to position L - N + i.
+    """Perceiver IO's encoder, whose hidden vectors are the latents, or Perceiver AR if causal.
+
+    Causal: hidden[:, i] belongs to position L - N + i.
 
     Latents of another width than x are mapped to its width at the end.
     """

@@ -45,6 +45,7 @@ class Body(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def build_layer(self) -> nn.Module:
+        """Build one layer."""
         raise NotImplementedError
 
     def reset_parameters(self) -> None:
@@ -59,7 +60,7 @@ class Body(nn.Module):
 
 
 class TransformerXLBody(Body):
-    """The paper's: relative positions, and with mem_len > 0 a cache of earlier rows per layer, without gradient."""
+    """Transformer-XL (the paper's model): relative positions, and with mem_len > 0 a cache of earlier rows per layer."""
 
     def __init__(self, config: RMTConfig, dims: ModelDims, max_rows: int) -> None:
         super().__init__(config, dims, max_rows)
@@ -104,7 +105,7 @@ class SelfAttention(MultiHeadAttention):
 
 
 class TransformerBody(Body):
-    """The paper's with absolute positions: sinusoids counted from the last real row."""
+    """A post-norm Transformer (the paper's without cache), with sinusoids counted from the last real row."""
 
     prenorm, activation, bias, norm_eps = False, "relu", False, 1e-5
 
@@ -126,7 +127,7 @@ class TransformerBody(Body):
         return h, {}
 
     def add_positions(self, h: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """h (B, R, D) -> the input of the first layer, and the pattern of all layers, (1 or B, 1 or R, R) or None."""
+        """Add positions to h (B, R, D), and compute the attention pattern, (1 or B, 1 or R, R) bool, None = no mask."""
         i = torch.arange(h.shape[1], device=h.device)
         last = i[-1:] if real is None else real.sum(1) - 1  # (1 or B,)
         table = self.dropout(sinusoids(i, self.D).to(h.dtype))
@@ -134,7 +135,7 @@ class TransformerBody(Body):
 
 
 class LearnedPositionsBody(TransformerBody):
-    """The base of the authors' two ports: learned positions, and a norm with a place of its own."""
+    """A Transformer with learned positions and one more norm: the base of the authors' two ports."""
 
     def __init__(self, config: RMTConfig, dims: ModelDims, max_rows: int) -> None:
         super().__init__(config, dims, max_rows)
@@ -165,11 +166,9 @@ class GPT2Body(LearnedPositionsBody):
     def reset_parameters(self) -> None:
         """As in the base, but with smaller weights in the maps that write to the residual stream."""
         super().reset_parameters()
-        for layer in self.layers:
-            for name in ("mixer.out", "mlp.linear2"):
-                linear = layer.get_submodule(name)
-                assert isinstance(linear, nn.Linear)
-                nn.init.normal_(linear.weight, 0.0, 0.02 * (2 * len(self.layers)) ** -0.5)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("mixer.out.weight", "mlp.linear2.weight")):
+                nn.init.normal_(parameter, 0.0, 0.02 * (2 * len(self.layers)) ** -0.5)
 
     def add_positions(self, h: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
         R = h.shape[1]
