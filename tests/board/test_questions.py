@@ -31,7 +31,7 @@ from tests.board.samples import (
 from tests.board.test_build import VL_CONVERT, faults
 from tests.records import changed, language, make, recall
 from zoo.board import build as board
-from zoo.board.breakdown import along, dimensions, label, longer_text, mean_parts, placed_parts, trained_length
+from zoo.board.breakdown import along, dimensions, label, longer_text, placed_parts, trained_length
 from zoo.board.charts import breakdown_chart, scores_chart, to_svg, view_of
 from zoo.board.export import groups_table, results_table, to_csv, to_json
 from zoo.board.markdown import markdown
@@ -247,7 +247,7 @@ def test_whole_questions_are_averaged_by_their_number() -> None:
 
 def test_length_generalization_is_told_by_length_in_a_word_or_not_at_all() -> None:
     found = section(question_records(), "mqar")
-    parts = mean_parts(found)
+    parts = found.mean_parts
     texts = {row["name"]: longer_text(row, parts, found.metric) for _, row in found.rows.iloc[::-1].iterrows()}
     assert texts == {
         "alpha": "×2 90.0 %, ×4 45.0 %",
@@ -258,7 +258,7 @@ def test_length_generalization_is_told_by_length_in_a_word_or_not_at_all() -> No
     assert trained_length(parts) == 64
     # where groups differ in no length, the whole split is one number
     plain = section([recall(test={at(pairs=4): 0.9, at(pairs=8): 0.8}, beyond={at(pairs=16): 0.25})])
-    assert longer_text(plain.rows.iloc[0], mean_parts(plain), plain.metric) == "25.0 %"
+    assert longer_text(plain.rows.iloc[0], plain.mean_parts, plain.metric) == "25.0 %"
     assert section([recall(test={at(length=8): 0.9})]).has_longer is False
     # where no row could be evaluated on it, it is shown all the same
     assert cells([mqar("gamma", 0.7, None)], "mqar", "length_generalization") == {"gamma": "not defined"}
@@ -318,7 +318,7 @@ def test_the_breakdown_chart_has_a_panel_per_row(task: str, along_: str, by: str
     parts = placed_parts(found)
     assert view_of(parts) == (along_, by, is_map)
     spec = breakdown_chart(found).to_dict()
-    (values,) = spec["datasets"].values() if "datasets" in spec else (spec["data"]["values"],)
+    values = spec["data"]["values"]
     shown = found.rows[found.rows.index.isin(parts["row"])]
     panels = spec["facet"]["sort"]
     assert len(panels) == len(shown)

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -33,6 +33,7 @@ def test_wilson_by_hand() -> None:
     assert wilson(1.0, 10).high == 1.0
 
 
+@settings(deadline=None)  # scipy is slow on a busy machine
 @given(st.integers(1, 50_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_is_that_of_scipy(case: tuple[int, int]) -> None:
     k, n = case
@@ -42,6 +43,7 @@ def test_wilson_is_that_of_scipy(case: tuple[int, int]) -> None:
     assert found.low <= k / n <= found.high
 
 
+@settings(deadline=None)  # scipy is slow on a busy machine
 @given(st.lists(fractions, min_size=2, max_size=10))
 def test_t_interval_is_that_of_scipy_within_the_unit_interval(scores: list[float]) -> None:
     found = t_interval(scores)

@@ -1,7 +1,7 @@
 """Scores along the properties by which a task groups its test questions: length, pairs, depth, position …
 
 Everything is in the ranked metric. The split length_generalization, with questions that are longer or harder than any
-in training, stands apart wherever it is shown. `parts` are data frames as `mean_parts` and `placed_parts` return them.
+in training, stands apart wherever it is shown. `parts` are data frames as `Section.mean_parts`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric
-from zoo.board.results import Section, dimension_columns
+from zoo.board.results import Section, dimension_columns, weighted_means
 
 LENGTH = "length"
 POSITION = "position"
@@ -22,19 +22,9 @@ NOT_DEFINED = "not defined"
 """Shown for an architecture that has no form for lengths beyond those it was built for."""
 
 
-def mean_parts(section: Section) -> pd.DataFrame:
-    """The parts of a section's rows, averaged over seeds: row, longer, properties, score, weight."""
-    names = dimension_columns(section.parts)
-    rows = []
-    for key, group in section.parts.groupby(["row", "longer", *names], dropna=False):
-        score = section.metric.mean(list(group["score"]))
-        rows.append((*key, score, group["weight"].max()))
-    return pd.DataFrame(rows, columns=["row", "longer", *names, "score", "weight"])
-
-
 def placed_parts(section: Section, *, coarse: bool = False) -> pd.DataFrame:
-    """`mean_parts` with positions relative to the last, from 0 to 1; `coarse`: rounded to quarters."""
-    parts = mean_parts(section)
+    """A section's mean parts with positions relative to the last, from 0 to 1; `coarse`: rounded to quarters."""
+    parts = section.mean_parts.copy()
     names = dimension_columns(parts)
     if POSITION in names:
         others = [name for name in names if name != POSITION]
@@ -69,10 +59,7 @@ def twins(parts: pd.DataFrame, dimension: str) -> dict[str, dict[float, float]]:
 def along(parts: pd.DataFrame, metric: Metric, *names: str) -> pd.DataFrame:
     """The scores along `names`, over everything else that parts differ in: row, longer, *names, score (NaN where a part
     has none that is finite)."""
-    keys = ["row", "longer", *names]
-    groups = parts.dropna(subset=list(names)).groupby(keys)
-    rows = [(*key, metric.mean(list(group["score"]), list(group["weight"]))) for key, group in groups]
-    return pd.DataFrame(rows, columns=[*keys, "score"])
+    return weighted_means(parts.dropna(subset=list(names)), ["row", "longer", *names], metric)
 
 
 def columns(parts: pd.DataFrame, name: str) -> list[tuple[bool, float]]:

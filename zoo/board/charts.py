@@ -55,22 +55,23 @@ def to_svg(chart: Any) -> str:
 
 def _styled(chart: Any) -> Any:
     """The chart in the common style: on white, to be readable in dark pages too, in a font that vl-convert brings."""
-    muted: dict[str, Any] = {"labelColor": "#59636e", "titleColor": "#59636e", "titleFontWeight": "normal"}
-    lines: dict[str, Any] = {"gridColor": "#e6e8eb", "domainColor": GREY, "tickColor": GREY}
-    sizes: dict[str, Any] = {"fontSize": 13, "subtitleFontSize": 11, "offset": 12}
-    return (
-        chart.configure(background="white", padding=12, font="Liberation Sans")
-        .configure_view(stroke=None)
-        .configure_axis(**muted, **lines)
-        .configure_title(anchor="start", color=BLACK, subtitleColor="#59636e", **sizes)
-        .configure_legend(orient="top", direction="horizontal", labelColor=BLACK, titleColor="#59636e")
+    muted, small = "#59636e", {"labelColor": "#59636e", "titleColor": "#59636e", "titleFontWeight": "normal"}
+    return chart.configure(
+        background=WHITE,
+        padding=12,
+        font="Liberation Sans",
+        view={"stroke": None},
+        axis={**small, "gridColor": "#e6e8eb", "domainColor": GREY, "tickColor": GREY},
+        title={"anchor": "start", "color": BLACK, "subtitleColor": muted}
+        | {"fontSize": 13, "subtitleFontSize": 11, "offset": 12},
+        legend={"orient": "top", "direction": "horizontal", "labelColor": BLACK, "titleColor": muted},
     )
 
 
-def _chart(rows: Rows) -> alt.Chart:
-    """A chart on inline data; missing and infinite values are null."""
+def _data(rows: Rows) -> alt.Data:
+    """Inline data; missing and infinite values are null."""
     values = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
-    return alt.Chart(alt.Data(values=values))
+    return alt.Data(values=values)
 
 
 def _title(section: Section, text: str, *subtitle: str) -> alt.TitleParams:
@@ -103,7 +104,7 @@ def _score_scale(metric: Metric, values: Iterable[float], ticks: int) -> dict[st
 
 def scores_chart(sections: Sequence[Section]) -> Any:
     """Task by task a row per configuration: its interval, its mean and a dot for each seed."""
-    panels = [_scores_panel(section) for section in sections] or [_chart([]).mark_point()]
+    panels = [_scores_panel(section) for section in sections] or [alt.Chart(_data([])).mark_point()]
     return _styled(alt.vconcat(*panels, spacing=22))
 
 
@@ -134,12 +135,12 @@ def _scores_panel(section: Section) -> Any:
     x, low = alt.X("score:Q", title=None, **axis), alt.X("low:Q", title=None, **axis)
     shade = alt.Color("color:N", scale=None)
     dots: dict[str, Any] = {"filled": True, "opacity": 1}
-    note = _chart(words).encode(y=y, x=alt.value(4), text="word:N", color=shade)
+    note = alt.Chart(_data(words)).encode(y=y, x=alt.value(4), text="word:N", color=shade)
     layers = [
-        _chart(baselines).mark_rule(strokeDash=[4, 3]).encode(x=x, color=shade),
-        _chart(means).mark_rule(strokeWidth=2).encode(y=y, x=low, x2="high:Q", color=shade),
-        _chart(seeds).mark_point(fill="white", size=30, strokeWidth=1, **dots).encode(y=y, x=x, stroke=shade),
-        _chart(means).mark_point(size=55, shape="diamond", **dots).encode(y=y, x=x, color=shade),
+        alt.Chart(_data(baselines)).mark_rule(strokeDash=[4, 3]).encode(x=x, color=shade),
+        alt.Chart(_data(means)).mark_rule(strokeWidth=2).encode(y=y, x=low, x2="high:Q", color=shade),
+        alt.Chart(_data(seeds)).mark_point(fill="white", size=30, strokeWidth=1, **dots).encode(y=y, x=x, stroke=shade),
+        alt.Chart(_data(means)).mark_point(size=55, shape="diamond", **dots).encode(y=y, x=x, color=shade),
         note.mark_text(align="left", fontStyle="italic", stroke="white", strokeWidth=4),
         note.mark_text(align="left", fontStyle="italic"),
     ]
@@ -182,30 +183,38 @@ def breakdown_chart(section: Section) -> Any:
     measured = section.rows.index.isin(parts["row"])
     labels = _labels(section.rows[measured])
     undefined = section.rows[measured & ~section.rows["evaluated_longer"].astype(bool) & section.has_longer]
-    chart, *remarks = (_heat_map if view.heat_map else _lines)(section, parts, view, labels, list(undefined.index))
+    draw = _heat_map if view.heat_map else _lines
+    panel, marks, remarks = draw(section, parts, view, labels, list(undefined.index))
     title = f"{section.protocol}: {section.task}, {section.metric.title} by {' and '.join(filter(None, view[:2]))}"
     if view.along != LENGTH and len(undefined):
         remarks.append(f"{NOT_DEFINED} there: {', '.join(undefined['name'])}")
     failed = [f"{row['name']}: {row['failures'] or 'no groups'}" for _, row in section.rows[~measured].iterrows()]
     header: dict[str, Any] = {"labelAnchor": "start", "labelFontWeight": "bold", "labelLimit": 200, "labelFontSize": 11}
     facet = alt.Facet("panel:N", sort=list(labels.values()), title=None).header(labelColor=BLACK, **header)
-    panels = chart.facet(facet=facet, columns=4, spacing=14).resolve_axis(x="independent", y="independent")
-    return _styled(panels.properties(title=_title(section, title, "; ".join(remarks), "; ".join(failed))))
+    panels = panel.facet(facet=facet, data=_data(marks), columns=4, spacing=14)
+    panels.title = _title(section, title, "; ".join(remarks), "; ".join(failed))
+    return _styled(panels.resolve_axis(x="independent", y="independent"))
 
 
-def _lines(section: Section, parts: pd.DataFrame, view: View, labels: Labels, undefined: list[Any]) -> list[Any]:
-    """Lines along `view.along`, one per value of `view.by`, hollow and dashed for length_generalization; remarks."""
+Panel = tuple[Any, Rows, list[str]]
+"""The layers of one panel, the marks of all panels, and remarks on how to read them."""
+
+
+def _lines(section: Section, parts: pd.DataFrame, view: View, labels: Labels, undefined: list[Any]) -> Panel:
+    """Lines along `view.along`, one per value of `view.by`, hollow and dashed for length_generalization."""
     metric, trained = section.metric, trained_length(parts) if view.along == LENGTH else math.nan
     longer = bool(parts["longer"].any())
+    scores = along(parts, metric, *filter(None, (view.by, view.along)))
+    texts = {value: label(parts, view.by, value) for value in sorted(scores[view.by].unique())} if view.by else {0: ""}
     points: Rows = [
         {
             "panel": labels[point["row"]],
             "kind": "longer" if point["longer"] else "trained",
             "x": point[view.along],
             "score": point["score"],
-            "by": label(parts, view.by, point[view.by]) if view.by else "",
+            "by": texts[point[view.by] if view.by else 0],
         }
-        for point in along(parts, metric, *filter(None, (view.by, view.along))).to_dict("records")
+        for point in scores.to_dict("records")
     ]
     joints = [point | {"kind": "longer"} for point in points if longer and point["x"] == trained]
     lines = [point | {"kind": f"{point['kind']} line"} for point in [*points, *joints]]
@@ -214,16 +223,15 @@ def _lines(section: Section, parts: pd.DataFrame, view: View, labels: Labels, un
         marks += [{"panel": panel, "kind": "region", "x": trained}] if longer and not math.isnan(trained) else []
         marks += [{"panel": panel, "kind": "chance", "score": section.chance}] if section.chance > 0 else []
         marks += [{"panel": panel, "kind": "word"}] if view.along == LENGTH and index in undefined else []
-    chart = _chart([*marks, *lines, *points]).properties(width=WIDTH, height=HEIGHT)
     x = alt.X("x:Q", title=view.along, **_along_scale(parts[view.along].dropna(), view))
     y = alt.Y("score:Q", title=None, **_score_scale(metric, [point["score"] for point in points], ticks=3))
-    by = [label(parts, view.by, value) for value in sorted(parts[view.by].dropna().unique())] if view.by else [""]
+    by = list(texts.values())
     legend = alt.Legend(title=view.by) if view.by else None
     color = alt.Color("by:N", scale=alt.Scale(domain=by, range=COLORS[: len(by)]), legend=legend)
     shape = alt.Shape("by:N", scale=alt.Scale(domain=by, range=SHAPES[: len(by)]), legend=legend)
 
     def of(kind: str) -> alt.Chart:
-        return chart.transform_filter(alt.datum.kind == kind)
+        return alt.Chart().transform_filter(alt.datum.kind == kind)
 
     note = of("word").encode(x=alt.value(WIDTH - 6), y=alt.value(HEIGHT / 2), text=alt.value(NOT_DEFINED))
     layers = [
@@ -241,7 +249,7 @@ def _lines(section: Section, parts: pd.DataFrame, view: View, labels: Labels, un
         longer and trained > 0 and f"grey: longer than any in training ({number(trained)})",
         section.chance > 0 and f"dotted: chance, {metric.format(section.chance)}",
     ]
-    return [alt.layer(*layers), *filter(None, remarks)]
+    return alt.layer(*layers, width=WIDTH, height=HEIGHT), [*marks, *lines, *points], [r for r in remarks if r]
 
 
 def _along_scale(values: pd.Series, view: View) -> dict[str, Any]:
@@ -258,9 +266,8 @@ def _along_scale(values: pd.Series, view: View) -> dict[str, Any]:
     return {"scale": alt.Scale(type="log" if log else "linear", domain=domain, zero=False, padding=8), "axis": axis}
 
 
-def _heat_map(section: Section, parts: pd.DataFrame, view: View, labels: Labels, undefined: list[Any]) -> list[Any]:
-    """Cells along `view.along` and down `view.by`, the darker the better, with length_generalization behind a gap; and
-    remarks."""
+def _heat_map(section: Section, parts: pd.DataFrame, view: View, labels: Labels, undefined: list[Any]) -> Panel:
+    """Cells along `view.along` and down `view.by`, the darker the better, with length_generalization behind a gap."""
     metric, by = section.metric, view.by or ""
     heads = columns(parts, view.along)
     names = {head: number(head[1]) + (" " if head[0] else "") for head in heads}
@@ -285,8 +292,7 @@ def _heat_map(section: Section, parts: pd.DataFrame, view: View, labels: Labels,
     shades = [WHITE, COLORS[0]] if metric.higher_is_better else [COLORS[0], WHITE]
     shade = alt.Color("score:Q", scale=alt.Scale(domain=[low, high], range=shades, interpolate="rgb"), legend=None)
     size: dict[str, Any] = {"width": step * len(order), "height": CELL * len(down)}
-    chart = _chart([*cells, *words]).properties(**size)
-    cell_chart, note = chart.transform_filter("isValid(datum.text)"), chart.transform_filter("isValid(datum.word)")
+    cell_chart, note = (alt.Chart().transform_filter(f"isValid(datum.{key})") for key in ("text", "word"))
     middle: dict[str, Any] = {"x": alt.value(size["width"] - step), "y": alt.value(size["height"] / 2)}
     layers = [
         cell_chart.mark_rect(stroke="#d1d9e0", strokeWidth=0.5).encode(x=x, y=y, color=shade),
@@ -295,4 +301,4 @@ def _heat_map(section: Section, parts: pd.DataFrame, view: View, labels: Labels,
     ]
     remarks = [f"numbers: {metric.title}{' in %' if metric.is_share else ''}; dark: good"]
     remarks += [f"right of the gap: {LENGTH_GENERALIZATION}"] if gap else []
-    return [alt.layer(*layers).resolve_scale(color="independent"), *remarks]
+    return alt.layer(*layers, **size).resolve_scale(color="independent"), [*cells, *words], remarks

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -80,10 +81,27 @@ class Section:
     rows: pd.DataFrame
     parts: pd.DataFrame
 
+    @cached_property
+    def mean_parts(self) -> pd.DataFrame:
+        """The parts of each row, averaged over seeds: row, longer, properties, score, weight."""
+        keys = ["row", "longer", *dimension_columns(self.parts)]
+        weights = self.parts.groupby(keys, dropna=False)["weight"].max().rename("weight").reset_index()
+        return weighted_means(self.parts.assign(weight=1), keys, self.metric).assign(weight=weights["weight"])
+
     @property
     def has_longer(self) -> bool:
         """Whether the task has a length_generalization split."""
         return bool((self.rows["evaluated_longer"] | self.rows["offers_longer"]).any())
+
+
+def weighted_means(parts: pd.DataFrame, keys: list[str], metric: Metric) -> pd.DataFrame:
+    """The mean score of the parts that are equal in `keys`, by weight; NaN where any of them is."""
+    weight = parts["weight"].astype(float)
+    # NaN would be left out of a sum, infinity is not
+    total = (parts["score"].map(metric.to_mean) * weight).fillna(math.inf)
+    sums = parts[keys].assign(total=total, weight=weight).groupby(keys, dropna=False).sum()
+    means = (sums["total"] / sums["weight"]).replace(math.inf, math.nan)
+    return means.map(metric.from_mean, na_action="ignore").rename("score").reset_index()
 
 
 def make_board(

@@ -17,7 +17,6 @@ from zoo.board.breakdown import (
     factor,
     label,
     longer_text,
-    mean_parts,
     placed_parts,
     trained_length,
 )
@@ -100,7 +99,7 @@ def _either(counts: pd.Series) -> str:
 def section_table(section: Section) -> Table:
     """A section's rows; columns in which no row has anything are left out."""
     sources: list[str] = []
-    parts, several_kinds = mean_parts(section), section.rows["data"].nunique() > 1
+    parts, several_kinds = section.mean_parts, section.rows["data"].nunique() > 1
     others = sorted_names(name for scores in section.rows["other_scores"] for name in scores)
     lines = []
     for _, row in section.rows.iterrows():
@@ -308,7 +307,7 @@ def run_line(stored: StoredRecord) -> str:
     text += f" ({baselines})" if baselines else ""
     text += f", {record.seconds.train + record.seconds.eval:.0f} s"
     if section.has_longer:
-        text += f"\n  {LENGTH_GENERALIZATION}: {longer_text(row, mean_parts(section), metric) or NONE}"
+        text += f"\n  {LENGTH_GENERALIZATION}: {longer_text(row, section.mean_parts, metric) or NONE}"
     return text + where
 
 
