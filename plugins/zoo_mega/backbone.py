@@ -44,7 +44,8 @@ from zoo_mega.op import damped_ema, single_head_attention
 class MovingAverage(nn.Module):
     """The damped moving average of every channel, equation (1); bidirectional, the sum of one from each side.
 
-    Both sides include the current token. Pads are zero in the averages. The state is h (B, D, N) after each sequence's last real token, causal only.
+    Both sides include the current token. Pads are zero in the averages. The state is h (B, D, N) after each sequence's
+    last real token, causal only.
     """
 
     def __init__(self, d_model: int, d_ema: int, *, bidirectional: bool, truncation: int | None = None) -> None:
@@ -156,7 +157,7 @@ class GatedAttention(Mixer):
     def chunked_attention(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: Cache | None
     ) -> tuple[Tensor, Cache | None]:
-        """Apply equation (5) to q, k (B, L, z), v (B, L, E) after the cached tokens: o (B, L, E), next cache (causal)."""
+        """Apply equation (5) to q, k (B, L, z), v (B, L, E) after the cached tokens: o (B, L, E), next cache."""
         L, real, at = q.shape[1], mask, torch.arange(q.shape[1], device=q.device)
         if cache is not None and cache.real.shape[1]:
             cache, at = cache.append(k, v, mask)

@@ -25,7 +25,7 @@ class Cache(NamedTuple):
     real: Tensor
 
     def append(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Cache, Tensor]:
-        """Append new keys and values with their mask: the cache of T columns, and the columns (B, L) of the new tokens."""
+        """Append new keys and values with their mask: a cache of T columns, and the new tokens' columns (B, L)."""
         L = k.shape[1]
         at = sequence_lengths(self.real)[:, None] + torch.arange(L, device=k.device)
         new = torch.ones_like(at, dtype=torch.bool) if mask is None else mask

@@ -60,7 +60,7 @@ class Body(nn.Module):
 
 
 class TransformerXLBody(Body):
-    """Transformer-XL (the paper's model): relative positions, and with mem_len > 0 a cache of earlier rows per layer."""
+    """Transformer-XL (the paper's model): relative positions, and with mem_len > 0 a cache of rows per layer."""
 
     def __init__(self, config: RMTConfig, dims: ModelDims, max_rows: int) -> None:
         super().__init__(config, dims, max_rows)

@@ -280,14 +280,14 @@ def test_replay_gives_the_same_losses_and_gradients_when_rows_leave_the_memory(r
 
 
 @pytest.mark.parametrize(
-    ("mem_len", "c_mem_len", "found"), [(None, None, (9, 9)), (5, None, (5, 5)), (None, 2, (9, 2)), (7, 3, (7, 3))]
+    ("mem_len", "c_mem_len", "rows"), [(None, None, (9, 9)), (5, None, (5, 5)), (None, 2, (9, 2)), (7, 3, (7, 3))]
 )
-def test_state_size_and_the_fresh_state(mem_len: int | None, c_mem_len: int | None, found: tuple[int, int]) -> None:
+def test_state_size_and_the_fresh_state(mem_len: int | None, c_mem_len: int | None, rows: tuple[int, int]) -> None:
     backbone = build(mem_len=mem_len, c_mem_len=c_mem_len, max_len=9)
     fresh = backbone.init_state(B, device="cpu", dtype=torch.float64)
     x = tokens(9)
     out = backbone(x)
-    assert elements(fresh) == elements(out.state) == backbone.state_size(9) == 2 * sum(found) * D
+    assert elements(fresh) == elements(out.state) == backbone.state_size(9) == 2 * sum(rows) * D
     again = backbone(x, state=fresh)
     torch.testing.assert_close(again.hidden, out.hidden, **SAME)
     torch.testing.assert_close(again.state, out.state, **SAME)

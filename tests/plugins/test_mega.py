@@ -91,8 +91,8 @@ class TestSmallChunksConformance(ArchitectureSuite):
 @pytest.mark.parametrize("mode", ["causal", "bidirectional"])
 def test_the_backbone_is_its_equations(mode: str, config: dict[str, object]) -> None:
     model, x, mask = build(mode, **config), sequence(), ragged(13, 13, 11, 4)
-    wanted = backbone_by_hand(model, x, mask)
-    assert_close([model(x, mask=mask).hidden[mask]], [wanted[mask]])
+    expected = backbone_by_hand(model, x, mask)
+    assert_close([model(x, mask=mask).hidden[mask]], [expected[mask]])
 
 
 def test_truncated_average_has_so_many_taps() -> None:

@@ -47,20 +47,20 @@ def run(case: Case) -> Result:
 def average(p: dict[str, Tensor], prefix: str, directions: int) -> dict[str, Tensor]:
     """Theirs (R D, N, 1) -> ours (R, D, N)."""
     names = {"alpha": "delta", "delta": "alpha", "beta": "beta", "eta": "gamma"}
-    found = {
+    named = {
         ours: p[prefix + theirs].reshape(directions, -1, p[prefix + "gamma"].shape[1]) for ours, theirs in names.items()
     }
-    return found | {"omega": p[prefix + "omega"]}
+    return named | {"omega": p[prefix + "omega"]}
 
 
 def norm(p: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """weight, bias, running statistics: named alike, but for the scale norm's one weight."""
-    found = {k.removeprefix(prefix).replace("scalar", "weight"): v for k, v in p.items() if k.startswith(prefix)}
-    if "running_mean" in found:
+    named = {k.removeprefix(prefix).replace("scalar", "weight"): v for k, v in p.items() if k.startswith(prefix)}
+    if "running_mean" in named:
         # the buffers are updated in place, and a leaf that requires a gradient cannot be
-        found |= {k: found[k].detach().clone() for k in ("running_mean", "running_var")}
-        found["num_batches_tracked"] = torch.tensor(0)
-    return found
+        named |= {k: named[k].detach().clone() for k in ("running_mean", "running_var")}
+        named["num_batches_tracked"] = torch.tensor(0)
+    return named
 
 
 def bias(p: dict[str, Tensor], prefix: str = "") -> list[Tensor]:
@@ -70,23 +70,23 @@ def bias(p: dict[str, Tensor], prefix: str = "") -> list[Tensor]:
 
 
 def gated_attention(p: dict[str, Tensor], prefix: str, directions: int) -> dict[str, Tensor]:
-    found = {f"ema.{k}": v for k, v in average(p, prefix + "move.", directions).items()}
+    named = {f"ema.{k}": v for k, v in average(p, prefix + "move.", directions).items()}
     for ours, theirs in {"W_v": "v_proj", "W": "mx_proj", "U_h": "h_proj"}.items():
-        found |= {f"{ours}.{part}": p[f"{prefix}{theirs}.{part}"] for part in ("weight", "bias")}
-    found |= {f"bias.{i}": w for i, w in enumerate(bias(p, prefix + "rel_pos_bias."))}
-    return found | {"kappa": p[prefix + "gamma"], "mu": p[prefix + "beta"]}
+        named |= {f"{ours}.{part}": p[f"{prefix}{theirs}.{part}"] for part in ("weight", "bias")}
+    named |= {f"bias.{i}": w for i, w in enumerate(bias(p, prefix + "rel_pos_bias."))}
+    return named | {"kappa": p[prefix + "gamma"], "mu": p[prefix + "beta"]}
 
 
 def block(p: dict[str, Tensor], prefix: str, directions: int) -> dict[str, Tensor]:
     """A whole layer; without "mega_layer." among the names the gated attention and its norm alone."""
     attention = prefix + ("mega_layer." if f"{prefix}mega_layer.gamma" in p else "")
-    found = {f"mixer.{k}": v for k, v in gated_attention(p, attention, directions).items()}
-    found |= {f"norm1.{k}": v for k, v in norm(p, f"{attention}norm.norm.").items()}
+    named = {f"mixer.{k}": v for k, v in gated_attention(p, attention, directions).items()}
+    named |= {f"norm1.{k}": v for k, v in norm(p, f"{attention}norm.norm.").items()}
     if f"{prefix}nffn.fc1.weight" in p:
         for ours, theirs in {"linear1": "fc1", "linear2": "fc2"}.items():
-            found |= {f"mlp.{ours}.{part}": p[f"{prefix}nffn.{theirs}.{part}"] for part in ("weight", "bias")}
-        found |= {f"norm2.{k}": v for k, v in norm(p, f"{prefix}nffn.norm.norm.").items()}
-    return found
+            named |= {f"mlp.{ours}.{part}": p[f"{prefix}nffn.{theirs}.{part}"] for part in ("weight", "bias")}
+        named |= {f"norm2.{k}": v for k, v in norm(p, f"{prefix}nffn.norm.norm.").items()}
+    return named
 
 
 # -- configuration -----------------------------------------------------------------------------------------------------
@@ -260,8 +260,8 @@ def run_encoder(case: Case) -> Result:
     backbone = prepared(backbone, case)
     theirs: dict[str, Tensor] = {}
     for i in range(len(blocks)):
-        found = block(p, f"layers.{i}.", 2 if c["bidirectional"] else 1)
-        theirs |= {f"stack.blocks.{i}.{k}": v for k, v in found.items()}
+        named = block(p, f"layers.{i}.", 2 if c["bidirectional"] else 1)
+        theirs |= {f"stack.blocks.{i}.{k}": v for k, v in named.items()}
     theirs |= {f"stack.final_norm.{k}": v for k, v in norm(p, "final_norm.norm.").items()}
     last = SimpleNamespace(hidden=None)
     blocks[-1].register_forward_hook(lambda _, args, out: setattr(last, "hidden", out[0]))

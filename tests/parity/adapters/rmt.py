@@ -146,7 +146,7 @@ def run_lm_rmt(case: Case) -> Result:
             values |= {f"out.memory_after_seg{s}": after["memory"] for s, after in enumerate(states)}
             if config.mem_len:
                 filled = int(states[-1]["cache_valid"][0].sum())
-                # nobody reads the cache of the top layer: ours carries none, and it is the end of what it gave
+                # the cache of the top layer is never read: ours has none, and it is the end of the output of that layer
                 caches = [*states[-1]["cache"], torch.cat(top, dim=1)]
                 values |= {f"out.cache_final.{n}": cache[:, -filled:] for n, cache in enumerate(caches)}
         values |= gradients(case, loss_of(hidden, states[-1]["memory"]), prefix)
