@@ -31,7 +31,7 @@ from tests.board.samples import (
 from tests.board.test_build import VL_CONVERT, faults
 from tests.records import changed, language, make, recall
 from zoo.board import build as board
-from zoo.board.breakdown import along, dimensions, label, longer_text, placed_parts, trained_length
+from zoo.board.breakdown import along, dimensions, label, longer_text, placed_groups, trained_length
 from zoo.board.charts import breakdown_chart, scores_chart, to_svg, view_of
 from zoo.board.export import groups_table, results_table, to_csv, to_json
 from zoo.board.markdown import markdown
@@ -70,7 +70,7 @@ def cells(records: list[Record], task: str, column: str) -> dict[str, str]:
 def scores_along(records: list[Record], *names: str) -> dict[tuple[Any, ...], float]:
     """(longer, *values) -> score of the only row."""
     found = section(records)
-    return {tuple(key[1:]): score for *key, score in along(placed_parts(found), found.metric, *names).to_numpy()}
+    return {tuple(key[1:]): score for *key, score in along(placed_groups(found), found.metric, *names).to_numpy()}
 
 
 def test_golden(tmp_path: Path) -> None:
@@ -242,23 +242,23 @@ def test_whole_questions_are_averaged_by_their_number() -> None:
     val = {"scores": {"accuracy": 0.5}, "loss": 1.25, "n": 20}
     record = recall(task="unheard_of", test={at(length=1): 1.0}, metrics={"val": val, "test": test})
     assert faults(record) == []
-    assert list(section([record]).parts["weight"]) == [10, 10]
+    assert list(section([record]).groups["weight"]) == [10, 10]
 
 
 def test_length_generalization_is_told_by_length_in_a_word_or_not_at_all() -> None:
     found = section(question_records(), "mqar")
-    parts = found.mean_parts
-    texts = {row["name"]: longer_text(row, parts, found.metric) for _, row in found.rows.iloc[::-1].iterrows()}
+    groups = found.mean_groups
+    texts = {row["name"]: longer_text(row, groups, found.metric) for _, row in found.rows.iloc[::-1].iterrows()}
     assert texts == {
         "alpha": "×2 90.0 %, ×4 45.0 %",
         "beta": "×2 50.0 %, ×4 25.0 %",
         "gamma": "not defined",
         "delta": "",
     }
-    assert trained_length(parts) == 64
+    assert trained_length(groups) == 64
     # where groups differ in no length, the whole split is one number
     plain = section([recall(test={at(pairs=4): 0.9, at(pairs=8): 0.8}, beyond={at(pairs=16): 0.25})])
-    assert longer_text(plain.rows.iloc[0], plain.mean_parts, plain.metric) == "25.0 %"
+    assert longer_text(plain.rows.iloc[0], plain.mean_groups, plain.metric) == "25.0 %"
     assert section([recall(test={at(length=8): 0.9})]).has_longer is False
     # where no row could be evaluated on it, it is shown all the same
     assert cells([mqar("gamma", 0.7, None)], "mqar", "length_generalization") == {"gamma": "not defined"}
@@ -290,9 +290,9 @@ def test_seeds_that_failed_are_in_no_group() -> None:
 
 def test_what_goes_together_is_shown_once() -> None:
     found = section(question_records(), "kv_retrieval")
-    parts = placed_parts(found)
-    assert dimensions(parts) == ["length", "position"]
-    assert label(parts, "length", 130) == "130 (16 pairs)"
+    groups = placed_groups(found)
+    assert dimensions(groups) == ["length", "position"]
+    assert label(groups, "length", 130) == "130 (16 pairs)"
     (_, over_length), (_, over_position) = breakdown_tables(found)
     assert over_length.headers[1:] == ["trained\n34\n(4 pairs)", "longer\n130\n(16 pairs)\n×3.8"]
     # positions in texts of any number of pairs: the first, the second of four, the last
@@ -315,17 +315,17 @@ def test_one_group_is_no_breakdown() -> None:
 )
 def test_the_breakdown_chart_has_a_panel_per_row(task: str, along_: str, by: str, is_map: bool) -> None:
     found = section(question_records(), task)
-    parts = placed_parts(found)
-    assert view_of(parts) == (along_, by, is_map)
+    groups = placed_groups(found)
+    assert view_of(groups) == (along_, by, is_map)
     spec = breakdown_chart(found).to_dict()
     values = spec["data"]["values"]
-    shown = found.rows[found.rows.index.isin(parts["row"])]
+    shown = found.rows[found.rows.index.isin(groups["row"])]
     panels = spec["facet"]["sort"]
     assert len(panels) == len(shown)
     for panel, (index, row) in zip(panels, shown.iterrows(), strict=True):
         assert row["name"] in panel
         marks = [mark for mark in values if mark["panel"] == panel]
-        own = parts[parts["row"] == index]
+        own = groups[groups["row"] == index]
         kinds = Counter(mark.get("kind") for mark in marks if "score" in mark)
         if is_map:
             assert kinds[None] == len(own)
@@ -348,7 +348,7 @@ def test_charts_of_the_same_records_are_the_same_bytes() -> None:
 def test_many_lines_become_a_heat_map_and_nineteen_architectures_fit() -> None:
     test = {at(length=length, pairs=p): 1 / p for length in (64, 128) for p in (1, 2, 4, 8, 16, 32, 64)}
     found = section([recall(f"arch{k}", test=test) for k in range(19)])
-    view = view_of(placed_parts(found))
+    view = view_of(placed_groups(found))
     assert view is not None
     assert view.heat_map
     svg = ElementTree.fromstring(to_svg(breakdown_chart(found)))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.board.samples import board_of, section, sections, stored
 from tests.records import make
-from zoo.board.frame import parts_frame, records_frame
+from zoo.board.frame import groups_frame, records_frame
 from zoo.board.results import Overall, Section, make_board, overalls
 from zoo.spec.architecture import Reported
 from zoo.spec.record import Record
@@ -42,7 +42,7 @@ def test_the_frame_has_one_typed_row_per_record() -> None:
     empty = records_frame([])
     assert len(empty) == 0
     assert list(empty.dtypes) == list(frame.dtypes)
-    assert parts_frame([]).empty
+    assert groups_frame([]).empty
 
 
 def test_protocols_are_never_mixed_and_smoke_is_on_no_board() -> None:

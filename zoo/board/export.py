@@ -28,7 +28,7 @@ GROUP_COLUMNS = [
     *("protocol", "task", "task_version", "architecture", "distribution", "objective", "config_hash"),
     *("seed", "split", "metric", "score", "weight"),
 ]
-"""Columns of groups.csv, followed by one for each property of the questions. `weight` is the number of answers, or
+"""Columns of groups.csv, followed by one for each dimension of the groups. `weight` is the number of answers, or
 questions, that the score is over."""
 
 
@@ -50,12 +50,12 @@ def results_table(board: Board) -> pd.DataFrame:
 
 
 def groups_table(board: Board) -> pd.DataFrame:
-    """One row per seed and part of the test questions with the columns of groups.csv, as JSON values."""
-    names = dimension_columns(board.parts)
-    if board.parts.empty:
+    """One row per seed and group of the test questions with the columns of groups.csv, as JSON values."""
+    names = dimension_columns(board.groups)
+    if board.groups.empty:
         return pd.DataFrame(columns=GROUP_COLUMNS)
     about = board.results.drop(columns=["score", LENGTH_GENERALIZATION])
-    table = board.parts.join(about, on="row")
+    table = board.groups.join(about, on="row")
     table["split"] = table["longer"].map({False: "test", True: LENGTH_GENERALIZATION})
     whole = {name: "Int64" for name in names if (table[name].dropna() % 1 == 0).all()}
     table = table.astype(whole)  # 64, not 64.0
@@ -94,9 +94,13 @@ def to_json(board: Board, problems: Sequence[Problem] = ()) -> dict[str, Any]:
             }
             for overall in overalls(list(sections))
         ]
-        parts = groups[groups["protocol"] == protocol]
         boards.append(
-            {"protocol": protocol, "rows": rows.to_dict("records"), "groups": parts.to_dict("records")}
-            | {"overall": averages, "superseded": int(rows["superseded"].sum())}
+            {
+                "protocol": protocol,
+                "rows": rows.to_dict("records"),
+                "groups": groups[groups["protocol"] == protocol].to_dict("records"),
+                "overall": averages,
+                "superseded": int(rows["superseded"].sum()),
+            }
         )
     return {"boards": boards, "skipped": [problem._asdict() for problem in problems]}
