@@ -47,13 +47,13 @@ def dimensions(groups: pd.DataFrame) -> list[str]:
 def twins(groups: pd.DataFrame, dimension: str) -> dict[str, dict[float, float]]:
     """The dimensions that correspond to `dimension` one to one (a text of 20 pairs is always as long), each with its
     value per value of `dimension`."""
-    found = {}
+    corresponding = {}
     for name in dimension_columns(groups):
         pairs = groups.loc[groups[name].notna(), [dimension, name]].drop_duplicates()
         unique = all(pairs.iloc[:, k].is_unique for k in (0, 1)) and pairs.iloc[:, 0].notna().all()
         if name != dimension and len(pairs) > 1 and unique:
-            found[name] = dict(pairs.itertuples(index=False, name=None))
-    return found
+            corresponding[name] = dict(pairs.itertuples(index=False, name=None))
+    return corresponding
 
 
 def along(groups: pd.DataFrame, metric: Metric, *names: str) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -37,14 +36,14 @@ def results_table(board: Board) -> pd.DataFrame:
     if board.results.empty:
         return pd.DataFrame(columns=COLUMNS)
     table = _json_values(board.results)
-    told = table["reported"].map(lambda reported: reported[0] if reported else None)
+    first = table["reported"].map(lambda reported: reported[0] if reported else None)
     is_accuracy = table["metric"] == "accuracy"
     not_defined = board.results["offers_longer"] & ~board.results["evaluated_longer"] & table["score"].notna()
     return table.assign(
         accuracy=table["score"].where(is_accuracy, table["other_scores"].map(lambda scores: scores.get("accuracy"))),
         each_seed=table["each_seed"].map(lambda seeds: {str(seed): score for seed, score in seeds.items()}),
-        reported=told.map(lambda one: one.value if one else None).astype("object"),
-        reported_source=told.map(lambda one: f"{one.source}, {one.table}".removesuffix(", ") if one else None),
+        reported=first.map(lambda one: one.value if one else None).astype("object"),
+        reported_source=first.map(lambda one: f"{one.source}, {one.table}".removesuffix(", ") if one else None),
         **{LENGTH_GENERALIZATION: table[LENGTH_GENERALIZATION].mask(not_defined.astype(bool), NOT_DEFINED)},
     )[COLUMNS]
 
@@ -83,7 +82,7 @@ def to_json(board: Board, problems: Sequence[Problem] = ()) -> dict[str, Any]:
     averages over tasks; and the skipped files."""
     results, groups = results_table(board), groups_table(board)
     boards = []
-    for protocol, sections in groupby(board.sections(), lambda section: section.protocol):
+    for protocol, sections in board.protocols():
         rows = results[results["protocol"] == protocol]
         averages = [
             {
@@ -92,7 +91,7 @@ def to_json(board: Board, problems: Sequence[Problem] = ()) -> dict[str, Any]:
                 "common_tasks": overall.common,
                 "average": _json_values(overall.average.to_frame())["average"].to_dict(),
             }
-            for overall in overalls(list(sections))
+            for overall in overalls(sections)
         ]
         boards.append(
             {

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -64,6 +65,11 @@ class Board(NamedTuple):
                 rows=rows,
                 groups=self.groups[self.groups["row"].isin(rows.index)],
             )
+
+    def protocols(self) -> Iterator[tuple[str, list[Section]]]:
+        """The sections of each protocol."""
+        for protocol, sections in groupby(self.sections(), lambda section: section.protocol):
+            yield protocol, list(sections)
 
 
 @dataclass(frozen=True)
@@ -177,22 +183,22 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
     ok = runs[runs["status"] == "ok"]
     scored = ok[ok["score"].notna()]
     spread = scored["stderr"].astype(object).where(scored["stderr"].notna(), None)
-    found = estimate([Run(*run) for run in zip(scored["score"], scored["n"], spread, strict=True)], metric)
-    interval = found.interval if found else None
+    overall = estimate([Run(*run) for run in zip(scored["score"], scored["n"], spread, strict=True)], metric)
+    interval = overall.interval if overall else None
     outcomes = Counter(outcome for outcome in runs["outcome"] if outcome)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     names = sorted_names(name for scores in ok["scores"] for name in scores)
     others = {name: _mean(Metric(name), [scores.get(name) for scores in ok["scores"]]) for name in names}
     longer = ok.loc[ok["evaluated_longer"], "length_generalization"]
-    told = reported.get(f"{last['distribution']}:{last['architecture']}", ())
-    matching = [one for one in told if one.task == last["task"] and one.metric == metric.name]
-    delta = found.mean - matching[0].value if found and matching and last["protocol"] == REPRODUCTION else math.nan
+    published = reported.get(f"{last['distribution']}:{last['architecture']}", ())
+    matching = [one for one in published if one.task == last["task"] and one.metric == metric.name]
+    delta = overall.mean - matching[0].value if overall and matching and last["protocol"] == REPRODUCTION else math.nan
     kept: dict[str, Any] = {name: last[name] for name in KEPT}
     return kept | {
         "seeds": len(runs),
         "superseded": int(runs["repeats"].sum()),
         "converged": int(runs["converged"].sum()),
-        "score": found.mean if found else math.nan,
+        "score": overall.mean if overall else math.nan,
         "low": interval.low if interval else math.nan,
         "high": interval.high if interval else math.nan,
         "interval": interval.kind if interval else "",

@@ -281,8 +281,8 @@ def overall_line(overall: Overall) -> str:
 
 def titled_overalls(overalls: Sequence[Overall]) -> list[tuple[str, Overall]]:
     """The suites with several tasks, with their titles."""
-    found = [overall for overall in overalls if len(overall.metrics) > 1]
-    return [("overall" if len(overalls) == 1 else f"overall: {overall.suite}", overall) for overall in found]
+    title = "overall" if len(overalls) == 1 else "overall: {}"
+    return [(title.format(overall.suite), overall) for overall in overalls if len(overall.metrics) > 1]
 
 
 # -- one run -------------------------------------------------------------------------------------------------------
