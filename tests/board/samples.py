@@ -27,11 +27,11 @@ PAIRS = (4, 8)
 def stored(records: Iterable[Record]) -> list[StoredRecord]:
     """The records with the paths that writing them in this order gives."""
     times: dict[str, int] = {}
-    found = []
+    result = []
     for record in records:
         k = times[record.id] = times.get(record.id, 0) + 1
-        found.append(StoredRecord(f"{record.id}{f'-{k}' if k > 1 else ''}.json", record))
-    return found
+        result.append(StoredRecord(f"{record.id}{f'-{k}' if k > 1 else ''}.json", record))
+    return result
 
 
 def board_of(records: Iterable[Record], *args: Any, **kwargs: Any) -> Board:
@@ -44,8 +44,8 @@ def sections(records: Iterable[Record], *args: Any, **kwargs: Any) -> list[Secti
 
 def section(records: Iterable[Record], task: str = "", **kwargs: Any) -> Section:
     """The only section, or the only one of a task."""
-    (found,) = (one for one in sections(records, **kwargs) if task in ("", one.task))
-    return found
+    (result,) = (one for one in sections(records, **kwargs) if task in ("", one.task))
+    return result
 
 
 # -- classification ------------------------------------------------------------------------------------------------

@@ -53,12 +53,12 @@ def fill(results: Path) -> Path:
 @pytest.mark.parametrize("name", ["README.md", "results.csv", "board.svg", "board.json"])
 def test_golden(name: str) -> None:
     """The whole text. To renew after an intended change: ZOO_GOLDEN=write pytest tests/board, then read the diff."""
-    found = board_of(classification_records(), REPORTED)
+    result = board_of(classification_records(), REPORTED)
     texts = {
-        "README.md": lambda: markdown(found, PROBLEMS, chart="board.svg"),
-        "results.csv": lambda: to_csv(results_table(found)),
-        "board.svg": lambda: to_svg(scores_chart(list(found.sections()))),
-        "board.json": lambda: json.dumps(to_json(found, PROBLEMS), indent=1, ensure_ascii=False) + "\n",
+        "README.md": lambda: markdown(result, PROBLEMS, chart="board.svg"),
+        "results.csv": lambda: to_csv(results_table(result)),
+        "board.svg": lambda: to_svg(scores_chart(list(result.sections()))),
+        "board.json": lambda: json.dumps(to_json(result, PROBLEMS), indent=1, ensure_ascii=False) + "\n",
     }
     text = texts[name]()
     if os.environ.get("ZOO_GOLDEN") == "write":

@@ -31,7 +31,7 @@ from tests.board.samples import (
 from tests.board.test_build import VL_CONVERT, faults
 from tests.records import changed, language, make, recall
 from zoo.board import build as board
-from zoo.board.breakdown import along, dimensions, label, longer_text, placed_parts, trained_length
+from zoo.board.breakdown import along, dimensions, label, longer_text, placed_groups, trained_length
 from zoo.board.charts import breakdown_chart, scores_chart, to_svg, view_of
 from zoo.board.export import groups_table, results_table, to_csv, to_json
 from zoo.board.markdown import markdown
@@ -69,8 +69,8 @@ def cells(records: list[Record], task: str, column: str) -> dict[str, str]:
 
 def scores_along(records: list[Record], *names: str) -> dict[tuple[Any, ...], float]:
     """(longer, *values) -> score of the only row."""
-    found = section(records)
-    return {tuple(key[1:]): score for *key, score in along(placed_parts(found), found.metric, *names).to_numpy()}
+    result = section(records)
+    return {tuple(key[1:]): score for *key, score in along(placed_groups(result), result.metric, *names).to_numpy()}
 
 
 def test_golden(tmp_path: Path) -> None:
@@ -81,13 +81,13 @@ def test_golden(tmp_path: Path) -> None:
         write(record, results)
     paths, problems, _ = board.build(results)
     assert problems == []
-    found = {path.name: path.read_text(encoding="utf-8") for path in paths}
-    found["board.json"] = json.dumps(to_json(make_board(read_all(results)[0])), indent=1, ensure_ascii=False) + "\n"
+    result = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    result["board.json"] = json.dumps(to_json(make_board(read_all(results)[0])), indent=1, ensure_ascii=False) + "\n"
     if os.environ.get("ZOO_GOLDEN") == "write":
-        for name, text in found.items():
+        for name, text in result.items():
             (GOLDEN / name).write_text(text, encoding="utf-8")
-    assert sorted(found) == sorted(path.name for path in GOLDEN.iterdir())
-    for name, text in found.items():
+    assert sorted(result) == sorted(path.name for path in GOLDEN.iterdir())
+    for name, text in result.items():
         if not name.endswith(".svg") or vl_convert.__version__ == VL_CONVERT:
             assert text == (GOLDEN / name).read_text(encoding="utf-8"), name
 
@@ -179,13 +179,13 @@ def test_the_objective_and_whether_state_is_carried_are_always_shown() -> None:
 
 
 def test_averages_are_of_accuracies_and_within_a_suite() -> None:
-    found = overalls(sections(question_records()))
-    assert {overall.suite: overall.common for overall in found} == {
+    result = overalls(sections(question_records()))
+    assert {overall.suite: overall.common for overall in result} == {
         "lambada": ["lambada_openai"],
         "lra": ["listops"],
         "recall": ["mqar"],
     }
-    titled = dict(titled_overalls(found))
+    titled = dict(titled_overalls(result))
     assert sorted(titled) == ["overall: lambada", "overall: recall"]
     lines = {title: overall_line(overall) for title, overall in titled.items()}
     assert lines["overall: lambada"].endswith("lambada_openai. No average includes word perplexity.")
@@ -200,8 +200,8 @@ def test_averages_are_of_accuracies_and_within_a_suite() -> None:
 
 def test_an_architecture_with_two_objectives_names_both() -> None:
     records = [mqar("alpha", 0.9, 0.5), needle("alpha", 0.9, 0.5, objective="seq2seq", mode="seq2seq")]
-    (found,) = overalls(sections(records))
-    assert overall_table(found).rows[0][1] == "causal_lm, seq2seq"
+    (result,) = overalls(sections(records))
+    assert overall_table(result).rows[0][1] == "causal_lm, seq2seq"
 
 
 def test_reported_perplexities_stand_beside_perplexities() -> None:
@@ -242,23 +242,23 @@ def test_whole_questions_are_averaged_by_their_number() -> None:
     val = {"scores": {"accuracy": 0.5}, "loss": 1.25, "n": 20}
     record = recall(task="unheard_of", test={at(length=1): 1.0}, metrics={"val": val, "test": test})
     assert faults(record) == []
-    assert list(section([record]).parts["weight"]) == [10, 10]
+    assert list(section([record]).groups["weight"]) == [10, 10]
 
 
 def test_length_generalization_is_told_by_length_in_a_word_or_not_at_all() -> None:
-    found = section(question_records(), "mqar")
-    parts = found.mean_parts
-    texts = {row["name"]: longer_text(row, parts, found.metric) for _, row in found.rows.iloc[::-1].iterrows()}
+    result = section(question_records(), "mqar")
+    groups = result.mean_groups
+    texts = {row["name"]: longer_text(row, groups, result.metric) for _, row in result.rows.iloc[::-1].iterrows()}
     assert texts == {
         "alpha": "×2 90.0 %, ×4 45.0 %",
         "beta": "×2 50.0 %, ×4 25.0 %",
         "gamma": "not defined",
         "delta": "",
     }
-    assert trained_length(parts) == 64
+    assert trained_length(groups) == 64
     # where groups differ in no length, the whole split is one number
     plain = section([recall(test={at(pairs=4): 0.9, at(pairs=8): 0.8}, beyond={at(pairs=16): 0.25})])
-    assert longer_text(plain.rows.iloc[0], plain.mean_parts, plain.metric) == "25.0 %"
+    assert longer_text(plain.rows.iloc[0], plain.mean_groups, plain.metric) == "25.0 %"
     assert section([recall(test={at(length=8): 0.9})]).has_longer is False
     # where no row could be evaluated on it, it is shown all the same
     assert cells([mqar("gamma", 0.7, None)], "mqar", "length_generalization") == {"gamma": "not defined"}
@@ -289,20 +289,20 @@ def test_seeds_that_failed_are_in_no_group() -> None:
 
 
 def test_what_goes_together_is_shown_once() -> None:
-    found = section(question_records(), "kv_retrieval")
-    parts = placed_parts(found)
-    assert dimensions(parts) == ["length", "position"]
-    assert label(parts, "length", 130) == "130 (16 pairs)"
-    (_, over_length), (_, over_position) = breakdown_tables(found)
+    result = section(question_records(), "kv_retrieval")
+    groups = placed_groups(result)
+    assert dimensions(groups) == ["length", "position"]
+    assert label(groups, "length", 130) == "130 (16 pairs)"
+    (_, over_length), (_, over_position) = breakdown_tables(result)
     assert over_length.headers[1:] == ["trained\n34\n(4 pairs)", "longer\n130\n(16 pairs)\n×3.8"]
     # positions in texts of any number of pairs: the first, the second of four, the last
     assert over_position.headers[1:] == ["first", "¼", "last", "longer\nfirst", "longer\n½", "longer\nlast"]
 
 
 def test_one_group_is_no_breakdown() -> None:
-    found = section([recall(test={at(length=64): 0.9})])
-    assert breakdown_tables(found) == []
-    assert breakdown_chart(found) is None
+    result = section([recall(test={at(length=64): 0.9})])
+    assert breakdown_tables(result) == []
+    assert breakdown_chart(result) is None
 
 
 @pytest.mark.parametrize(
@@ -314,18 +314,18 @@ def test_one_group_is_no_breakdown() -> None:
     ],
 )
 def test_the_breakdown_chart_has_a_panel_per_row(task: str, along_: str, by: str, is_map: bool) -> None:
-    found = section(question_records(), task)
-    parts = placed_parts(found)
-    assert view_of(parts) == (along_, by, is_map)
-    spec = breakdown_chart(found).to_dict()
+    result = section(question_records(), task)
+    groups = placed_groups(result)
+    assert view_of(groups) == (along_, by, is_map)
+    spec = breakdown_chart(result).to_dict()
     values = spec["data"]["values"]
-    shown = found.rows[found.rows.index.isin(parts["row"])]
+    shown = result.rows[result.rows.index.isin(groups["row"])]
     panels = spec["facet"]["sort"]
     assert len(panels) == len(shown)
     for panel, (index, row) in zip(panels, shown.iterrows(), strict=True):
         assert row["name"] in panel
         marks = [mark for mark in values if mark["panel"] == panel]
-        own = parts[parts["row"] == index]
+        own = groups[groups["row"] == index]
         kinds = Counter(mark.get("kind") for mark in marks if "score" in mark)
         if is_map:
             assert kinds[None] == len(own)
@@ -335,23 +335,23 @@ def test_the_breakdown_chart_has_a_panel_per_row(task: str, along_: str, by: str
         if along_ == "length":
             undefined = [mark for mark in marks if mark.get("kind") == "word" or "word" in mark]
             assert len(undefined) == (not row["evaluated_longer"])
-    text = "".join(ElementTree.fromstring(to_svg(breakdown_chart(found))).itertext())
+    text = "".join(ElementTree.fromstring(to_svg(breakdown_chart(result))).itertext())
     assert ("not defined" in text) == (not shown["evaluated_longer"].all())
     assert ("delta: out-of-memory" in text) == (task == "mqar")
 
 
 def test_charts_of_the_same_records_are_the_same_bytes() -> None:
-    found = section(question_records(), "mqar")
-    assert to_svg(breakdown_chart(found)) == to_svg(breakdown_chart(section(question_records(), "mqar")))
+    result = section(question_records(), "mqar")
+    assert to_svg(breakdown_chart(result)) == to_svg(breakdown_chart(section(question_records(), "mqar")))
 
 
 def test_many_lines_become_a_heat_map_and_nineteen_architectures_fit() -> None:
     test = {at(length=length, pairs=p): 1 / p for length in (64, 128) for p in (1, 2, 4, 8, 16, 32, 64)}
-    found = section([recall(f"arch{k}", test=test) for k in range(19)])
-    view = view_of(placed_parts(found))
+    result = section([recall(f"arch{k}", test=test) for k in range(19)])
+    view = view_of(placed_groups(result))
     assert view is not None
     assert view.heat_map
-    svg = ElementTree.fromstring(to_svg(breakdown_chart(found)))
+    svg = ElementTree.fromstring(to_svg(breakdown_chart(result)))
     assert "18" in "".join(svg.itertext())
     assert float(svg.get("width", 0)) <= 1000
     assert float(svg.get("height", 0)) <= 1300
@@ -541,9 +541,9 @@ def with_counts(record: Record, split: str, **counts: int) -> Record:
     ],
 )
 def test_scores_that_contradict_each_other_are_named(record: Record, says: list[str]) -> None:
-    found = faults(elsewhere(record))
-    assert len(found) == len(says), found
-    for fault, start in zip(found, says, strict=True):
+    result = faults(elsewhere(record))
+    assert len(result) == len(says), result
+    for fault, start in zip(result, says, strict=True):
         assert fault.startswith(start)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.board.samples import board_of, section, sections, stored
 from tests.records import make
-from zoo.board.frame import parts_frame, records_frame
+from zoo.board.frame import groups_frame, records_frame
 from zoo.board.results import Overall, Section, make_board, overalls
 from zoo.spec.architecture import Reported
 from zoo.spec.record import Record
@@ -22,12 +22,12 @@ def overall_of(records: list[Record], **kwargs: Any) -> Overall:
     return overall
 
 
-def places(found: Section) -> dict[str, int | None]:
-    return {row["name"]: None if pd.isna(row["rank"]) else row["rank"] for _, row in found.rows.iterrows()}
+def places(result: Section) -> dict[str, int | None]:
+    return {row["name"]: None if pd.isna(row["rank"]) else row["rank"] for _, row in result.rows.iterrows()}
 
 
-def by_name(found: Section, name: str) -> pd.Series:
-    return found.rows[found.rows["name"] == name].iloc[0]
+def by_name(result: Section, name: str) -> pd.Series:
+    return result.rows[result.rows["name"] == name].iloc[0]
 
 
 def test_the_frame_has_one_typed_row_per_record() -> None:
@@ -42,7 +42,7 @@ def test_the_frame_has_one_typed_row_per_record() -> None:
     empty = records_frame([])
     assert len(empty) == 0
     assert list(empty.dtypes) == list(frame.dtypes)
-    assert parts_frame([]).empty
+    assert groups_frame([]).empty
 
 
 def test_protocols_are_never_mixed_and_smoke_is_on_no_board() -> None:
@@ -95,15 +95,15 @@ def test_failures_are_words_and_never_numbers() -> None:
         make("gamma", seed=0, accuracy=0.6),
         make("gamma", seed=1, status="diverged"),
     ]
-    found = section(records)
-    alpha, beta, gamma = (by_name(found, name) for name in ("alpha", "beta", "gamma"))
+    result = section(records)
+    alpha, beta, gamma = (by_name(result, name) for name in ("alpha", "beta", "gamma"))
     assert alpha["failures"] == "2 out-of-memory, 1 timeout"
     assert beta["failures"] == "diverged"
     assert pd.isna(alpha["score"])
     assert pd.isna(beta["score"])
-    assert places(found) == {"gamma": 1, "alpha": None, "beta": None}
+    assert places(result) == {"gamma": 1, "alpha": None, "beta": None}
     assert (gamma["score"], gamma["failures"], gamma["converged"], gamma["seeds"]) == (0.6, "1 diverged", 1, 2)
-    assert list(found.rows["name"]) == ["gamma", "alpha", "beta"]
+    assert list(result.rows["name"]) == ["gamma", "alpha", "beta"]
 
 
 def test_a_run_that_did_not_learn_has_a_score_but_has_not_converged() -> None:
@@ -117,11 +117,11 @@ def test_modified_rows_stand_below_and_rank_against_nobody() -> None:
         make("alpha", accuracy=0.9, overrides={"model.d_model": 256, "arch.kind": "x"}, config_hash="ff" * 6),
         make("beta", accuracy=0.6),
     ]
-    found = section(records)
-    assert list(found.rows["name"]) == ["beta", "alpha", "alpha"]
-    assert list(found.rows["rank"][:2]) == [1, 2]
-    assert pd.isna(found.rows["rank"].iloc[2])
-    assert found.rows["notes"].iloc[2] == ["modified: arch.kind=x, model.d_model=256"]
+    result = section(records)
+    assert list(result.rows["name"]) == ["beta", "alpha", "alpha"]
+    assert list(result.rows["rank"][:2]) == [1, 2]
+    assert pd.isna(result.rows["rank"].iloc[2])
+    assert result.rows["notes"].iloc[2] == ["modified: arch.kind=x, model.d_model=256"]
     assert dict(overall_of(records).average) == {"beta": 0.6, "alpha": 0.4}
 
 
@@ -131,8 +131,8 @@ def test_an_earlier_configuration_does_not_rank_against_the_current_one() -> Non
     )
     new = make("alpha", accuracy=0.5, config_hash="bb" * 6, ended="2026-02-01T00:00:00Z")
     cut = make("alpha", status="interrupted", config_hash="cc" * 6, ended="2026-03-01T00:00:00Z")
-    found = section([old, new, cut, make("beta", accuracy=0.7)])
-    rows = [row for _, row in found.rows.iterrows()]
+    result = section([old, new, cut, make("beta", accuracy=0.7)])
+    rows = [row for _, row in result.rows.iterrows()]
     assert {(r["name"], r["config_hash"][:2]): (not pd.isna(r["rank"]), r["notes"]) for r in rows} == {
         ("beta", "01"): (True, []),
         ("alpha", "bb"): (True, []),
@@ -144,17 +144,17 @@ def test_an_earlier_configuration_does_not_rank_against_the_current_one() -> Non
 def test_only_scores_on_the_same_data_are_ranked() -> None:
     published = {"kind": "published", "version": "1", "files": {"a.tsv": "ab" * 32}, "counts": {"test": 1000}}
     records = [make("alpha"), make("beta"), make("gamma", data=published, majority=0.2, config_hash="dd" * 6)]
-    found = section(records)
-    assert places(found) == {"alpha": 1, "beta": 1, "gamma": None}
-    assert by_name(found, "gamma")["notes"] == ["other data"]
-    assert (found.chance, found.majority) == (0.1, 0.175)
+    result = section(records)
+    assert places(result) == {"alpha": 1, "beta": 1, "gamma": None}
+    assert by_name(result, "gamma")["notes"] == ["other data"]
+    assert (result.chance, result.majority) == (0.1, 0.175)
     assert places(section([records[2]])) == {"gamma": 1}
 
 
 def test_versions_of_a_task_are_apart_and_the_newest_is_current() -> None:
     records = [make("alpha", accuracy=0.9, version="9"), make("beta", accuracy=0.4, version="10")]
-    found = sections(records)
-    assert [(s.version, s.current, list(s.rows["name"])) for s in found] == [
+    result = sections(records)
+    assert [(s.version, s.current, list(s.rows["name"])) for s in result] == [
         ("10", True, ["beta"]),
         ("9", False, ["alpha"]),
     ]
@@ -163,8 +163,8 @@ def test_versions_of_a_task_are_apart_and_the_newest_is_current() -> None:
 
 def test_architectures_of_different_distributions_are_different() -> None:
     other = {"distribution": "theirs", "version": "1", "entry_point": "x", "source_hash": "y"}
-    found = section([make("alpha", accuracy=0.5), make("alpha", accuracy=0.9, plugin=other)])
-    assert places(found) == {"theirs:alpha": 1, "alpha": 2}
+    result = section([make("alpha", accuracy=0.5), make("alpha", accuracy=0.9, plugin=other)])
+    assert places(result) == {"theirs:alpha": 1, "alpha": 2}
 
 
 def test_averages_are_over_the_tasks_that_all_rows_have() -> None:

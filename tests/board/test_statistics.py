@@ -18,15 +18,15 @@ fractions = st.floats(0, 1)
 
 def test_t_interval_by_hand() -> None:
     # mean 0.4, deviation 0.1, t(2) = 4.302653 from the usual table: half-width 4.302653 * 0.1 / sqrt(3) = 0.248414
-    found = t_interval([0.3, 0.4, 0.5])
-    assert (found.low, found.high) == pytest.approx((0.151586, 0.648414), abs=1e-6)
-    assert found.kind == "t"
+    result = t_interval([0.3, 0.4, 0.5])
+    assert (result.low, result.high) == pytest.approx((0.151586, 0.648414), abs=1e-6)
+    assert result.kind == "t"
 
 
 def test_wilson_by_hand() -> None:
     # 10 of 20, z = 1.959964: centre 0.5, half-width z / (1 + z²/20) * sqrt(0.0125 + z²/1600) = 0.2007021
-    found = wilson(0.5, 20)
-    assert (found.low, found.high) == pytest.approx((0.2992980, 0.7007020), abs=1e-6)
+    result = wilson(0.5, 20)
+    assert (result.low, result.high) == pytest.approx((0.2992980, 0.7007020), abs=1e-6)
     # 0 of 10: from 0 to z²/(10 + z²)
     assert wilson(0.0, 10).low == 0.0
     assert wilson(0.0, 10).high == pytest.approx(0.2775328, abs=1e-6)
@@ -38,19 +38,19 @@ def test_wilson_by_hand() -> None:
 def test_wilson_is_that_of_scipy(case: tuple[int, int]) -> None:
     k, n = case
     expected = stats.binomtest(k, n).proportion_ci(method="wilson")
-    found = wilson(k / n, n)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert found.low <= k / n <= found.high
+    result = wilson(k / n, n)
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert result.low <= k / n <= result.high
 
 
 @settings(deadline=None)  # scipy is slow on a busy machine
 @given(st.lists(fractions, min_size=2, max_size=10))
 def test_t_interval_is_that_of_scipy_within_the_unit_interval(scores: list[float]) -> None:
-    found = t_interval(scores)
+    result = t_interval(scores)
     mean, error = sum(scores) / len(scores), stats.sem(scores)
     low, high = stats.t.interval(0.95, len(scores) - 1, mean, error) if error > 0 else (mean, mean)
-    assert found.low == pytest.approx(max(low, 0), abs=1e-9)
-    assert found.high == pytest.approx(min(high, 1), abs=1e-9)
+    assert result.low == pytest.approx(max(low, 0), abs=1e-9)
+    assert result.high == pytest.approx(min(high, 1), abs=1e-9)
 
 
 def test_one_score_has_no_t_interval() -> None:
@@ -150,10 +150,10 @@ def test_a_name_says_what_kind_of_number_it_is(name: str, kind: str) -> None:
 
 def test_a_single_perplexity_by_hand() -> None:
     # 1.959964 standard errors of 0.05 nats about ln 20
-    found = run_interval(Run(20.0, 100, 0.05), PERPLEXITY)
-    assert found is not None
-    assert (found.low, found.high) == pytest.approx((20 * math.exp(-0.0979982), 20 * math.exp(0.0979982)), abs=1e-5)
-    assert found.kind == "normal"
+    result = run_interval(Run(20.0, 100, 0.05), PERPLEXITY)
+    assert result is not None
+    assert (result.low, result.high) == pytest.approx((20 * math.exp(-0.0979982), 20 * math.exp(0.0979982)), abs=1e-5)
+    assert result.kind == "normal"
     # the same in bits: 0.05 nats are 0.0721348 bits
     bits = run_interval(Run(1.0, 100, 0.05), BITS)
     assert bits is not None
@@ -164,17 +164,17 @@ def test_a_single_perplexity_by_hand() -> None:
 
 @given(st.lists(st.floats(1, 1e6), min_size=2, max_size=8))
 def test_the_interval_of_perplexities_is_that_of_their_logarithms(scores: list[float]) -> None:
-    found = estimate([Run(score, 10) for score in scores], PERPLEXITY)
-    assert found is not None
-    assert found.interval is not None
+    result = estimate([Run(score, 10) for score in scores], PERPLEXITY)
+    assert result is not None
+    assert result.interval is not None
     logs = [math.log(score) for score in scores]
     mean, error = sum(logs) / len(logs), stats.sem(logs)
-    assert math.log(found.mean) == pytest.approx(mean, abs=1e-9)
+    assert math.log(result.mean) == pytest.approx(mean, abs=1e-9)
     low, high = stats.t.interval(0.95, len(logs) - 1, mean, error) if error > 0 else (mean, mean)
     # cut where there is no such perplexity, or no such number
-    assert math.log(found.interval.low) == pytest.approx(max(low, 0), abs=1e-6)
-    assert found.interval.high == math.inf or math.log(found.interval.high) == pytest.approx(high, abs=1e-6)
-    assert 1 <= found.interval.low <= found.mean * (1 + 1e-9)
+    assert math.log(result.interval.low) == pytest.approx(max(low, 0), abs=1e-6)
+    assert result.interval.high == math.inf or math.log(result.interval.high) == pytest.approx(high, abs=1e-6)
+    assert 1 <= result.interval.low <= result.mean * (1 + 1e-9)
 
 
 @given(st.lists(intervals, max_size=12))
@@ -200,7 +200,7 @@ def test_converged_where_less_is_better() -> None:
 def test_numbers_for_people() -> None:
     share, other = Metric("accuracy"), Metric("perplexity", higher_is_better=False)
     assert [share.format(0.1752), share.format_bare(1.0), share.format(None)] == ["17.5 %", "100.0", "not finite"]
-    found = [other.format(value) for value in (1.0, 23.456, 456.78, 12_345.6, 3.2e7)]
-    assert found == ["1.00", "23.46", "456.8", "12,346", "3.20e+07"]
+    result = [other.format(value) for value in (1.0, 23.456, 456.78, 12_345.6, 3.2e7)]
+    assert result == ["1.00", "23.46", "456.8", "12,346", "3.20e+07"]
     assert BITS.format(1.23456) == "1.235"
     assert other.format_range(math.exp(2), math.inf) == "[7.39, inf]"

@@ -145,7 +145,7 @@ def test_records_of_questions_and_of_running_text(tmp_path: Path) -> None:
         ),
         (("metrics", "other"), {}, "metrics.other: not a field of a record"),
         (("stateful",), "yes", "stateful"),
-        (("task", "kind"), "Other kind", "task.kind"),
+        (("task", "kind"), "", "task.kind"),
         (("baselines", "chance"), -1, "baselines.chance"),
     ],
 )

@@ -1,7 +1,7 @@
-"""Scores along the properties by which a task groups its test questions: length, pairs, depth, position …
+"""Scores along the dimensions by which a task groups its test questions: length, pairs, depth, position …
 
 Everything is in the ranked metric. The split length_generalization, with questions that are longer or harder than any
-in training, stands apart wherever it is shown. `parts` are data frames as `Section.mean_parts`.
+in training, stands apart wherever it is shown. `groups` are data frames like `Section.mean_groups`.
 """
 
 from __future__ import annotations
@@ -22,55 +22,55 @@ NOT_DEFINED = "not defined"
 """Shown for an architecture that has no form for lengths beyond those it was built for."""
 
 
-def placed_parts(section: Section, *, coarse: bool = False) -> pd.DataFrame:
-    """A section's mean parts with positions relative to the last, from 0 to 1; `coarse`: rounded to quarters."""
-    parts = section.mean_parts.copy()
-    names = dimension_columns(parts)
+def placed_groups(section: Section, *, coarse: bool = False) -> pd.DataFrame:
+    """`Section.mean_groups` with positions relative to the last, from 0 to 1; `coarse`: rounded to quarters."""
+    groups = section.mean_groups.copy()
+    names = dimension_columns(groups)
     if POSITION in names:
         others = [name for name in names if name != POSITION]
-        last = parts.groupby(["row", "longer", *others], dropna=False)[POSITION].transform("max")
-        parts[POSITION] /= last.where(last > 0, 1.0)
+        last = groups.groupby(["row", "longer", *others], dropna=False)[POSITION].transform("max")
+        groups[POSITION] /= last.where(last > 0, 1.0)
         if coarse:
-            parts[POSITION] = np.floor(4 * parts[POSITION] + 0.5) / 4
-    return parts
+            groups[POSITION] = np.floor(4 * groups[POSITION] + 0.5) / 4
+    return groups
 
 
-def dimensions(parts: pd.DataFrame) -> list[str]:
-    """The properties with several values, length first. Of two that always go together, the first."""
+def dimensions(groups: pd.DataFrame) -> list[str]:
+    """The dimensions with several values, length first. Of two that always go together, the first."""
     kept: list[str] = []
-    for name in sorted(dimension_columns(parts), key=lambda name: (name != LENGTH, name)):
-        if parts[name].nunique() > 1 and not any(name in twins(parts, other) for other in kept):
+    for name in sorted(dimension_columns(groups), key=lambda name: (name != LENGTH, name)):
+        if groups[name].nunique() > 1 and not any(name in twins(groups, other) for other in kept):
             kept.append(name)
     return kept
 
 
-def twins(parts: pd.DataFrame, dimension: str) -> dict[str, dict[float, float]]:
-    """The properties that correspond to `dimension` one to one (a text of 20 pairs is always as long), each with its
+def twins(groups: pd.DataFrame, dimension: str) -> dict[str, dict[float, float]]:
+    """The dimensions that correspond to `dimension` one to one (a text of 20 pairs is always as long), each with its
     value per value of `dimension`."""
-    found = {}
-    for name in dimension_columns(parts):
-        pairs = parts.loc[parts[name].notna(), [dimension, name]].drop_duplicates()
+    corresponding = {}
+    for name in dimension_columns(groups):
+        pairs = groups.loc[groups[name].notna(), [dimension, name]].drop_duplicates()
         unique = all(pairs.iloc[:, k].is_unique for k in (0, 1)) and pairs.iloc[:, 0].notna().all()
         if name != dimension and len(pairs) > 1 and unique:
-            found[name] = dict(pairs.itertuples(index=False, name=None))
-    return found
+            corresponding[name] = dict(pairs.itertuples(index=False, name=None))
+    return corresponding
 
 
-def along(parts: pd.DataFrame, metric: Metric, *names: str) -> pd.DataFrame:
-    """The scores along `names`, over everything else that parts differ in: row, longer, *names, score (NaN where a part
-    has none that is finite)."""
-    return weighted_means(parts.dropna(subset=list(names)), ["row", "longer", *names], metric)
+def along(groups: pd.DataFrame, metric: Metric, *names: str) -> pd.DataFrame:
+    """The scores along `names`, over all other dimensions: row, longer, *names, score (NaN where one of the groups is
+    not finite)."""
+    return weighted_means(groups.dropna(subset=list(names)), ["row", "longer", *names], metric)
 
 
-def columns(parts: pd.DataFrame, name: str) -> list[tuple[bool, float]]:
-    """(longer, value) of a property, those of test before those of length_generalization."""
-    pairs = parts.loc[parts[name].notna(), ["longer", name]].drop_duplicates()
+def columns(groups: pd.DataFrame, name: str) -> list[tuple[bool, float]]:
+    """(longer, value) along a dimension, those of test before those of length_generalization."""
+    pairs = groups.loc[groups[name].notna(), ["longer", name]].drop_duplicates()
     return sorted((bool(longer), float(value)) for longer, value in pairs.itertuples(index=False))
 
 
-def trained_length(parts: pd.DataFrame) -> float:
-    """The longest question of test, which is the longest in training; NaN where parts do not differ in length."""
-    return parts.loc[~parts["longer"], LENGTH].max() if LENGTH in parts else math.nan
+def trained_length(groups: pd.DataFrame) -> float:
+    """The longest question of test, which is the longest in training; NaN where groups do not differ in length."""
+    return groups.loc[~groups["longer"], LENGTH].max() if LENGTH in groups else math.nan
 
 
 # -- as text -------------------------------------------------------------------------------------------------------
@@ -81,11 +81,11 @@ def number(value: float) -> str:
     return f"{round(value, 4):g}" if abs(value) < 1e5 else f"{value:.0f}"
 
 
-def label(parts: pd.DataFrame, dimension: str, value: float) -> str:
+def label(groups: pd.DataFrame, dimension: str, value: float) -> str:
     """A value, with those that correspond to it: "320 (16 pairs)"."""
     if dimension == POSITION:
         return {0.0: "first", 0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "last"}.get(value, number(value))
-    also = [f"{number(values[value])} {name}" for name, values in twins(parts, dimension).items()]
+    also = [f"{number(values[value])} {name}" for name, values in twins(groups, dimension).items()]
     return f"{number(value)} ({', '.join(also)})" if also else number(value)
 
 
@@ -94,19 +94,19 @@ def factor(length: float, trained: float) -> str:
     return "" if math.isnan(trained) else f"×{round(length / trained, 1):g}"
 
 
-def longer_text(row: pd.Series, parts: pd.DataFrame, metric: Metric) -> str:
+def longer_text(row: pd.Series, groups: pd.DataFrame, metric: Metric) -> str:
     """ "×2 93.1 %, ×4 71.0 %": a row's scores along lengths beyond training, or over all of length_generalization, or
-    why there are none. `parts` are those of the section, averaged."""
+    why there are none. `groups` are those of the section, averaged."""
     if math.isnan(row["score"]):
         return ""
     if not row["evaluated_longer"]:
         return NOT_DEFINED
-    own = parts[parts["row"] == row.name]
+    own = groups[groups["row"] == row.name]
     if LENGTH not in dimension_columns(own[own["longer"]]):
         return metric.format(row[LENGTH_GENERALIZATION])
     trained = trained_length(own)
     texts = []
-    for part in along(own[own["longer"]], metric, LENGTH).to_dict("records"):
-        where = factor(part[LENGTH], trained) or f"length {number(part[LENGTH])}:"
-        texts.append(f"{where} {metric.format(part['score'])}")
+    for group in along(own[own["longer"]], metric, LENGTH).to_dict("records"):
+        where = factor(group[LENGTH], trained) or f"length {number(group[LENGTH])}:"
+        texts.append(f"{where} {metric.format(group['score'])}")
     return ", ".join(texts)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.board.breakdown import dimensions, placed_parts
+from zoo.board.breakdown import dimensions, placed_groups
 from zoo.board.export import COLUMNS, GROUP_COLUMNS, groups_table, results_table, to_csv
 from zoo.board.markdown import markdown
 from zoo.board.results import Section, load_reported, make_board
@@ -60,7 +60,7 @@ def render(results_dir: Path | str) -> tuple[dict[str, str], list[Problem], list
         breakdown_chart=_breakdown if charts else lambda section: "",
     )
     texts = {README: MARKER + text, CSV: to_csv(results_table(board)), **charts}
-    if len(board.parts):
+    if len(board.groups):
         texts[GROUPS] = to_csv(groups_table(board))
     return texts, problems, messages if charts else [*messages, NO_CHARTS]
 
@@ -80,7 +80,7 @@ def _charts(sections: Sequence[Section]) -> dict[str, str]:
 
 def _breakdown(section: Section) -> str:
     """The file name of a section's breakdown chart; empty where there is none."""
-    grouped = section.current and dimensions(placed_parts(section))
+    grouped = section.current and dimensions(placed_groups(section))
     return BREAKDOWNS.replace("*", f"{section.protocol}-{section.task}") if grouped else ""
 
 

@@ -23,7 +23,7 @@ from zoo.board.breakdown import (
     dimensions,
     label,
     number,
-    placed_parts,
+    placed_groups,
     trained_length,
 )
 from zoo.board.frame import LENGTH_GENERALIZATION
@@ -155,36 +155,36 @@ def _scores_panel(section: Section) -> Any:
 
 
 class View(NamedTuple):
-    """The property along a panel, the one that distinguishes its lines or goes down its heat map, and which it is."""
+    """The dimension along a panel, the one that distinguishes its lines or goes down its heat map, and which it is."""
 
     along: str
     by: str | None
     heat_map: bool
 
 
-def view_of(parts: pd.DataFrame) -> View | None:
-    """How to show the parts of a section; None where there is nothing to show."""
-    names = dimensions(parts)
+def view_of(groups: pd.DataFrame) -> View | None:
+    """How to show the groups of a section; None where there is nothing to show."""
+    names = dimensions(groups)
     if not names:
         return None
     if "depth" in names and LENGTH in names:
         return View(LENGTH, "depth", heat_map=True)
     first = POSITION if POSITION in names else names[0]
     by = next((name for name in names if name != first), None)
-    return View(first, by, heat_map=by is not None and parts[by].nunique() > MAX_LINES)
+    return View(first, by, heat_map=by is not None and groups[by].nunique() > MAX_LINES)
 
 
 def breakdown_chart(section: Section) -> Any:
-    """A panel per row with the score along the properties of the questions; None where they are not grouped."""
-    parts = placed_parts(section)
-    view = view_of(parts)
+    """A panel per row with the score along the dimensions of its groups; None where there are none."""
+    groups = placed_groups(section)
+    view = view_of(groups)
     if view is None:
         return None
-    measured = section.rows.index.isin(parts["row"])
+    measured = section.rows.index.isin(groups["row"])
     labels = _labels(section.rows[measured])
     undefined = section.rows[measured & ~section.rows["evaluated_longer"].astype(bool) & section.has_longer]
     draw = _heat_map if view.heat_map else _lines
-    panel, marks, remarks = draw(section, parts, view, labels, list(undefined.index))
+    panel, marks, remarks = draw(section, groups, view, labels, list(undefined.index))
     title = f"{section.protocol}: {section.task}, {section.metric.title} by {' and '.join(filter(None, view[:2]))}"
     if view.along != LENGTH and len(undefined):
         remarks.append(f"{NOT_DEFINED} there: {', '.join(undefined['name'])}")
@@ -200,12 +200,12 @@ Panel = tuple[Any, Rows, list[str]]
 """The layers of one panel, the marks of all panels, and remarks on how to read them."""
 
 
-def _lines(section: Section, parts: pd.DataFrame, view: View, labels: Labels, undefined: list[Any]) -> Panel:
+def _lines(section: Section, groups: pd.DataFrame, view: View, labels: Labels, undefined: list[Any]) -> Panel:
     """Lines along `view.along`, one per value of `view.by`, hollow and dashed for length_generalization."""
-    metric, trained = section.metric, trained_length(parts) if view.along == LENGTH else math.nan
-    longer = bool(parts["longer"].any())
-    scores = along(parts, metric, *filter(None, (view.by, view.along)))
-    texts = {value: label(parts, view.by, value) for value in sorted(scores[view.by].unique())} if view.by else {0: ""}
+    metric, trained = section.metric, trained_length(groups) if view.along == LENGTH else math.nan
+    longer = bool(groups["longer"].any())
+    scores = along(groups, metric, *filter(None, (view.by, view.along)))
+    texts = {value: label(groups, view.by, value) for value in sorted(scores[view.by].unique())} if view.by else {0: ""}
     points: Rows = [
         {
             "panel": labels[point["row"]],
@@ -223,7 +223,7 @@ def _lines(section: Section, parts: pd.DataFrame, view: View, labels: Labels, un
         marks += [{"panel": panel, "kind": "region", "x": trained}] if longer and not math.isnan(trained) else []
         marks += [{"panel": panel, "kind": "chance", "score": section.chance}] if section.chance > 0 else []
         marks += [{"panel": panel, "kind": "word"}] if view.along == LENGTH and index in undefined else []
-    x = alt.X("x:Q", title=view.along, **_along_scale(parts[view.along].dropna(), view))
+    x = alt.X("x:Q", title=view.along, **_along_scale(groups[view.along].dropna(), view))
     y = alt.Y("score:Q", title=None, **_score_scale(metric, [point["score"] for point in points], ticks=3))
     by = list(texts.values())
     legend = alt.Legend(title=view.by) if view.by else None
@@ -266,15 +266,15 @@ def _along_scale(values: pd.Series, view: View) -> dict[str, Any]:
     return {"scale": alt.Scale(type="log" if log else "linear", domain=domain, zero=False, padding=8), "axis": axis}
 
 
-def _heat_map(section: Section, parts: pd.DataFrame, view: View, labels: Labels, undefined: list[Any]) -> Panel:
+def _heat_map(section: Section, groups: pd.DataFrame, view: View, labels: Labels, undefined: list[Any]) -> Panel:
     """Cells along `view.along` and down `view.by`, the darker the better, with length_generalization behind a gap."""
     metric, by = section.metric, view.by or ""
-    heads = columns(parts, view.along)
+    heads = columns(groups, view.along)
     names = {head: number(head[1]) + (" " if head[0] else "") for head in heads}
     gap = [" "] if len({longer for longer, _ in heads}) > 1 else []
     order = [names[h] for h in heads if not h[0]] + gap + [names[h] for h in heads if h[0]]
-    down = [number(value) for value in sorted(parts[by].dropna().unique())]
-    scores = along(parts, metric, by, view.along)
+    down = [number(value) for value in sorted(groups[by].dropna().unique())]
+    scores = along(groups, metric, by, view.along)
     low, high = (0.0, 1.0) if metric.is_share else (float(scores["score"].min()), float(scores["score"].max()))
     cells: Rows = []
     for cell in scores.to_dict("records"):

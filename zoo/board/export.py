@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -28,7 +27,7 @@ GROUP_COLUMNS = [
     *("protocol", "task", "task_version", "architecture", "distribution", "objective", "config_hash"),
     *("seed", "split", "metric", "score", "weight"),
 ]
-"""Columns of groups.csv, followed by one for each property of the questions. `weight` is the number of answers, or
+"""Columns of groups.csv, followed by one for each dimension of the groups. `weight` is the number of answers, or
 questions, that the score is over."""
 
 
@@ -37,25 +36,25 @@ def results_table(board: Board) -> pd.DataFrame:
     if board.results.empty:
         return pd.DataFrame(columns=COLUMNS)
     table = _json_values(board.results)
-    told = table["reported"].map(lambda reported: reported[0] if reported else None)
+    first = table["reported"].map(lambda reported: reported[0] if reported else None)
     is_accuracy = table["metric"] == "accuracy"
     not_defined = board.results["offers_longer"] & ~board.results["evaluated_longer"] & table["score"].notna()
     return table.assign(
         accuracy=table["score"].where(is_accuracy, table["other_scores"].map(lambda scores: scores.get("accuracy"))),
         each_seed=table["each_seed"].map(lambda seeds: {str(seed): score for seed, score in seeds.items()}),
-        reported=told.map(lambda one: one.value if one else None).astype("object"),
-        reported_source=told.map(lambda one: f"{one.source}, {one.table}".removesuffix(", ") if one else None),
+        reported=first.map(lambda one: one.value if one else None).astype("object"),
+        reported_source=first.map(lambda one: f"{one.source}, {one.table}".removesuffix(", ") if one else None),
         **{LENGTH_GENERALIZATION: table[LENGTH_GENERALIZATION].mask(not_defined.astype(bool), NOT_DEFINED)},
     )[COLUMNS]
 
 
 def groups_table(board: Board) -> pd.DataFrame:
-    """One row per seed and part of the test questions with the columns of groups.csv, as JSON values."""
-    names = dimension_columns(board.parts)
-    if board.parts.empty:
+    """One row per seed and group of the test questions with the columns of groups.csv, as JSON values."""
+    names = dimension_columns(board.groups)
+    if board.groups.empty:
         return pd.DataFrame(columns=GROUP_COLUMNS)
     about = board.results.drop(columns=["score", LENGTH_GENERALIZATION])
-    table = board.parts.join(about, on="row")
+    table = board.groups.join(about, on="row")
     table["split"] = table["longer"].map({False: "test", True: LENGTH_GENERALIZATION})
     whole = {name: "Int64" for name in names if (table[name].dropna() % 1 == 0).all()}
     table = table.astype(whole)  # 64, not 64.0
@@ -83,7 +82,7 @@ def to_json(board: Board, problems: Sequence[Problem] = ()) -> dict[str, Any]:
     averages over tasks; and the skipped files."""
     results, groups = results_table(board), groups_table(board)
     boards = []
-    for protocol, sections in groupby(board.sections(), lambda section: section.protocol):
+    for protocol, sections in board.protocols():
         rows = results[results["protocol"] == protocol]
         averages = [
             {
@@ -92,11 +91,15 @@ def to_json(board: Board, problems: Sequence[Problem] = ()) -> dict[str, Any]:
                 "common_tasks": overall.common,
                 "average": _json_values(overall.average.to_frame())["average"].to_dict(),
             }
-            for overall in overalls(list(sections))
+            for overall in overalls(sections)
         ]
-        parts = groups[groups["protocol"] == protocol]
         boards.append(
-            {"protocol": protocol, "rows": rows.to_dict("records"), "groups": parts.to_dict("records")}
-            | {"overall": averages, "superseded": int(rows["superseded"].sum())}
+            {
+                "protocol": protocol,
+                "rows": rows.to_dict("records"),
+                "groups": groups[groups["protocol"] == protocol].to_dict("records"),
+                "overall": averages,
+                "superseded": int(rows["superseded"].sum()),
+            }
         )
     return {"boards": boards, "skipped": [problem._asdict() for problem in problems]}

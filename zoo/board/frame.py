@@ -1,4 +1,4 @@
-"""Records -> data frames: one row per run, and one row per run and part of its test questions."""
+"""Records -> data frames: one row per run, and one row per run and group of its test questions."""
 
 from __future__ import annotations
 
@@ -110,19 +110,19 @@ def _machine(hardware: Mapping[str, Any]) -> str:
     return f"{hardware.get('cpu') or 'unknown CPU'}, {threads} thread{'' if threads == 1 else 's'}"
 
 
-def parts_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
+def groups_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
     """One row per run and group of a split: `run` (row of `records_frame`), `longer` (whether the split is
-    length_generalization, not test), score (NaN: not finite), weight, and a column for each property by which a task
-    groups its questions: length, pairs, depth, position …"""
+    length_generalization, not test), score (NaN: not finite), weight, and a column for each dimension: length, pairs,
+    depth, position …"""
     rows = []
     for run, (_, record) in enumerate(stored):
         for longer, split in enumerate(("test", LENGTH_GENERALIZATION)):
             whole: SplitMetrics | None = getattr(record.metrics, split, None)
-            groups = [group for group in whole.groups if record.metric.name in group.scores] if whole else []
-            if whole is None or not groups:
+            measured = [group for group in whole.groups if record.metric.name in group.scores] if whole else []
+            if whole is None or not measured:
                 continue
             by = weighting(whole, Metric(record.metric.name, record.metric.higher_is_better)) or "n"
-            for group in groups:
+            for group in measured:
                 about = {"run": run, "longer": bool(longer), "score": group.scores[record.metric.name]}
                 rows.append(about | {"weight": getattr(group, by)} | {k: float(v) for k, v in group.at.items()})
     fixed = {"run": "int64", "longer": "bool", "score": "float64", "weight": "int64"}

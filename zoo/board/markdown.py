@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
 
 from tabulate import tabulate
 
@@ -35,14 +34,12 @@ def markdown(
 ) -> str:
     """The board as a Markdown document. `chart` is the name of an image file beside it, `breakdown_chart` gives that of
     a section's breakdown; empty where there is none."""
-    every = list(board.sections())
     lines = ["# Leaderboard", "", LEGEND, ""]
-    if chart and every:
+    if chart and len(board.results):
         lines += [f"![Scores with intervals, task by task]({chart})", ""]
-    if not every:
+    if board.results.empty:
         lines += ["No records yet.", ""]
-    for protocol, group in groupby(every, lambda section: section.protocol):
-        sections = list(group)
+    for protocol, sections in board.protocols():
         lines += [f"## Protocol `{protocol}`", ""]
         if superseded := sum(section.rows["superseded"].sum() for section in sections):
             lines += [f"Repeated runs superseded by later ones: {superseded}.", ""]

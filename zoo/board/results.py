@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from zoo.board.frame import parts_frame, records_frame
+from zoo.board.frame import groups_frame, records_frame
 from zoo.board.metric import Metric, sorted_names
 from zoo.board.statistics import Run, estimate, ranks
 from zoo.spec.architecture import Reported
@@ -41,12 +42,12 @@ class Board(NamedTuple):
     """What is shown of a set of records.
 
     results  one row per configuration, see `_summarize` and `_compare`; sorted as it is shown
-    parts    one row per seed and part of the test questions: `row` (index of results), `seed`, and the columns of
-             `parts_frame`
+    groups   one row per seed and group of the test questions: `row` (index of results), `seed`, and the columns of
+             `groups_frame`
     """
 
     results: pd.DataFrame
-    parts: pd.DataFrame
+    groups: pd.DataFrame
 
     def sections(self) -> Iterator[Section]:
         """Every version of every task under every protocol."""
@@ -62,13 +63,19 @@ class Board(NamedTuple):
                 chance=float(of["chance"]),
                 majority=float(of["majority"]),
                 rows=rows,
-                parts=self.parts[self.parts["row"].isin(rows.index)],
+                groups=self.groups[self.groups["row"].isin(rows.index)],
             )
+
+    def protocols(self) -> Iterator[tuple[str, list[Section]]]:
+        """The sections of each protocol."""
+        for protocol, sections in groupby(self.sections(), lambda section: section.protocol):
+            yield protocol, list(sections)
 
 
 @dataclass(frozen=True)
 class Section:
-    """One version of one task under one protocol: metric and baselines (NaN: none) of the ranked rows, and all rows."""
+    """One version of one task under one protocol: metric and baselines (NaN: none) of the ranked rows; all rows and
+    their groups."""
 
     protocol: str
     task: str
@@ -79,14 +86,14 @@ class Section:
     chance: float
     majority: float
     rows: pd.DataFrame
-    parts: pd.DataFrame
+    groups: pd.DataFrame
 
     @cached_property
-    def mean_parts(self) -> pd.DataFrame:
-        """The parts of each row, averaged over seeds: row, longer, properties, score, weight."""
-        keys = ["row", "longer", *dimension_columns(self.parts)]
-        weights = self.parts.groupby(keys, dropna=False)["weight"].max().rename("weight").reset_index()
-        return weighted_means(self.parts.assign(weight=1), keys, self.metric).assign(weight=weights["weight"])
+    def mean_groups(self) -> pd.DataFrame:
+        """The groups of each row, averaged over seeds: row, longer, dimensions, score, weight."""
+        keys = ["row", "longer", *dimension_columns(self.groups)]
+        weights = self.groups.groupby(keys, dropna=False)["weight"].max().rename("weight").reset_index()
+        return weighted_means(self.groups.assign(weight=1), keys, self.metric).assign(weight=weights["weight"])
 
     @property
     def has_longer(self) -> bool:
@@ -94,12 +101,12 @@ class Section:
         return bool((self.rows["evaluated_longer"] | self.rows["offers_longer"]).any())
 
 
-def weighted_means(parts: pd.DataFrame, keys: list[str], metric: Metric) -> pd.DataFrame:
-    """The mean score of the parts that are equal in `keys`, by weight; NaN where any of them is."""
-    weight = parts["weight"].astype(float)
+def weighted_means(groups: pd.DataFrame, keys: list[str], metric: Metric) -> pd.DataFrame:
+    """The weighted mean score of the groups that agree in `keys`; NaN where any of theirs is."""
+    weight = groups["weight"].astype(float)
     # NaN would be left out of a sum, infinity is not
-    total = (parts["score"].map(metric.to_mean) * weight).fillna(math.inf)
-    sums = parts[keys].assign(total=total, weight=weight).groupby(keys, dropna=False).sum()
+    total = (groups["score"].map(metric.to_mean) * weight).fillna(math.inf)
+    sums = groups[keys].assign(total=total, weight=weight).groupby(keys, dropna=False).sum()
     means = (sums["total"] / sums["weight"]).replace(math.inf, math.nan)
     return means.map(metric.from_mean, na_action="ignore").rename("score").reset_index()
 
@@ -132,16 +139,16 @@ def compare(stored: Sequence[StoredRecord], reported: ReportedScores | None = No
     rows = [_summarize(group, reported or {}) for _, group in counting.groupby(CONFIGURATION)]
     results = _compare(pd.DataFrame(rows)) if rows else pd.DataFrame()
     row_of = {run: row for row, own in results["runs"].items() for run in own} if rows else {}
-    parts = parts_frame(stored)
-    parts = parts[parts["run"].isin(row_of.keys())]
-    parts = parts.assign(row=parts["run"].map(row_of), seed=parts["run"].map(runs["seed"]))
-    return Board(results, parts.sort_values(["row", "seed", "longer", *dimension_columns(parts)], ignore_index=True))
+    groups = groups_frame(stored)
+    groups = groups[groups["run"].isin(row_of.keys())]
+    groups = groups.assign(row=groups["run"].map(row_of), seed=groups["run"].map(runs["seed"]))
+    return Board(results, groups.sort_values(["row", "seed", "longer", *dimension_columns(groups)], ignore_index=True))
 
 
-def dimension_columns(parts: pd.DataFrame) -> list[str]:
-    """The columns in which the questions of these parts differ from others, by name."""
+def dimension_columns(groups: pd.DataFrame) -> list[str]:
+    """The columns that hold dimensions of the groups (length, pairs …), by name."""
     fixed = ("run", "row", "seed", "longer", "score", "weight")
-    return sorted(str(name) for name in parts if name not in fixed and parts[name].notna().any())
+    return sorted(str(name) for name in groups if name not in fixed and groups[name].notna().any())
 
 
 def _latest_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
@@ -176,22 +183,22 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
     ok = runs[runs["status"] == "ok"]
     scored = ok[ok["score"].notna()]
     spread = scored["stderr"].astype(object).where(scored["stderr"].notna(), None)
-    found = estimate([Run(*run) for run in zip(scored["score"], scored["n"], spread, strict=True)], metric)
-    interval = found.interval if found else None
+    overall = estimate([Run(*run) for run in zip(scored["score"], scored["n"], spread, strict=True)], metric)
+    interval = overall.interval if overall else None
     outcomes = Counter(outcome for outcome in runs["outcome"] if outcome)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     names = sorted_names(name for scores in ok["scores"] for name in scores)
     others = {name: _mean(Metric(name), [scores.get(name) for scores in ok["scores"]]) for name in names}
     longer = ok.loc[ok["evaluated_longer"], "length_generalization"]
-    told = reported.get(f"{last['distribution']}:{last['architecture']}", ())
-    matching = [one for one in told if one.task == last["task"] and one.metric == metric.name]
-    delta = found.mean - matching[0].value if found and matching and last["protocol"] == REPRODUCTION else math.nan
+    published = reported.get(f"{last['distribution']}:{last['architecture']}", ())
+    matching = [one for one in published if one.task == last["task"] and one.metric == metric.name]
+    delta = overall.mean - matching[0].value if overall and matching and last["protocol"] == REPRODUCTION else math.nan
     kept: dict[str, Any] = {name: last[name] for name in KEPT}
     return kept | {
         "seeds": len(runs),
         "superseded": int(runs["repeats"].sum()),
         "converged": int(runs["converged"].sum()),
-        "score": found.mean if found else math.nan,
+        "score": overall.mean if overall else math.nan,
         "low": interval.low if interval else math.nan,
         "high": interval.high if interval else math.nan,
         "interval": interval.kind if interval else "",
@@ -233,8 +240,8 @@ def _compare(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts "1.10" after "1.9"."""
-    parts = re.findall(r"\d+|[^\d]+", text)
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+    pieces = re.findall(r"\d+|[^\d]+", text)
+    return tuple((1, int(piece), "") if piece.isdigit() else (0, 0, piece) for piece in pieces)
 
 
 def _rank(rows: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from zoo.board.breakdown import (
     factor,
     label,
     longer_text,
-    placed_parts,
+    placed_groups,
     trained_length,
 )
 from zoo.board.frame import LENGTH_GENERALIZATION
@@ -99,7 +99,7 @@ def _either(counts: pd.Series) -> str:
 def section_table(section: Section) -> Table:
     """A section's rows; columns in which no row has anything are left out."""
     sources: list[str] = []
-    parts, several_kinds = section.mean_parts, section.rows["data"].nunique() > 1
+    groups, several_kinds = section.mean_groups, section.rows["data"].nunique() > 1
     others = sorted_names(name for scores in section.rows["other_scores"] for name in scores)
     lines = []
     for _, row in section.rows.iterrows():
@@ -123,7 +123,7 @@ def section_table(section: Section) -> Table:
                     for name in others
                     if name != section.metric.name
                 },
-                LENGTH_GENERALIZATION: longer_text(row, parts, metric) if section.has_longer else "",
+                LENGTH_GENERALIZATION: longer_text(row, groups, metric) if section.has_longer else "",
                 "reported": ", ".join(f"{_published(r)} [{_number(sources, r)}]" for r in row["reported"]),
                 "Δ": "" if math.isnan(row["delta"]) else metric.format_difference(row["delta"]),
                 "tokens/s": "" if math.isnan(row["tokens_per_second"]) else f"{row['tokens_per_second']:,.0f}",
@@ -203,18 +203,18 @@ def row_label(row: pd.Series) -> str:
 
 
 def breakdown_tables(section: Section) -> list[tuple[str, Table]]:
-    """Tables of the score along each property of the questions, with their titles; positions in quarters."""
-    exact, parts = placed_parts(section), placed_parts(section, coarse=True)
+    """Tables of the score along each dimension of the groups, with their titles; positions in quarters."""
+    exact, groups = placed_groups(section), placed_groups(section, coarse=True)
     names = dimensions(exact)
     labels = pd.Series({index: row_label(row) for index, row in section.rows.iterrows()}, name="architecture")
     undefined = section.rows.index[~section.rows["evaluated_longer"].astype(bool)]
     tables = []
     for name in names:
-        scores = along(parts, section.metric, name)
-        trained = trained_length(parts) if name == LENGTH else math.nan
+        scores = along(groups, section.metric, name)
+        trained = trained_length(groups) if name == LENGTH else math.nan
         scores["text"] = scores["score"].map(section.metric.format_bare)
         cells = scores.pivot(index="row", columns=["longer", name], values="text").sort_index(axis="columns")
-        heads = columns(parts, name)
+        heads = columns(groups, name)
         for longer, value in heads:
             absent = pd.Series({row: NOT_DEFINED for row in undefined if longer}, dtype="object")
             cells[longer, value] = cells[longer, value].fillna(absent).fillna(NONE)
@@ -226,8 +226,8 @@ def breakdown_tables(section: Section) -> list[tuple[str, Table]]:
     return tables
 
 
-def _header(parts: pd.DataFrame, dimension: str, longer: bool, value: float, trained: float) -> str:
-    text = label(parts, dimension, value).replace(" (", "\n(")
+def _header(groups: pd.DataFrame, dimension: str, longer: bool, value: float, trained: float) -> str:
+    text = label(groups, dimension, value).replace(" (", "\n(")
     if longer:
         return "\n".join(filter(None, ("longer", text, factor(value, trained))))
     return f"trained\n{text}" if dimension == LENGTH else text
@@ -241,7 +241,7 @@ def breakdown_remark(section: Section) -> str:
             "Longer: the split length_generalization, with questions that are longer or harder than any in training; "
             "×k: k times the length."
         )
-        measured = section.rows.index.isin(section.parts["row"])
+        measured = section.rows.index.isin(section.groups["row"])
         if (measured & ~section.rows["evaluated_longer"]).any():
             lines.append("Not defined: the architecture has no form for lengths beyond those it was built for.")
     return " ".join(lines)
@@ -281,8 +281,8 @@ def overall_line(overall: Overall) -> str:
 
 def titled_overalls(overalls: Sequence[Overall]) -> list[tuple[str, Overall]]:
     """The suites with several tasks, with their titles."""
-    found = [overall for overall in overalls if len(overall.metrics) > 1]
-    return [("overall" if len(overalls) == 1 else f"overall: {overall.suite}", overall) for overall in found]
+    title = "overall" if len(overalls) == 1 else "overall: {}"
+    return [(title.format(overall.suite), overall) for overall in overalls if len(overall.metrics) > 1]
 
 
 # -- one run -------------------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def run_line(stored: StoredRecord) -> str:
     text += f" ({baselines})" if baselines else ""
     text += f", {record.seconds.train + record.seconds.eval:.0f} s"
     if section.has_longer:
-        text += f"\n  {LENGTH_GENERALIZATION}: {longer_text(row, section.mean_parts, metric) or NONE}"
+        text += f"\n  {LENGTH_GENERALIZATION}: {longer_text(row, section.mean_groups, metric) or NONE}"
     return text + where
 
 

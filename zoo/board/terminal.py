@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from zoo.board.frame import LENGTH_GENERALIZATION
@@ -58,8 +57,7 @@ def print_board(
         where = f" under protocol {protocol}" if protocol else ""
         smoke = any(record.protocol in UNRANKED_PROTOCOLS for _, record in stored)
         _print(console, f"no records{where} to show{' (smoke runs are on no board)' if smoke else ''}")
-    for name, group in groupby(board.sections(), lambda section: section.protocol):
-        sections = list(group)
+    for name, sections in board.protocols():
         for section in sections:
             _print_section(console, section)
             if tasks is not None and section.current:
