@@ -68,9 +68,6 @@ def test_a_reader_that_stops_reading_is_no_failure(args: str, code: int) -> None
             ("bench", "--arch", "mamba", "--task", "listops", "--set", "optim.lr=x"),
             "optim.lr: expected number > 0, got 'x'",
         ),
-            ("bench", "--arch", "mamba", "--task", "listops", "--set", "optim.lr=x"),
-            "optim.lr: expected number > 0, got 'x'",
-        ),
         (("bench", "--arch", "mamba", "--task", "listops", "--set", "model.mode=bidirectional"), "model.mode"),
         (
             ("bench", "--arch", "transformer", "--task", "listops", "--set", "model.d_model=30"),
