@@ -85,7 +85,7 @@ def test_questions_are_sampled_counted_and_verified(task: str) -> None:
     row = call("sample", task, *smoke, "--split", "test", "--index", "1")[0]
     assert len(row["inputs"]) == row["length"]
     assert row["target"] is None
-    assert row["asked"] == sum(label != -100 for label in row["labels"]) > 0
+    assert row["answers"] == sum(label != -100 for label in row["labels"]) > 0
     other = call("sample", task, *smoke, "--split", "test", "--index", "1", "--objective", "seq2seq")[0]
     assert len(other["target"]) == len(other["labels"])
     shown = CliRunner().invoke(app, ["sample", task, *smoke], catch_exceptions=False).stdout
@@ -94,7 +94,7 @@ def test_questions_are_sampled_counted_and_verified(task: str) -> None:
     splits = {row["split"]: row for row in call("stats", task, *smoke)}
     assert set(splits) >= {"train", "val", "test"}
     for row in splits.values():
-        assert row["answers"]["asked"] >= row["looked_at"]
+        assert row["answers"]["tokens"] >= row["looked_at"]
         assert sum(row["lengths"]["counts"]) == row["looked_at"]
         assert row["truncated"] == 0
         assert sum(group["n"] for group in row["groups"]) in (0, row["looked_at"])
@@ -109,7 +109,7 @@ def test_questions_are_sampled_counted_and_verified(task: str) -> None:
 
 def test_tables_of_questions_are_printed() -> None:
     printed = CliRunner().invoke(app, ["stats", "mqar", "--protocol", "smoke"], catch_exceptions=False).stdout
-    assert "asked" in printed.splitlines()[0]
+    assert "tokens" in printed.splitlines()[0]
     assert "test: groups of the" in printed
 
 

@@ -227,7 +227,7 @@ def stats(
     if as_json:
         _print_rows(rows, as_json)
         return
-    columns = ("asked", "distinct") if "answers" in rows[0] else ("labels",)
+    columns = ("tokens", "distinct") if "answers" in rows[0] else ("labels",)
     table = [row | row.get("answers", {}) for row in rows]
     _print_rows(table, as_json, ("split", "n", *columns, "mean length", "longest", "truncated", "majority"))
     for row in rows:

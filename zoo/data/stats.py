@@ -20,7 +20,7 @@ def split_stats(data: TaskData, kind: Any) -> list[dict[str, Any]]:
     """One row per split, by the task's kind (zoo.kinds.TaskKind).
 
     labels     examples of each class; instead, of questions:
-    answers    {"asked": tokens of the answers, "distinct", "most": share of the commonest}, of the sampled examples
+    answers    {"tokens": of the answers, "distinct", "most": share of the commonest}, of the sampled examples
     groups     the groups of questions and the number of each, of the sampled examples
     looked_at  number of sampled examples
     lengths    {"edges": [BINS + 1], "counts": [BINS]}: tokens before truncation, of both documents of a pair
@@ -57,7 +57,7 @@ def question_stats(data: TaskData, split: Split) -> dict[str, Any]:
         "n": size,
         "looked_at": len(sample),
         "answers": {
-            "asked": len(answers),
+            "tokens": len(answers),
             "distinct": len(counts),
             "most": round(float(counts.max() / len(answers)), 4) if len(answers) else 0.0,
         },

@@ -73,7 +73,7 @@ class Recall(TaskKind):
         from zoo.data.stats import answer_of
 
         row, groups = lay_out(example, data.loading.objective, data.specials), data.groups(split)
-        facts: dict[str, Any] = {"length": len(row.inputs), "asked": len(answer_of(example))}
+        facts: dict[str, Any] = {"length": len(row.inputs), "answers": len(answer_of(example))}
         if groups:
             facts["group"] = groups[row.group]
         target = None if row.target is None else row.target.tolist()
