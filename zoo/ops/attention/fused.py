@@ -17,9 +17,9 @@ def visible_attention(
     """Attention over any pattern of keys, bool, broadcastable to (B, H, Lq, Lk); a query that sees no key gets zero."""
     if visible is None:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
-    blind = ~visible.any(-1, keepdim=True)  # shown everything: a softmax over no key at all would be NaN
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible | blind, dropout_p=dropout, scale=scale)
-    return y.masked_fill(blind, 0)
+    sees_nothing = ~visible.any(-1, keepdim=True)  # is shown every key: a softmax over none would be NaN
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible | sees_nothing, dropout_p=dropout, scale=scale)
+    return y.masked_fill(sees_nothing, 0)
 
 
 def fused_attention(
@@ -49,8 +49,8 @@ def fused_attention(
     y = y[..., :dv]
     if mask is None:
         return y
-    blind = mask.cumsum(-1) == 0 if causal else ~mask.any(-1, keepdim=True)  # (B, Lq) or (B, 1)
-    return y.masked_fill(blind[:, None, :, None], 0)
+    sees_nothing = mask.cumsum(-1) == 0 if causal else ~mask.any(-1, keepdim=True)  # (B, Lq) or (B, 1)
+    return y.masked_fill(sees_nothing[:, None, :, None], 0)
 
 
 def _with_key_terms(
