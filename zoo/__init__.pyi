@@ -7,6 +7,7 @@ from .run.request import bench as bench
 from .spec.architecture import Architecture as Architecture
 from .spec.architecture import Capabilities as Capabilities
 from .spec.architecture import Cost as Cost
+from .spec.architecture import ModelDims as ModelDims
 from .spec.architecture import Paper as Paper
 from .spec.architecture import Reference as Reference
 from .spec.constraints import Activation as Activation
@@ -16,15 +17,14 @@ from .spec.constraints import NonNegativeFloat as NonNegativeFloat
 from .spec.constraints import NonNegativeInt as NonNegativeInt
 from .spec.constraints import PositiveFloat as PositiveFloat
 from .spec.constraints import PositiveInt as PositiveInt
-from .spec.dims import ModelDims as ModelDims
 from .spec.errors import ConfigError as ConfigError
 from .spec.errors import DataError as DataError
 from .spec.errors import MissingFiles as MissingFiles
 from .spec.errors import UserError as UserError
 from .spec.errors import ZooError as ZooError
-from .spec.hookspecs import hookimpl as hookimpl
 from .spec.presets import Preset as Preset
 from .spec.presets import Reported as Reported
+from .spec.registry import hookimpl as hookimpl
 from .spec.registry import registry as registry
 from .spec.task import Source as Source
 from .spec.task import SourceFile as SourceFile

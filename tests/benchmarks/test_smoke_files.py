@@ -16,7 +16,7 @@ from zoo.data.cached import CachedData
 from zoo.data.prepare import open_task
 from zoo.testing import run_checks
 
-FILES = [name for name, entry in zoo.registry().tasks.items() if entry.record.needs and entry.provenance.builtin]
+FILES = [name for name, entry in zoo.registry().tasks.items() if entry.record.needs and entry.plugin.builtin]
 REAL = Path(os.environ.get("ZOO_DATA_DIR", "") or "/nowhere")
 """As the person who runs the tests has set it; in a test it is another."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.records import language, make, recall
 from zoo.board.results import Board, Section, make_board
-from zoo.spec.architecture import Reported
+from zoo.spec.presets import Reported
 from zoo.spec.record import Record
 from zoo.spec.store import Problem, StoredRecord
 

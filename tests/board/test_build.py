@@ -293,7 +293,7 @@ def test_an_impossible_score_is_named() -> None:
 
 @pytest.mark.usefixtures("toys")
 def test_a_changed_configuration_is_named() -> None:
-    from zoo.spec.identity import config_hash
+    from zoo.spec.config import config_hash
     from zoo.spec.registry import registry
 
     config = {"model": {"d_model": 64}, "train": {"logger": "csv"}}

@@ -46,8 +46,8 @@ from zoo.board.tables import (
     titled_overalls,
 )
 from zoo.board.terminal import print_board
-from zoo.spec.architecture import Reported
 from zoo.spec.errors import UserError
+from zoo.spec.presets import Reported
 from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord, read_all, write
 

@@ -12,7 +12,7 @@ from tests.board.samples import board_of, section, sections, stored
 from tests.records import make
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.results import Overall, Section, make_board, overalls
-from zoo.spec.architecture import Reported
+from zoo.spec.presets import Reported
 from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord
 

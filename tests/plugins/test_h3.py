@@ -382,6 +382,6 @@ def test_presets_fit_the_configuration_and_say_that_they_are_ours() -> None:
             d_model=preset.values.get("model.d_model", 64), n_layers=6, mode="bidirectional", max_len=16384
         )
         record.check(config, dims)
-        assert all(preset.source(key).startswith("ours") for key in preset.values)
+        assert all(preset.sources[key].startswith("ours") for key in preset.values)
     assert REPORTED == ()
     assert "none published" in files("zoo_h3").joinpath(record.card).read_text()

@@ -311,7 +311,7 @@ def test_presets_are_ours_and_nothing_is_reported() -> None:
     assert REPORTED == ()
     record = registry().architecture("hyena").record
     for (task, protocol), preset in PRESETS.items():
-        assert all(preset.source(key).startswith("ours") for key in preset.values), (task, protocol)
+        assert all(preset.sources[key].startswith("ours") for key in preset.values), (task, protocol)
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
         record.check(HyenaConfig(**own), ModelDims(d_model=32, n_layers=2, mode="bidirectional", max_len=16384))
 

@@ -235,7 +235,7 @@ def test_presets_fit_the_configuration() -> None:
     for (task, protocol), preset in PRESETS.items():
         assert protocol in ("paper", "quick"), task
         for key, value in preset.values.items():
-            assert preset.source(key).startswith("ours, because"), (task, key)
+            assert preset.sources[key].startswith("ours, because"), (task, key)
             if key.startswith("arch."):
                 OmegaConf.update(fields, key.removeprefix("arch."), value)
     assert REPORTED == ()

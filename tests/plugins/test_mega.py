@@ -343,7 +343,7 @@ def test_presets_are_configurations_and_sourced() -> None:
         dims = ModelDims(d_model=width, n_layers=1, mode="bidirectional", max_len=4000)
         registry().architecture("mega").record.check(config, dims)
     assert PRESETS["text", "paper"].values["train.max_samples"] == 25_000 * 50
-    assert "10,000 of 25,000" in PRESETS["text", "paper"].source("optim.warmup_ratio")
+    assert "10,000 of 25,000" in PRESETS["text", "paper"].sources["optim.warmup_ratio"]
 
 
 def test_paper_models_have_the_reference_s_size() -> None:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from annotated_types import Ge, Interval, MultipleOf
-from omegaconf import OmegaConf
 
 from zoo import (
     BlockConfig,
@@ -21,8 +20,8 @@ from zoo import (
     PositiveFloat,
     PositiveInt,
 )
+from zoo.spec.config import validate_layer
 from zoo.spec.constraints import describe_fields, validate_fields
-from zoo.spec.layers import lay_over
 
 DIMS = ModelDims(d_model=12, n_layers=1, mode="causal", max_len=8)
 
@@ -91,12 +90,16 @@ def test_wrong_values_are_named(key: str, value: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["n_heads", "norm_eps", "windows"])
-def test_omegaconf_refuses_other_types_with_the_same_message(name: str) -> None:
-    tree = OmegaConf.create({"arch": OmegaConf.structured(Config)})
+def test_layers_are_refused_with_the_same_message(name: str) -> None:
     with pytest.raises(ConfigError, match=f"arch.{name}: expected .* got 'wide' .from a test"):
-        lay_over(tree, {f"arch.{name}": "wide"}, "a test")
+        validate_layer({f"arch.{name}": "wide"}, {"arch": Config}, "a test")
     with pytest.raises(ConfigError, match=r"arch.norm: .*got 'bach'; did you mean 'batch'\? \(from a test"):
-        lay_over(tree, {"arch": {"norm": "bach"}}, "a test")
+        validate_layer({"arch": {"norm": "bach"}}, {"arch": Config}, "a test")
+
+
+def test_integers_become_the_numbers_that_their_fields_are() -> None:
+    (scale,) = validate_layer({"arch.scale": 2}, {"arch": Config}, "a test").values()
+    assert (scale, type(scale)) == (2.0, float)
 
 
 def test_heads_divide_the_width_of_the_attention() -> None:

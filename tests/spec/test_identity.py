@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from zoo.run.request import BenchRequest, resolve
-from zoo.spec.identity import config_hash
+from zoo.spec.config import config_hash
 from zoo.spec.registry import Entry, registry
 from zoo.spec.settings import SECTIONS
 from zoo.spec.task import PROTOCOLS

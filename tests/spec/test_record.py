@@ -17,8 +17,7 @@ from pydantic import ValidationError
 
 import zoo.spec.record
 from tests.records import changed, language, make, recall
-from zoo.spec.files import write_atomically
-from zoo.spec.paths import default_results_dir
+from zoo.spec.files import default_results_dir, write_atomically
 from zoo.spec.record import Record, comparable, schema_text
 from zoo.spec.store import StoredRecord, describe, read_all, write
 

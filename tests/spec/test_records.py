@@ -10,7 +10,7 @@ import pytest
 
 from tests.spec.plugin_in_process import zoo_architectures
 from tests.testing.toys import EMA
-from zoo import Architecture, Capabilities, ConfigError, ModelDims, Preset, Source, Task, ZooError
+from zoo import Architecture, Capabilities, ConfigError, ModelDims, Source, Task, ZooError
 
 
 def architecture(**changes: Any) -> Architecture:
@@ -56,7 +56,6 @@ def task(**changes: Any) -> Task:
         (lambda: task(name="Path X"), "lower-case"),
         (lambda: task(kind="regression"), "'regression'"),
         (lambda: task(metrics=()), "at least one metric"),
-        (lambda: Preset(values={"optim.lr": 1e-3}, sources={}), "without a source: optim.lr"),
     ],
 )
 def test_impossible_records(make: Callable[[], object], said: str) -> None:
@@ -99,9 +98,9 @@ def test_a_config_that_is_no_dataclass_is_named() -> None:
 
 
 def test_missing_presets_are_none() -> None:
-    assert architecture(presets="").load_presets() == {}
-    assert architecture(presets="").load_reported() == ()
-    assert EMA.load_presets()["listops", "quick"].source("optim.lr") == "ours, a toy"
+    assert architecture(config="collections:OrderedDict").load_presets() == {}
+    assert architecture(config="collections:OrderedDict").load_reported() == ()
+    assert EMA.load_presets()["listops", "quick"].sources["optim.lr"] == "ours, a toy"
 
 
 def test_task_parts_that_cannot_be_loaded_are_named() -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import pytest
 
 from tests.spec import packages
 from zoo import UserError
-from zoo.spec.architecture import Provenance
 from zoo.spec.errors import UnknownName
-from zoo.spec.registry import BUILTINS, Candidate, Registry, discover
+from zoo.spec.registry import BUILTINS, Plugin, Registry, discover
 
 PRINT_REGISTRY = """
 import json, sys
@@ -24,7 +22,7 @@ from dataclasses import asdict
 from zoo.spec.registry import registry
 r = registry()
 r2 = registry()
-table = lambda t: {n: asdict(e.provenance) for n, e in t.items()}
+table = lambda t: {n: asdict(e.plugin) for n, e in t.items()}
 json.dump({"plugins": [asdict(s) for s in r.plugins], "architectures": table(r.architectures), "tasks": table(r.tasks),
            "torch": sorted({"torch", "lightning", "numpy"} & set(sys.modules)), "once": r is r2}, sys.stdout)
 """
@@ -198,14 +196,8 @@ def test_a_module_on_the_path(site: Path, tmp_path: Path) -> None:
 # -- in this process ---------------------------------------------------------------------------------------------------
 
 
-def candidate(name: str, load: Callable[[], Any]) -> Candidate:
-    return Candidate(name, Provenance(distribution="third", version="1", entry_point=name), load)
-
-
 def test_one_module_under_two_entry_points_keeps_its_records() -> None:
-    from tests.spec import plugin_in_process as plugin
-
-    known = discover(candidate(name, lambda: plugin) for name in ("first", "second"))
+    known = discover(Plugin(name, "third", "1", "tests.spec.plugin_in_process") for name in ("first", "second"))
     assert list(known.architectures) == ["in_process"]
     assert [s.state for s in known.plugins] == ["ok", "error"]
 
@@ -216,9 +208,8 @@ def test_an_empty_registry_says_so() -> None:
     assert issubclass(UnknownName, UserError)
 
 
-def test_keyboard_interrupt_is_the_users() -> None:
-    def load() -> None:
-        raise KeyboardInterrupt
-
+def test_keyboard_interrupt_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_plugin.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        discover([candidate("slow", load)])
+        discover([Plugin("slow", "third", "1", "slow_plugin")])

@@ -11,7 +11,7 @@ NINETEEN = (
     *("transformer", "transformer_xl", "compressive", "rmt", "memformer", "longformer", "bigbird", "linformer"),
     *("performer", "nystromformer", "perceiver", "s4", "s5", "h3", "hyena", "mamba", "retnet", "mega", "longt5"),
 )
-BUILT_IN = sorted(name for name, entry in registry().architectures.items() if entry.provenance.builtin)
+BUILT_IN = sorted(name for name, entry in registry().architectures.items() if entry.plugin.builtin)
 
 for _name in BUILT_IN:
     _class = "Test" + "".join(part.capitalize() for part in _name.split("_"))
@@ -21,13 +21,13 @@ for _name in BUILT_IN:
 def test_every_built_in_plugin_is_covered() -> None:
     broken = [f"{p.name}: {p.detail}" for p in registry().plugins if p.builtin and p.state != "ok"]
     assert not broken
-    modules = {entry.provenance.entry_point for entry in registry().architectures.values()}
-    tasks = {entry.provenance.entry_point for entry in registry().tasks.values()}
+    modules = {entry.plugin.entry_point for entry in registry().architectures.values()}
+    tasks = {entry.plugin.entry_point for entry in registry().tasks.values()}
     assert modules | tasks >= set(BUILTINS)
     assert sorted(NINETEEN) == BUILT_IN
 
 
-@pytest.mark.parametrize("task", sorted(name for name, e in registry().tasks.items() if e.provenance.builtin))
+@pytest.mark.parametrize("task", sorted(name for name, e in registry().tasks.items() if e.plugin.builtin))
 def test_every_built_in_task_passes_all_checks_without_data_files(task: str) -> None:
     report = run_checks(task)
     assert report.ok, report.to_text()

@@ -90,7 +90,7 @@ def test_planted_faults_are_caught(architecture: Architecture, fault: str, check
         (declaring(EMA, cost={"time_exponent": 0.5}), "time_grows_as_declared"),
         (declaring(EMA, cost={"memory_exponent": 0.5}), "memory_grows_as_declared"),
         (replace(MEMORY, config="tests.testing.toys.backbone:ToyConfig"), "spec_without_torch"),
-        (replace(EMA, presets="bad_presets.toml"), "preset_keys_exist"),
+        (replace(EMA, config="tests.testing.toys.bad_presets.config:ToyConfig"), "preset_keys_exist"),
         (replace(EMA, backbone="tests.testing.toys.backbone:Missing"), "builds_from_defaults"),
     ],
     ids=lambda v: v if isinstance(v, str) else v.name,

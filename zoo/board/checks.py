@@ -126,14 +126,14 @@ def _speed_faults(record: Record) -> Iterator[str]:
 
 def _hash_faults(record: Record) -> Iterator[str]:
     """Whether the configuration is the one that was hashed, where architecture and task are installed here."""
-    from zoo.spec.identity import config_hash
+    from zoo.spec.config import config_hash
     from zoo.spec.registry import registry
 
     name, version, origin = record.architecture.name, record.architecture.version, record.plugin.distribution
     architectures = [
         entry
         for entry in registry().architectures.values()
-        if (entry.record.name, entry.record.version, entry.provenance.distribution) == (name, version, origin)
+        if (entry.record.name, entry.record.version, entry.plugin.distribution) == (name, version, origin)
     ]
     task = (record.task.name, record.task.version)
     tasks = [e for e in registry().tasks.values() if (e.record.name, e.record.version) == task]

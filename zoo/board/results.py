@@ -22,7 +22,7 @@ import pandas as pd
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.metric import Metric, sorted_names
 from zoo.board.statistics import Run, estimate, ranks
-from zoo.spec.architecture import Reported
+from zoo.spec.presets import Reported
 from zoo.spec.store import StoredRecord
 
 UNRANKED_PROTOCOLS = ("smoke",)
@@ -334,7 +334,7 @@ def load_reported(stored: Sequence[StoredRecord]) -> tuple[dict[str, list[Report
 
     scores: dict[str, list[Reported]] = {}
     errors: list[str] = []
-    here = {f"{e.provenance.distribution}:{e.record.name}": e.record for e in registry().architectures.values()}
+    here = {f"{e.plugin.distribution}:{e.record.name}": e.record for e in registry().architectures.values()}
     for key in sorted({f"{r.plugin.distribution}:{r.architecture.name}" for _, r in stored} & set(here)):
         try:
             scores[key] = list(here[key].load_reported())

@@ -23,7 +23,7 @@ from zoo.board.breakdown import (
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric, sorted_names
 from zoo.board.results import REPRODUCTION, Overall, Section, compare
-from zoo.spec.architecture import Reported
+from zoo.spec.presets import Reported
 from zoo.spec.store import Problem, StoredRecord
 
 NONE = "–"

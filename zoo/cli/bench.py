@@ -63,7 +63,7 @@ def bench(
     elif protocol == "smoke":
         print("smoke runs prove that the pieces fit; they are on no board")
     else:
-        from zoo.spec.paths import default_results_dir
+        from zoo.spec.files import default_results_dir
         from zoo.spec.store import read_all
 
         on_disk, problems = read_all(results or default_results_dir())

@@ -18,7 +18,7 @@ Results = Annotated[
 
 def _results(given: Path | None) -> Path:
     from zoo.spec.errors import UserError
-    from zoo.spec.paths import default_results_dir
+    from zoo.spec.files import default_results_dir
 
     if given is not None and not given.is_dir():
         raise UserError(f"--results {given}: no such directory")

@@ -72,7 +72,7 @@ def _task_row(name: str, entry: Any) -> dict[str, Any]:
 
 
 def _origin(entry: Any) -> str:
-    return f"{entry.provenance.distribution} {entry.provenance.version}"
+    return f"{entry.plugin.distribution} {entry.plugin.version}"
 
 
 def show(
@@ -99,7 +99,7 @@ def show(
     if task:
         experiment = resolve(BenchRequest.parse(arch, task, protocol=protocol, overrides=set_ or []))[0]
         help_texts = documentation(experiment)
-        from zoo.spec.layers import flatten
+        from zoo.spec.config import flatten
 
         rows = [
             {"key": key, "value": value, "origin": experiment.origins[key], "help": help_texts.get(key, "")}

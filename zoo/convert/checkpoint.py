@@ -71,8 +71,8 @@ def convert(name: str, source: Path, target: Path | None = None, *, force: bool 
         description = {
             "format": FORMAT,
             "architecture": name,
-            "distribution": entry.provenance.distribution,
-            "version": entry.provenance.version,
+            "distribution": entry.plugin.distribution,
+            "version": entry.plugin.version,
             "huggingface": hf_config,
         }
         _write(target, ZOO_CONFIG, description, tensors)

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from zoo.convert.keymap import KeyMap
-from zoo.spec.dims import ModelDims
+from zoo.spec.architecture import ModelDims
 from zoo.spec.errors import ConfigError
 
 HFConfig = Mapping[str, Any]

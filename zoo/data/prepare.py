@@ -10,8 +10,8 @@ from zoo.data.cached import CachedData
 from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.paths import data_dir, save_location
 from zoo.data.progress import notice
+from zoo.spec.config import validate_layer
 from zoo.spec.errors import ConfigError, MissingFiles, UserError, did_you_mean
-from zoo.spec.layers import lay_over
 from zoo.spec.task import Task
 
 if TYPE_CHECKING:
@@ -23,15 +23,14 @@ def compose_options(task: Task, protocol: str, overrides: Mapping[str, Any]) -> 
 
     Raises UserError (unknown protocol) or ConfigError (unknown key, wrong type, impossible combination).
     """
-    from omegaconf import OmegaConf
-
     if protocol not in task.protocols:
         raise UserError(f"{task.name} has no protocol {protocol!r}{did_you_mean(protocol, task.protocols)}")
-    tree = OmegaConf.create({"task": OmegaConf.structured(task.load_options())})
+    cls = task.load_options()
+    values: dict[str, Any] = {}
     of_protocol = {key: value for key, value in task.protocols[protocol].items() if key.startswith("task.")}
     for layer, origin in ((of_protocol, f"protocol {protocol} of {task.name}"), (overrides, "--set")):
-        lay_over(tree, layer, origin)
-    options = OmegaConf.to_object(tree.task)
+        values |= validate_layer(layer, {"task": cls}, origin)
+    options = cls(**{key.removeprefix("task."): value for key, value in values.items()})
     task.check(options)
     return options
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.spec.architecture import Architecture, Objective
-from zoo.spec.dims import ModelDims
+from zoo.spec.architecture import Architecture, ModelDims, Objective
 
 if TYPE_CHECKING:
     from zoo.model.segments import SegmentPlan

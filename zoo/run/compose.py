@@ -1,8 +1,8 @@
 """Experiments and jobs, and how presets and overrides compose into one configuration tree.
 
 Later wins: the frame's defaults < the protocol's settings of the task < the architecture's preset for (task,
-protocol) < the user's file < `--set`. The tree is structured: an unknown key or a wrong type is an error that names
-the key, the nearest valid ones and where the value came from. Imports no torch.
+protocol) < the user's file < `--set`. An unknown key or a value that its field may not have is an error that names the
+key, the nearest valid ones and where the value came from. Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from omegaconf import OmegaConf
 from zoo.kinds import TaskKind
 from zoo.model.spec import ModelSpec
 from zoo.run.provenance import source_hash
-from zoo.spec.architecture import Architecture, Mode, Objective
+from zoo.spec.architecture import Architecture, Mode, ModelDims, Objective
+from zoo.spec.config import config_hash, defaults, flatten, nest, sections, validate_layer
 from zoo.spec.constraints import describe_fields
-from zoo.spec.dims import ModelDims
 from zoo.spec.errors import UserError, did_you_mean
-from zoo.spec.identity import config_hash, default_tree
-from zoo.spec.layers import flatten, lay_over
 from zoo.spec.registry import Entry, registry
-from zoo.spec.settings import NOT_IDENTITY, SECTIONS, ModelSettings, OptimSettings, SegmentSettings, TrainSettings
+from zoo.spec.settings import NOT_IDENTITY, ModelSettings, OptimSettings, SegmentSettings, TrainSettings
 from zoo.spec.task import PROTOCOLS, Task
 
 
@@ -211,7 +209,7 @@ class Experiment:
 
     @property
     def hash(self) -> str:
-        """Identity of the configuration (zoo/spec/identity.py); the seed is apart."""
+        """Identity of the configuration (zoo/spec/config.py); the seed is apart."""
         return config_hash(self.arch_entry, self.task_entry, self.protocol, self.config)
 
 
@@ -259,32 +257,33 @@ def compose(
         raise UserError(f"unknown protocol {protocol!r}{did_you_mean(protocol, PROTOCOLS)}")
     if protocol not in task_spec.protocols:
         raise UserError(f"{task_spec.name} has no protocol {protocol!r}{did_you_mean(protocol, task_spec.protocols)}")
-    tree = default_tree(arch_spec, task_spec)
-    OmegaConf.set_struct(tree, True)
-    origins: dict[str, str] = {}
+    dataclasses = sections(arch_spec, task_spec)
+    values = defaults(dataclasses)
+    origins = dict.fromkeys(values, "default")
 
-    def apply(values: Mapping[str, Any], origin: str) -> None:
-        origins.update(dict.fromkeys(lay_over(tree, values, origin), origin))
+    def apply(layer: Mapping[str, Any], origin: str) -> None:
+        values.update(validate_layer(layer, dataclasses, origin))
+        origins.update(dict.fromkeys(flatten(layer), origin))
 
     from_protocol = f"protocol {protocol} of {task_spec.name}"
     apply(task_spec.protocols[protocol], from_protocol)
     preset = arch_spec.load_presets().get((task_spec.name, protocol))
     if preset is not None:
-        for key, value in preset.values.items():
-            apply({key: value}, f"preset ({task_spec.name}, {protocol}) of {arch_spec.name}: {preset.source(key)}")
-    before = flatten(OmegaConf.to_container(tree))  # type: ignore[arg-type]
-    for origin, values in layers:
-        apply(values, origin)
-    after = flatten(OmegaConf.to_container(tree))  # type: ignore[arg-type]
+        from_preset = f"preset ({task_spec.name}, {protocol}) of {arch_spec.name}"
+        for key, source in preset.sources.items():
+            apply({key: preset.values[key]}, f"{from_preset}: {source}")
+    before = dict(values)
+    for origin, layer in layers:
+        apply(layer, origin)
     return Experiment(
         architecture=architecture,
         task=known.resolve_alias(task),
         protocol=protocol,
         seed=seed,
-        config=OmegaConf.to_container(tree),  # type: ignore[arg-type]
-        origins={key: origins.get(key, "default") for key in after},
-        overrides={k: v for k, v in after.items() if v != before[k] and k not in NOT_IDENTITY},
-        baseline=tree.model.match_params_of if origins.get("model.d_model", from_protocol) == from_protocol else "",
+        config=nest(values),
+        origins=origins,
+        overrides={k: v for k, v in values.items() if v != before[k] and k not in NOT_IDENTITY},
+        baseline=values["model.match_params_of"] if origins["model.d_model"] in ("default", from_protocol) else "",
     )
 
 
@@ -334,8 +333,5 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 def documentation(experiment: Experiment) -> dict[str, str]:
     """Dotted key -> help text, for the whole tree."""
-    sections = SECTIONS | {
-        "arch": experiment.arch_spec.load_config(),
-        "task": experiment.task_spec.load_options(),
-    }
-    return {f"{name}.{key}": text for name, cls in sections.items() for key, _, _, text in describe_fields(cls)}
+    dataclasses = sections(experiment.arch_spec, experiment.task_spec)
+    return {f"{node}.{key}": text for node, cls in dataclasses.items() for key, _, _, text in describe_fields(cls)}

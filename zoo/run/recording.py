@@ -48,7 +48,7 @@ def count_forward_flops(experiment: Experiment, model: nn.Module) -> int:
 def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, data: TaskData, ending: Ending) -> Record:
     """Build the record of a run. `module` is None when the model could not be built: there are then no parameters."""
     experiment = job.experiment
-    arch, task, origin = experiment.arch_spec, experiment.task_spec, experiment.arch_entry.provenance
+    arch, task, origin = experiment.arch_spec, experiment.task_spec, experiment.arch_entry.plugin
     capabilities = arch.capabilities
     has_state = capabilities.state != "none" and (experiment.mode == "causal" or capabilities.state == "memory")
     fields: dict[str, Any] = {

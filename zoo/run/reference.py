@@ -26,12 +26,12 @@ def reference() -> str:
     parts += [
         _section(f"`{name}`", "arch", entry.record.load_config(), level=3)
         for name, entry in known.architectures.items()
-        if entry.provenance.builtin
+        if entry.plugin.builtin
     ]
     parts.append("## Tasks: `task`\n")
     by_options: dict[type, list[str]] = {}
     for name, entry in known.tasks.items():
-        if entry.provenance.builtin:
+        if entry.plugin.builtin:
             by_options.setdefault(entry.record.load_options(), []).append(f"`{name}`")
     parts += [_section(", ".join(names), "task", cls, level=3) for cls, names in by_options.items()]
     return "\n".join(parts)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.run.compose import Experiment, Job, compose, parse_overrides, user_layers
 from zoo.run.validate import validate
 from zoo.spec.errors import MissingFiles, UserError
-from zoo.spec.paths import default_results_dir, default_runs_dir
+from zoo.spec.files import default_results_dir, default_runs_dir
 from zoo.spec.registry import Registry, registry
 
 if TYPE_CHECKING:

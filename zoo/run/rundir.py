@@ -15,9 +15,9 @@ import filelock
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo.run.compose import Job
+from zoo.spec.config import flatten
 from zoo.spec.errors import UserError
 from zoo.spec.files import write_atomically
-from zoo.spec.layers import flatten
 from zoo.spec.record import Record
 from zoo.spec.settings import NO_EFFECT
 from zoo.spec.store import StoredRecord, read, write

@@ -6,19 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from zoo.spec.constraints import validate_fields
+from zoo.spec.config import flatten
 from zoo.spec.errors import ConfigError
-from zoo.spec.layers import flatten
-from zoo.spec.settings import SECTIONS
 
 if TYPE_CHECKING:
     from zoo.run.compose import Experiment
 
 
 def validate(experiment: Experiment) -> None:
-    """Validate the types of all fields, then the relations between them.
+    """Validate the relations between settings, and between them and what architecture and task are defined for.
 
-    Raises ConfigError for the first mistake, with the origin of the values.
+    `compose` has validated each setting alone. Raises ConfigError for the first mistake, with the origin of the values.
     """
     try:
         _validate(experiment)
@@ -28,11 +26,6 @@ def validate(experiment: Experiment) -> None:
 
 
 def _validate(experiment: Experiment) -> None:
-    for section, cls in SECTIONS.items():
-        try:
-            validate_fields(cls(**experiment.config[section]))
-        except ConfigError as error:
-            raise ConfigError(f"{section}.{error.key}", error.message) from error
     flat = flatten(experiment.config)
     _check_train(flat)
     _check_model(experiment, flat)

@@ -77,7 +77,7 @@ def _check_name(kind: Kind, name: str, package: str, known: Registry) -> None:
         raise UserError(f"{name!r}: a plugin's name has lower-case letters, digits and underscores, such as my_mixer")
     taken = known.architectures if kind == "arch" else known.tasks
     if name in taken:
-        source = taken[name].provenance
+        source = taken[name].plugin
         raise UserError(f"{name!r} is taken by {source.distribution} {source.version}; `zoo list` shows all names")
     if importlib.util.find_spec(package) is not None:
         raise UserError(f"{name!r}: a package {package} is already installed")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from zoo.spec.constraints import validate_fields
-from zoo.spec.dims import Mode as Mode
-from zoo.spec.dims import ModelDims as ModelDims
+from zoo.spec.constraints import validate_config
 from zoo.spec.errors import ConfigError, UserError, ZooError
-from zoo.spec.loading import load_object
-from zoo.spec.presets import Preset as Preset
-from zoo.spec.presets import PresetsFile, load_presets
-from zoo.spec.presets import Reported as Reported
+from zoo.spec.presets import Preset, Reported, load_presets
 
 if TYPE_CHECKING:
     from zoo.convert.conversion import Conversion
@@ -23,12 +19,52 @@ if TYPE_CHECKING:
 API = 1
 """Version of the plugin interface; a plugin with another one is refused."""
 
+Mode = Literal["causal", "bidirectional", "seq2seq"]
 Objective = Literal["classify", "causal_lm", "infilling", "seq2seq"]
 StateKind = Literal["none", "recurrent", "memory"]
 LengthKind = Literal["any", "max", "fixed"]
 Positions = Literal["external", "internal"]
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def load_object(target: str, *, what: str) -> Any:
+    """Import `package.module:attribute`. Raises ZooError, which names the target, where that is impossible."""
+    if ":" not in target:
+        raise ZooError(f"{what} {target!r}: expected 'package.module:attribute'")
+    try:
+        return pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ZooError(f"{what} {target!r} cannot be imported: {error}") from error
+
+
+def load_subclass(target: str, base: str, *, what: str) -> type[Any]:
+    """Import a class that must be a subclass of `base`, which is named: this layer imports none above it."""
+    cls = load_object(target, what=what)
+    if not (isinstance(cls, type) and issubclass(cls, load_object(base, what="base class"))):
+        raise ZooError(f"{what}: {target} is not a subclass of {base.replace(':', '.')}")
+    return cls
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelDims:
+    """What the run decides about a backbone, as opposed to its architecture's own configuration.
+
+    d_model   width of the residual stream at every boundary
+    n_layers  depth
+    mode      "causal" | "bidirectional" | "seq2seq"
+    max_len   the longest sequence that one call will be given
+    """
+
+    d_model: int
+    n_layers: int
+    mode: Mode
+    max_len: int
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_layers", "max_len"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, f"expected a positive number, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,11 +143,11 @@ class Architecture:
     config     "package.module:Dataclass"; a field's annotation says which values it may have (zoo/spec/constraints.py),
                the docstring under it is its help. `check(self, dims) -> None`, where it is defined, raises
                `zoo.ConfigError(field, why)` for impossible combinations
-    presets    file in the package of `config` with presets and reported scores (zoo/spec/presets.py). "presets.toml"
-               may be absent; "" reads none
     conversion "package.module:CONVERSION", a zoo.convert.Conversion; empty when there is none
-    card       file name of the card beside the plugin's `__init__.py`
     version    raised when a default or the meaning of a field of `config` changes: part of an experiment's identity
+
+    Two files may lie in the package of `config`: `presets.toml` with presets and reported scores (zoo/spec/presets.py),
+    and `README.md`, the card that `zoo show` prints.
     """
 
     name: str
@@ -123,9 +159,7 @@ class Architecture:
     config: str
     capabilities: Capabilities
     cost: Cost
-    presets: str = "presets.toml"
     conversion: str = ""
-    card: str = "README.md"
     version: str = "1"
     api: int = API
 
@@ -142,25 +176,21 @@ class Architecture:
 
     def load_backbone(self) -> type[Backbone]:
         """The plugin's backbone class; the first thing that imports torch."""
-        cls = load_object(self.backbone, what=f"backbone of {self.name}")
-        # by name: this layer imports no torch, and none of the layers above it
-        if not (isinstance(cls, type) and issubclass(cls, load_object("zoo.nn.backbone:Backbone"))):
-            raise ZooError(f"backbone of {self.name}: {self.backbone} is not a subclass of zoo.Backbone")
-        return cls
+        return load_subclass(self.backbone, "zoo:Backbone", what=f"backbone of {self.name}")
+
+    @property
+    def package(self) -> str:
+        """The package of the configuration, in which presets and card lie."""
+        module = self.config.partition(":")[0]
+        return module.rpartition(".")[0] or module
 
     def load_presets(self) -> Mapping[tuple[str, str], Preset]:
         """Presets by (task, protocol)."""
-        return self._presets_file().presets
+        return load_presets(self.package).presets
 
     def load_reported(self) -> tuple[Reported, ...]:
         """Scores from the literature."""
-        return self._presets_file().reported
-
-    def _presets_file(self) -> PresetsFile:
-        if not self.presets:
-            return PresetsFile({}, ())
-        module = self.config.partition(":")[0]
-        return load_presets(module.rpartition(".")[0] or module, self.presets)
+        return load_presets(self.package).reported
 
     def load_conversion(self) -> Conversion:
         """How checkpoints of others are read and written. UserError where the plugin has no conversion."""
@@ -174,13 +204,9 @@ class Architecture:
             modes = " or ".join(sorted(self.capabilities.modes))
             raise ConfigError("model.mode", f"{self.name} is {modes}; it has no {dims.mode} form")
         try:
-            validate_fields(config)
-            if hasattr(config, "check"):
-                config.check(dims)
+            validate_config(config, dims)
         except ConfigError as error:
-            is_dimension = error.key in ("d_model", "n_layers", "mode", "max_len")
-            prefix = "" if "." in error.key else "model." if is_dimension else "arch."
-            raise ConfigError(prefix + error.key, error.message, origin=error.origin) from error
+            raise error.under("model" if error.key in ("d_model", "n_layers", "mode", "max_len") else "arch") from error
 
     def build(self, config: Any = None, dims: ModelDims | None = None, **kwargs: Any) -> Backbone:
         """Build the backbone.
@@ -192,13 +218,3 @@ class Architecture:
         config = config if config is not None else self.load_config()()
         self.check(config, dims)
         return self.load_backbone()(config, dims)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Provenance:
-    """Which installed distribution a record came from."""
-
-    distribution: str
-    version: str
-    entry_point: str
-    builtin: bool = False

@@ -48,5 +48,5 @@ def _readme(record: Architecture) -> str | None:
     spec = importlib.util.find_spec(record.backbone.partition(":")[0].partition(".")[0])
     if spec is None or spec.origin is None:
         return None
-    path = Path(spec.origin).parent / record.card
+    path = Path(spec.origin).parent / "README.md"
     return path.read_text(encoding="utf-8") if path.is_file() else None

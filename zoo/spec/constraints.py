@@ -1,8 +1,8 @@
 """Types of configuration fields, and the validation of a configuration by them. No torch here.
 
 A configuration is a dataclass whose annotations say which values a field may have, `n_heads: PositiveInt = 4` or
-`norm: Literal["layer", "rms"] = "layer"`. OmegaConf checks the plain type when a value is set, `validate_fields` the
-rest. Its method `check` is for relations: between fields, or with the ModelDims.
+`norm: Literal["layer", "rms"] = "layer"`; pydantic checks them. Its method `check` is for relations: between fields, or
+with the ModelDims.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, ge
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf
 
-from zoo.spec.dims import ModelDims
 from zoo.spec.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+    from zoo.spec.architecture import ModelDims
 
 PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
@@ -58,25 +59,35 @@ class BlockConfig:
             raise ConfigError("n_heads", f"{self.n_heads} does not divide {width}")
 
 
+def validate_config(config: Any, *context: Any) -> None:
+    """Check a configuration's fields, then their relations by its `check(*context)`, if any. Raises ConfigError."""
+    validate_fields(config)
+    if hasattr(config, "check"):
+        config.check(*context)
+
+
 def validate_fields(config: Any) -> None:
     """Check every field of a configuration dataclass against its annotation. Raises ConfigError."""
+    cls: Any = type(config)
+    for name, hint in field_types(cls).items():
+        validate_value(name, getattr(config, name), hint)
+
+
+def validate_value(key: str, value: Any, hint: Any, *, origin: str | None = None) -> Any:
+    """Return `value` as the type of the annotation `hint`, an integer as a float. Raises ConfigError."""
     from pydantic import ValidationError
 
-    cls: Any = type(config)
-    for name, validator in _validators(cls).items():
-        try:
-            validator.validate_python(getattr(config, name))
-        except ValidationError:
-            raise ConfigError(name, mismatch(getattr(config, name), field_types(cls)[name])) from None
+    try:
+        return _validator(hint).validate_python(value)
+    except ValidationError:
+        raise ConfigError(key, mismatch(value, hint), origin=origin) from None
 
 
 @functools.cache
-def _validators(cls: type) -> dict[str, TypeAdapter[Any]]:
-    """Pydantic's validator of each field."""
+def _validator(hint: Any) -> TypeAdapter[Any]:
     from pydantic import ConfigDict, TypeAdapter
 
-    rules = ConfigDict(strict=True, allow_inf_nan=False)
-    return {name: TypeAdapter(hint, config=rules) for name, hint in field_types(cls).items()}
+    return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
 @functools.cache

@@ -21,7 +21,7 @@ class UserError(ZooError):
 class ConfigError(UserError, ValueError):
     """A configuration key that is unknown, or a value of the wrong type or impossible together with others.
 
-    key     the dotted key; plugins raise with a field name such as `n_heads`, and zoo adds the prefix `arch.`
+    key     the dotted key; plugins raise with a field name such as `n_heads`, and zoo adds `arch.` or `task.`
     origin  where the value came from, once known
     """
 
@@ -30,6 +30,11 @@ class ConfigError(UserError, ValueError):
         self.key = key
         self.message = message
         self.origin = origin
+
+    def under(self, node: str) -> ConfigError:
+        """The same error about `node.key`; a dotted key stays."""
+        key = self.key if "." in self.key else f"{node}.{self.key}"
+        return ConfigError(key, self.message, origin=self.origin)
 
     def __str__(self) -> str:
         where = f" (from {self.origin})" if self.origin else ""
@@ -40,8 +45,6 @@ class UnknownName(UserError, LookupError):
     """A name that is not registered; the message suggests the nearest valid ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, detail: str = "") -> None:
-        self.kind, self.name = kind, name
-        self.nearest = nearest(name, known)
         super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, known)}{'; ' + detail if detail else ''}")
 
 

@@ -47,15 +47,6 @@ class Preset:
     values: Mapping[str, Any]
     sources: Mapping[str, str]
 
-    def __post_init__(self) -> None:
-        bare = [key for key in self.values if not self.sources.get(key)]
-        if bare:
-            raise ValueError(f"preset values without a source: {', '.join(bare)}")
-
-    def source(self, key: str) -> str:
-        """Where the value of `key` comes from."""
-        return self.sources[key]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reported:
@@ -76,39 +67,37 @@ class PresetsFile(NamedTuple):
 
 
 @functools.cache
-def load_presets(package: str, file: str = FILE) -> PresetsFile:
+def load_presets(package: str) -> PresetsFile:
     """Read a package's presets; there are none where it has no `presets.toml`.
 
     Raises ZooError, which names file and section, for TOML that cannot be read, a section that does not exist or
     inherits itself, and a value without a source.
     """
-    document = _read(package, file)
+    document = _read(package)
     presets = {}
     for task, protocols in document.items():
         if task in ("base", "reported"):
             continue
-        for protocol in _table(protocols, f"{package}/{file} [{task}]"):
-            section = _resolve(package, file, f"{task}.{protocol}")
+        for protocol in _table(protocols, f"{package}/{FILE} [{task}]"):
+            values = _resolve(package, f"{task}.{protocol}").values
             presets[task, protocol] = Preset(
-                values={key: value for key, (value, _) in section.values.items()},
-                sources={key: source for key, (_, source) in section.values.items()},
+                values={key: value for key, (value, _) in values.items()},
+                sources={key: source for key, (_, source) in values.items()},
             )
-    return PresetsFile(presets, tuple(_reported(document.get("reported", []), f"{package}/{file} [[reported]]")))
+    return PresetsFile(presets, tuple(_reported(document.get("reported", []), f"{package}/{FILE} [[reported]]")))
 
 
 @functools.cache
-def _read(package: str, file: str) -> Mapping[str, Any]:
-    """The parsed file, or {} where a package has none of the default name."""
+def _read(package: str) -> Mapping[str, Any]:
+    """The parsed file, or {} where a package has none."""
     try:
-        return tomllib.loads((importlib.resources.files(package) / file).read_text(encoding="utf-8"))
+        return tomllib.loads((importlib.resources.files(package) / FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, TypeError):  # Python 3.11 raises TypeError for a module that is no package
-        if file == FILE:
-            return {}
-        raise ZooError(f"presets of {package}: no file {file} in the package") from None
+        return {}
     except ImportError as error:
         raise ZooError(f"presets of {package}: {error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ZooError(f"{package}/{file}: {error}") from error
+        raise ZooError(f"{package}/{FILE}: {error}") from error
 
 
 class _Section(NamedTuple):
@@ -118,18 +107,24 @@ class _Section(NamedTuple):
     source: str
 
 
-def _resolve(package: str, file: str, name: str, path: tuple[str, ...] = ()) -> _Section:
+def _resolve(package: str, name: str, path: tuple[str, ...] = ()) -> _Section:
     """Merge a section with the sections it inherits. `path` holds the sections that inherit this one."""
-    where = f"{package}/{file} [{name}]"
+    where = f"{package}/{FILE} [{name}]"
     if where in path:
-        raise ZooError(f"{where}: inherits itself: {' -> '.join((*path, where))}")
-    table = _find(package, file, name, path)
-    prefix = table.get("source_prefix", "")
+        raise ZooError(f"{where}: inherits itself")
+    document = _read(package)
+    known = {f"{a}.{b}": tables[b] for a, tables in document.items() if isinstance(tables, dict) for b in tables}
+    if name not in known:
+        raise ZooError(f"{package}/{FILE} has no section [{name}]{did_you_mean(name, known)}")
+    table = _table(known[name], where)
+    prefix, source = table.get("source_prefix", ""), ""
     values: dict[str, tuple[Any, str]] = {}
-    source = ""
     for base in table.get("inherits", []):
         other, _, base_name = base.rpartition(":")
-        inherited = _resolve(other or package, FILE if other else file, base_name, (*path, where))
+        try:
+            inherited = _resolve(other or package, base_name, (*path, where))
+        except ZooError as error:
+            raise ZooError(f"{where}: inherits [{base}]: {error}") from error
         values |= {key: (value, prefix + origin) for key, (value, origin) in inherited.values.items()}
         source = inherited.source or source
     for key in table.get("exclude", []):
@@ -137,40 +132,25 @@ def _resolve(package: str, file: str, name: str, path: tuple[str, ...] = ()) -> 
             raise ZooError(f"{where}: excludes {key}, which is not inherited{did_you_mean(key, values)}")
         del values[key]
     source = table.get("source", source)
-    for key, entry in _entries(table, where):
-        value, own = entry, source
-        if isinstance(entry, dict):
-            if entry.keys() not in ({"value", "source"}, {"value", "note"}):
-                raise ZooError(f"{where}: {key}: expected a value, or {{ value = …, source = … }} (or note = …)")
-            value, own = entry["value"], entry.get("source") or (source and f"{source}: {entry['note']}")
-        if not own:
-            raise ZooError(f"{where}: {key} has no source: a paper's table, a repository's file, or 'ours, because …'")
-        values[key] = (None if value == "null" else value, own)
+    for node, entries in table.items():
+        if node in NODES:
+            for key, entry in _table(entries, f"{where}: {node}").items():
+                values[f"{node}.{key}"] = _value(entry, source, f"{where}: {node}.{key}")
+        elif node not in OPTIONS:
+            raise ZooError(f"{where}: unknown key {node!r}{did_you_mean(node, (*OPTIONS, *NODES))}")
     return _Section(values, source)
 
 
-def _find(package: str, file: str, name: str, path: tuple[str, ...]) -> Mapping[str, Any]:
-    """The table of a section. Raises ZooError, which names the section that inherits it, where there is none."""
-    by = f"{path[-1]}: inherits [{name}]: " if path else ""
-    try:
-        document = _read(package, file)
-    except ZooError as error:
-        raise ZooError(f"{by}{error}") from error
-    known = [f"{a}.{b}" for a, tables in document.items() if isinstance(tables, dict) for b in tables]
-    if name not in known:
-        raise ZooError(f"{by}{package}/{file} has no section [{name}]{did_you_mean(name, known)}")
-    first, _, second = name.partition(".")
-    return _table(document[first][second], f"{package}/{file} [{name}]")
-
-
-def _entries(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
-    """Dotted configuration keys of a section, with what stands after them."""
-    for node, keys in table.items():
-        if node in NODES:
-            for key, entry in _table(keys, f"{where}: {node}").items():
-                yield f"{node}.{key}", entry
-        elif node not in OPTIONS:
-            raise ZooError(f"{where}: unknown key {node!r}{did_you_mean(node, (*OPTIONS, *NODES))}")
+def _value(entry: Any, source: str, where: str) -> tuple[Any, str]:
+    """The value of an entry and its source, which is `source`, that of the section, unless it has its own."""
+    if isinstance(entry, dict):
+        if entry.keys() not in ({"value", "source"}, {"value", "note"}):
+            raise ZooError(f"{where}: expected a value, or {{ value = …, source = … }} (or note = …)")
+        source = entry.get("source") or (source and f"{source}: {entry['note']}")
+        entry = entry["value"]
+    if not source:
+        raise ZooError(f"{where} has no source: a paper's table, a repository's file, or 'ours, because …'")
+    return None if entry == "null" else entry, source
 
 
 def _reported(tables: Any, where: str) -> Iterator[Reported]:

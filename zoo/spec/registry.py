@@ -1,27 +1,25 @@
-"""The registry of architectures and tasks, and the status of every plugin.
+"""The registry of architectures and tasks, the hooks that plugins implement, and the status of every plugin.
 
 Built-ins are modules that are loaded exactly as the entry points (group `zoo`) of other distributions are. A broken
-plugin never disturbs the others: its error becomes its `PluginStatus`.
+plugin never disturbs the others: its error is kept in its `Plugin`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib import metadata
 from typing import Any, Generic, Literal, TypeVar
 
 import pluggy
 
-from zoo.spec import hookspecs
-from zoo.spec.architecture import API, Architecture, Provenance
-from zoo.spec.errors import UnknownName, UserError
+from zoo.spec.architecture import API, Architecture
+from zoo.spec.errors import UnknownName, UserError, ZooError
 from zoo.spec.task import Task
 
 GROUP = "zoo"
@@ -33,35 +31,35 @@ BUILTINS = (
 )
 
 T = TypeVar("T", Architecture, Task)
+hookspec = pluggy.HookspecMarker("zoo")
+hookimpl = pluggy.HookimplMarker("zoo")
 
 
-@dataclass(frozen=True)
-class Entry(Generic[T]):
-    """A registered architecture or task, and the distribution that it comes from."""
-
-    record: T
-    provenance: Provenance
+@hookspec
+def zoo_architectures() -> Iterable[Architecture]:  # type: ignore[empty-body]
+    """Yield architectures. Must not import torch; backbone and config are named as "package.module:attribute"."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A plugin that may be loaded: a built-in module, an entry point, or a module named in ZOO_PLUGINS."""
-
-    name: str
-    provenance: Provenance
-    load: Callable[[], Any]
+@hookspec
+def zoo_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
+    """Yield tasks. Must not import torch or read data."""
 
 
-@dataclass(frozen=True)
-class PluginStatus:
-    """The outcome of loading one plugin, as `zoo doctor` shows it."""
+@dataclass
+class Plugin:
+    """A built-in module, an entry point, or a module named in ZOO_PLUGINS, and the outcome of loading it.
+
+    entry_point  "package.module" or "package.module:attribute"
+    provides     names of the registered architectures and tasks
+    """
 
     name: str
     distribution: str
     version: str
-    state: Literal["ok", "error", "disabled", "partial"]
-    detail: str = ""
+    entry_point: str
     builtin: bool = False
+    state: Literal["ok", "error", "disabled", "partial"] = "ok"
+    detail: str = ""
     provides: tuple[str, ...] = ()
 
     @property
@@ -73,13 +71,21 @@ class PluginStatus:
         return f"plugin {self.name} ({self.distribution} {self.version}) {self.state}: {self.detail}"
 
 
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A registered architecture or task, and the plugin that it comes from."""
+
+    record: T
+    plugin: Plugin
+
+
 class Registry:
-    """Architectures and tasks by name, and the status of every plugin."""
+    """Architectures and tasks by name, and every plugin."""
 
     def __init__(self) -> None:
         self.architectures: dict[str, Entry[Architecture]] = {}
         self.tasks: dict[str, Entry[Task]] = {}
-        self.plugins: list[PluginStatus] = []
+        self.plugins: list[Plugin] = []
         self._announced_aliases: set[str] = set()
 
     def architecture(self, name: str) -> Entry[Architecture]:
@@ -115,64 +121,53 @@ class Registry:
 
     # -- loading -----------------------------------------------------------------------------------------------------
 
-    def load(self, candidate: Candidate) -> None:
-        """Load one plugin and register what its hooks yield. Errors become its status (with ZOO_STRICT they raise)."""
-        source = candidate.provenance
-        state: Literal["ok", "error", "disabled", "partial"] = "disabled"
-        provides: list[str] = []
-        faults = ["by ZOO_DISABLE"]
-        if not {candidate.name, source.distribution} & set(os.environ.get("ZOO_DISABLE", "").split(",")):
-            provides, faults = self._register(candidate)
-            state = "ok" if not faults else "partial" if provides else "error"
-        origin = (candidate.name, source.distribution, source.version)
-        self.plugins.append(PluginStatus(*origin, state, "; ".join(faults), source.builtin, tuple(provides)))
-
-    def _register(self, candidate: Candidate) -> tuple[list[str], list[str]]:
-        """Import a plugin, call its hooks and enter what they yield: registered names, and faults."""
-        provides: list[str] = []
+    def load(self, plugin: Plugin) -> None:
+        """Load one plugin and register what its hooks yield. Errors become its detail (with ZOO_STRICT they raise)."""
+        self.plugins.append(plugin)
+        if {plugin.name, plugin.distribution} & set(os.environ.get("ZOO_DISABLE", "").split(",")):
+            plugin.state, plugin.detail = "disabled", "by ZOO_DISABLE"
+            return
         faults: list[str] = []
         manager = pluggy.PluginManager("zoo")  # one for each plugin, so that none can affect another
-        manager.add_hookspecs(hookspecs)
+        manager.add_hookspecs(sys.modules[__name__])
         with _errors_as_faults(faults):
-            plugin = candidate.load()
-            manager.register(plugin() if isinstance(plugin, type) else plugin)
+            loaded = metadata.EntryPoint(plugin.name, plugin.entry_point, GROUP).load()
+            manager.register(loaded() if isinstance(loaded, type) else loaded)
             manager.check_pending()
-        if faults:
-            return provides, faults
-        tables: dict[str, tuple[type[Any], dict[str, Entry[Any]]]] = {
+        hooks: dict[str, tuple[type[Any], dict[str, Entry[Any]]]] = {
             "zoo_architectures": (Architecture, self.architectures),
             "zoo_tasks": (Task, self.tasks),
         }
-        for hook, (kind, table) in tables.items():
+        for hook, (kind, table) in hooks.items():
             records: list[Any] = []
             with _errors_as_faults(faults, f"{hook}: "):
                 records = [record for yielded in getattr(manager.hook, hook)() for record in yielded]
             for record in records:
-                if not isinstance(record, kind):
-                    faults.append(f"{hook}: yielded {type(record).__name__}, expected {kind.__name__}")
-                    continue
-                try:
-                    faults += _enter(table, Entry(record, candidate.provenance))
-                    provides.append(record.name)
-                except ValueError as error:
-                    faults.append(str(error))
-        return provides, faults if provides or faults else [f"implements none of {', '.join(tables)}"]
+                with _errors_as_faults(faults):
+                    if not isinstance(record, kind):
+                        raise ZooError(f"{hook}: yielded {type(record).__name__}, expected {kind.__name__}")
+                    faults += _enter(table, Entry(record, plugin))
+                    plugin.provides += (record.name,)
+        if not plugin.provides and not faults:
+            faults.append(f"implements none of {', '.join(hooks)}")
+        plugin.state = "ok" if not faults else "partial" if plugin.provides else "error"
+        plugin.detail = "; ".join(faults)
 
 
 def _enter(table: dict[str, Entry[T]], entry: Entry[T]) -> list[str]:
     """Enter under the plain name, or in a name clash under `distribution:name`. Returns a description of the clash.
 
-    Raises ValueError for a record of another interface version, and for a second one of the same name and distribution.
+    Raises ZooError for a record of another interface version, and for a second one of the same name and distribution.
     """
     record: Architecture | Task = entry.record
-    distribution = entry.provenance.distribution
+    distribution = entry.plugin.distribution
     name, qualified = record.name, f"{distribution}:{record.name}"
     if record.api != API:
         advice = f"upgrade {'seqzoo' if record.api > API else distribution} with pip"
-        raise ValueError(f"{name}: written for interface {record.api}, this is {API}; {advice}")
-    others = {full: other.provenance for full, other in table.items() if other.record.name == name}
+        raise ZooError(f"{name}: written for interface {record.api}, this is {API}; {advice}")
+    others = {full: other.plugin for full, other in table.items() if other.record.name == name}
     if distribution in (other.distribution for other in others.values()):
-        raise ValueError(f"{name}: registered twice by {distribution}")
+        raise ZooError(f"{name}: registered twice by {distribution}")
     if not others:
         table[name] = entry
         return []
@@ -197,8 +192,8 @@ def _errors_as_faults(faults: list[str], prefix: str = "") -> Iterator[None]:
         if isinstance(error, SystemExit):
             cause = f"called sys.exit({error.code!r}) while loading"
         else:
-            where = f" ({error.filename}, line {error.lineno})" if isinstance(error, SyntaxError) else ""
-            cause = f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+            kind = "" if isinstance(error, ZooError) else f"{type(error).__name__}: "
+            cause = kind + " ".join(str(error).split())
         faults.append(prefix + cause[:400])
 
 
@@ -210,25 +205,25 @@ def own_version() -> str:
         return "0+source"
 
 
-def candidates() -> Iterator[Candidate]:
+def installed_plugins() -> Iterator[Plugin]:
     """Built-ins, then entry points by (distribution, name), then the modules named in ZOO_PLUGINS."""
     for name in BUILTINS:
-        source = Provenance(distribution="seqzoo", version=own_version(), entry_point=name, builtin=True)
-        yield Candidate(name, source, partial(importlib.import_module, name))
-    points = [(point.dist.name if point.dist else "unknown", point) for point in metadata.entry_points(group=GROUP)]
-    for dist, point in sorted(points, key=lambda pair: (pair[0], pair[1].name)):
-        version = point.dist.version if point.dist else "0"
-        yield Candidate(point.name, Provenance(distribution=dist, version=version, entry_point=point.value), point.load)
+        yield Plugin(name, "seqzoo", own_version(), name, builtin=True)
+    third_parties = (
+        Plugin(point.name, point.dist.name, point.dist.version, point.value)
+        for point in metadata.entry_points(group=GROUP)
+        if point.dist
+    )
+    yield from sorted(third_parties, key=lambda plugin: (plugin.distribution, plugin.name))
     for name in filter(None, os.environ.get("ZOO_PLUGINS", "").split(",")):
-        source = Provenance(distribution=name, version="0+path", entry_point=name)
-        yield Candidate(name, source, partial(importlib.import_module, name))
+        yield Plugin(name, name, "0+path", name)
 
 
-def discover(plugins: Iterable[Candidate] | None = None) -> Registry:
+def discover(plugins: Iterable[Plugin] | None = None) -> Registry:
     """Load all plugins, or the given ones, into a new registry."""
     known = Registry()
-    for candidate in candidates() if plugins is None else plugins:
-        known.load(candidate)
+    for plugin in installed_plugins() if plugins is None else plugins:
+        known.load(plugin)
     return known
 
 
@@ -236,7 +231,7 @@ def discover(plugins: Iterable[Candidate] | None = None) -> Registry:
 def registry() -> Registry:
     """The registry of this process. Broken plugins are reported once, one line each on stderr."""
     known = discover()
-    for status in known.plugins:
-        if status.broken:
-            print(f"zoo: {status} [zoo doctor]", file=sys.stderr)
+    for plugin in known.plugins:
+        if plugin.broken:
+            print(f"zoo: {plugin} [zoo doctor]", file=sys.stderr)
     return known

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from zoo.spec.architecture import API, NAME, Objective, Paper
-from zoo.spec.constraints import validate_fields
-from zoo.spec.errors import ConfigError, ZooError
-from zoo.spec.loading import load_object
+from zoo.spec.architecture import API, NAME, Objective, Paper, load_object, load_subclass
+from zoo.spec.constraints import validate_config
+from zoo.spec.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,18 +136,13 @@ class Task:
     def check(self, options: Any) -> None:
         """Raise ConfigError for options that are not of their types or contradict each other."""
         try:
-            validate_fields(options)
-            if hasattr(options, "check"):
-                options.check()
+            validate_config(options)
         except ConfigError as error:
-            raise ConfigError(f"task.{error.key.removeprefix('task.')}", error.message) from error
+            raise error.under("task") from error
 
     def load_kind(self) -> TaskKind:
         """The kind of the task. Raises ZooError when there is none of its name."""
-        cls = load_object(KINDS.get(self.kind, self.kind), what=f"kind of {self.name}")
-        if not (isinstance(cls, type) and issubclass(cls, load_object("zoo.kinds:TaskKind"))):
-            raise ZooError(f"kind of {self.name}: {self.kind} is not a subclass of zoo.kinds.TaskKind")
-        return cls()
+        return load_subclass(KINDS.get(self.kind, self.kind), "zoo.kinds:TaskKind", what=f"kind of {self.name}")()
 
     def load_data(self) -> type[TaskData]:
         """The task's data class."""

@@ -34,7 +34,6 @@ MEMORY = Architecture(
         modes=frozenset({"causal"}), state="memory", segment=True, length="max", positions="external"
     ),
     cost=Cost(time="O(L)", memory="O(L)", time_exponent=1.0, memory_exponent=1.0),
-    presets="",
 )
 
 

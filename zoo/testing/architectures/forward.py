@@ -13,8 +13,8 @@ from torch import Tensor
 
 from zoo.nn.backbone import Backbone
 from zoo.nn.state import leaves
-from zoo.spec.architecture import Preset, Reported
 from zoo.spec.errors import did_you_mean
+from zoo.spec.presets import Preset, Reported
 from zoo.testing import expect
 from zoo.testing.architectures.subject import FORWARD, METADATA, ArchitectureSubject, cast, positions
 from zoo.testing.check import check
@@ -44,7 +44,7 @@ def preset_keys_exist(subject: ArchitectureSubject) -> None:
             assert section in SECTIONS, f"preset {where}: key {key!r}{did_you_mean(section, SECTIONS)}"
             valid = name in known if section == "arch" else name
             assert valid, f"preset {where}: key {key!r}{did_you_mean(name, known)}"
-            assert preset.source(key), f"preset {where}: {key} has no source"
+            assert preset.sources[key], f"preset {where}: {key} has no source"
     for score in subject.architecture.load_reported():
         assert isinstance(score, Reported), f"reported: {type(score).__name__}, expected Reported"
         assert score.source, f"reported {score.task}: no source"

@@ -37,7 +37,7 @@ class ArchitectureSubject:
     def find(cls, name: str, overrides: Mapping[str, Any] | None = None) -> ArchitectureSubject:
         """Look up a registered architecture. Raises UnknownName with the nearest names."""
         entry = registry().architecture(name)
-        return cls(entry.record, entry.provenance.entry_point, overrides or {})
+        return cls(entry.record, entry.plugin.entry_point, overrides or {})
 
     @property
     def name(self) -> str:

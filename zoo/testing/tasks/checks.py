@@ -37,7 +37,7 @@ COMPARED = 20_000
 @check(METADATA)
 def spec_without_torch(subject: TaskSubject) -> None:
     """The plugin and the task's options are importable without torch."""
-    expect.importable_without_torch([subject.entry.provenance.entry_point, subject.task.options])
+    expect.importable_without_torch([subject.entry.plugin.entry_point, subject.task.options])
 
 
 @check(METADATA)

@@ -1,0 +1,84 @@
+"""The configuration of an experiment: its sections, layers of dotted keys over the defaults, its identity. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from zoo.spec.architecture import Architecture
+from zoo.spec.constraints import field_types, validate_value
+from zoo.spec.errors import ConfigError, did_you_mean
+from zoo.spec.settings import NOT_IDENTITY, SECTIONS
+from zoo.spec.task import PROTOCOLS, Task
+
+if TYPE_CHECKING:
+    from zoo.spec.registry import Entry
+
+
+def sections(architecture: Architecture, task: Task) -> dict[str, type]:
+    """The dataclass of each top-level node: the frame's settings, `arch` and `task`."""
+    return SECTIONS | {"arch": architecture.load_config(), "task": task.load_options()}
+
+
+def defaults(dataclasses: Mapping[str, type]) -> dict[str, Any]:
+    """Every default of these sections, by dotted key."""
+    return flatten({node: asdict(cls()) for node, cls in dataclasses.items()})
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> {dotted key: value}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """{"node.key": value} -> {"node": {"key": value}}."""
+    tree: dict[str, dict[str, Any]] = {}
+    for full, value in flat.items():
+        node, _, key = full.partition(".")
+        tree.setdefault(node, {})[key] = value
+    return tree
+
+
+def validate_layer(layer: Mapping[str, Any], dataclasses: Mapping[str, type], origin: str) -> dict[str, Any]:
+    """Return the values of a layer, nested or dotted, by dotted key and as the types of their fields.
+
+    origin  where the layer comes from, for error messages
+    Raises ConfigError for a key that no section has, and for a value that its field may not have.
+    """
+    hints = {f"{node}.{name}": hint for node, cls in dataclasses.items() for name, hint in field_types(cls).items()}
+    values = flatten(layer)
+    for key, value in values.items():
+        if key not in hints:
+            raise ConfigError(key, f"unknown key{did_you_mean(key, hints)}", origin=origin)
+        values[key] = validate_value(key, value, hints[key], origin=origin)
+    return values
+
+
+def config_hash(architecture: Entry[Architecture], task: Entry[Task], protocol: str, config: Mapping[str, Any]) -> str:
+    """Hash a resolved configuration (12 hex digits); the seed is apart.
+
+    Covers names and versions of architecture, task and protocol, and the values that differ from their defaults: a
+    new setting with a neutral default changes no hash. Whoever changes a default or the meaning of a setting raises
+    the version of the architecture, task or protocol that owns it (tests/spec/test_identity.py pins the defaults).
+    """
+    default = defaults(sections(architecture.record, task.record))
+    identity = {
+        "architecture": [architecture.plugin.distribution, architecture.record.name, architecture.record.version],
+        "task": [task.plugin.distribution, task.record.name, task.record.version],
+        "protocol": [protocol, PROTOCOLS[protocol]],
+        "config": {
+            key: value
+            for key, value in flatten(config).items()
+            if key not in NOT_IDENTITY and (key not in default or value != default[key])
+        },
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
