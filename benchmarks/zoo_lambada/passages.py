@@ -48,8 +48,7 @@ def encode_parts(encode: Encode, context: str, word: str) -> tuple[list[int], li
 
 
 def read_passages(path: Path) -> list[str]:
-    """Return all passages of a file: JSON lines, plain lines, or the published archive. Raises DataError that names the
-    line."""
+    """Return the passages of JSON lines, plain lines or the published archive. Raises DataError naming the line."""
     if path.name.endswith(ARCHIVES):
         members = read_archive(path, lambda name: name.rpartition("/")[2] == STANDARD_TEXT, FILE_LIMIT)
         contents = next((contents for _, contents in list(members)), None)

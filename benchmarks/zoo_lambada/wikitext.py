@@ -28,8 +28,8 @@ class WikitextData(LanguageData):
     name, needs = "wikitext", needs.WIKITEXT
     options: WikitextOptions
 
-    def chosen(self, split: Split) -> list[int]:
-        """Indices of the articles of a split that are read, evenly spaced."""
+    def selected_articles(self, split: Split) -> list[int]:
+        """Return the indices of the articles of a split that are read, evenly spaced."""
         total = len(self.documents(split))
         limit = {"val": self.options.val_size, "test": self.options.test_size}.get(split, 0)
         if not limit or limit >= total:
@@ -39,9 +39,9 @@ class WikitextData(LanguageData):
     def dataset(self, split: Split) -> Dataset[Example]:
         stride = self.options.stride
         if split == "train" or not stride:
-            return self.pieces(split, self.chosen(split))
+            return self.pieces(split, self.selected_articles(split))
         context = self.options.seq_len - stride
-        return Pieces(self.text(split), stride, self.specials.end, self.chosen(split), context)
+        return Pieces(self.text(split), stride, self.specials.end, self.selected_articles(split), context)
 
     def eval_order(self, split: Split, limit: int | None) -> Any:
         counts = self.dataset(split).counts.tolist()  # type: ignore[attr-defined]
@@ -68,6 +68,6 @@ class WikitextData(LanguageData):
 
     def amounts(self, split: Split) -> tuple[int, int, int]:
         """Words, bytes and tokens of the articles that are read."""
-        documents, chosen, text = self.documents(split), self.chosen(split), self.text(split)
-        words, size = (sum(column) for column in zip(*(documents[i] for i in chosen), strict=True))
-        return words, size, int((text.ends - text.starts)[np.array(chosen)].sum())
+        documents, articles, text = self.documents(split), self.selected_articles(split), self.text(split)
+        words, size = (sum(column) for column in zip(*(documents[i] for i in articles), strict=True))
+        return words, size, int((text.ends - text.starts)[np.array(articles)].sum())

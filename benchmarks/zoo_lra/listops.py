@@ -89,7 +89,7 @@ def _digest(row: np.ndarray) -> bytes:
 
 
 class PublishedExpressions:
-    """basic_{train,val,test}.tsv. Implements zoo.data.store.Recipe."""
+    """Expressions of the published basic_{train,val,test}.tsv. Implements zoo.data.store.Recipe."""
 
     version = "1"
     """Raised when the same files would give other examples."""

@@ -98,7 +98,7 @@ class Entry(NamedTuple):
 
 
 class PublishedPictures:
-    """imgs/<b>/sample_<i>.png with metadata/<b>.npy (text). Implements zoo.data.store.Recipe.
+    """Published imgs/<b>/sample_<i>.png with metadata/<b>.npy (text). Implements zoo.data.store.Recipe.
 
     The release has no split. Ours: pictures in the order of sha256("<b>/sample_<i>.png"), the first 80 % train, the
     next 10 % val, the rest test.

@@ -67,7 +67,7 @@ class Tables(NamedTuple):
     turn_patch   (K, C)                 patch of a dash that starts at that head and points back to the pivot
     jump         (K, 360 + C, 2) float64  from a pivot to the next, before rounding up, after a seed (0 … 359) or a
                                         turn (360 + c)
-    weights      (K, 360 + C, C)        cos^2 probabilities of the turn after each direction
+    weights      (K, 360 + C, C)        cos^2 weights of the turns after each direction
     near         (K, D, 2)              disc of the margin's radius; n_near (K,)
     value        (256,) float64         a mask byte as the original's float32
     clash        (256,) int64           smallest mask byte that with this one makes 1.8 or more; 256 = none
@@ -199,13 +199,13 @@ def lanczos(big: int, small: int) -> np.ndarray:
 
 
 def shrink_float(picture: np.ndarray, operator: np.ndarray) -> np.ndarray:
-    """Rows, then columns, unclipped, float32 in between: resizing of a float picture."""
+    """Rows, then columns, unclipped, float32 between: as Pillow shrinks a float picture."""
     rows = np.einsum("yX,xX->yx", picture, operator).astype(np.float32)
     return np.einsum("yY,Yx->yx", operator, rows).astype(np.float32)
 
 
 def shrink_bytes(picture: np.ndarray, operator: np.ndarray) -> np.ndarray:
-    """The same in 22-bit fixed point with clipping to 0 … 255 after each direction: resizing of an 8-bit picture."""
+    """The same in 22-bit fixed point with clipping to 0 … 255 after each direction: as Pillow shrinks 8 bits."""
     fixed = np.trunc(operator * 2**22 + np.copysign(0.5, operator)).astype(np.int64)
     rows = np.clip((picture.astype(np.int64) @ fixed.T + 2**21) >> 22, 0, 255)
     return np.clip((fixed @ rows + 2**21) >> 22, 0, 255).astype(np.uint8)

@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 class PublishedPairs:
-    """new_aan_pairs.{train,eval,test}.tsv. Implements zoo.data.store.Recipe."""
+    """Pairs of the published new_aan_pairs.{train,eval,test}.tsv. Implements zoo.data.store.Recipe."""
 
     def __init__(self, options: RetrievalOptions, folder: Path) -> None:
         self.paths = {split: folder / name for split, name in FILES.items()}

@@ -237,13 +237,13 @@ def _guess(question: RecallQuestion) -> np.ndarray:
 
 
 def _hits(guess: np.ndarray, question: RecallQuestion) -> np.ndarray:
-    """Which answers of a question a constant guess meets, (1,) or (answers,)."""
+    """Whether a constant guess is right for each answer of a question, (1,) or (answers,) bool."""
     answer = answer_of(question)
     return np.atleast_1d(np.array_equal(guess, answer)) if isinstance(question, Continuation) else answer == guess[0]
 
 
 class BlockSampler(Sampler[int]):
-    """Examples for the training samples [start, stop), from groups with `counts` examples each.
+    """Orders the training samples [start, stop) in blocks of one group; group g has counts[g] examples.
 
     Blocks of `rows` samples, the effective batch, are of one group, as Zoology trains: sequences of one length, with
     nothing to pad. The blocks of an epoch are in random order, groups in proportion to their counts; a group of fewer

@@ -12,7 +12,7 @@ import torch
 
 import zoo
 from zoo.data.batch import Batch
-from zoo.data.bench import count_tokens, measure_loading, measure_step, private_memory
+from zoo.data.bench import measure_loading, measure_step, private_memory
 from zoo.data.cached import CachedData
 from zoo.data.module import SPLITS, LoaderConfig
 from zoo.data.questions import IGNORE
@@ -29,10 +29,10 @@ def batch(n: int, length: int) -> Batch:
 def test_tokens_are_the_real_ones() -> None:
     padded = torch.tensor([[True, True, False], [True, False, False]])
     inputs = torch.ones(2, 3, dtype=torch.int64)
-    assert count_tokens(batch(2, 3)) == 6
-    assert count_tokens(Batch(inputs, padded, torch.zeros(2))) == 3
+    assert batch(2, 3).n_tokens == 6
+    assert Batch(inputs, padded, torch.zeros(2)).n_tokens == 3
     labels = torch.tensor([[5, IGNORE], [7, 8]])
-    assert count_tokens(Batch(inputs, padded, labels, target=labels)) == 6
+    assert Batch(inputs, padded, labels, target=labels).n_tokens == 6
 
 
 def test_rates_are_those_of_a_clock() -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import psutil
 
 from zoo.data.batch import Batch
-from zoo.data.questions import IGNORE
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,6 @@ class LoadingSpeed:
         return self.tokens / self.seconds if self.seconds else float("nan")
 
 
-def count_tokens(batch: Batch) -> int:
-    """Real tokens of a batch, those that a decoder reads included."""
-    inputs = batch.inputs.numel() if batch.mask is None else int(batch.mask.sum())
-    return inputs + (0 if batch.target is None else int((batch.labels != IGNORE).sum()))
-
-
 def measure_loading(batches: Iterable[Batch], seconds: float) -> LoadingSpeed:
     """Read a fresh loader for `seconds`, or until it ends."""
     began = time.perf_counter()
@@ -58,7 +51,7 @@ def measure_loading(batches: Iterable[Batch], seconds: float) -> LoadingSpeed:
     samples = tokens = 0
     for batch in reader:
         samples += batch.inputs.shape[0]
-        tokens += count_tokens(batch)
+        tokens += int(batch.n_tokens)
         now = time.perf_counter()
         if now - sampled > 0.05:
             peak, sampled = max(peak, private_memory()), now

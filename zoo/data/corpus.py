@@ -197,8 +197,7 @@ def read_articles(reader: FileReader) -> Iterator[Document]:
 
 
 def read_passages(reader: FileReader, size: int) -> Iterator[Document]:
-    """Yield a file in passages of at least `size` bytes that end where a paragraph does, or, when there is none for as
-    long again, a line."""
+    """Yield a file in passages of at least `size` bytes, cut after a paragraph, or after a line at twice that size."""
     builder = None
     for line in reader:
         builder = builder or _DocumentBuilder.at(reader.path, line)

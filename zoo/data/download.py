@@ -8,16 +8,16 @@ and mirrors are hand-written, because pooch has neither.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import re
 import shutil
 import time
-from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
@@ -26,11 +26,13 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from zoo.data.files import file_lock, oserror_as_data_error, sha256, sync_folder, write_atomically
-from zoo.data.module import Progress
 from zoo.data.paths import downloads_dir, save_location
 from zoo.data.progress import notice, progress
 from zoo.spec.errors import DataError, MissingFiles
 from zoo.spec.task import SourceFile, Task
+
+if TYPE_CHECKING:
+    from zoo.data.module import Progress
 
 TIMEOUT = (5.0, 20.0)
 """Seconds to connect to one address of a host, and between two pieces of its response."""
@@ -138,10 +140,10 @@ def download(task: Task, root: Path, connections: Connections) -> Path:
             raise
         except MissingFiles as error:
             reasons.append(str(error))
-        else:
-            if folder != root:
-                save_location(root, task.name, folder)
-            return folder
+            continue
+        if folder != root:
+            save_location(root, task.name, folder)
+        return folder
     raise MissingFiles(f"not downloaded: {'; '.join(reasons)}")
 
 
@@ -164,26 +166,19 @@ def fetch(file: SourceFile, folder: Path, connections: Connections | None = None
     return path
 
 
-@dataclass
-class _Origin:
-    """Where a partial file comes from: address, strong ETag, length of the whole file if announced."""
-
-    url: str = ""
-    etag: str = ""
-    total: int | None = None
-
-
 class _Transfer:
-    """The download of one file, from the first address that gives it."""
+    """The download of one file, from the first address that gives it.
+
+    origin  of the partial file: its url, strong etag, and the whole file's length (total) if announced; empty: unknown
+    """
 
     def __init__(self, file: SourceFile, path: Path, connections: Connections, update: Progress) -> None:
         self.file, self.path, self.connections, self.update = file, path, connections, update
         self.partial = path.with_name(path.name + ".partial")
         self.origin_file = path.with_name(path.name + ".partial.json")
-        try:
-            self.origin = _Origin(**json.loads(self.origin_file.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
-            self.origin = _Origin()
+        self.origin: dict[str, Any] = {}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            self.origin = dict(json.loads(self.origin_file.read_text(encoding="utf-8")))
 
     @property
     def size(self) -> int:
@@ -236,24 +231,24 @@ class _Transfer:
     def _discard(self) -> None:
         self.partial.unlink(missing_ok=True)
         self.origin_file.unlink(missing_ok=True)
-        self.origin = _Origin()
+        self.origin = {}
 
     def _request(self, url: str) -> None:
         """Request the missing part and append it. Raises _Refused or _Interrupted."""
-        same = self.origin.url == url
+        same = self.origin.get("url") == url
         if self.size and not same and not self.file.sha256:  # nothing would notice a mixture
             self._discard()
-        size, total = self.size, self.file.bytes or (self.origin.total if same else None)
+        size, total = self.size, self.file.bytes or (self.origin.get("total") if same else None)
         if size and size == total:
             return
         headers = {"Range": f"bytes={size}-"} if size else {}
-        if size and same and self.origin.etag:
-            headers["If-Range"] = self.origin.etag
+        if size and same and self.origin.get("etag"):
+            headers["If-Range"] = self.origin["etag"]
         with self.connections.get(url, headers) as response:
             start, total = self._check_headers(response, size)
             etag = response.headers.get("ETag", "")
-            self.origin = _Origin(url, "" if etag.startswith("W/") else etag, total)
-            write_atomically(self.origin_file, json.dumps(asdict(self.origin)))
+            self.origin = {"url": url, "etag": "" if etag.startswith("W/") else etag, "total": total}
+            write_atomically(self.origin_file, json.dumps(self.origin))
             with self.partial.open("r+b" if self.partial.exists() else "wb") as out:
                 out.truncate(start)
                 out.seek(start)

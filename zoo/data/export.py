@@ -36,9 +36,8 @@ def with_limit(data: TaskData, limit: int | None) -> TaskData:
     if limit is None or not isinstance(data, CachedData) or data.not_exported or data.prepared():
         return data
     sizes: dict[Split, int] = {split: getattr(data.options, f"{split}_size") for split in SPLITS}
-    return type(data)(
-        replace(data.options, **{f"{s}_size": n for s, n in limit_counts(sizes, limit).items()}), data.root
-    )
+    smaller = {f"{split}_size": n for split, n in limit_counts(sizes, limit).items()}
+    return type(data)(replace(data.options, **smaller), data.root, data.loading)
 
 
 def export(data: TaskData, to: Path, *, limit: int | None = None, force: bool = False) -> dict[str, int]:

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import gzip
 import hashlib
-import io
 import lzma
 import os
 import stat
@@ -108,8 +107,8 @@ def read_raw_lines(path: Path, limit: int) -> Iterator[Line]:
 
 
 def read_lines(path: Path, limit: int) -> Iterator[tuple[int, str]]:
-    """Yield (number, line without its end, LF or CRLF) of a UTF-8 file. Raises DataError as read_raw_lines does, and
-    where the file is empty."""
+    """Yield (number, line without LF or CRLF) of a UTF-8 file. Raises DataError as read_raw_lines does, and if it is
+    empty."""
     number = 0
     for number, _, contents in read_raw_lines(path, limit):
         yield number, contents.rstrip(b"\r\n").decode("utf-8")
@@ -126,7 +125,8 @@ def read_archive(path: Path, select: Callable[[str], bool], limit: int) -> Itera
     """
     last, seen = "the beginning", set()
     try:
-        with _open_unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        stream: Any = _open_unpacked(path)
+        with contextlib.closing(stream), tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
                 tarfile.data_filter(member, str(path.parent))
                 name = member.name.removeprefix("./")
@@ -167,12 +167,15 @@ def _open_unpacked(path: Path) -> _BoundedReader:
     return _BoundedReader(opener(path, "rb"), path)
 
 
-class _BoundedReader(io.RawIOBase):
+class _BoundedReader:
     """A packed file that refuses to expand without bound (tarfile has no such limit)."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self.file, self.path = file, path
         self.limit = max(MIN_EXPANSION_BYTES, EXPANSION * path.stat().st_size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= HEADER_LIMIT:
@@ -185,19 +188,6 @@ class _BoundedReader(io.RawIOBase):
         if whence == os.SEEK_SET:  # seeking forward unpacks everything in between
             self._check_position(offset)
         return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.file.close()
-        super().close()
 
     def _check_position(self, position: int) -> None:
         if position > self.limit:

@@ -1,4 +1,4 @@
-"""Prepared data sets on disk, and the JSON form of an example."""
+"""State of the prepared data sets on disk."""
 
 from __future__ import annotations
 

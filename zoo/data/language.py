@@ -90,8 +90,10 @@ class LanguageData(CachedData):
     def find_place(
         self, names: Sequence[str], accept: Callable[[Path], bool], *, elsewhere: bool = False
     ) -> Path | None:
-        """Find files below `task.path` if it is set (with `elsewhere`, then as if it were not), else in the data
-        directory. See zoo.data.paths.find_files."""
+        """Find files with zoo.data.paths.find_files, below `task.path` if it is set.
+
+        elsewhere  where `task.path` has none, search as if it were not set
+        """
         place = find_files(self.options.path, self.root, self.name, names, accept)
         if place is None and elsewhere and self.options.path:
             return find_files("", self.root, self.name, names, accept)

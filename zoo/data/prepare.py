@@ -42,7 +42,7 @@ def open_task(
     root: Path | None = None,
     loading: LoaderConfig | None = None,
 ) -> TaskData:
-    """The data of a task under a protocol, not yet prepared. `root` is `data_dir()` unless given."""
+    """Return the data of a task under a protocol, not yet prepared. `root` is `data_dir()` unless given."""
     options = compose_options(task, protocol, overrides)
     return task.load_data()(options, data_dir() if root is None else root, loading)
 

@@ -30,8 +30,10 @@ T = TypeVar("T", bound=Identified)
 def drop_duplicates(
     splits: Mapping[Split, Iterable[T]], *, within: bool = False
 ) -> tuple[dict[Split, list[T]], list[str]]:
-    """Drop the examples that an earlier split (test, val, train) has, and with `within` those that a split has twice;
-    return the rest and a line for each dropped."""
+    """Drop duplicates between splits; return the rest, and a line for each dropped example.
+
+    An example stays in the first of test, val, train that has it. `within`: drop duplicates within a split, too.
+    """
     first: dict[bytes, tuple[Split, str]] = {}
     kept: dict[Split, list[T]] = {split: [] for split in HOLD_OUT_ORDER}
     left_out = []

@@ -17,16 +17,10 @@ BINS = 10
 
 
 def split_stats(data: TaskData, kind: Any) -> list[dict[str, Any]]:
-    """One row per split, by the task's kind (zoo.kinds.TaskKind).
+    """Compute one row per split: the statistics of the task's kind (zoo.kinds.TaskKind), and
 
-    labels     examples of each class; instead, of questions:
-    answers    {"tokens": of the answers, "distinct", "most": share of the commonest}, of the sampled examples
-    groups     the groups of questions and the number of each, of the sampled examples
-    looked_at  number of sampled examples
-    lengths    {"edges": [BINS + 1], "counts": [BINS]}: tokens before truncation, of both documents of a pair
-    truncated  examples that lose their end (a text before an answer: its beginning) because they are longer than the
-               task allows
-    left_out   examples of the user's files that are not used, a line each
+    majority  see TaskData.majority
+    left_out  examples of the user's files that are not used, a line each
     """
     left_out, majority = data.left_out(), data.majority()
     common = {"majority": None if majority is None else round(majority, 4), "left_out": left_out}
@@ -34,7 +28,12 @@ def split_stats(data: TaskData, kind: Any) -> list[dict[str, Any]]:
 
 
 def class_stats(data: TaskData, split: Split) -> dict[str, Any]:
-    """Statistics of a split of classes; see split_stats."""
+    """Compute the statistics of a split whose labels are classes.
+
+    labels     examples of each class
+    lengths    {"edges": [BINS + 1], "counts": [BINS]}: tokens before truncation, of both documents of a pair
+    truncated  examples that lose their end because they are longer than the task allows
+    """
     labels, lengths = data.labels(split), data.lengths(split)
     if lengths is None:
         examples = data.dataset(split)
@@ -43,7 +42,14 @@ def class_stats(data: TaskData, split: Split) -> dict[str, Any]:
 
 
 def question_stats(data: TaskData, split: Split) -> dict[str, Any]:
-    """Statistics of a split of questions; see split_stats."""
+    """Compute the statistics of a split of questions.
+
+    looked_at  number of sampled examples
+    answers    {"tokens": of the answers, "distinct", "most": share of the commonest}, of the sampled examples
+    groups     the groups of questions and the number of each, of the sampled examples
+    lengths    {"edges": [BINS + 1], "counts": [BINS]}: tokens before truncation
+    truncated  examples that lose their beginning or end because they are longer than the task allows
+    """
     examples, lengths = data.dataset(split), data.lengths(split)
     size = len(examples)  # type: ignore[arg-type]
     sample: list[Question] = [examples[i] for i in evenly_spaced(size, SAMPLE_SIZE)]  # type: ignore[misc]

@@ -238,7 +238,7 @@ def _verified_file(folder: Path) -> Path:
 
 
 def _state_of_files(folder: Path) -> dict[str, list[int]]:
-    """Sizes, times and inodes: what changes when a file does."""
+    """Return size, time and inode of each file, which change when it does."""
     status = {path.name: path.stat() for path in sorted(folder.iterdir())}
     return {name: [s.st_size, s.st_mtime_ns, s.st_ino] for name, s in status.items()}
 
@@ -263,7 +263,7 @@ class StoredSplit:
         return len(self.ends)
 
     def row(self, i: int) -> np.ndarray:
-        """The bytes of example i, (n,) uint8, read-only."""
+        """Return the bytes of example i, (n,) uint8, read-only."""
         if not 0 <= i < len(self):
             raise IndexError(f"example {i} of {len(self)}")
         return self.data[(int(self.ends[i - 1]) if i else 0) : int(self.ends[i])]

@@ -30,7 +30,7 @@ WORD = regex.compile(r"(?<=[^\s\x1c-\x1f])( \p{L}++(?:['’-]\p{L}++)*+)(?![\p{N
 
 
 def find_words(encoding: Encoding, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """First and last token of every word whose edges are edges of tokens, the blank before it included."""
+    """Return the first and last token of every word whose edges are edges of tokens."""
     edges = np.cumsum(np.fromiter(map(len, WORD.split(text)), np.int64))  # text between, word, between, word, …
     starts, stops = edges[:-1:2], edges[1::2]
     # the token that holds the blank may or may not count the blank among its characters
@@ -92,7 +92,7 @@ class CorpusRecipe:
         return Chunk(row, np.array([len(row)]), np.array([len(encoding.ids) % 8]), np.array([note]))
 
     def _gaps(self, encoding: Encoding, text: str) -> int:
-        """LOST and UNKNOWN, where they apply."""
+        """Return the bits LOST and UNKNOWN of a block's note."""
         covered = np.zeros(len(text) + 1, np.int64)
         np.add.at(covered, encoding.starts, 1)
         np.add.at(covered, np.maximum(encoding.stops, encoding.starts), -1)
@@ -125,7 +125,7 @@ class TokenStream:
         return int(self.stops[-1])
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Task ids of the tokens [start, stop), int64."""
+        """Return the task ids of the tokens [start, stop), int64."""
         parts = []
         block = int(np.searchsorted(self.stops, start, "right"))
         while start < stop:

@@ -36,7 +36,7 @@ def dtype_of(size: int) -> np.dtype[Any]:
 
 
 class ByteTokenizer:
-    """Bytes of UTF-8."""
+    """Turns text into its UTF-8 bytes."""
 
     name, size, digest = BYTES, 256, ""
     unknown: int | None = None
@@ -52,7 +52,7 @@ class ByteTokenizer:
 
 
 class JsonTokenizer:
-    """A `tokenizer.json` of the library `tokenizers`, without the special tokens that it would add to a text.
+    """Turns text into the ids of a `tokenizer.json` of the library `tokenizers`, without its special tokens.
 
     name     the file's name
     size     its own ids are 0 … size - 1
