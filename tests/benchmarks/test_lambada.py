@@ -166,11 +166,9 @@ def test_a_long_passage_loses_its_beginning(objective: Any, genuine: Path) -> No
 
 
 def test_an_answer_that_has_no_room_in_the_slots_is_refused(genuine: Path) -> None:
-    data = opened("lambada_openai", "infilling", slots=5)
     with pytest.raises(zoo.DataError, match=r"a last word of \d+ tokens and its end symbol need task.slots \d+"):
-        data.dataset("test")
-    data = configured(data, "causal_lm")
-    assert len(data.dataset("test")) == 200
+        opened("lambada_openai", "infilling", slots=5)
+    assert len(opened("lambada_openai", "causal_lm", slots=5).dataset("test")) == 200
 
 
 def test_fewer_passages_are_the_first_ones(genuine: Path) -> None:
@@ -344,7 +342,7 @@ def test_windows_by_stride_ask_the_same_tokens(made_up: Path) -> None:
 
 def test_running_text_needs_a_causal_form() -> None:
     for arch in ("linformer", "nystromformer", "longt5"):
-        with pytest.raises(zoo.ConfigError, match=f"wikitext is evaluated as causal_lm.*{arch}"):
+        with pytest.raises(zoo.ConfigError, match=f"wikitext offers causal_lm.*{arch}"):
             zoo.bench(arch, "wikitext", protocol="smoke")
 
 
@@ -360,15 +358,15 @@ def test_another_corpus_is_read_in_the_same_way(made_up: Path, tmp_path: Path) -
         overrides={"task.corpus": str(made_up / "pg19"), "train.batch_size": 2, "train.max_samples": 2},
         results=tmp_path / "results",
         runs=tmp_path / "runs",
-    )[0]
-    assert record["status"] == "ok", record["error"]
-    assert record["overrides"]["task.corpus"].endswith("pg19")  # never among the rows of WikiText
-    assert record["data"]["corpus"]["name"] == "pg19"
+    )[0].record
+    assert record.status == "ok", record.error
+    assert str(record.overrides["task.corpus"]).endswith("pg19")  # never among the rows of WikiText
+    assert record.data.model_dump()["corpus"]["name"] == "pg19"
 
 
 @pytest.mark.parametrize("arch", ["transformer_xl", "mamba"])
 def test_the_result_of_a_run_does_not_depend_on_the_evaluation_batch(arch: str, made_up: Path, tmp_path: Path) -> None:
-    found = []
+    perplexities = []
     for n in (1, 2, 5):
         record = zoo.bench(
             arch,
@@ -378,10 +376,11 @@ def test_the_result_of_a_run_does_not_depend_on_the_evaluation_batch(arch: str, 
             | {"train.precision": "64-true"},
             results=tmp_path / f"results{n}",
             runs=tmp_path / f"runs{n}",
-        )[0]
-        assert record["status"] == "ok", record["error"]
-        found.append(record["metrics"]["test"]["scores"]["word_perplexity"])
-    assert found[1:] == pytest.approx([found[0]] * 2, rel=1e-9)
+        )[0].record
+        assert record.status == "ok", record.error
+        assert record.metrics is not None
+        perplexities.append(record.metrics.test.scores["word_perplexity"])
+    assert perplexities[1:] == pytest.approx([perplexities[0]] * 2, rel=1e-9)
 
 
 def test_a_run_with_a_tokenizer_json_records_its_sha256(made_up: Path, tmp_path: Path) -> None:
@@ -392,12 +391,13 @@ def test_a_run_with_a_tokenizer_json_records_its_sha256(made_up: Path, tmp_path:
         overrides={"task.tokenizer": BPE, "task.seq_len": 48},
         results=tmp_path / "results",
         runs=tmp_path / "runs",
-    )[0]
-    assert record["status"] == "ok", record["error"]
-    assert record["task"]["name"] == "lambada_openai"
-    told = record["data"]["tokenizer"]
-    assert (told["name"], told["size"], len(told["sha256"])) == ("tokenizer.json", 512, 64)
-    assert set(record["metrics"]["test"]["scores"]) >= {"accuracy", "perplexity"}
+    )[0].record
+    assert record.status == "ok", record.error
+    assert record.task.name == "lambada_openai"
+    tokenizer = record.data.model_dump()["tokenizer"]
+    assert (tokenizer["name"], tokenizer["size"], len(tokenizer["sha256"])) == ("tokenizer.json", 512, 64)
+    assert record.metrics is not None
+    assert set(record.metrics.test.scores) >= {"accuracy", "perplexity"}
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------
