@@ -8,9 +8,11 @@ import pytest
 
 from tests.testing.toys import EMA, declaring
 from zoo.testing import ARCHITECTURE_CHECKS, ArchitectureSubject, run_check
-from zoo.testing.architectures.subject import SEQ2SEQ
+from zoo.testing.architectures import scopes
 
-CHECKS = {c.name: c for c in ARCHITECTURE_CHECKS if c.scope is SEQ2SEQ}
+CHECKS = {
+    c.name: c for c in ARCHITECTURE_CHECKS if c.scope in (scopes.SEQ2SEQ, scopes.DECODER, scopes.STATEFUL_DECODER)
+}
 TRANSLATOR = replace(
     EMA,
     name="toy_translator",

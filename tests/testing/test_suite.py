@@ -12,10 +12,11 @@ import pytest
 from tests.testing.toys import EMA, MEMORY, declaring
 from zoo import Architecture
 from zoo.testing import ARCHITECTURE_CHECKS, ArchitectureSubject, ArchitectureSuite, Subject, run_check, run_checks
-from zoo.testing.architectures.subject import SEQ2SEQ
+from zoo.testing.architectures import scopes
 
 BY_NAME = {c.name: c for c in ARCHITECTURE_CHECKS}
-DECODE = {c.name for c in ARCHITECTURE_CHECKS if c.scope is SEQ2SEQ}
+DECODE_SCOPES = (scopes.SEQ2SEQ, scopes.DECODER, scopes.STATEFUL_DECODER)
+DECODE = {c.name for c in ARCHITECTURE_CHECKS if c.scope in DECODE_SCOPES}
 """Checks of encoder-decoders: tests/testing/test_decode_checks.py."""
 
 

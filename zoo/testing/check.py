@@ -1,17 +1,20 @@
-"""The generic conformance check: a name, the subjects it applies to, and a function that asserts.
+"""The generic conformance check: a name, the cases it applies to, and a function that asserts.
 
-A subject is an architecture or a task under test. A `Scope` derives the cases that a check runs on from a subject: one
-case per mode of an architecture, say. No case means that the check's capability is not declared.
+A subject is an architecture or a task under test. A scope derives the cases that a check runs on from a subject: one
+case per mode of an architecture, say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
+
+F = TypeVar("F", bound=Callable[[Any], None])
+Scope: TypeAlias = Callable[[Any], Sequence[Any]]
+"""From a subject to at least one case. Raises NotDeclared where there is none, and NoData where files are missing."""
 
 
 class Subject(Protocol):
@@ -25,15 +28,10 @@ class Subject(Protocol):
     @property
     def name(self) -> str:
         """The registered name."""
-        ...
 
     @property
     def label(self) -> str:
         """Prefix of failure messages that distinguishes the cases of one subject: the mode of an architecture, say."""
-        ...
-
-
-S = TypeVar("S", bound=Subject)
 
 
 class NotDeclared(Exception):
@@ -45,35 +43,17 @@ class NoData(Exception):
 
 
 @dataclass(frozen=True)
-class Scope(Generic[S]):
-    """What a check applies to.
-
-    cases   the cases of a subject to run the check on; none when the capability is not declared
-    reason  the missing declaration, for the report
-    """
-
-    cases: Callable[[S], Iterable[S]]
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Check(Generic[S]):
+class Check:
     """One requirement of the interface. The function returns, or raises AssertionError with what is wrong."""
 
     name: str
-    scope: Scope[S]
-    function: Callable[[S], None]
+    scope: Scope
+    function: Callable[[Any], None]
 
-    def __call__(self, subject: S) -> None:
-        """Run the check on every case of `subject`, each from random seed 0.
-
-        Raises NotDeclared where there is no case, and NoData where data files are missing.
-        """
-        cases = list(self.scope.cases(subject))
-        if not cases:
-            raise NotDeclared(self.scope.reason)
-        for case in cases:
-            with torch.random.fork_rng(devices=[]):
+    def __call__(self, subject: Subject) -> None:
+        """Run the check on every case of `subject`, each from random seed 0. Raises what `scope` raises."""
+        with torch.random.fork_rng(devices=[]):
+            for case in self.scope(subject):
                 torch.manual_seed(0)
                 try:
                     self.function(case)
@@ -83,11 +63,14 @@ class Check(Generic[S]):
                     raise
 
 
-def check(scope: Scope[S]) -> Callable[[Callable[[S], None]], Check[S]]:
-    """Turn a function into a check of the function's name."""
-    return lambda function: Check(function.__name__, scope, function)
+class Checks(list[Check]):
+    """The checks of architectures, or of tasks, in the order of their definition."""
 
+    def add(self, scope: Scope, name: str = "") -> Callable[[F], F]:
+        """Return a decorator that adds a function as a check, under its own name or another."""
 
-def checks_in(*modules: ModuleType) -> tuple[Check[Any], ...]:
-    """All checks that are defined in `modules`, in the order of their definition."""
-    return tuple(value for module in modules for value in vars(module).values() if isinstance(value, Check))
+        def register(function: F) -> F:
+            self.append(Check(name or function.__name__, scope, function))
+            return function
+
+        return register

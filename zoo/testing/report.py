@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from zoo.spec.registry import registry
 from zoo.testing.architectures import ARCHITECTURE_CHECKS
 from zoo.testing.architectures.subject import ArchitectureSubject
 from zoo.testing.check import Check, NoData, NotDeclared, Subject
-from zoo.testing.tasks import TASK_CHECKS
-from zoo.testing.tasks.subject import TaskSubject
+from zoo.testing.tasks import TASK_CHECKS, TaskSubject
 
 Status = Literal["passed", "not_declared", "no_data", "failed"]
 """not_declared: the capability is not claimed. no_data: not run, because data files are missing."""
@@ -26,12 +25,12 @@ class Result:
     reason: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """The results of all checks of one architecture or task."""
 
     name: str
-    results: list[Result] = field(default_factory=list)
+    results: list[Result]
 
     def count(self, status: Status) -> int:
         """Number of checks with this outcome."""
@@ -59,26 +58,24 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The number of checks per outcome, and every check with its outcome and reason."""
         counts = {status: self.count(status) for status in get_args(Status)}
-        details = [{"check": r.check, "status": r.status, "reason": r.reason} for r in self.results]
-        return {"name": self.name, **counts, "details": details}
+        return {"name": self.name, **counts, "details": [asdict(result) for result in self.results]}
 
 
-def run_check(check: Check[Any], subject: Subject) -> Result:
+def run_check(check: Check, subject: Subject) -> Result:
     """Run one check. Exceptions become outcomes."""
     subject.notes.clear()
-    status: Status = "passed"
     try:
         check(subject)
-        reason = "; ".join(dict.fromkeys(subject.notes))
     except NotDeclared as error:
-        status, reason = "not_declared", str(error)
+        return Result(check.name, "not_declared", str(error))
     except NoData as error:
-        status, reason = "no_data", str(error)
-    except AssertionError as error:
-        status, reason = "failed", " ".join(str(error).split()) or "an assertion without a message"
+        return Result(check.name, "no_data", str(error))
     except Exception as error:  # whatever a plugin's code raises must not end the other checks
-        status, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return Result(check.name, status, reason)
+        message = " ".join(str(error).split())
+        if not isinstance(error, AssertionError):
+            message = f"{type(error).__name__}: {message}"
+        return Result(check.name, "failed", message or "an assertion without a message")
+    return Result(check.name, "passed", "; ".join(dict.fromkeys(subject.notes)))
 
 
 def run_checks(subject: str | Subject, overrides: Mapping[str, Any] | None = None) -> Report:

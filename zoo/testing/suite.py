@@ -1,16 +1,15 @@
-"""The conformance checks as pytest classes. Only pytest needs pytest: `zoo check` runs without it."""
+"""The conformance checks as pytest classes. Only these need pytest: `zoo check` runs without it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
 from zoo.testing.architectures import ARCHITECTURE_CHECKS
 from zoo.testing.architectures.subject import ArchitectureSubject
 from zoo.testing.check import Check, NoData, NotDeclared, Subject
-from zoo.testing.tasks import TASK_CHECKS
-from zoo.testing.tasks.subject import TaskSubject
+from zoo.testing.tasks import TASK_CHECKS, TaskSubject
 
 
 class ConformanceSuite:
@@ -19,7 +18,7 @@ class ConformanceSuite:
     expected_failures  check -> why it cannot pass; an unexpected pass, or a check that does not exist, fails
     """
 
-    checks: ClassVar[tuple[Check[Any], ...]] = ()
+    checks: ClassVar[Sequence[Check]] = ()
     expected_failures: ClassVar[Mapping[str, str]] = {}
 
     def subject(self) -> Subject:
@@ -35,23 +34,23 @@ class ConformanceSuite:
         unknown = sorted(set(self.expected_failures) - {check.name for check in self.checks})
         assert not unknown, f"expected_failures names checks that do not exist: {', '.join(unknown)}"
 
-    def test_conformance(self, check: Check[Any]) -> None:
+    def test_conformance(self, check: Check) -> None:
         import pytest
 
         expected = self.expected_failures.get(check.name)
         try:
             check(self.subject())
         except (NotDeclared, NoData) as error:
-            status = "not declared" if isinstance(error, NotDeclared) else "no data"
-            if expected is not None:
-                pytest.fail(f"{check.name} is expected to fail ({expected}), but did not run: {status}: {error}")
-            pytest.skip(f"{status}: {error}")
+            if expected is None:
+                pytest.skip(f"{'not declared' if isinstance(error, NotDeclared) else 'no data'}: {error}")
+            outcome = f"did not run ({error})"
         except Exception as error:
             if expected is None:
                 raise
             pytest.xfail(f"{expected} ({error})")
-        if expected is not None:
-            pytest.fail(f"{check.name} passed, though it is expected to fail: {expected}")
+        else:
+            outcome = "passed"
+        assert expected is None, f"{check.name} {outcome}, though it is expected to fail: {expected}"
 
 
 class ArchitectureSuite(ConformanceSuite):
@@ -76,9 +75,8 @@ class TaskSuite(ConformanceSuite):
     checks = TASK_CHECKS
 
     def subject(self) -> Subject:
-        return _task_subject(self.task)
+        return _find_task(self.task)
 
 
-@cache
-def _task_subject(name: str) -> TaskSubject:
-    return TaskSubject.find(name)  # one subject for all tests, so that sample files are written once
+_find_task = cache(TaskSubject.find)
+"""One subject for all tests, so that sample files are written once."""

@@ -13,14 +13,14 @@ import time
 import torch
 from torch import Tensor
 
-from zoo.model.segments import SegmentPlan, drive
+from zoo.model.segments import drive
 from zoo.nn.backbone import Backbone
-from zoo.testing.architectures.subject import FORWARD, ArchitectureSubject
-from zoo.testing.check import check
-from zoo.testing.tensors import right_padded
+from zoo.testing.architectures import scopes
+from zoo.testing.architectures.scopes import check
+from zoo.testing.architectures.subject import ArchitectureSubject, random_input
+from zoo.testing.expect import right_padded
 
 SEGMENT_LENGTH = 128
-D_MODEL = 32
 LENGTHS = (1024, 2048)
 TIME_SLACK = 0.4
 """Allowance for caches, allocation and kernel thresholds; quadratic growth declared as linear is off by 1.0."""
@@ -31,17 +31,14 @@ MEMORY_SLACK = 0.2
 def build(subject: ArchitectureSubject, length: int, batch: int) -> tuple[Backbone, Tensor]:
     """One layer for inputs of `length`, and an input."""
     max_len = SEGMENT_LENGTH if subject.capabilities.segment else length
-    backbone = subject.build(d_model=D_MODEL, n_layers=1, max_len=max_len)
-    return backbone, subject.random_input(backbone, length, batch=batch)
+    backbone = subject.build(d_model=32, n_layers=1, max_len=max_len)
+    return backbone, random_input(backbone, length, batch=batch)
 
 
 def run(subject: ArchitectureSubject, backbone: Backbone, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """Forward over the whole length; the sum of all hidden vectors and auxiliary losses."""
-    plan = SegmentPlan(SEGMENT_LENGTH if subject.capabilities.segment else None)
-    total = x.new_zeros(())
-    for segment in drive(backbone, x, mask, None, plan):
-        total = total + segment.hidden.sum() + sum(segment.aux.values())
-    return total
+    segments = drive(backbone, x, mask, None, subject.segment_plan(SEGMENT_LENGTH))
+    return sum((s.hidden.sum() + sum(s.aux.values()) for s in segments), x.new_zeros(()))
 
 
 def cpu_seconds(subject: ArchitectureSubject, length: int, repeats: int) -> float:
@@ -57,7 +54,7 @@ def cpu_seconds(subject: ArchitectureSubject, length: int, repeats: int) -> floa
     return least
 
 
-@check(FORWARD)
+@check(scopes.FORWARD)
 def time_grows_as_declared(subject: ArchitectureSubject) -> None:
     """CPU time of forward and backward grows over L no faster than cost.time_exponent."""
     declared = subject.architecture.cost.time_exponent
@@ -95,7 +92,7 @@ def saved_bytes(subject: ArchitectureSubject, length: int, padded: bool) -> int:
     return size
 
 
-@check(FORWARD)
+@check(scopes.FORWARD)
 def memory_grows_as_declared(subject: ArchitectureSubject) -> None:
     """Memory kept for the backward pass grows over L no faster than cost.memory_exponent, with and without padding."""
     declared = subject.architecture.cost.memory_exponent

@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import get_args
 
 import torch
+from torch import Tensor
 
 from zoo.model.segments import ActivationCheckpointing, SegmentPlan, drive
-from zoo.nn.state import batch_size, compatible, describe, leaves, select_rows
+from zoo.nn.backbone import Output, State
+from zoo.nn.state import batch_size, compatible, describe, elements, leaves, select_rows
 from zoo.testing import expect
-from zoo.testing.architectures.subject import CHUNK_EXACT, SEGMENT, STATEFUL, STATELESS, STEP, ArchitectureSubject
-from zoo.testing.check import check
-from zoo.testing.tensors import right_padded, weighted_sum
+from zoo.testing.architectures import scopes
+from zoo.testing.architectures.scopes import check
+from zoo.testing.architectures.subject import ArchitectureSubject, random_input, run_chunks
+from zoo.testing.expect import relative_size, right_padded, weighted_sum
 
-CHUNKS = ((1, 32), (16, 17), (7, 1, 25), (5, 5, 5, 5, 13), (33,))
+CHUNKS = ((1, 32), (16, 17), (7, 1, 25), (5, 5, 5, 5, 13), (33,), (1,) * 33)
 """Divisions of 33 tokens."""
 
 
-@check(STATELESS)
+@check(scopes.STATELESS)
 def stateless_modes_refuse_a_state(subject: ArchitectureSubject) -> None:
     """Where no state is declared none is returned, and one that is passed raises ValueError."""
     backbone = subject.build()
-    x = subject.random_input(backbone, 7)
+    x = random_input(backbone, 7)
     returned = backbone(x).state
     assert not leaves(returned), f"returns a state {describe(returned)}, but none is declared"
     assert not leaves(backbone.init_state(2, device="cpu", dtype=torch.float32)), "init_state returns a state"
     assert backbone.state_size(7) == 0, f"state_size(7) is {backbone.state_size(7)}, expected 0"
-    expect.value_error(lambda: backbone(x, state=[torch.zeros(2, 3)]), "a state passed to forward")
+    expect.refused(lambda: backbone(x, state=[torch.zeros(2, 3)]), "a state passed to forward")
 
 
-@check(STATEFUL)
+@check(scopes.STATEFUL)
 def state_is_batch_first(subject: ArchitectureSubject) -> None:
     """Every leaf of the state has the batch as its first dimension and is finite."""
     backbone = subject.build()
     shapes = []
     for batch in (3, 5):
-        state = backbone(subject.random_input(backbone, 33, batch=batch)).state
+        state = backbone(random_input(backbone, 33, batch=batch)).state
         assert leaves(state), "a state is declared, but none is returned"
         assert batch_size(state) == batch, f"x has {batch} rows, the state has leaves {describe(state)}"
         shapes.append([tuple(leaf.shape[1:]) for leaf in leaves(state)])
@@ -45,7 +47,7 @@ def state_is_batch_first(subject: ArchitectureSubject) -> None:
     assert shapes[0] == shapes[1], f"leaf shapes without the batch depend on its size: {shapes[0]} and {shapes[1]}"
 
 
-@check(STATEFUL)
+@check(scopes.STATEFUL)
 def init_state_equals_none(subject: ArchitectureSubject) -> None:
     """`init_state` has the given batch size and dtype, and has the effect of passing None."""
     backbone = subject.build_float64()
@@ -54,84 +56,114 @@ def init_state_equals_none(subject: ArchitectureSubject) -> None:
     for leaf in leaves(fresh):
         double = not (leaf.is_floating_point() or leaf.is_complex()) or leaf.dtype.to_real() == torch.float64
         assert double, f"init_state with dtype float64 has a leaf of {leaf.dtype}"
-    x = subject.random_input(backbone, 16)
+    x = random_input(backbone, 16)
     ours, theirs = backbone(x, state=fresh), backbone(x)
     expect.close(ours.hidden, theirs.hidden, expect.SAME, "outputs from init_state and from None")
     expect.states_close(ours.state, theirs.state, expect.SAME, "states from init_state and from None")
 
 
-@check(STATEFUL)
+@check(scopes.STATEFUL)
 def state_changes_outputs(subject: ArchitectureSubject) -> None:
     """States after different inputs give different outputs."""
     backbone = subject.build_float64()
-    states = [backbone(subject.random_input(backbone, 33, seed=seed)).state for seed in (1, 2)]
-    x = subject.random_input(backbone, 16)
+    states = [backbone(random_input(backbone, 33, seed=seed)).state for seed in (1, 2)]
+    x = random_input(backbone, 16)
     assert not torch.equal(*(backbone(x, state=state).hidden for state in states)), "outputs do not depend on the state"
 
 
-@check(STATEFUL)
+@check(scopes.STATEFUL)
 def state_of_another_batch_is_refused(subject: ArchitectureSubject) -> None:
     """A state of another batch size raises ValueError."""
     backbone = subject.build()
-    state = backbone(subject.random_input(backbone, 16, batch=3)).state
-    x = subject.random_input(backbone, 7, batch=2)
-    expect.value_error(lambda: backbone(x, state=state), "a state of 3 rows for an input of 2")
+    state = backbone(random_input(backbone, 16, batch=3)).state
+    x = random_input(backbone, 7, batch=2)
+    expect.refused(lambda: backbone(x, state=state), "a state of 3 rows for an input of 2")
     one = select_rows(state, torch.tensor([0]))
-    expect.value_error(lambda: backbone(x, state=one), "a state of 1 row for an input of 2")
+    expect.refused(lambda: backbone(x, state=one), "a state of 1 row for an input of 2")
 
 
-@check(STATEFUL)
+@check(scopes.STATEFUL)
 def state_of_another_architecture_is_refused(subject: ArchitectureSubject) -> None:
     """A state of another structure raises ValueError, and one of another depth or width where its shapes differ."""
     backbone = subject.build()
     deeper = subject.build(n_layers=backbone.dims.n_layers + 1)
     wider = subject.build(d_model=4 * backbone.dims.d_model)
-    x = subject.random_input(backbone, 7)
+    x = random_input(backbone, 7)
     foreign = {
         "another structure": {"stranger": [torch.zeros(2, 3, dtype=x.dtype)]},
-        "another depth": deeper(subject.random_input(deeper, 7)).state,
-        "another width": wider(subject.random_input(wider, 7)).state,
+        "another depth": deeper(random_input(deeper, 7)).state,
+        "another width": wider(random_input(wider, 7)).state,
     }
     own = backbone(x).state
     for what, state in foreign.items():
         if not compatible(state, own):
-            expect.value_error(partial(backbone, x, state=state), f"a state of {what}")
+            expect.refused(partial(backbone, x, state=state), f"a state of {what}")
 
 
-@check(STATEFUL)
+@check(scopes.STATEFUL)
 def state_size_is_correct(subject: ArchitectureSubject) -> None:
     """`state_size(L)` is the number of elements carried per sample after L tokens."""
     backbone = subject.build()
     for length in (1, 7, 33, 64):
-        state = backbone(subject.random_input(backbone, length)).state
-        expect.state_size(backbone, length, state)
+        state = backbone(random_input(backbone, length)).state
+        declared, carried = backbone.state_size(length), elements(state)
+        assert declared == carried, (
+            f"state_size({length}) is {declared}, but {carried} elements per sample are carried in {describe(state)} "
+            "(complex numbers count twice, masks and counters not)"
+        )
 
 
-@check(CHUNK_EXACT)
+@check(scopes.CHUNK_EXACT)
+@check(scopes.STATEFUL_DECODER, "decoded_chunks_equal_one_call")
 def chunks_equal_one_call(subject: ArchitectureSubject) -> None:
     """Chunks with carried state equal one call in outputs, state and, with state_grad, gradients; also with padding."""
     backbone = subject.build_float64()
-    x = subject.random_input(backbone, 33, batch=3).requires_grad_()
-    tensors = {"x": x} if subject.capabilities.state_grad else {}
-    expect.chunks_equal_one_call(lambda a, b, state: backbone(x[:, a:b], state=state), CHUNKS, tensors)
-    mask = right_padded(33, (33, 17, 6))
-    expect.chunks_equal_one_call(
-        lambda a, b, state: backbone(x[:, a:b], mask=mask[:, a:b], state=state), CHUNKS, tensors, real=mask
+    x = random_input(backbone, 33, batch=3).requires_grad_()
+    tensors = (
+        {"x": x, **dict(backbone.named_parameters())} if subject.capabilities.state_grad or subject.decoder else {}
     )
+    fresh = backbone.init_state(3, device="cpu", dtype=torch.float64)
+    for mask in (None, right_padded(33, (33, 17, 6))):
+        real = torch.ones(3, 33, dtype=torch.bool) if mask is None else mask
+
+        def call(start: int, stop: int, state: State, mask: Tensor | None = mask) -> Output:
+            return backbone(x[:, start:stop], mask=None if mask is None else mask[:, start:stop], state=state)
+
+        whole = call(0, 33, None)
+        for sizes in CHUNKS:
+            outputs, where = run_chunks(call, sizes, fresh), f"chunks of {', '.join(map(str, sizes[:5]))} … tokens"
+            hidden = torch.cat([out.hidden for out in outputs], dim=1)
+            expect.close(hidden[real], whole.hidden[real], expect.EQUIVALENT, f"{where}: outputs")
+            expect.states_close(outputs[-1].state, whole.state, expect.EQUIVALENT, f"{where}: states")
+            if not tensors:
+                continue
+            ours, theirs = (
+                torch.autograd.grad(
+                    weighted_sum(h * real.unsqueeze(-1)),
+                    list(tensors.values()),
+                    retain_graph=True,
+                    materialize_grads=True,
+                )
+                for h in (hidden, whole.hidden)
+            )
+            largest = torch.stack([gradient.abs().max() for gradient in theirs]).max()
+            for name, a, b in zip(tensors, ours, theirs, strict=True):
+                difference = relative_size(a - b, largest)
+                assert difference <= expect.EQUIVALENT, (
+                    f"{where}: gradients of {name} differ by {difference:.3g} (relative)"
+                )
 
 
-@check(STEP)
+@check(scopes.STEP)
 def step_equals_forward(subject: ArchitectureSubject) -> None:
     """`step` token by token gives what `forward` gives, from a fresh and from a carried state."""
     backbone = subject.build_float64()
-    x, after = (subject.random_input(backbone, n, batch=3, seed=seed) for n, seed in ((24, 0), (9, 1)))
+    x, after = (random_input(backbone, n, batch=3, seed=seed) for n, seed in ((24, 0), (9, 1)))
     whole = backbone(x)
     expected = backbone(after, state=whole.state).hidden
     for start in (0, 7):
-        if start:
-            state = backbone(x[:, :start]).state
-        else:
-            state = backbone.init_state(3, device="cpu", dtype=torch.float64)
+        fresh = backbone.init_state(3, device="cpu", dtype=torch.float64)
+        state = backbone(x[:, :start]).state if start else fresh
         where = f"steps from position {start}"
         for t in range(start, 24):
             y_t, state = backbone.step(x[:, t], state)
@@ -140,44 +172,38 @@ def step_equals_forward(subject: ArchitectureSubject) -> None:
         expect.close(hidden, expected, expect.EQUIVALENT, f"{where}: outputs of forward from the states after them")
 
 
-@check(STATEFUL)
+@check(scopes.STATEFUL)
 def state_gradient_contract(subject: ArchitectureSubject) -> None:
     """With state_grad later outputs have a gradient from earlier chunks; without it none, and the state is detached."""
     backbone = subject.build_float64()
-    x = subject.random_input(backbone, 16).requires_grad_()
+    x = random_input(backbone, 16).requires_grad_()
     state = backbone(x).state
-    hidden = backbone(subject.random_input(backbone, 16, seed=1), state=state).hidden
-    (gradient,) = torch.autograd.grad(weighted_sum(hidden), x, allow_unused=True)
-    flows = gradient is not None and bool(gradient.any())
+    hidden = backbone(random_input(backbone, 16, seed=1), state=state).hidden
+    (gradient,) = torch.autograd.grad(weighted_sum(hidden), x, materialize_grads=True)
     if subject.capabilities.state_grad:
-        assert flows, "state_grad is declared, but no gradient reaches the earlier chunk"
+        assert gradient.any(), "state_grad is declared, but no gradient reaches the earlier chunk"
     else:
-        assert not flows, "a gradient reaches the earlier chunk, but state_grad is not declared"
+        assert not gradient.any(), "a gradient reaches the earlier chunk, but state_grad is not declared"
         attached = any(leaf.requires_grad for leaf in leaves(state))
         assert not attached, "the returned state requires a gradient, but state_grad is not declared"
 
 
-@check(SEGMENT)
+@check(scopes.SEGMENT)
 def activation_checkpointing_equals_plain_segments(subject: ArchitectureSubject) -> None:
     """Segments with activation checkpointing give the loss and gradients of plain segments."""
     backbone = subject.build_float64().train()
-    x = subject.random_input(backbone, 48, batch=3).requires_grad_()
-    mask = right_padded(48, (48, 20, 33))
+    x, mask = random_input(backbone, 48, batch=3).requires_grad_(), right_padded(48, (48, 20, 33))
     tensors = {"x": x, **{name: p for name, p in backbone.named_parameters() if p.requires_grad}}
-    results = {}
-    for method in get_args(ActivationCheckpointing):
+
+    def loss_and_gradients(method: ActivationCheckpointing) -> list[Tensor]:
         torch.manual_seed(1)
         loss = x.new_zeros(())
         for i, segment in enumerate(drive(backbone, x, mask, None, SegmentPlan(16, activation_checkpointing=method))):
             real = 1 if segment.mask is None else segment.mask.unsqueeze(-1)
             loss = loss + weighted_sum(segment.hidden * real, i) + sum(segment.aux.values())
-        gradients = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
-        results[method] = {"loss": loss.detach(), **dict(zip(tensors, gradients, strict=True))}
-    plain = results.pop("none")
-    for method, result in results.items():
-        for name, value in result.items():
-            if value is None or plain[name] is None:
-                assert value is plain[name], f"{name} has a gradient with only one of {method!r} and 'none'"
-            else:
-                what = "losses" if name == "loss" else f"gradients of {name}"
-                expect.close(value, plain[name], expect.SAME, f"{what} with {method!r} and 'none'")
+        return [loss.detach(), *torch.autograd.grad(loss, list(tensors.values()), materialize_grads=True)]
+
+    plain = loss_and_gradients("none")
+    names = ["losses", *(f"gradients of {name}" for name in tensors)]
+    for what, a, b in zip(names, loss_and_gradients("checkpoint"), plain, strict=True):
+        expect.close(a, b, expect.SAME, f"{what} with and without activation checkpointing")

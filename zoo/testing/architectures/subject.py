@@ -1,21 +1,21 @@
-"""An architecture under test: builds small backbones and inputs. B batch, L seq_len, D d_model."""
+"""An architecture under test: builds small backbones and inputs. B batch, L seq_len, T target tokens, D d_model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import accumulate, product
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from zoo.nn.backbone import Backbone, Output
+from zoo.model.segments import SegmentPlan
+from zoo.nn.backbone import Backbone, Output, State
 from zoo.spec.architecture import Architecture, Capabilities, Mode, ModelDims
 from zoo.spec.errors import ConfigError
 from zoo.spec.registry import registry
-from zoo.testing.check import Scope
-from zoo.testing.expect import run_chunks
-from zoo.testing.tensors import weighted_sum
+from zoo.testing.expect import right_padded, weighted_sum
 
 
 @dataclass
@@ -25,12 +25,14 @@ class ArchitectureSubject:
     entry_point  module that registers it; imported by the check that metadata need no torch
     overrides    configuration fields other than the defaults, where those are too large for a test
     mode         the mode of a case; None for the architecture as a whole
+    decoder      `build` gives a `TargetDecoder` instead of the backbone
     """
 
     architecture: Architecture
     entry_point: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     mode: Mode | None = None
+    decoder: bool = False
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -52,59 +54,42 @@ class ArchitectureSubject:
         return self.architecture.capabilities
 
     @property
-    def forward_modes(self) -> list[Mode]:
-        """The declared modes in which `forward` alone is the model."""
-        modes: tuple[Mode, ...] = ("causal", "bidirectional")
-        return [mode for mode in modes if mode in self.capabilities.modes]
-
-    @property
-    def state_modes(self) -> list[Mode]:
-        """The declared modes in which `forward` takes and returns a state."""
-        memory = self.capabilities.state == "memory"
-        return [m for m in self.forward_modes if memory or (m == "causal" and self.capabilities.state != "none")]
-
-    @property
     def stateful(self) -> bool:
-        """Whether this case's mode carries a state."""
-        return self.mode in self.state_modes
+        """Whether a call takes and returns a state in this case's mode."""
+        if self.decoder:
+            return True
+        if self.capabilities.state == "memory":
+            return self.mode != "seq2seq"
+        return self.capabilities.state == "recurrent" and self.mode == "causal"
 
-    def in_modes(self, modes: Iterable[Mode]) -> list[ArchitectureSubject]:
-        """One case per mode; they share the notes."""
-        return [replace(self, mode=mode) for mode in modes]
+    def cases(self) -> list[ArchitectureSubject]:
+        """One case per declared mode; they share the notes."""
+        return [replace(self, mode=mode) for mode in get_args(Mode) if mode in self.capabilities.modes]
 
     # -- building ------------------------------------------------------------------------------------------------
 
     def config(self) -> Any:
         """A new default configuration with the overrides."""
-        config = self.architecture.load_config()()
-        for key, value in self.overrides.items():
-            if not hasattr(config, key):
-                raise ConfigError(key, f"{type(config).__name__} has no such field")
-            setattr(config, key, value)
-        return config
+        return self.architecture.load_config()(**self.overrides)
 
     def dims(self, *, d_model: int = 8, n_layers: int = 2, max_len: int = 64) -> ModelDims:
         """The given dimensions, or the nearest larger ones that the configuration accepts (noted in the report)."""
         assert self.mode is not None, "only a case with a mode can be built"
-        refusal: ConfigError | None = None
-        for length in (max_len, *(max_len * 2**k for k in range(1, 6))):
-            for width in range(d_model, 8 * d_model + 1):
-                dims = ModelDims(d_model=width, n_layers=n_layers, mode=self.mode, max_len=length)
-                try:
-                    self.architecture.check(self.config(), dims)
-                except ConfigError as error:
-                    refusal = refusal or error
-                    continue
-                if refusal is not None:
-                    note = f"d_model {width}, max_len {length} in place of {d_model}, {max_len} ({refusal})"
-                    self.notes += [note] if note not in self.notes else []
-                return dims
-        assert refusal is not None
-        raise refusal
+        refusals: list[ConfigError] = []
+        for length, width in product([max_len * 2**k for k in range(6)], range(d_model, 8 * d_model + 1)):
+            dims = ModelDims(d_model=width, n_layers=n_layers, mode=self.mode, max_len=length)
+            try:
+                self.architecture.check(self.config(), dims)
+            except ConfigError as error:
+                refusals.append(error)
+                continue
+            if refusals:
+                what = f"d_model {width}, max_len {length} in place of {d_model}, {max_len}"
+                self.notes.append(f"{what} ({refusals[0]})")
+            return dims
+        raise refusals[0]
 
-    def build(
-        self, *, dtype: torch.dtype = torch.float32, seed: int = 0, perturb: bool = False, **dims: int
-    ) -> Backbone:
+    def build(self, *, seed: int = 0, perturb: bool = False, **dims: int) -> Backbone:
         """Build a backbone in evaluation mode.
 
         perturb  add noise to every parameter, so that no zero of the initialisation hides a fault behind it
@@ -119,40 +104,91 @@ class ArchitectureSubject:
                 for parameter in backbone.parameters():
                     real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
                     real += 0.05 * torch.randn(real.shape, generator=generator)
-        return cast(backbone, dtype).eval()
+        return (TargetDecoder(backbone) if self.decoder else backbone).eval()
 
     def build_float64(self, **dims: int) -> Backbone:
         """Build a perturbed backbone in float64, for checks with tight tolerances."""
-        return self.build(dtype=torch.float64, perturb=True, **dims)
-
-    def rebuild(self, backbone: Backbone) -> Backbone:
-        """Build the backbone anew with the same weights, so that nothing cached in an earlier call is left."""
-        fresh = self.architecture.build(self.config(), backbone.dims)
-        fresh.load_state_dict(backbone.state_dict())
-        return cast(fresh, real_dtype(backbone)).eval()
-
-    def random_input(self, backbone: Backbone, seq_len: int, *, batch: int = 2, seed: int = 0) -> Tensor:
-        """Gaussian x (B, L, D) in the dtype of the backbone's parameters."""
-        generator = torch.Generator().manual_seed(1000 + seed)
-        x = torch.randn(batch, seq_len, backbone.dims.d_model, dtype=torch.float64, generator=generator)
-        return x.to(real_dtype(backbone))
+        return cast(self.build(perturb=True, **dims), torch.float64)
 
     # -- running -------------------------------------------------------------------------------------------------
 
     def forward_in_chunks(self, backbone: Backbone, x: Tensor) -> list[Output]:
         """Three calls on chunks of unequal length that carry the state on; one call where the mode has no state."""
-        if not self.stateful:
-            return [backbone(x)]
         third = x.shape[1] // 3
-        sizes = (third, third - 1, x.shape[1] - 2 * third + 1)
-        return list(run_chunks(lambda start, stop, state: backbone(x[:, start:stop], state=state), sizes))
+        sizes = (third, third - 1, x.shape[1] - 2 * third + 1) if self.stateful else (x.shape[1],)
+        return run_chunks(lambda start, stop, state: backbone(x[:, start:stop], state=state), sizes)
 
-    def loss(self, backbone: Backbone, x: Tensor, *, in_chunks: bool = True) -> Tensor:
-        """A scalar that depends on every hidden vector and every auxiliary loss."""
-        total = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
-        for i, out in enumerate(self.forward_in_chunks(backbone, x) if in_chunks else [backbone(x)]):
-            total = total + weighted_sum(out.hidden, i) + sum(out.aux.values())
-        return total
+    def loss(self, backbone: Backbone, *inputs: Tensor, in_chunks: bool = True) -> Tensor:
+        """A scalar that depends on every hidden vector and every auxiliary loss; `inputs` as in `run`."""
+        chunked = in_chunks and len(inputs) == 1
+        outputs = self.forward_in_chunks(backbone, *inputs) if chunked else [run(backbone, *inputs)]
+        terms = [weighted_sum(out.hidden, i) + sum(out.aux.values()) for i, out in enumerate(outputs)]
+        return torch.stack(terms).sum()
+
+    def segment_plan(self, length: int) -> SegmentPlan:
+        """Segments of `length` tokens for an architecture that is fed by segments, else one call."""
+        return SegmentPlan(length if self.capabilities.segment else None)
+
+
+def random_input(backbone: Backbone, seq_len: int, *, batch: int = 2, seed: int = 0) -> Tensor:
+    """Gaussian x (B, L, D) in the dtype of the backbone's parameters."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    x = torch.randn(batch, seq_len, backbone.dims.d_model, dtype=torch.float64, generator=generator)
+    return x.to(real_dtype(backbone))
+
+
+def random_inputs(backbone: Backbone, seq_len: int, target_len: int = 9, *, batch: int = 2) -> list[Tensor]:
+    """Arguments of `run`: x (B, L, D), and in mode seq2seq a target y (B, T, D)."""
+    x = random_input(backbone, seq_len, batch=batch)
+    y = random_input(backbone, target_len, batch=batch, seed=20)
+    return [x, y] if backbone.dims.mode == "seq2seq" else [x]
+
+
+def encode(backbone: Backbone, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The memory of a source x (B, L, D), and its mask: that of the source, or None where the memory is latents."""
+    memory = backbone(x, mask=mask).hidden
+    return memory, mask if has_positions(backbone, memory.shape[1], x.shape[1]) else None
+
+
+def run(backbone: Backbone, x: Tensor, y: Tensor | None = None, *, mask: Tensor | None = None) -> Output:
+    """`forward` for x (B, L, D); with a target y (B, T, D), `decode` of y over the encoded source x."""
+    if y is None:
+        return backbone(x, mask=mask)
+    memory, memory_mask = encode(backbone, x, mask)
+    return backbone.decode(y, memory=memory, memory_mask=memory_mask)
+
+
+def run_chunks(call: Callable[[int, int, State], Output], sizes: Sequence[int], state: State = None) -> list[Output]:
+    """`call(start, stop, state)` for successive chunks, each with the state that the one before returned."""
+    outputs: list[Output] = []
+    for stop, size in zip(accumulate(sizes), sizes, strict=True):
+        outputs.append(call(stop - size, stop, outputs[-1].state if outputs else state))
+    return outputs
+
+
+class TargetDecoder(Backbone):
+    """The decoder of a backbone over a fixed source, the same for every row: a causal backbone over the target."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone.config, replace(backbone.dims, mode="causal"))
+        self.backbone = backbone
+        memory, mask = encode(backbone, random_input(backbone, 16, batch=1), right_padded(16, (9,)))
+        self.memory: Tensor
+        self.memory_mask: Tensor | None
+        self.register_buffer("memory", memory.detach())
+        self.register_buffer("memory_mask", mask)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+        """`mask` has no effect: it is right-padded, and outputs do not depend on later tokens."""
+        memory_mask = None if self.memory_mask is None else self.memory_mask.expand(len(x), -1)
+        memory = self.memory.expand(len(x), -1, -1)
+        return self.backbone.decode(x, memory=memory, memory_mask=memory_mask, state=state)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return self.backbone.init_state(batch, device=device, dtype=dtype)
+
+    def state_size(self, seq_len: int) -> int:
+        return self.backbone.state_size(seq_len)
 
 
 def cast(backbone: Backbone, dtype: torch.dtype) -> Backbone:
@@ -171,36 +207,6 @@ def real_dtype(backbone: Backbone) -> torch.dtype:
     return next((p.dtype for p in backbone.parameters() if p.is_floating_point()), torch.float32)
 
 
-def positions(backbone: Backbone, out_len: int, seq_len: int) -> list[int] | None:
-    """Input position of each hidden vector; None for latents, which have no position."""
-    if out_len == seq_len and not backbone.returns_latents:
-        return list(range(seq_len))
-    if backbone.dims.mode == "causal":
-        return list(range(seq_len - out_len, seq_len))
-    return None
-
-
-# -- what checks apply to ------------------------------------------------------------------------------------------
-
-
-def modes(select: Callable[[ArchitectureSubject], Iterable[Mode]], reason: str) -> Scope[ArchitectureSubject]:
-    """A scope with one case for each selected mode."""
-    return Scope(lambda subject: subject.in_modes(select(subject)), reason)
-
-
-def state_modes_with(capability: str, reason: str) -> Scope[ArchitectureSubject]:
-    """A scope of the modes with a state, for architectures that declare `capability`."""
-    return modes(lambda s: s.state_modes if getattr(s.capabilities, capability) else [], reason)
-
-
-METADATA: Scope[ArchitectureSubject] = Scope(lambda subject: [subject])
-FORWARD = modes(lambda s: s.forward_modes, "neither causal nor bidirectional")
-CAUSAL = modes(lambda s: [m for m in s.forward_modes if m == "causal"], "no causal mode")
-BIDIRECTIONAL = modes(lambda s: [m for m in s.forward_modes if m == "bidirectional"], "no bidirectional mode")
-SEQ2SEQ = modes(lambda s: ["seq2seq"] if "seq2seq" in s.capabilities.modes else [], "no seq2seq mode")
-STATEFUL = modes(lambda s: s.state_modes, "no state")
-STATELESS = modes(lambda s: [m for m in s.forward_modes if m not in s.state_modes], "every mode carries a state")
-CAUSAL_STATEFUL = modes(lambda s: [m for m in s.state_modes if m == "causal"], "no causal mode with a state")
-CHUNK_EXACT = state_modes_with("chunk_exact", "chunk_exact is not declared")
-STEP = state_modes_with("step", "step is not declared")
-SEGMENT = state_modes_with("segment", "not fed by segments")
+def has_positions(backbone: Backbone, out_len: int, seq_len: int) -> bool:
+    """Whether the hidden vectors belong to the last `out_len` positions of the input; latents belong to none."""
+    return backbone.dims.mode == "causal" or (out_len == seq_len and not backbone.returns_latents)
