@@ -6,7 +6,6 @@ measured exponent smaller, never larger. An architecture that is fed by segments
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 
@@ -85,11 +84,8 @@ def saved_bytes(subject: ArchitectureSubject, length: int, padded: bool) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        total = run(subject, backbone, x, mask)
-    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    del total
-    gc.collect()
-    return size
+        run(subject, backbone, x, mask)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 @check(scopes.FORWARD)

@@ -17,8 +17,6 @@ from zoo.testing.expect import relative_size, right_padded, weighted_sum
 
 NO_GRADIENT = 1e-12
 """Relative float64 gradient that counts as none: rounding in an FFT, nothing else."""
-PADDED = ((16, (16, 15, 9, 1)), (33, (33, 7, 16, 32)))
-"""Padded lengths, and the number of real tokens of each row."""
 
 
 @check(scopes.FORWARD)
@@ -107,7 +105,7 @@ def bidirectional_sees_both_ways(subject: ArchitectureSubject) -> None:
 
 def padded_batches(backbone: Backbone) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches as (x, mask, x with other and larger pads)."""
-    for seq_len, lengths in PADDED:
+    for seq_len, lengths in ((16, (16, 15, 9, 1)), (33, (33, 7, 16, 32))):
         x, mask = random_input(backbone, seq_len, batch=4), right_padded(seq_len, lengths)
         loud = 50 * random_input(backbone, seq_len, batch=4, seed=8)
         yield x, mask, torch.where(mask.unsqueeze(-1), x, loud)
