@@ -7,11 +7,8 @@ import importlib.util
 import keyword
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from string import Template
 from typing import Literal
 
@@ -20,9 +17,8 @@ from zoo.spec.errors import UserError
 from zoo.spec.registry import Registry, own_version, registry
 
 Kind = Literal["arch", "task"]
-SUFFIX = ".tmpl"
-PLACEHOLDER = "NAME"
-"""Stands for the plugin's name in the paths of templates."""
+TEMPLATES = Path(__file__).parent / "templates"
+"""Files `KIND/PATH.tmpl`, where NAME in PATH stands for the plugin's name."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +54,11 @@ def write(kind: Kind, name: str, parent: Path, *, force: bool = False) -> Packag
         with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as temporary:
             complete = Path(temporary) / name
             names = []
-            for path, text in _templates(kind):
-                target = str(path).replace(PLACEHOLDER, name).removesuffix(SUFFIX)
+            for template in (TEMPLATES / kind).rglob("*.tmpl"):
+                target = template.relative_to(TEMPLATES / kind).with_suffix("").as_posix().replace("NAME", name)
+                text = Template(template.read_text(encoding="utf-8")).substitute(values)
                 (complete / target).parent.mkdir(parents=True, exist_ok=True)
-                (complete / target).write_text(Template(text).substitute(values), encoding="utf-8")
+                (complete / target).write_text(text, encoding="utf-8")
                 names.append(target)
             if folder.exists():
                 shutil.rmtree(folder)
@@ -81,16 +78,3 @@ def _check_name(kind: Kind, name: str, package: str, known: Registry) -> None:
         raise UserError(f"{name!r} is taken by {source.distribution} {source.version}; `zoo list` shows all names")
     if importlib.util.find_spec(package) is not None:
         raise UserError(f"{name!r}: a package {package} is already installed")
-
-
-def _templates(kind: Kind) -> Iterator[tuple[PurePosixPath, str]]:
-    """Yield the relative path and the text of every template."""
-
-    def walk(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, str]]:
-        for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-            if entry.is_dir():
-                yield from walk(entry, path / entry.name)
-            elif entry.name.endswith(SUFFIX):
-                yield path / entry.name, entry.read_text(encoding="utf-8")
-
-    return walk(files("zoo.scaffold") / "templates" / kind, PurePosixPath())

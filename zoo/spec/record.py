@@ -327,16 +327,9 @@ def comparable(record: Record) -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The JSON Schema (2020-12) of a record, with a line for each field and each definition."""
-    schema = Record.model_json_schema() | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    parts = []
-    for key, value in sorted(schema.items()):
-        if key in ("properties", "$defs"):
-            lines = (f"  {json.dumps(name)}: {json.dumps(entry, ensure_ascii=False)}" for name, entry in value.items())
-            parts.append(f"{json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n }")
-        else:
-            parts.append(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
-    return "{\n " + ",\n ".join(parts) + "\n}\n"
+    """The JSON Schema (2020-12) of a record."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Record.model_json_schema()}
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
