@@ -20,8 +20,8 @@ def list_(
     """List the registered architectures and tasks, and the distribution of each."""
     known = registry()
     if json_:
-        tables = {"architectures": known.architectures, "tasks": known.tasks}
-        _print_json({kind: [_declaration(*item) for item in table.items()] for kind, table in tables.items()})
+        architectures = [_declaration(*item) for item in known.architectures.items()]
+        _print_json({"architectures": architectures, "tasks": [_declaration(*item) for item in known.tasks.items()]})
         return
     from tabulate import tabulate
 

@@ -74,18 +74,16 @@ def metric_kind(name: str) -> MetricKind:
 
 def _check_scores(scores: dict[str, float | None]) -> dict[str, float | None]:
     """Check the bounds of each score, and replace perplexities and bits that are not finite by None."""
-    checked = dict(scores)
     for name, value in scores.items():
         kind = metric_kind(name)
         low, high = BOUNDS[kind]
         if value is None or not math.isfinite(value):
             if kind not in ("perplexity", "bits"):
                 raise ValueError(f"{name}: expected a finite number, got {value}")
-            checked[name] = None
         elif not low <= value <= high:
             to = f" to {high:g}" if math.isfinite(high) else ""
             raise ValueError(f"{name}: expected a number from {low:g}{to}, got {value}")
-    return checked
+    return {name: _null_if_not_finite(value) for name, value in scores.items()}
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
