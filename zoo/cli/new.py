@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,8 +23,7 @@ def new(
 
     package = write(kind, name, parent, force=force)
     if json_:
-        fields = {"folder": str(package.folder), "distribution": package.distribution}
-        print(json.dumps({**fields, "files": list(package.files)}, indent=2))
+        print(json.dumps(asdict(package), indent=2, default=str))
         return
     for file in package.files:
         print(package.folder / file)
