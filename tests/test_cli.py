@@ -105,6 +105,7 @@ def test_show_has_each_value_with_its_origin() -> None:
     assert rows["train.max_samples"]["origin"].startswith("protocol quick of listops")
     assert all(row["help"] for row in rows.values())
     assert shown["paper"]["arxiv"] == "2312.00752"
+    assert shown["capabilities"]["modes"] == ["causal"]
     text = zoo("show", "mamba", "--task", "listops").stdout
     assert "arch.d_state" in text
 

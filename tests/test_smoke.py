@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import zoo
-from tests.records import parsed
 from zoo.spec.record import comparable
 from zoo.spec.registry import registry
 
@@ -31,13 +30,12 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("arch", "task"), PAIRS, ids=[f"{a}-{t}" for a, t in PAIRS])
 def test_smoke_run_is_recorded(arch: str, task: str, tmp_path: Path) -> None:
-    record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0]
-    assert record["status"] == "ok", record["error"]
-    assert parsed(record)
-    assert record["data"]["kind"] == "regenerated"
-    assert record["state_size"] is None or record["state_size"] > 0
+    record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0].record
+    assert record.status == "ok", record.error
+    assert record.data.kind == "regenerated"
+    assert record.state_size is None or record.state_size > 0
     segmented = KNOWN.architecture(arch).record.capabilities.segment
-    assert (record["segment_plan"] is not None) == segmented
+    assert (record.segment_plan is not None) == segmented
 
 
 def test_a_record_repeats_the_run(tmp_path: Path) -> None:
@@ -45,24 +43,24 @@ def test_a_record_repeats_the_run(tmp_path: Path) -> None:
     first = zoo.bench(
         "s4", "listops", protocol="smoke", seeds=[3], overrides={"optim.lr": 0.02}, results=tmp_path / "1"
     )
-    record = first[0]
+    record = first[0].record
     again = zoo.bench(
-        record["architecture"]["name"],
-        record["task"]["name"],
-        protocol=record["protocol"],
-        seeds=[record["seed"]],
-        overrides=record["config"],
+        record.architecture.name,
+        record.task.name,
+        protocol=record.protocol,
+        seeds=[record.seed],
+        overrides=record.config,
         results=tmp_path / "2",
         runs=tmp_path / "runs2",
     )
-    assert comparable(parsed(again[0])) == comparable(parsed(record))
+    assert comparable(again[0].record) == comparable(record)
 
 
-def test_the_form_that_was_asked_for_runs_and_the_record_says_so(tmp_path: Path) -> None:
+def test_the_requested_op_backend_runs_and_is_recorded(tmp_path: Path) -> None:
     def forms(backend: str) -> dict[str, str]:
-        asked = {"train.op_backend": backend}
-        record = zoo.bench("mamba", "listops", protocol="smoke", overrides=asked, results=tmp_path / "r")[0]
-        return record["op_backends"]
+        overrides = {"train.op_backend": backend}
+        stored = zoo.bench("mamba", "listops", protocol="smoke", overrides=overrides, results=tmp_path / "r")[0]
+        return stored.record.op_backends
 
     assert forms("auto") == {"selective_scan": "torch"}
     assert forms("reference") == {"selective_scan": "reference"}

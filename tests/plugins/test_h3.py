@@ -384,4 +384,4 @@ def test_presets_fit_the_configuration_and_say_that_they_are_ours() -> None:
         record.check(config, dims)
         assert all(preset.sources[key].startswith("ours") for key in preset.values)
     assert REPORTED == ()
-    assert "none published" in files("zoo_h3").joinpath(record.card).read_text()
+    assert "none published" in files("zoo_h3").joinpath("README.md").read_text()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import fields
 from itertools import product
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from zoo import ConfigError, registry
-from zoo.spec.constraints import choices, field_types
 from zoo_transformer.config import TransformerConfig
 
-POSITIONS = choices(field_types(TransformerConfig)["positions"])
+POSITIONS = get_args(get_type_hints(TransformerConfig)["positions"])
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

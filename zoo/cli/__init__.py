@@ -47,8 +47,8 @@ app.command("show")(listing.show)
 app.command("check")(check.check)
 app.command("convert")(convert.convert)
 app.command("doctor")(doctor.doctor)
+app.command("new", no_args_is_help=True)(new.new)
 app.add_typer(data.app, name="data")
-app.add_typer(new.app, name="new")
 app.add_typer(leaderboard.app, name="leaderboard")
 
 

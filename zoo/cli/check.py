@@ -17,7 +17,7 @@ def check(
 
     "Not declared": the capability is not claimed. "Without data": not run, because data files are missing.
     """
-    from zoo.spec.errors import UserError, did_you_mean
+    from zoo.spec.errors import UnknownName, UserError
     from zoo.spec.registry import registry
 
     if bool(names) == all_:
@@ -27,7 +27,7 @@ def check(
     chosen = list(dict.fromkeys(names or registered))
     for name in chosen:
         if name not in registered:
-            raise UserError(f"unknown architecture or task {name!r}{did_you_mean(name, registered)}")
+            raise UnknownName("architecture or task", name, registered)
 
     from rich.console import Console
     from rich.progress import track

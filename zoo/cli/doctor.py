@@ -33,11 +33,9 @@ def doctor(json_: Annotated[bool, typer.Option("--json", help="Print a JSON obje
         print(section)
         print(tabulate(report[section].items(), tablefmt="plain"), end="\n\n")
     print(f"data  {report['data_dir']}\n")
-    ops = [(o["op"], o["device"], o["runs"], ", ".join(o["forms"])) for o in report["ops"]]
-    print(tabulate(ops, headers=("op", "device", "runs", "forms")))
-    print()
-    rows = [
-        (p["name"], f"{p['distribution']} {p['version']}", p["state"], ", ".join(p["provides"]), p["detail"])
-        for p in report["plugins"]
+    ops = [(op["op"], op["device"], op["runs"], ", ".join(op["forms"])) for op in report["ops"]]
+    print(tabulate(ops, headers=("op", "device", "runs", "forms")), end="\n\n")
+    plugins = [
+        (p.name, f"{p.distribution} {p.version}", p.state, ", ".join(p.provides), p.detail) for p in registry().plugins
     ]
-    print(tabulate(rows, headers=("plugin", "from", "state", "provides", "cause"), maxcolwidths=[None] * 4 + [60]))
+    print(tabulate(plugins, headers=("plugin", "from", "state", "provides", "cause"), maxcolwidths=[None] * 4 + [60]))

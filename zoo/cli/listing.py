@@ -2,77 +2,55 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
+from zoo.spec.architecture import Architecture
 from zoo.spec.errors import UserError
+from zoo.spec.registry import Entry, registry
 
 
 def list_(
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object with architectures and tasks.")] = False,
 ) -> None:
     """List the registered architectures and tasks, and the distribution of each."""
-    from zoo.spec.registry import registry
-
     known = registry()
-    architectures = [_architecture_row(name, entry) for name, entry in known.architectures.items()]
-    tasks = [_task_row(name, entry) for name, entry in known.tasks.items()]
     if json_:
-        print(json.dumps({"architectures": architectures, "tasks": tasks}, indent=2))
+        architectures = [_declaration(*item) for item in known.architectures.items()]
+        _print_json({"architectures": architectures, "tasks": [_declaration(*item) for item in known.tasks.items()]})
         return
     from tabulate import tabulate
 
+    rows: list[list[Any]] = []
+    for name, entry in known.architectures.items():
+        arch, modes = entry.record, ", ".join(sorted(entry.record.capabilities.modes))
+        cost = [arch.capabilities.state, arch.cost.time, arch.cost.memory]
+        rows.append([name, arch.family, arch.paper.year, modes, *cost, _origin(entry)])
     columns = ("name", "family", "year", "modes", "state", "time", "memory", "from")
-    widths = [None, None, None, None, None, 34, 34, None]
-    print(tabulate([[a[c] for c in columns] for a in architectures], headers=columns, maxcolwidths=widths))
-    print()
-    columns = ("name", "suite", "kind", "length", "classes", "metric", "protocols", "from")
-    print(tabulate([[t[c] for c in columns] for t in tasks], headers=columns))
+    print(tabulate(rows, headers=columns, maxcolwidths=[None, None, None, None, None, 34, 34, None]), end="\n\n")
+    rows = []
+    for name, task_entry in known.tasks.items():
+        task = task_entry.record
+        metric, protocols = task.metrics[0], ", ".join(task.protocols)
+        rows.append([name, task.suite, task.kind, task.length, task.classes, metric, protocols, _origin(task_entry)])
+    print(tabulate(rows, headers=("name", "suite", "kind", "length", "classes", "metric", "protocols", "from")))
 
 
-def _architecture_row(name: str, entry: Any) -> dict[str, Any]:
-    """The fields of an architecture that `zoo list` shows."""
-    record = entry.record
-    return {
-        "name": name,
-        "title": record.title,
-        "family": record.family,
-        "year": record.paper.year,
-        "arxiv": record.paper.arxiv,
-        "modes": ", ".join(sorted(record.capabilities.modes)),
-        "state": record.capabilities.state,
-        "step": record.capabilities.step,
-        "length": record.capabilities.length,
-        "time": record.cost.time,
-        "memory": record.cost.memory,
-        "from": _origin(entry),
-    }
+def _declaration(name: str, entry: Entry[Any]) -> dict[str, Any]:
+    """All fields of an architecture or a task, the name under which it is registered, and its distribution."""
+    return {**asdict(entry.record), "name": name, "from": _origin(entry)}
 
 
-def _task_row(name: str, entry: Any) -> dict[str, Any]:
-    """The fields of a task that `zoo list` shows."""
-    record = entry.record
-    return {
-        "name": name,
-        "title": record.title,
-        "suite": record.suite,
-        "version": record.version,
-        "kind": record.kind,
-        "length": record.length,
-        "classes": record.classes,
-        "metric": record.metrics[0],
-        "chance": record.chance,
-        "protocols": ", ".join(record.protocols),
-        "license": record.license,
-        "needs": record.needs,
-        "from": _origin(entry),
-    }
-
-
-def _origin(entry: Any) -> str:
+def _origin(entry: Entry[Any]) -> str:
     return f"{entry.plugin.distribution} {entry.plugin.version}"
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=sorted))  # an architecture's modes are a set
 
 
 def show(
@@ -88,49 +66,59 @@ def show(
     """
     from zoo.run.compose import documentation
     from zoo.run.request import BenchRequest, resolve
-    from zoo.spec.card import card, facts
+    from zoo.spec.config import flatten
     from zoo.spec.constraints import describe_fields
-    from zoo.spec.registry import registry
 
     entry = registry().architecture(arch)
-    shown: dict[str, Any] = {**_architecture_row(arch, entry), **facts(entry.record)}
     if not task and set_:
         raise UserError("--set needs --task, because it changes the configuration of a run")
     if task:
         experiment = resolve(BenchRequest.parse(arch, task, protocol=protocol, overrides=set_ or []))[0]
         help_texts = documentation(experiment)
-        from zoo.spec.config import flatten
-
         rows = [
             {"key": key, "value": value, "origin": experiment.origins[key], "help": help_texts.get(key, "")}
             for key, value in flatten(experiment.config).items()
         ]
-        shown |= {"task": task, "protocol": protocol, "mode": experiment.mode, "config_hash": experiment.hash}
+        run = {"task": task, "protocol": protocol, "mode": experiment.mode, "config_hash": experiment.hash}
+        title = f"{arch} on {task}, {experiment.mode}, protocol {protocol}, configuration {experiment.hash}"
+        columns, widths = ["key", "value", "origin"], None
     else:
         rows = [
             {"key": f"arch.{name}", "value": default, "allowed": allowed, "origin": "default", "help": text}
             for name, allowed, default, text in describe_fields(entry.record.load_config())
         ]
-    shown["configuration"] = rows
+        run = {}
+        title = f"Settings of {arch} (--task TASK shows the configuration of a run, with presets and matched width)"
+        columns, widths = ["key", "value", "allowed", "help"], [None, None, 30, 70]
     if json_:
-        print(json.dumps(shown, indent=2))
+        reported = [asdict(score) for score in entry.record.load_reported()]
+        presets = [
+            {"task": task, "protocol": protocol, **asdict(preset)}
+            for (task, protocol), preset in entry.record.load_presets().items()
+        ]
+        shown = _declaration(arch, entry) | {"reported": reported, "presets": presets}
+        _print_json({**shown, **run, "configuration": rows})
         return
     from rich.console import Console
     from rich.markdown import Markdown
+    from tabulate import tabulate
 
     console = Console()
-    text = card(entry.record)
+    text = _card(entry.record)
     if console.is_terminal:
         console.print(Markdown(text))
     else:
         print(text)
-    from tabulate import tabulate
+    cells = [[json.dumps(row[column]) if column == "value" else row[column] for column in columns] for row in rows]
+    print(f"\n{title}\n")
+    print(tabulate(cells, headers=columns, disable_numparse=True, maxcolwidths=widths))
 
-    if task:
-        print(f"\n{arch} on {task}, {shown['mode']}, protocol {protocol}, configuration {shown['config_hash']}\n")
-        columns, widths = ["origin"], None
-    else:
-        print(f"\nSettings of {arch} (--task TASK shows the configuration of a run, with presets and matched width)\n")
-        columns, widths = ["allowed", "help"], [None, None, 30, 70]
-    cells = [[r["key"], json.dumps(r["value"]), *(r[column] for column in columns)] for r in rows]
-    print(tabulate(cells, headers=("key", "value", *columns), disable_numparse=True, maxcolwidths=widths))
+
+def _card(architecture: Architecture) -> str:
+    """Markdown of the plugin's README, if it has one, with the reported scores appended."""
+    file = importlib.resources.files(architecture.package) / "README.md"
+    text = file.read_text(encoding="utf-8") if file.is_file() else f"# {architecture.title}\n\nThis plugin has no card."
+    scores = architecture.load_reported()
+    rows = "\n".join(f"| {s.task} | {s.metric} | {s.value:.4f} | {s.source} {s.table} |" for s in scores)
+    table = f"| task | metric | value | source |\n|---|---|---|---|\n{rows}"
+    return f"{text}\n\n## Reported scores\n\n{table if rows else 'None published on the tasks of this zoo.'}\n"

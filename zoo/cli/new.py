@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from zoo.scaffold.write import Kind
 
-app = typer.Typer(help="Write a plugin package with an architecture or a task to start from.", no_args_is_help=True)
-
-Name = Annotated[str, typer.Argument(help="The name to register: lower-case letters, digits and underscores.")]
-Parent = Annotated[Path, typer.Option("--in", help="Folder in which the package's folder is created.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
-
-
-@app.command()
-def arch(name: Name, parent: Parent = Path(), force: Force = False, as_json: Json = False) -> None:
-    """Write a package with a small working architecture; replace its mixer with yours."""
-    _write("arch", name, parent, force, as_json)
-
-
-@app.command()
-def task(name: Name, parent: Parent = Path(), force: Force = False, as_json: Json = False) -> None:
-    """Write a package with a small working generated task; replace its examples with yours."""
-    _write("task", name, parent, force, as_json)
-
-
-def _write(kind: Kind, name: str, parent: Path, force: bool, as_json: bool) -> None:
+def new(
+    kind: Annotated[Literal["arch", "task"], typer.Argument(help="arch: an architecture; task: a generated task.")],
+    name: Annotated[str, typer.Argument(help="The name to register: lower-case letters, digits and underscores.")],
+    parent: Annotated[Path, typer.Option("--in", help="Folder in which the package's folder is created.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing folder.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Write a package with a small working architecture or task; replace its mixer or its examples with yours."""
     from zoo.scaffold import write
     from zoo.spec.registry import registry
 
     package = write(kind, name, parent, force=force)
-    if as_json:
-        fields = {"folder": str(package.folder), "distribution": package.distribution}
-        print(json.dumps({**fields, "files": list(package.files)}, indent=2))
+    if json_:
+        print(json.dumps(asdict(package), indent=2, default=str))
         return
     for file in package.files:
         print(package.folder / file)

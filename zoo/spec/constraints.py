@@ -11,10 +11,9 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
 
-from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf
+from annotated_types import Ge, Gt, Lt
 
 from zoo.spec.errors import ConfigError, nearest
 
@@ -101,47 +100,35 @@ def mismatch(value: Any, hint: Any) -> str:
     """Say why `value` is not allowed by the annotation `hint`, and what is."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"expected a finite number, got {value}"
-    near = nearest(str(value), choices(hint), n=1)
-    return f"expected {describe(hint)}, got {value!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def choices(hint: Any) -> tuple[str, ...]:
-    """Values of a `Literal` annotation, "null" included where it is optional; empty for other annotations."""
-    if get_origin(hint) is Literal:
-        return tuple(str(value) for value in get_args(hint))
-    if get_origin(hint) in (Union, UnionType):
-        parts = [choices(part) for part in get_args(hint) if part is not NoneType]
-        return (*(name for part in parts for name in part), "null") if all(parts) else ()
-    return ()
+    allowed = describe(hint)
+    near = nearest(str(value), allowed.split(" | "), n=1) if " | " in allowed else []
+    return f"expected {allowed}, got {value!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def describe(hint: Any) -> str:
     """The values that an annotation allows, in words: "integer > 0", "layer | rms", "number in [0, 1) or null"."""
-    origin, args = get_origin(hint), get_args(hint)
-    if known := choices(hint):
-        return " | ".join(known)
-    if origin in (Union, UnionType):
-        return " or ".join("null" if part is NoneType else describe(part) for part in args)
-    if origin is list:
-        return f"[{describe(args[0])}, …]"
-    if origin is Annotated:
-        return _bounded(describe(args[0]), args[1:])
-    return {int: "integer", float: "number", bool: "true | false", str: "text"}.get(hint, str(hint))
+    from pydantic import TypeAdapter
+
+    # not from the cache of `_validator`: literals of another order are equal to it
+    return _describe_schema(TypeAdapter(hint).json_schema())
 
 
-def _bounded(name: str, constraints: tuple[Any, ...]) -> str:
-    """Add the bounds of an `Annotated` type to the name of its plain type."""
-    bounds = {}
-    for constraint in (c for group in constraints for c in (group if isinstance(group, GroupedMetadata) else (group,))):
-        if isinstance(constraint, MultipleOf):
-            name = f"even {name}" if constraint.multiple_of == 2 else f"{name}, a multiple of {constraint.multiple_of},"
-        for kind, symbol in ((Ge, ">="), (Gt, ">"), (Le, "<="), (Lt, "<")):
-            if isinstance(constraint, kind):
-                bounds[symbol] = getattr(constraint, kind.__name__.lower())
+def _describe_schema(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_describe_schema(part) for part in schema["anyOf"])
+    if "const" in schema or "enum" in schema:
+        return " | ".join(map(str, schema.get("enum") or [schema["const"]]))
+    if schema["type"] == "array":
+        return f"[{_describe_schema(schema['items'])}, …]"
+    name = {"boolean": "true | false", "string": "text"}.get(schema["type"], schema["type"])
+    if "multipleOf" in schema:
+        name = f"even {name}" if schema["multipleOf"] == 2 else f"{name}, a multiple of {schema['multipleOf']},"
+    symbols = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [(symbol, schema[key]) for key, symbol in symbols.items() if key in schema]
     if len(bounds) == 2:
-        (low, a), (high, b) = sorted(bounds.items(), reverse=True)
+        (low, a), (high, b) = bounds
         return f"{name} in {'[' if low == '>=' else '('}{a}, {b}{']' if high == '<=' else ')'}"
-    return " ".join([name, *(f"{symbol} {bound}" for symbol, bound in bounds.items())])
+    return " ".join([name, *(f"{symbol} {bound}" for symbol, bound in bounds)])
 
 
 class FieldHelp(NamedTuple):

@@ -74,18 +74,16 @@ def metric_kind(name: str) -> MetricKind:
 
 def _check_scores(scores: dict[str, float | None]) -> dict[str, float | None]:
     """Check the bounds of each score, and replace perplexities and bits that are not finite by None."""
-    checked = dict(scores)
     for name, value in scores.items():
         kind = metric_kind(name)
         low, high = BOUNDS[kind]
         if value is None or not math.isfinite(value):
             if kind not in ("perplexity", "bits"):
                 raise ValueError(f"{name}: expected a finite number, got {value}")
-            checked[name] = None
         elif not low <= value <= high:
             to = f" to {high:g}" if math.isfinite(high) else ""
             raise ValueError(f"{name}: expected a number from {low:g}{to}, got {value}")
-    return checked
+    return {name: _null_if_not_finite(value) for name, value in scores.items()}
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -327,16 +325,9 @@ def comparable(record: Record) -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The JSON Schema (2020-12) of a record, with a line for each field and each definition."""
-    schema = Record.model_json_schema() | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    parts = []
-    for key, value in sorted(schema.items()):
-        if key in ("properties", "$defs"):
-            lines = (f"  {json.dumps(name)}: {json.dumps(entry, ensure_ascii=False)}" for name, entry in value.items())
-            parts.append(f"{json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n }")
-        else:
-            parts.append(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
-    return "{\n " + ",\n ".join(parts) + "\n}\n"
+    """The JSON Schema (2020-12) of a record."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Record.model_json_schema()}
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -176,8 +176,7 @@ def _enter(table: dict[str, Entry[T]], entry: Entry[T]) -> list[str]:
         return [f"name clash: {name!r} is a built-in name; reachable as {qualified!r}"]
     if name in others:  # the first claimant loses the plain name too
         table[f"{others[name].distribution}:{name}"] = table.pop(name)
-    claimants = " and ".join(repr(f"{other.distribution}:{name}") for other in others.values())
-    return [f"name clash: {name!r} is claimed by several plugins; reachable as {qualified!r}, beside {claimants}"]
+    return [f"name clash: {name!r} is claimed by several plugins; reachable as {qualified!r}"]
 
 
 @contextlib.contextmanager

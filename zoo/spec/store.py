@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 from pathlib import Path
@@ -30,18 +31,14 @@ def write(record: Record, results_dir: Path | str) -> Path:
     first = Path(results_dir) / f"{record.id}.json"
     first.parent.mkdir(parents=True, exist_ok=True)
     temporary = write_temporary(first, text)
+    path = first
+    further = itertools.count(2)
     try:
-        k = 1
-        while True:
-            path = first if k == 1 else first.with_name(f"{first.stem}-{k}.json")
-            if os.path.lexists(path):
-                if path.is_file() and path.read_bytes() == text.encode():
-                    return path
-            elif _claim(temporary, path):
-                return path
-            else:
-                continue  # another process was faster: compare with what it wrote
-            k += 1
+        while not _claim(temporary, path):
+            if path.is_file() and path.read_bytes() == text.encode():
+                break
+            path = first.with_name(f"{first.stem}-{next(further)}.json")
+        return path
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -106,10 +103,6 @@ def read(file: Path) -> Record | str:
         data = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    except UnicodeDecodeError as error:
-        return f"not UTF-8 text (byte {error.start})"
-    except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} (line {error.lineno})"
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
     if not isinstance(data, dict):
@@ -122,7 +115,7 @@ def read(file: Path) -> Record | str:
     try:
         return Record.model_validate(data)
     except ValidationError as error:
-        first, *more = describe(error, data)
+        first, *more = describe(error)
         return first + (f" (and {len(more)} more)" if more else "")
 
 
@@ -130,25 +123,16 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def describe(error: ValidationError, data: Any) -> list[str]:
-    """A line for each faulty key of `data`: "metrics.test.n: expected a valid integer, got '3'"."""
-    lines: dict[str, str] = {}
+def describe(error: ValidationError) -> list[str]:
+    """A line for each fault: "metrics.test.n: Input should be a valid integer, got '3'"."""
+    lines = []
     for fault in error.errors():
-        node, parts = data, []
-        for part in fault["loc"]:
-            known = part in node if isinstance(node, dict) else isinstance(node, list | tuple) and isinstance(part, int)
-            if known or fault["type"] == "missing":
-                parts.append(str(part))
-                node = node[part] if known else None
-        message = fault["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
-        if fault["type"] == "missing":
-            message = "missing"
-        elif fault["type"] == "extra_forbidden":
-            message = "not a field of a record"
-        elif fault["type"] != "value_error":
+        where = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] not in ("missing", "extra_forbidden", "value_error"):
             message += f", got {_short(fault['input'])}"
-        lines.setdefault(".".join(parts), message)
-    return [f"{where}: {message}" if where else message for where, message in lines.items()]
+        lines.append(f"{where}: {message}" if where else message)
+    return lines
 
 
 def _short(value: Any) -> str:

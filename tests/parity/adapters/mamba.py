@@ -7,7 +7,7 @@ stays the leaf: our modules run through `functional_call` on transposed and sque
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from tests.parity.harness import Case, Result, Unmapped
 from zoo import ModelDims
 from zoo.ops.conv import causal_conv1d
 from zoo.ops.selective_scan import selective_scan
-from zoo.spec.constraints import choices, field_types
 from zoo_mamba.backbone import MambaBackbone, MambaMixer, a_log, dt_bias
 from zoo_mamba.config import MambaConfig
 
@@ -45,7 +44,7 @@ def run(case: Case) -> Result:
 def init_op(case: Case) -> Result:
     known(case, "d_model d_state dt_rank dt_min dt_max dt_init_floor dt_init dt_scale expand d_conv")
     c = case.config
-    if c.get("dt_init", "random") not in choices(field_types(MambaConfig)["dt_init"]):
+    if c.get("dt_init", "random") not in get_args(get_type_hints(MambaConfig)["dt_init"]):
         raise Unmapped(f"dt_init {c['dt_init']!r}")
     uniform = case.inputs["uniform"].detach()
     bias = dt_bias(uniform, c["dt_min"], c["dt_max"], c["dt_init_floor"])
