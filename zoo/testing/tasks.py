@@ -28,7 +28,7 @@ from zoo.data.paths import data_dir
 from zoo.data.prepare import compose_options, open_task
 from zoo.data.progress import quiet
 from zoo.data.questions import IGNORE, Continuation, Piece
-from zoo.kinds import TaskKind, load_kind
+from zoo.kinds import TaskKind
 from zoo.kinds.classification import Classification
 from zoo.kinds.questions import Recall
 from zoo.spec.architecture import Objective
@@ -77,9 +77,9 @@ class TaskSubject:
     def label(self) -> str:
         return self.objective or ""
 
-    @property
+    @cached_property
     def kind(self) -> TaskKind:
-        return load_kind(self.task.kind)
+        return self.task.load_kind()
 
     @property
     def has_token_answers(self) -> bool:
