@@ -319,7 +319,7 @@ def provenance_matches_record_schema(subject: TaskSubject) -> None:
     try:
         DataInfo.model_validate(provenance)
     except ValidationError as error:
-        raise AssertionError(f"provenance: {'; '.join(describe(error, provenance))}") from error
+        raise AssertionError(f"provenance: {'; '.join(describe(error))}") from error
     for split in SPLITS:
         declared, n = provenance["counts"].get(split), len(subject.data.dataset(split))  # type: ignore[arg-type]
         assert declared == n, f"provenance counts {declared} examples in {split}, but there are {n}"
