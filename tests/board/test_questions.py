@@ -31,8 +31,8 @@ from tests.board.samples import (
 from tests.board.test_build import VL_CONVERT, faults
 from tests.records import changed, language, make, recall
 from zoo.board import build as board
-from zoo.board.breakdown import along, dimensions, label, longer_text, placed_groups, trained_length
-from zoo.board.charts import breakdown_chart, scores_chart, to_svg, view_of
+from zoo.board.breakdown import dimensions, format_longer, placed_groups, scores_along, trained_length, value_label
+from zoo.board.charts import breakdown_chart, choose_view, scores_chart, to_svg
 from zoo.board.export import groups_table, results_table, to_csv, to_json
 from zoo.board.markdown import markdown
 from zoo.board.results import make_board, overalls
@@ -67,10 +67,11 @@ def cells(records: list[Record], task: str, column: str) -> dict[str, str]:
     return {row[name]: row[k] for row in reversed(table.rows)}
 
 
-def scores_along(records: list[Record], *names: str) -> dict[tuple[Any, ...], float]:
+def means_along(records: list[Record], *names: str) -> dict[tuple[Any, ...], float]:
     """(longer, *values) -> score of the only row."""
     result = section(records)
-    return {tuple(key[1:]): score for *key, score in along(placed_groups(result), result.metric, *names).to_numpy()}
+    means = scores_along(placed_groups(result), result.metric, *names)
+    return {tuple(key[1:]): score for *key, score in means.to_numpy()}
 
 
 def test_golden(tmp_path: Path) -> None:
@@ -228,8 +229,8 @@ def test_groups_are_averaged_by_their_number_of_answers() -> None:
     test |= {"n": 600, "answers": 2400, "scores": {"accuracy": right / 2400}}
     records = [Record.model_validate(fields)]
     first, second = (group["scores"]["accuracy"] for group in test["groups"][:2])
-    assert scores_along(records, "length")[False, 32] == pytest.approx((3 * first + second) / 4)
-    assert scores_along(records, "pairs", "length")[False, 4, 32] == pytest.approx(first)
+    assert means_along(records, "length")[False, 32] == pytest.approx((3 * first + second) / 4)
+    assert means_along(records, "pairs", "length")[False, 4, 32] == pytest.approx(first)
 
 
 def test_whole_questions_are_averaged_by_their_number() -> None:
@@ -248,7 +249,7 @@ def test_whole_questions_are_averaged_by_their_number() -> None:
 def test_length_generalization_is_told_by_length_in_a_word_or_not_at_all() -> None:
     result = section(question_records(), "mqar")
     groups = result.mean_groups
-    texts = {row["name"]: longer_text(row, groups, result.metric) for _, row in result.rows.iloc[::-1].iterrows()}
+    texts = {row["name"]: format_longer(row, groups, result.metric) for _, row in result.rows.iloc[::-1].iterrows()}
     assert texts == {
         "alpha": "×2 90.0 %, ×4 45.0 %",
         "beta": "×2 50.0 %, ×4 25.0 %",
@@ -258,7 +259,7 @@ def test_length_generalization_is_told_by_length_in_a_word_or_not_at_all() -> No
     assert trained_length(groups) == 64
     # where groups differ in no length, the whole split is one number
     plain = section([recall(test={at(pairs=4): 0.9, at(pairs=8): 0.8}, beyond={at(pairs=16): 0.25})])
-    assert longer_text(plain.rows.iloc[0], plain.mean_groups, plain.metric) == "25.0 %"
+    assert format_longer(plain.rows.iloc[0], plain.mean_groups, plain.metric) == "25.0 %"
     assert section([recall(test={at(length=8): 0.9})]).has_longer is False
     # where no row could be evaluated on it, it is shown all the same
     assert cells([mqar("gamma", 0.7, None)], "mqar", "length_generalization") == {"gamma": "not defined"}
@@ -285,14 +286,14 @@ def test_tables_keep_training_and_length_generalization_apart() -> None:
 
 def test_seeds_that_failed_are_in_no_group() -> None:
     records = [mqar("alpha", 0.9, 0.8), mqar("alpha", 0.9, None, seed=1, status="diverged")]
-    assert scores_along(records, "length")[True, 128] == pytest.approx(0.8)
+    assert means_along(records, "length")[True, 128] == pytest.approx(0.8)
 
 
 def test_what_goes_together_is_shown_once() -> None:
     result = section(question_records(), "kv_retrieval")
     groups = placed_groups(result)
     assert dimensions(groups) == ["length", "position"]
-    assert label(groups, "length", 130) == "130 (16 pairs)"
+    assert value_label(groups, "length", 130) == "130 (16 pairs)"
     (_, over_length), (_, over_position) = breakdown_tables(result)
     assert over_length.headers[1:] == ["trained\n34\n(4 pairs)", "longer\n130\n(16 pairs)\n×3.8"]
     # positions in texts of any number of pairs: the first, the second of four, the last
@@ -316,7 +317,7 @@ def test_one_group_is_no_breakdown() -> None:
 def test_the_breakdown_chart_has_a_panel_per_row(task: str, along_: str, by: str, is_map: bool) -> None:
     result = section(question_records(), task)
     groups = placed_groups(result)
-    assert view_of(groups) == (along_, by, is_map)
+    assert choose_view(groups) == (along_, by, is_map)
     spec = breakdown_chart(result).to_dict()
     values = spec["data"]["values"]
     shown = result.rows[result.rows.index.isin(groups["row"])]
@@ -348,7 +349,7 @@ def test_charts_of_the_same_records_are_the_same_bytes() -> None:
 def test_many_lines_become_a_heat_map_and_nineteen_architectures_fit() -> None:
     test = {at(length=length, pairs=p): 1 / p for length in (64, 128) for p in (1, 2, 4, 8, 16, 32, 64)}
     result = section([recall(f"arch{k}", test=test) for k in range(19)])
-    view = view_of(placed_groups(result))
+    view = choose_view(placed_groups(result))
     assert view is not None
     assert view.heat_map
     svg = ElementTree.fromstring(to_svg(breakdown_chart(result)))

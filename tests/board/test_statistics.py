@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from zoo.board.metric import Metric
-from zoo.board.statistics import Run, converged, estimate, ranks, run_interval, t_interval, wilson
+from zoo.board.statistics import Run, estimate, has_converged, rank_intervals, run_interval, t_interval, wilson
 
 fractions = st.floats(0, 1)
 
@@ -76,18 +76,18 @@ def test_a_single_run_is_labelled_as_such_and_none_is_not_zero() -> None:
 
 def test_converged_means_above_both_baselines_beyond_doubt() -> None:
     # 22 % of 1000: the interval begins at 19.6 %
-    assert converged(Run(0.22, 1000), chance=0.1, majority=0.175)
-    assert not converged(Run(0.19, 1000), chance=0.1, majority=0.175)
-    assert converged(Run(0.19, 1000), chance=0.1, majority=None)
-    assert not converged(Run(0.22, 100), chance=0.1, majority=0.175)
-    assert not converged(Run(0.52, 1000), chance=0.5, majority=0.4)
+    assert has_converged(Run(0.22, 1000), chance=0.1, majority=0.175)
+    assert not has_converged(Run(0.19, 1000), chance=0.1, majority=0.175)
+    assert has_converged(Run(0.19, 1000), chance=0.1, majority=None)
+    assert not has_converged(Run(0.22, 100), chance=0.1, majority=0.175)
+    assert not has_converged(Run(0.52, 1000), chance=0.5, majority=0.4)
 
 
 Ends = tuple[float, float]
 
 
 def rank(intervals: list[Ends], **kwargs: bool) -> list[int]:
-    return ranks([low for low, _ in intervals], [high for _, high in intervals], **kwargs)
+    return rank_intervals([low for low, _ in intervals], [high for _, high in intervals], **kwargs)
 
 
 def test_rows_that_overlap_share_a_rank() -> None:
@@ -188,13 +188,13 @@ def test_what_has_no_interval_ties_with_everybody() -> None:
 
 def test_converged_where_less_is_better() -> None:
     lines = {"chance": 256.0, "majority": 30.0}
-    assert converged(Run(20.0, 100, 0.05), PERPLEXITY, **lines)
+    assert has_converged(Run(20.0, 100, 0.05), PERPLEXITY, **lines)
     # 29 is less than 30, but not beyond doubt
-    assert not converged(Run(29.0, 100, 0.05), PERPLEXITY, **lines)
-    assert converged(Run(29.0, 100), PERPLEXITY, **lines)
-    assert converged(Run(1e9, 100), PERPLEXITY, chance=None, majority=None)
-    assert not converged(Run(0.0, 100), chance=None, majority=None)
-    assert converged(Run(0.1, 100), chance=None, majority=None)
+    assert not has_converged(Run(29.0, 100, 0.05), PERPLEXITY, **lines)
+    assert has_converged(Run(29.0, 100), PERPLEXITY, **lines)
+    assert has_converged(Run(1e9, 100), PERPLEXITY, chance=None, majority=None)
+    assert not has_converged(Run(0.0, 100), chance=None, majority=None)
+    assert has_converged(Run(0.1, 100), chance=None, majority=None)
 
 
 def test_numbers_for_people() -> None:

@@ -39,12 +39,12 @@ def dimensions(groups: pd.DataFrame) -> list[str]:
     """The dimensions with several values, length first. Of two that always go together, the first."""
     kept: list[str] = []
     for name in sorted(dimension_columns(groups), key=lambda name: (name != LENGTH, name)):
-        if groups[name].nunique() > 1 and not any(name in twins(groups, other) for other in kept):
+        if groups[name].nunique() > 1 and not any(name in matching_dimensions(groups, other) for other in kept):
             kept.append(name)
     return kept
 
 
-def twins(groups: pd.DataFrame, dimension: str) -> dict[str, dict[float, float]]:
+def matching_dimensions(groups: pd.DataFrame, dimension: str) -> dict[str, dict[float, float]]:
     """The dimensions that correspond to `dimension` one to one (a text of 20 pairs is always as long), each with its
     value per value of `dimension`."""
     corresponding = {}
@@ -56,13 +56,13 @@ def twins(groups: pd.DataFrame, dimension: str) -> dict[str, dict[float, float]]
     return corresponding
 
 
-def along(groups: pd.DataFrame, metric: Metric, *names: str) -> pd.DataFrame:
+def scores_along(groups: pd.DataFrame, metric: Metric, *names: str) -> pd.DataFrame:
     """The scores along `names`, over all other dimensions: row, longer, *names, score (NaN where one of the groups is
     not finite)."""
     return weighted_means(groups.dropna(subset=list(names)), ["row", "longer", *names], metric)
 
 
-def columns(groups: pd.DataFrame, name: str) -> list[tuple[bool, float]]:
+def column_values(groups: pd.DataFrame, name: str) -> list[tuple[bool, float]]:
     """(longer, value) along a dimension, those of test before those of length_generalization."""
     pairs = groups.loc[groups[name].notna(), ["longer", name]].drop_duplicates()
     return sorted((bool(longer), float(value)) for longer, value in pairs.itertuples(index=False))
@@ -76,25 +76,25 @@ def trained_length(groups: pd.DataFrame) -> float:
 # -- as text -------------------------------------------------------------------------------------------------------
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """64 -> "64", 0.25 -> "0.25"."""
     return f"{round(value, 4):g}" if abs(value) < 1e5 else f"{value:.0f}"
 
 
-def label(groups: pd.DataFrame, dimension: str, value: float) -> str:
+def value_label(groups: pd.DataFrame, dimension: str, value: float) -> str:
     """A value, with those that correspond to it: "320 (16 pairs)"."""
     if dimension == POSITION:
-        return {0.0: "first", 0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "last"}.get(value, number(value))
-    also = [f"{number(values[value])} {name}" for name, values in twins(groups, dimension).items()]
-    return f"{number(value)} ({', '.join(also)})" if also else number(value)
+        return {0.0: "first", 0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "last"}.get(value, format_number(value))
+    also = [f"{format_number(values[value])} {name}" for name, values in matching_dimensions(groups, dimension).items()]
+    return f"{format_number(value)} ({', '.join(also)})" if also else format_number(value)
 
 
-def factor(length: float, trained: float) -> str:
+def length_factor(length: float, trained: float) -> str:
     """ "×2" for a length of twice the trained one; empty where there is none to compare."""
     return "" if math.isnan(trained) else f"×{round(length / trained, 1):g}"
 
 
-def longer_text(row: pd.Series, groups: pd.DataFrame, metric: Metric) -> str:
+def format_longer(row: pd.Series, groups: pd.DataFrame, metric: Metric) -> str:
     """ "×2 93.1 %, ×4 71.0 %": a row's scores along lengths beyond training, or over all of length_generalization, or
     why there are none. `groups` are those of the section, averaged."""
     if math.isnan(row["score"]):
@@ -106,7 +106,7 @@ def longer_text(row: pd.Series, groups: pd.DataFrame, metric: Metric) -> str:
         return metric.format(row[LENGTH_GENERALIZATION])
     trained = trained_length(own)
     texts = []
-    for group in along(own[own["longer"]], metric, LENGTH).to_dict("records"):
-        where = factor(group[LENGTH], trained) or f"length {number(group[LENGTH])}:"
+    for group in scores_along(own[own["longer"]], metric, LENGTH).to_dict("records"):
+        where = length_factor(group[LENGTH], trained) or f"length {format_number(group[LENGTH])}:"
         texts.append(f"{where} {metric.format(group['score'])}")
     return ", ".join(texts)

@@ -18,13 +18,13 @@ from zoo.board.breakdown import (
     LENGTH,
     NOT_DEFINED,
     POSITION,
-    along,
-    columns,
+    column_values,
     dimensions,
-    label,
-    number,
+    format_number,
     placed_groups,
+    scores_along,
     trained_length,
+    value_label,
 )
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric
@@ -162,7 +162,7 @@ class View(NamedTuple):
     heat_map: bool
 
 
-def view_of(groups: pd.DataFrame) -> View | None:
+def choose_view(groups: pd.DataFrame) -> View | None:
     """How to show the groups of a section; None where there is nothing to show."""
     names = dimensions(groups)
     if not names:
@@ -177,7 +177,7 @@ def view_of(groups: pd.DataFrame) -> View | None:
 def breakdown_chart(section: Section) -> Any:
     """A panel per row with the score along the dimensions of its groups; None where there are none."""
     groups = placed_groups(section)
-    view = view_of(groups)
+    view = choose_view(groups)
     if view is None:
         return None
     measured = section.rows.index.isin(groups["row"])
@@ -204,8 +204,9 @@ def _lines(section: Section, groups: pd.DataFrame, view: View, labels: Labels, u
     """Lines along `view.along`, one per value of `view.by`, hollow and dashed for length_generalization."""
     metric, trained = section.metric, trained_length(groups) if view.along == LENGTH else math.nan
     longer = bool(groups["longer"].any())
-    scores = along(groups, metric, *filter(None, (view.by, view.along)))
-    texts = {value: label(groups, view.by, value) for value in sorted(scores[view.by].unique())} if view.by else {0: ""}
+    scores = scores_along(groups, metric, *filter(None, (view.by, view.along)))
+    values = sorted(scores[view.by].unique()) if view.by else []
+    texts = {value: value_label(groups, view.by, value) for value in values if view.by} or {0: ""}
     points: Rows = [
         {
             "panel": labels[point["row"]],
@@ -246,7 +247,7 @@ def _lines(section: Section, groups: pd.DataFrame, view: View, labels: Labels, u
     ]
     remarks = [
         longer and f"hollow, dashed: {LENGTH_GENERALIZATION}",
-        longer and trained > 0 and f"grey: longer than any in training ({number(trained)})",
+        longer and trained > 0 and f"grey: longer than any in training ({format_number(trained)})",
         section.chance > 0 and f"dotted: chance, {metric.format(section.chance)}",
     ]
     return alt.layer(*layers, width=WIDTH, height=HEIGHT), [*marks, *lines, *points], [r for r in remarks if r]
@@ -269,19 +270,20 @@ def _along_scale(values: pd.Series, view: View) -> dict[str, Any]:
 def _heat_map(section: Section, groups: pd.DataFrame, view: View, labels: Labels, undefined: list[Any]) -> Panel:
     """Cells along `view.along` and down `view.by`, the darker the better, with length_generalization behind a gap."""
     metric, by = section.metric, view.by or ""
-    heads = columns(groups, view.along)
-    names = {head: number(head[1]) + (" " if head[0] else "") for head in heads}
+    heads = column_values(groups, view.along)
+    names = {head: format_number(head[1]) + (" " if head[0] else "") for head in heads}
     gap = [" "] if len({longer for longer, _ in heads}) > 1 else []
     order = [names[h] for h in heads if not h[0]] + gap + [names[h] for h in heads if h[0]]
-    down = [number(value) for value in sorted(groups[by].dropna().unique())]
-    scores = along(groups, metric, by, view.along)
+    down = [format_number(value) for value in sorted(groups[by].dropna().unique())]
+    scores = scores_along(groups, metric, by, view.along)
     low, high = (0.0, 1.0) if metric.is_share else (float(scores["score"].min()), float(scores["score"].max()))
     cells: Rows = []
     for cell in scores.to_dict("records"):
         score = cell["score"]
         dark = (score - low > (high - low) / 2) == metric.higher_is_better
         text = NONE if math.isnan(score) else f"{100 * score:.0f}" if metric.is_share else f"{score:.3g}"
-        at = {"panel": labels[cell["row"]], "x": names[bool(cell["longer"]), cell[view.along]], "y": number(cell[by])}
+        x_label = names[bool(cell["longer"]), cell[view.along]]
+        at = {"panel": labels[cell["row"]], "x": x_label, "y": format_number(cell[by])}
         cells.append(at | {"score": score, "text": text, "color": WHITE if dark and text != NONE else BLACK})
     words = [{"panel": labels[index], "word": NOT_DEFINED} for index in undefined]
     step = max(20, WIDTH / len(order))

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from zoo.board.metric import NOT_FINITE, Metric
-from zoo.board.statistics import Run, converged
+from zoo.board.statistics import Run, has_converged
 from zoo.spec.record import Metrics, Record, SplitMetrics
 from zoo.spec.store import StoredRecord
 
@@ -88,7 +88,7 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "n": test.n if test else 0,
         "answers": (test.answers or test.n) if test else 0,
         "stderr": test.stderr if test else None,
-        "converged": run is not None and converged(run, metric, **dict(record.baselines)),
+        "converged": run is not None and has_converged(run, metric, **dict(record.baselines)),
         "length_generalization": longer.scores[metric.name] if longer else None,
         "evaluated_longer": longer is not None,
         "offers_longer": LENGTH_GENERALIZATION in record.data.counts,

@@ -21,7 +21,7 @@ import pandas as pd
 
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.metric import Metric, sorted_names
-from zoo.board.statistics import Run, estimate, ranks
+from zoo.board.statistics import Run, estimate, rank_intervals
 from zoo.spec.presets import Reported
 from zoo.spec.store import StoredRecord
 
@@ -239,7 +239,7 @@ def _compare(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts "1.10" after "1.9"."""
+    """A sort key that puts "1.10" after "1.9"."""
     pieces = re.findall(r"\d+|[^\d]+", text)
     return tuple((1, int(piece), "") if piece.isdigit() else (0, 0, piece) for piece in pieces)
 
@@ -262,7 +262,7 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     rows["notes"] = [_notes(row, current, reference) for _, row in rows.iterrows()]
     ranked = rows[rows["score"].notna() & (rows["notes"].map(len) == 0)]
     higher = bool(reference["higher_is_better"])
-    places = ranks(list(ranked["low"]), list(ranked["high"]), higher_is_better=higher)
+    places = rank_intervals(list(ranked["low"]), list(ranked["high"]), higher_is_better=higher)
     rank = pd.Series(places, ranked.index).astype("Int64")
     rows = rows.assign(rank=rank, tied=rank.duplicated(keep=False).astype("boolean"))
     signed = rows["score"].where(~rows["higher_is_better"].astype(bool), -rows["score"])

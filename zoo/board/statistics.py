@@ -98,7 +98,7 @@ def estimate(runs: Sequence[Run], metric: Metric = ACCURACY) -> Estimate | None:
     return Estimate(metric.mean(scores), t_interval(scores, metric))
 
 
-def converged(run: Run, metric: Metric = ACCURACY, *, chance: float | None, majority: float | None) -> bool:
+def has_converged(run: Run, metric: Metric = ACCURACY, *, chance: float | None, majority: float | None) -> bool:
     """Whether the worse end of a run's interval is better than every baseline there is."""
     lines = [line for line in (chance, majority) if line is not None]
     interval = run_interval(run, metric)
@@ -110,7 +110,7 @@ def converged(run: Run, metric: Metric = ACCURACY, *, chance: float | None, majo
     return high < min(lines, default=math.inf)
 
 
-def ranks(lows: Sequence[float], highs: Sequence[float], *, higher_is_better: bool = True) -> list[int]:
+def rank_intervals(lows: Sequence[float], highs: Sequence[float], *, higher_is_better: bool = True) -> list[int]:
     """The rank of each interval: 1 + the number of intervals that lie wholly on its better side.
 
     NaN for both ends of an interval that is unknown. So a row stands above another only where their intervals are

@@ -11,14 +11,14 @@ import pandas as pd
 from zoo.board.breakdown import (
     LENGTH,
     NOT_DEFINED,
-    along,
-    columns,
+    column_values,
     dimensions,
-    factor,
-    label,
-    longer_text,
+    format_longer,
+    length_factor,
     placed_groups,
+    scores_along,
     trained_length,
+    value_label,
 )
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric, sorted_names
@@ -73,7 +73,7 @@ def section_heading(section: Section) -> str:
     rows = section.rows
     lines = ((section.chance, "chance"), (section.majority, majority_word(section)))
     baselines = ", ".join(f"{word} {section.metric.format(value)}" for value, word in lines if not math.isnan(value))
-    counts, answers = _either(rows["examples"]), _either(rows["answers"])
+    counts, answers = _join_counts(rows["examples"]), _join_counts(rows["answers"])
     kinds = " and ".join(sorted(set(rows.loc[rows["score"].notna(), "data"])))
     tested = [
         counts and f"{counts} test {_examples_word(rows['kind'].iloc[0])}",
@@ -92,7 +92,8 @@ def _examples_word(kind: str) -> str:
     return {"recall": "questions", "language_modeling": "passages"}.get(kind, "examples")
 
 
-def _either(counts: pd.Series) -> str:
+def _join_counts(counts: pd.Series) -> str:
+    """The distinct numbers in these lists: "1,000 or 2,000"."""
     return " or ".join(f"{n:,}" for n in sorted({n for each in counts for n in each}))
 
 
@@ -123,7 +124,7 @@ def section_table(section: Section) -> Table:
                     for name in others
                     if name != section.metric.name
                 },
-                LENGTH_GENERALIZATION: longer_text(row, groups, metric) if section.has_longer else "",
+                LENGTH_GENERALIZATION: format_longer(row, groups, metric) if section.has_longer else "",
                 "reported": ", ".join(f"{_published(r)} [{_number(sources, r)}]" for r in row["reported"]),
                 "Δ": "" if math.isnan(row["delta"]) else metric.format_difference(row["delta"]),
                 "tokens/s": "" if math.isnan(row["tokens_per_second"]) else f"{row['tokens_per_second']:,.0f}",
@@ -210,11 +211,11 @@ def breakdown_tables(section: Section) -> list[tuple[str, Table]]:
     undefined = section.rows.index[~section.rows["evaluated_longer"].astype(bool)]
     tables = []
     for name in names:
-        scores = along(groups, section.metric, name)
+        scores = scores_along(groups, section.metric, name)
         trained = trained_length(groups) if name == LENGTH else math.nan
         scores["text"] = scores["score"].map(section.metric.format_bare)
         cells = scores.pivot(index="row", columns=["longer", name], values="text").sort_index(axis="columns")
-        heads = columns(groups, name)
+        heads = column_values(groups, name)
         for longer, value in heads:
             absent = pd.Series({row: NOT_DEFINED for row in undefined if longer}, dtype="object")
             cells[longer, value] = cells[longer, value].fillna(absent).fillna(NONE)
@@ -227,9 +228,9 @@ def breakdown_tables(section: Section) -> list[tuple[str, Table]]:
 
 
 def _header(groups: pd.DataFrame, dimension: str, longer: bool, value: float, trained: float) -> str:
-    text = label(groups, dimension, value).replace(" (", "\n(")
+    text = value_label(groups, dimension, value).replace(" (", "\n(")
     if longer:
-        return "\n".join(filter(None, ("longer", text, factor(value, trained))))
+        return "\n".join(filter(None, ("longer", text, length_factor(value, trained))))
     return f"trained\n{text}" if dimension == LENGTH else text
 
 
@@ -307,7 +308,7 @@ def run_line(stored: StoredRecord) -> str:
     text += f" ({baselines})" if baselines else ""
     text += f", {record.seconds.train + record.seconds.eval:.0f} s"
     if section.has_longer:
-        text += f"\n  {LENGTH_GENERALIZATION}: {longer_text(row, section.mean_groups, metric) or NONE}"
+        text += f"\n  {LENGTH_GENERALIZATION}: {format_longer(row, section.mean_groups, metric) or NONE}"
     return text + where
 
 
