@@ -11,7 +11,6 @@ import pytest
 
 import zoo
 from tests.benchmarks import layouts
-from tests.records import parsed
 from zoo.data.cached import CachedData
 from zoo.data.prepare import open_task
 from zoo.testing import run_checks
@@ -40,12 +39,11 @@ def test_smoke_run_on_made_up_files_is_recorded(arch: str, task: str, tmp_path: 
     if (arch, task) == ("linformer", "wikitext"):
         arch = "mamba"  # running text needs a causal form
     layouts.everything(tmp_path / "data")
-    record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0]
-    assert record["status"] == "ok", record["error"]
-    assert parsed(record)
-    assert record["overrides"] == {}
-    assert record["data"]["files"]
-    assert (record["segment_plan"] is not None) == (arch == "transformer_xl")
+    record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0].record
+    assert record.status == "ok", record.error
+    assert record.overrides == {}
+    assert record.data.files
+    assert (record.segment_plan is not None) == (arch == "transformer_xl")
 
 
 def test_a_sweep_without_files_says_so_for_all_tasks_before_the_first_run(tmp_path: Path) -> None:
@@ -84,8 +82,8 @@ def test_published_files_keep_the_promises_of_a_task(task: str, real: Path) -> N
 @pytest.mark.parametrize("task", FILES)
 def test_smoke_run_on_published_files(task: str, real: Path, tmp_path: Path) -> None:
     arch = "mamba" if task == "wikitext" else "linformer"
-    record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0]
-    assert record["status"] == "ok", record["error"]
+    record = zoo.bench(arch, task, protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")[0].record
+    assert record.status == "ok", record.error
 
 
 def test_golden_rows_of_imdb(real: Path) -> None:
