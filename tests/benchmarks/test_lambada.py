@@ -313,9 +313,9 @@ def test_a_part_of_the_articles_is_evenly_spaced(made_up: Path) -> None:
     layouts.articles(made_up, (3, 2, 10), "wikitext-103")
     data = opened("wikitext", corpus="wikitext-103", test_size=3, val_size=1)
     assert isinstance(data, WikitextData)
-    assert data.chosen("test") == [1, 5, 8]
-    assert data.chosen("val") == [1]
-    assert data.chosen("train") == [0, 1, 2]
+    assert data.selected_articles("test") == [1, 5, 8]
+    assert data.selected_articles("val") == [1]
+    assert data.selected_articles("train") == [0, 1, 2]
     seen = np.concatenate([data.dataset("test")[i].labels for i in range(len(data.dataset("test")))])
     running = data.text("test")
     expected = [running.read(int(running.starts[d]), int(running.ends[d])) for d in (1, 5, 8)]
