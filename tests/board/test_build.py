@@ -125,7 +125,7 @@ def test_refresh_survives_foreign_files_and_a_full_disk(
     board.refresh(results)
     text = (tmp_path / "README.md").read_text()
     assert "2 files skipped, not valid as a record:" in text
-    assert "- binary.json: not UTF-8 text" in text
+    assert "- binary.json: not JSON: 'utf-8' codec" in text
 
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")

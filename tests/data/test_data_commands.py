@@ -68,7 +68,7 @@ def test_list_survives_a_damaged_folder() -> None:
         (["export", "listops", "--to", "x", "--limit", "2"], "at least 3"),
         (["export", "listops,pathfinder", "--to", "x", "--limit", "9"], "unknown task 'listops,pathfinder'"),
         (["prepare", " , "], "no name given"),
-        (["prepare", "listops", "--set", "task.seq_len=${nowhere}"], "references to other keys"),
+        (["prepare", "listops", "--set", "task.seq_len=${nowhere}"], "expected integer >= 2, got"),
     ],
 )
 def test_mistakes_are_told(args: list[str], complaint: str) -> None:
