@@ -325,9 +325,16 @@ def comparable(record: Record) -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The JSON Schema (2020-12) of a record."""
+    """The JSON Schema (2020-12) of a record, with a line for each field and each definition."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Record.model_json_schema()}
-    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+    parts = []
+    for key, value in schema.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if key in ("properties", "$defs"):
+            lines = (f"  {json.dumps(name)}: {json.dumps(entry, ensure_ascii=False)}" for name, entry in value.items())
+            text = "{\n" + ",\n".join(lines) + "\n }"
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 if __name__ == "__main__":
