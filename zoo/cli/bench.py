@@ -63,9 +63,13 @@ def bench(
     elif protocol == "smoke":
         print("smoke runs prove that the pieces fit; they are on no board")
     else:
+        from zoo.board.build import board_paths
         from zoo.spec.files import default_results_dir
         from zoo.spec.store import read_all
 
-        on_disk, problems = read_all(results or default_results_dir())
+        folder = results or default_results_dir()
+        on_disk, problems = read_all(folder)
         print_board(on_disk, problems, protocol=protocol, tasks={record.task.name for _, record in stored})
+        for path in board_paths(folder):
+            print(f"board: {path}")
     raise typer.Exit(max((EXIT_CODES.get(record.status, 1) for _, record in stored), default=0))
