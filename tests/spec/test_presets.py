@@ -122,6 +122,10 @@ def test_the_file_may_be_absent(package: Path) -> None:
         ('[a.quick]\ninherits = ["a.paper"]\n[a.paper]\ninherits = ["a.quick"]\n', r"\[a\.quick\]: inherits itself"),
         ('[text.paper]\nexclude = ["model.pool"]\n', r"\[text\.paper\]: excludes model\.pool, which is not inherited"),
         ('[[reported]]\nsource = "s"\n', r"gadget/presets\.toml \[\[reported\]\]: expected metric, source, scores"),
+        (
+            '[[reported]]\nsource = ""\nmetric = "accuracy"\nscores = { text = 0.6 }\n',
+            r"gadget/presets\.toml \[\[reported\]\]: scores without a source",
+        ),
     ],
 )
 def test_mistakes_name_the_file_and_the_section(package: Path, text: str, message: str) -> None:

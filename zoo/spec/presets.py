@@ -159,6 +159,8 @@ def _reported(tables: Any, where: str) -> Iterator[Reported]:
             common = {key: table[key] for key in ("metric", "source")}
             for task, value in table["scores"].items():
                 yield Reported(task=task, value=value, table=table.get("table", ""), **common)
+            if not common["source"]:
+                raise ZooError(f"{where}: scores without a source, {table}")
         except (KeyError, TypeError, AttributeError) as error:
             raise ZooError(f"{where}: expected metric, source, scores and perhaps table, got {table}") from error
 
