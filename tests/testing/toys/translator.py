@@ -26,7 +26,10 @@ class Translator(Backbone):
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         if state is not None and self.config.fault != "any memory":
             raise ValueError("the encoder carries no state")
-        return Output(self.norm(x + functional.gelu(self.encode(x))))
+        encoded = self.encode(x)
+        if self.config.fault == "float16 encoder" and encoded.dtype == torch.bfloat16:
+            encoded = encoded + torch.inf * (encoded.detach() * 0 + 1)  # overflows under autocast only
+        return Output(self.norm(x + functional.gelu(encoded)))
 
     def decode(self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None) -> Output:
         fault, (B, T, D) = self.config.fault, y.shape
@@ -37,6 +40,13 @@ class Translator(Backbone):
         state = state if isinstance(state, Tensor) and len(state) == B else y.new_zeros(B, D)
         if fault == "in place":
             y.add_(1e-3)
+        if fault == "memory in place":
+            with torch.no_grad():
+                memory.add_(1e-3)
+        if fault == "first row's source" and state.any():
+            memory = memory[:1].expand_as(memory)
+        if fault == "detaches in chunks" and state.any():
+            memory = memory.detach()
         u = self.u(y)
         if fault == "a leak from the future":
             u = u + 1e-9 * u.roll(-1, dims=1)

@@ -6,16 +6,18 @@ the source's where there is one vector per token, and None where there are laten
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
 import torch
 
-from zoo.nn.state import leaves
+from zoo.nn.backbone import Backbone
+from zoo.nn.state import leaves, select_rows
 from zoo.testing import expect
 from zoo.testing.architectures import forward, mixing, scopes, state
 from zoo.testing.architectures.scopes import check
-from zoo.testing.architectures.subject import ArchitectureSubject, random_input, random_inputs, run
+from zoo.testing.architectures.subject import ArchitectureSubject, encode, random_input, random_inputs, run
 from zoo.testing.expect import noise_like, relative_size, right_padded, weighted_sum
 
 
@@ -92,6 +94,14 @@ def decode_is_a_pure_function(subject: ArchitectureSubject) -> None:
     """A call modifies no argument, other calls do not change its result, and its tensors are on the input's device."""
     forward.pure_function(subject)
     forward.follows_the_device_of_its_input(subject)
+    backbone = replace(subject, decoder=False).build()
+    x, y = random_inputs(backbone, 16, 7)
+    memory, memory_mask = encode(backbone, x, right_padded(16, (16, 9)))
+    arguments = [memory] if memory_mask is None else [memory, memory_mask]
+    before = [tensor.detach().clone() for tensor in arguments]
+    backbone.decode(y, memory=memory, memory_mask=memory_mask)
+    for what, a, b in zip(("memory", "mask of the memory"), before, arguments, strict=False):
+        assert torch.equal(a, b), f"the {what} is modified in place"
 
 
 @check(scopes.STATEFUL_DECODER)
@@ -104,6 +114,24 @@ def decoder_state_contract(subject: ArchitectureSubject) -> None:
     mixing.rows_of_the_state_do_not_mix(subject)
     state.state_of_another_batch_is_refused(subject)
     state.state_of_another_architecture_is_refused(subject)
+    _rows_of_the_state_keep_their_source(replace(subject, decoder=False).build_float64())
+
+
+def _rows_of_the_state_keep_their_source(backbone: Backbone) -> None:
+    """Rows that are selected from the state go on as before, each with its own source, also in chunks."""
+    x, y = random_inputs(backbone, 16, 12, batch=3)
+    memory, mask = encode(backbone, x, right_padded(16, (16, 9, 1)))
+    whole = backbone.decode(y, memory=memory, memory_mask=mask).hidden
+    first = backbone.decode(y[:, :7], memory=memory, memory_mask=mask)
+    rows = torch.tensor([2, 0])
+    rest = backbone.decode(
+        y[rows, 7:],
+        memory=memory[rows],
+        memory_mask=None if mask is None else mask[rows],
+        state=select_rows(first.state, rows),
+    ).hidden
+    expect.close(first.hidden, whole[:, :7], expect.EQUIVALENT, "outputs of the first chunk and of one call")
+    expect.close(rest, whole[rows, 7:], expect.EQUIVALENT, "outputs of selected rows with sources of their own")
 
 
 @check(scopes.SEQ2SEQ)

@@ -167,22 +167,24 @@ def run_chunks(call: Callable[[int, int, State], Output], sizes: Sequence[int], 
 
 
 class TargetDecoder(Backbone):
-    """The decoder of a backbone over a fixed source, the same for every row: a causal backbone over the target."""
+    """Encoder and decoder of a backbone with a fixed source, the same for every row: a causal backbone over the target.
+
+    The source is encoded in every call, so that gradients, autocast and devices include the encoder.
+    """
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__(backbone.config, replace(backbone.dims, mode="causal"))
         self.backbone = backbone
-        memory, mask = encode(backbone, random_input(backbone, 16, batch=1), right_padded(16, (9,)))
-        self.memory: Tensor
-        self.memory_mask: Tensor | None
-        self.register_buffer("memory", memory.detach())
-        self.register_buffer("memory_mask", mask)
+        self.source: Tensor
+        self.source_mask: Tensor
+        self.register_buffer("source", random_input(backbone, 16, batch=1))
+        self.register_buffer("source_mask", right_padded(16, (9,)))
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """`mask` has no effect: it is right-padded, and outputs do not depend on later tokens."""
-        memory_mask = None if self.memory_mask is None else self.memory_mask.expand(len(x), -1)
-        memory = self.memory.expand(len(x), -1, -1)
-        return self.backbone.decode(x, memory=memory, memory_mask=memory_mask, state=state)
+        memory, memory_mask = encode(self.backbone, self.source, self.source_mask)
+        memory_mask = None if memory_mask is None else memory_mask.expand(len(x), -1)
+        return self.backbone.decode(x, memory=memory.expand(len(x), -1, -1), memory_mask=memory_mask, state=state)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         return self.backbone.init_state(batch, device=device, dtype=dtype)
