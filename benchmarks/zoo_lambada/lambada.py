@@ -29,6 +29,7 @@ from zoo.data.questions import Continuation, Question
 from zoo.data.store import StoredSplit
 from zoo.data.streams import document_order
 from zoo.data.tokens import dtype_of
+from zoo_lambada import needs
 from zoo_lambada.needs import OPENAI, STANDARD, STANDARD_TEXT
 from zoo_lambada.options import LambadaOptions
 from zoo_lambada.passages import ARCHIVES, READER, PassagesRecipe
@@ -79,6 +80,7 @@ class LambadaData(LanguageData):
 
     options: LambadaOptions
     corpus_elsewhere = True
+    exclude = needs.PASSAGES
     names: tuple[str, ...] = ()
     """Where in the data directory the file of passages may be."""
 

@@ -18,6 +18,8 @@ STANDARD = (
     f" https://zenodo.org/record/2630551), and {CORPUS}"
 )
 
+PASSAGES = ("lambada*",)
+"""Text files that may lie beside books and are test passages, not a corpus."""
 WIKITEXT_2 = "https://raw.githubusercontent.com/pytorch/examples/main/word_language_model/data/wikitext-2"
 WIKITEXT_2_FILES = tuple(
     SourceFile(name=f"wikitext-2/{name}.txt", urls=(f"{WIKITEXT_2}/{name}.txt",), sha256=digest, bytes=size)

@@ -25,7 +25,7 @@ from zoo_lambada.options import WikitextOptions
 class WikitextData(LanguageData):
     """Data of the task `wikitext`."""
 
-    name, needs = "wikitext", needs.WIKITEXT
+    name, needs, exclude = "wikitext", needs.WIKITEXT, needs.PASSAGES
     options: WikitextOptions
 
     def selected_articles(self, split: Split) -> list[int]:

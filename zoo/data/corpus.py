@@ -20,7 +20,7 @@ tokenized.py to turn them into tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain, pairwise
@@ -100,11 +100,17 @@ def find_wikitext(folder: Path) -> CorpusFiles | None:
     return CorpusFiles("wikitext", folder, files)
 
 
-def find_books(folder: Path) -> CorpusFiles | None:
+def find_books(folder: Path, exclude: Sequence[str] = ()) -> CorpusFiles | None:
     """Return the files of a folder of books, or None if it is not one. Without books in each of the splits' folders,
-    all books are returned under "train"."""
-    files = {s: tuple(path for name in names for path in _list_texts(folder / name)) for s, names in FOLDERS.items()}
-    loose = _list_texts(folder)
+    all books are returned under "train". `exclude` has glob patterns of file names that are not books."""
+
+    def list_texts(folder: Path) -> list[Path]:
+        hidden = (".*", *exclude)
+        paths = (path for path in folder.glob("*.txt") if path.is_file())
+        return sorted(path for path in paths if not any(path.match(pattern) for pattern in hidden))
+
+    files = {s: tuple(path for name in names for path in list_texts(folder / name)) for s, names in FOLDERS.items()}
+    loose = list_texts(folder)
     if not any(files.values()) and not loose:
         return None
     if loose or not all(files.values()):
@@ -112,16 +118,11 @@ def find_books(folder: Path) -> CorpusFiles | None:
     return CorpusFiles("books", folder, files)
 
 
-def find_corpus(place: Path) -> CorpusFiles | None:
-    """Return the files of the corpus in a file or folder, or None."""
+def find_corpus(place: Path, exclude: Sequence[str] = ()) -> CorpusFiles | None:
+    """Return the files of the corpus in a file or folder, or None. `exclude` as in `find_books`."""
     if place.is_file():
         return CorpusFiles("file", place.parent, {"train": (place,), "val": (), "test": ()})
-    return find_wikitext(place) or find_books(place)
-
-
-def _list_texts(folder: Path) -> list[Path]:
-    # the passages of LAMBADA are no corpus
-    return sorted(p for p in folder.glob("*.txt") if p.is_file() and not p.name.startswith(("lambada", ".")))
+    return find_wikitext(place) or find_books(place, exclude)
 
 
 class FileReader:

@@ -40,9 +40,9 @@ VAL_WORDS = 2_000
 """Validation words where the options do not say."""
 
 
-def _find_library(place: Path) -> CorpusFiles | None:
+def _find_library(place: Path, exclude: Sequence[str]) -> CorpusFiles | None:
     """Return a folder of books, but not any folder that happens to hold a .txt file."""
-    corpus = find_books(place)
+    corpus = find_books(place, exclude)
     return corpus if corpus is not None and (corpus.has_splits or place.name in CORPORA["pg19"]) else None
 
 
@@ -61,6 +61,8 @@ class LanguageData(CachedData):
     """The files that a user must bring, for messages."""
     corpus_elsewhere = False
     """Whether `task.path` may hold other files than the corpus only."""
+    exclude: tuple[str, ...] = ()
+    """Glob patterns of text files that may lie beside a corpus and are not part of it."""
 
     # -- the user's files ------------------------------------------------------------------------------------------
 
@@ -69,13 +71,14 @@ class LanguageData(CachedData):
         name = self.options.corpus
         if name not in (AUTO, *CORPORA):
             place = Path(name).expanduser().absolute()
-            corpus = find_corpus(place)
+            corpus = find_corpus(place, self.exclude)
             if corpus is None:
                 hint = did_you_mean(name, (AUTO, *CORPORA)) if "/" not in name else ""
                 raise MissingFiles(f"task.corpus {name}: no corpus there{hint}; bring {self.needs}")
             return corpus
         for candidate in CORPORA if name == AUTO else (name,):
-            find = find_wikitext if candidate.startswith("wikitext") else _find_library
+            library = partial(_find_library, exclude=self.exclude)
+            find: Callable[[Path], CorpusFiles | None] = find_wikitext if candidate.startswith("wikitext") else library
             folder = self.find_place(CORPORA[candidate], partial(_holds, find), elsewhere=self.corpus_elsewhere)
             corpus = find(folder) if folder is not None else None
             if corpus is not None:

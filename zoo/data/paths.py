@@ -75,7 +75,7 @@ def find_files(path: str, root: Path, task: str, names: Sequence[str], accept: C
 
     path    searched alone where it is not empty, and also one level deeper; else the data directory `root` and the
             saved location of `task` are searched
-    names   where below these folders (or a release in them) the files may be, such as "listops-1000"
+    names   where below these folders (or a release in them) the files may be, such as "corpus-v1"
     accept  whether a candidate holds the files
     """
     tops = [Path(path).expanduser().absolute()] if path else [root, saved_location(root, task)]

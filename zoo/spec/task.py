@@ -31,7 +31,7 @@ PROTOCOLS = {"smoke": "1", "quick": "1", "paper": "1"}
 class SourceFile:
     """A public file.
 
-    name    path below the data directory, where the task's reader looks for it: "lambada/lambada_test.jsonl"
+    name    path below the data directory, where the task's reader looks for it: "passages/test.jsonl"
     urls    where it is (http or https), in the order in which they are tried; the same bytes at each
     sha256  as published, 64 hex digits; "": none was published, the content is counted and checked by the reader
     bytes   its size as published; 0: unknown
