@@ -25,7 +25,7 @@ READER = "1"
 BEGINS, UNKNOWN, LOST = 1, 2, 4
 """Bits of a row's note: a document begins here; it has an unknown token; a character other than white space has no
 token."""
-WORD = regex.compile(r"(?<=[^\s\x1c-\x1f])( \p{L}++(?:['’-]\p{L}++)*+)(?![\p{N}_])")
+WORD = regex.compile(r"( (?<=[^\s\x1c-\x1f] )\p{L}++(?:['’-]\p{L}++)*+)(?![\p{N}_])")
 """A word on a line after other text; \\x1c to \\x1f are white space to Python, but not to regex."""
 
 
