@@ -225,7 +225,7 @@ def test_a_picture_in_two_splits_is_named(tmp_path: Path) -> None:
     place = Path(shutil.copytree(PICTURES, tmp_path / "files"))
     whole = prepared("pathfinder", place, tmp_path / "a")
     recipe = whole.recipe()
-    one, other = recipe.splits["train"][2].path, recipe.splits["test"][0].path  # type: ignore[attr-defined]
+    one, other = recipe.splits["train"][2].path, recipe.splits["test"][0].path
     shutil.copy(one, other)
     names = rf"{other.name} \(test\): the same picture as .*{one.name}"
     refused(opened("pathfinder", place, tmp_path / "b"), names)

@@ -43,7 +43,7 @@ class Sums(StackBackbone):
 
 
 def build(mode: str = "causal", config: str = "") -> Sums:
-    return Sums(config, ModelDims(d_model=4, n_layers=2, mode=mode, max_len=8)).double()  # type: ignore[arg-type]
+    return Sums(config, ModelDims(d_model=4, n_layers=2, mode=mode, max_len=8)).double()
 
 
 def test_steps_and_pieces_equal_the_whole() -> None:

@@ -172,7 +172,7 @@ def test_an_unsupported_value_is_refused_by_name(key: str, value: Any) -> None:
 )
 def test_what_transformers_lacks_is_not_exported(config: dict[str, Any], mode: str, key: str) -> None:
     with pytest.raises(ConfigError) as error:
-        CONVERSION.export_config(PerceiverConfig(**config), ModelDims(d_model=8, n_layers=1, mode=mode, max_len=9))  # type: ignore[arg-type]
+        CONVERSION.export_config(PerceiverConfig(**config), ModelDims(d_model=8, n_layers=1, mode=mode, max_len=9))
     assert error.value.key == key
 
 

@@ -52,7 +52,7 @@ def test_conformance_with_blocks_that_bind(variant: str) -> None:
 
 def build(mode: str, max_len: int = 64, n_layers: int = 1, **fields: Any) -> BigBirdBackbone:
     config = BigBirdConfig(**{"n_heads": 1, "block_size": 4, "n_random": 2} | fields)
-    dims = ModelDims(d_model=8, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=8, n_layers=n_layers, mode=mode, max_len=max_len)
     config.check(dims)
     torch.manual_seed(0)
     return BigBirdBackbone(config, dims).double().eval()

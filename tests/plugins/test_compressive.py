@@ -25,7 +25,7 @@ SAME = {"rtol": 1e-10, "atol": 1e-12}
 def build(mode: str = "causal", n_layers: int = 2, max_len: int = 8, **config: Any) -> Backbone:
     torch.manual_seed(0)
     (arch,) = zoo_architectures()
-    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)
     settings = {"n_heads": 2, "mem_len": 6, "c_mem_len": 4, "compression_rate": 3, **config}
     backbone = arch.build(CompressiveConfig(**settings), dims).double().eval()
     for parameter in backbone.parameters():  # the paper's 0.02 makes attention nearly uniform: nothing would show
@@ -269,7 +269,7 @@ def test_replay_gives_the_same_losses_and_gradients_when_rows_leave_the_memory(r
     x, mask = tokens(40), torch.arange(40) < torch.tensor([40, 13, 26])[:, None]
     results = []
     for kind in ("none", replay):
-        segments = list(drive(backbone, x, mask, None, SegmentPlan(8, activation_checkpointing=kind)))  # type: ignore[arg-type]
+        segments = list(drive(backbone, x, mask, None, SegmentPlan(8, activation_checkpointing=kind)))
         loss = sum((s.hidden * s.mask[..., None]).square().sum() + s.aux["reconstruction"] for s in segments)
         results.append(torch.autograd.grad(loss, list(backbone.parameters()), allow_unused=True))
     for plain, again in zip(*results, strict=True):

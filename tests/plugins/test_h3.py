@@ -35,9 +35,9 @@ FORMS = [
 
 def build(mode: str = "causal", d_model: int = 8, dtype: torch.dtype = torch.float64, **config: object) -> H3Backbone:
     torch.manual_seed(0)
-    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)
     # a larger start than the default's 0.02, so that what the mixers do is seen in the outputs; B off its unit vector
-    model = H3Backbone(H3Config(**{"d_state": 8, "init_std": 0.5, **config}), dims)  # type: ignore[arg-type]
+    model = H3Backbone(H3Config(**{"d_state": 8, "init_std": 0.5, **config}), dims)
     for module in model.modules():
         if isinstance(module, Shift):
             torch.nn.init.normal_(module.B)

@@ -30,7 +30,7 @@ def build(
 ) -> HyenaBackbone:
     """A model of width 6 whose matrices are larger than at the start, so that every term of every sum counts."""
     torch.manual_seed(0)
-    dims = ModelDims(d_model=6, n_layers=2, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=6, n_layers=2, mode=mode, max_len=max_len)
     settings = HyenaConfig(**{"filter_width": 8, "emb_dim": 5, **config})
     settings.check(dims)
     model = HyenaBackbone(settings, dims)

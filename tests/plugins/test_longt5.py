@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {"n_heads": 2, "local_radius": 3, "global_block": 4, "n_
 
 def build(mode: str = "bidirectional", n_layers: int = 2, **config: Any) -> LongT5Backbone:
     torch.manual_seed(0)
-    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=64)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=64)
     backbone = LongT5Backbone(LongT5Config(**(SMALL | config)), dims).double().eval()
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, float(parameter.ndim == 1), 0.5)

@@ -37,7 +37,7 @@ VARIANTS = [
 def build(mode: str = "causal", *, max_len: int = 64, **config: object) -> MegaBackbone:
     """Float64, with noise on every parameter."""
     torch.manual_seed(0)
-    dims = ModelDims(d_model=6, n_layers=2, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=6, n_layers=2, mode=mode, max_len=max_len)
     chosen = MegaConfig(**{"d_ema": 3, **config})  # type: ignore[arg-type]
     chosen.check(dims)
     model = MegaBackbone(chosen, dims).double()
@@ -290,8 +290,8 @@ def test_truncated_and_bidirectional_averages_take_no_state() -> None:
 def test_mistakes_are_named(config: dict[str, object], mode: str, key: str, words: str) -> None:
     with pytest.raises(ConfigError) as error:
         registry().architecture("mega").record.check(
-            MegaConfig(**config),  # type: ignore[arg-type]
-            ModelDims(d_model=6, n_layers=1, mode=mode, max_len=64),  # type: ignore[arg-type]
+            MegaConfig(**config),
+            ModelDims(d_model=6, n_layers=1, mode=mode, max_len=64),
         )
     assert error.value.key == f"arch.{key}"
     assert words in str(error.value)

@@ -27,7 +27,7 @@ def build(mode: str = "bidirectional", n_layers: int = 2, d_model: int = D, **co
     torch.manual_seed(0)
     (arch,) = zoo_architectures()
     config = {"n_heads": 2, "n_slots": S, **config}
-    dims = ModelDims(d_model=d_model, n_layers=n_layers, mode=mode, max_len=16)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=d_model, n_layers=n_layers, mode=mode, max_len=16)
     if mode in arch.capabilities.modes:
         arch.check(MemformerConfig(**config), dims)
     return MemformerBackbone(MemformerConfig(**config), dims).double().eval()
@@ -81,7 +81,7 @@ def test_mrbp_keeps_one_memory_per_segment_where_bptt_keeps_its_scores() -> None
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            list(drive(backbone, x, None, None, SegmentPlan(16, activation_checkpointing=replay)))  # type: ignore[arg-type]
+            list(drive(backbone, x, None, None, SegmentPlan(16, activation_checkpointing=replay)))
         kept[replay] = total
     # four segments, and the slots that entered the three of them that had any
     assert kept["checkpoint"] == x.numel() + 3 * B * S * D

@@ -32,7 +32,7 @@ AR_FORMS = [
 def build(mode: str, n_latents: int, n_layers: int = 2, **config: Any) -> Backbone:
     torch.manual_seed(0)
     (arch,) = zoo_architectures()
-    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=32)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=32)
     backbone = arch.build(PerceiverConfig(n_latents=n_latents, n_heads=2, n_cross_heads=2, **config), dims)
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.5)
@@ -293,7 +293,7 @@ def test_initialisation_is_deepminds() -> None:
 def test_impossible_configurations_are_named(config: dict[str, Any], mode: str, key: str) -> None:
     (arch,) = zoo_architectures()
     with pytest.raises(ConfigError) as error:
-        arch.build(PerceiverConfig(**config), ModelDims(d_model=8, n_layers=1, mode=mode, max_len=8))  # type: ignore[arg-type]
+        arch.build(PerceiverConfig(**config), ModelDims(d_model=8, n_layers=1, mode=mode, max_len=8))
     assert error.value.key == key
 
 

@@ -27,7 +27,7 @@ FORMS = ("chunkwise", "parallel", "recurrent")
 
 def build(mode: str = "causal", d_model: int = 16, dtype: torch.dtype = torch.float64, **config: Any) -> RetNetBackbone:
     torch.manual_seed(0)
-    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)
     settings = RetNetConfig(**{"n_heads": 2, "chunk_size": 8, **config})
     settings.check(dims)
     return RetNetBackbone(settings, dims).to(dtype)
@@ -339,7 +339,7 @@ def test_a_layer_has_twelve_d_squared_weights() -> None:
     ],
 )
 def test_refuses(key: str, config: dict[str, Any], mode: str) -> None:
-    dims = ModelDims(d_model=16, n_layers=1, mode=mode, max_len=16)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=16, n_layers=1, mode=mode, max_len=16)
     with pytest.raises(ConfigError) as error:
         registry().architecture("retnet").record.check(RetNetConfig(**config), dims)
     assert error.value.key == f"arch.{key}"

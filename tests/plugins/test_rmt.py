@@ -38,7 +38,7 @@ def build(n_layers: int = 2, max_len: int = T, **config: Any) -> Backbone:
     torch.manual_seed(0)
     (arch,) = zoo_architectures()
     mode = "bidirectional" if config.get("body") == "bert" else "causal"
-    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)
     backbone = arch.build(RMTConfig(**{"n_heads": 2, "num_mem_tokens": 3, **config}), dims).double().eval()
     for parameter in backbone.parameters():  # the published 0.02 makes attention nearly uniform: nothing would show
         torch.nn.init.normal_(parameter, 0.0, 0.5)
@@ -119,7 +119,7 @@ def test_relative_memory_tokens_distinguish_later_from_earlier() -> None:
     backbone = build(n_layers=1, body="transformer_xl", num_mem_tokens=3)
     x = tokens(4)
     out = backbone(x)
-    layer = backbone.body.layers[0]  # type: ignore[index]
+    layer = backbone.body.layers[0]
     rows = torch.cat([backbone.memory.expand(B, -1, -1), x, backbone.memory.expand(B, -1, -1)], dim=1)
     R = rows.shape[1]
     f = 10000.0 ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)

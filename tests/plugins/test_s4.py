@@ -35,8 +35,8 @@ KERNELS = [
 
 def build(mode: str = "causal", d_model: int = 8, dtype: torch.dtype = torch.float64, **config: object) -> S4Backbone:
     torch.manual_seed(0)
-    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
-    return S4Backbone(S4Config(**{"d_state": 8, **config}), dims).to(dtype)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)
+    return S4Backbone(S4Config(**{"d_state": 8, **config}), dims).to(dtype)
 
 
 def sequence(batch: int = 3, seq_len: int = 13, d_model: int = 8) -> Tensor:
@@ -277,7 +277,7 @@ def test_tied_dropout_drops_channels_of_sequences() -> None:
     ],
 )
 def test_refuses(key: str, config: dict[str, object], dims: dict[str, object]) -> None:
-    given = ModelDims(**{"d_model": 8, "n_layers": 1, "mode": "bidirectional", "max_len": 16, **dims})  # type: ignore[arg-type]
+    given = ModelDims(**{"d_model": 8, "n_layers": 1, "mode": "bidirectional", "max_len": 16, **dims})
     with pytest.raises(ConfigError) as error:
         registry().architecture("s4").record.check(S4Config(**config), given)  # type: ignore[arg-type]
     assert error.value.key == f"arch.{key}"

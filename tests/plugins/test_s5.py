@@ -34,8 +34,8 @@ FORMS = [
 
 def build(mode: str = "causal", d_model: int = 8, dtype: torch.dtype = torch.float64, **config: object) -> S5Backbone:
     torch.manual_seed(0)
-    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)  # type: ignore[arg-type]
-    return S5Backbone(S5Config(**{"d_state": 8, "blocks": 2, **config}), dims).to(dtype)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=d_model, n_layers=2, mode=mode, max_len=512)
+    return S5Backbone(S5Config(**{"d_state": 8, "blocks": 2, **config}), dims).to(dtype)
 
 
 def sequence(batch: int = 3, seq_len: int = 13, d_model: int = 8) -> Tensor:
@@ -316,7 +316,7 @@ def test_optimiser_options(config: dict[str, object], B: object, log_step: objec
     ],
 )
 def test_refuses(key: str, config: dict[str, object], dims: dict[str, object]) -> None:
-    given = ModelDims(**{"d_model": 8, "n_layers": 1, "mode": "bidirectional", "max_len": 16, **dims})  # type: ignore[arg-type]
+    given = ModelDims(**{"d_model": 8, "n_layers": 1, "mode": "bidirectional", "max_len": 16, **dims})
     with pytest.raises(ConfigError) as error:
         registry().architecture("s5").record.check(S5Config(**config), given)  # type: ignore[arg-type]
     assert error.value.key == f"arch.{key}"

@@ -24,7 +24,7 @@ MODES = ("causal", "bidirectional")
 def build(mode: str = "causal", n_layers: int = 2, max_len: int = 8, **config: Any) -> Backbone:
     torch.manual_seed(0)
     (arch,) = zoo_architectures()
-    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=D, n_layers=n_layers, mode=mode, max_len=max_len)
     backbone = arch.build(TransformerXLConfig(n_heads=2, **config), dims).double().eval()
     for parameter in backbone.parameters():  # the paper's 0.02 makes attention nearly uniform: nothing would show
         torch.nn.init.normal_(parameter, 0.0, 0.5)

@@ -112,7 +112,7 @@ def test_a_model_that_cannot_be_built_is_a_record_and_not_the_end_of_a_sweep(
     folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
     overrides = {"arch.fault": fault, "arch.fault_at": 0}
     for seeds in ([0], [0, 1]):
-        records = bench("toy", "toytask", protocol="smoke", overrides=overrides, seeds=seeds, **folders)  # type: ignore[arg-type]
+        records = bench("toy", "toytask", protocol="smoke", overrides=overrides, seeds=seeds, **folders)
         assert [record.status for _, record in records] == [status] * len(seeds)
         for _, record in records:
             assert record.parameters == 0
@@ -217,7 +217,7 @@ def test_interrupt_is_a_record(tmp_path: Path, name: str) -> None:
 
 def test_several_runs_each_have_a_process_and_all_are_recorded(tmp_path: Path) -> None:
     folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
-    records = [record for _, record in bench("toy", "toytask", protocol="smoke", seeds=2, **folders)]  # type: ignore[arg-type]
+    records = [record for _, record in bench("toy", "toytask", protocol="smoke", seeds=2, **folders)]
     assert [record.seed for record in records] == [0, 1]
     alone = one(tmp_path / "alone", protocol="smoke", seeds=[1])
     assert comparable(alone) == comparable(records[1])

@@ -13,7 +13,7 @@ from zoo.model.segments import Segment, SegmentPlan, drive, right_order
 
 def make(kind: type[Backbone], seed: int = 0, mode: str = "causal", **options: float) -> Backbone:
     torch.manual_seed(seed)
-    return kind(None, toys.dims(mode=mode), **options).double()  # type: ignore[arg-type]
+    return kind(None, toys.dims(mode=mode), **options).double()
 
 
 def batch(length: int, rows: int = 3, seed: int = 1) -> Tensor:
@@ -121,7 +121,7 @@ def test_mask_of_latents() -> None:
 def test_depth_of_truncation(replay: str, bptt: int | None, reach: int) -> None:
     """The last segment's gradient reaches exactly `tbptt` segments, itself included."""
     backbone, x = make(toys.SlotMemory), batch(15).requires_grad_()
-    plan = SegmentPlan(3, tbptt=bptt, activation_checkpointing=replay)  # type: ignore[arg-type]
+    plan = SegmentPlan(3, tbptt=bptt, activation_checkpointing=replay)
     *_, last = drive(backbone, x, None, None, plan)
     (gradient,) = torch.autograd.grad(last.hidden.sum(), x)
     touched = [bool(gradient[:, 3 * s : 3 * s + 3].any()) for s in range(5)]
@@ -146,7 +146,7 @@ def test_replay_equals_plain_bit_for_bit_with_dropout(replay: str, ragged_rows: 
     backbone = make(toys.SlotMemory, dropout=0.3).train()
     x, mask = batch(15), ragged(15, 15, 3, 8) if ragged_rows else None
     plain = gradients(backbone, x, mask, SegmentPlan(4))
-    again = gradients(backbone, x, mask, SegmentPlan(4, activation_checkpointing=replay))  # type: ignore[arg-type]
+    again = gradients(backbone, x, mask, SegmentPlan(4, activation_checkpointing=replay))
     for ours, theirs in zip(again, plain, strict=True):
         assert torch.equal(ours, theirs)
     quiet = gradients(backbone.eval(), x, mask, SegmentPlan(4))
@@ -159,7 +159,7 @@ def test_replay_of_parameters_that_are_used_many_times(replay: str, bptt: int | 
     """Sums in another order: equal but for rounding."""
     backbone = make(toys.Recurrent, dropout=0.2).train()
     plain = gradients(backbone, batch(13), None, SegmentPlan(4, tbptt=bptt))
-    again = gradients(backbone, batch(13), None, SegmentPlan(4, tbptt=bptt, activation_checkpointing=replay))  # type: ignore[arg-type]
+    again = gradients(backbone, batch(13), None, SegmentPlan(4, tbptt=bptt, activation_checkpointing=replay))
     assert torch.equal(plain[0], again[0])
     for ours, theirs in zip(again, plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-14)
@@ -168,7 +168,7 @@ def test_replay_of_parameters_that_are_used_many_times(replay: str, bptt: int | 
 def test_replay_leaves_the_random_state_as_plain_does() -> None:
     after = []
     for replay in ("none", "checkpoint"):
-        gradients(make(toys.SlotMemory, dropout=0.3), batch(8), None, SegmentPlan(4, activation_checkpointing=replay))  # type: ignore[arg-type]
+        gradients(make(toys.SlotMemory, dropout=0.3), batch(8), None, SegmentPlan(4, activation_checkpointing=replay))
         after.append(torch.rand(3))
     assert torch.equal(after[0], after[1])
 
@@ -184,7 +184,7 @@ def test_replay_repeats_autocast() -> None:
             loss = sum(
                 s.hidden.float().sum()
                 for s in drive(backbone, x, None, None, SegmentPlan(4, activation_checkpointing=replay))
-            )  # type: ignore[arg-type]
+            )
         gradients.append(torch.autograd.grad(loss, [x, *backbone.parameters()]))  # outside of autocast
     for ours, theirs in zip(*gradients, strict=True):
         assert torch.equal(ours, theirs)
@@ -198,7 +198,7 @@ def test_replay_of_a_memory_without_gradient() -> None:
         loss = sum(
             s.hidden.square().sum()
             for s in drive(backbone, leaf, None, None, SegmentPlan(4, activation_checkpointing=replay))
-        )  # type: ignore[arg-type]
+        )
         gradients.append(torch.autograd.grad(loss, [leaf, *backbone.parameters()]))
     for other in gradients[1:]:
         for ours, theirs in zip(other, gradients[0], strict=True):
@@ -229,7 +229,7 @@ def saved_bytes(replay: str, length: int, d_model: int = 16) -> int:
 
     loss = torch.zeros(())
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        for s in drive(backbone, x, None, None, SegmentPlan(8, activation_checkpointing=replay)):  # type: ignore[arg-type]
+        for s in drive(backbone, x, None, None, SegmentPlan(8, activation_checkpointing=replay)):
             loss = loss + s.hidden.sum()
     loss.backward()
     return sum(t.untyped_storage().nbytes() for t in kept.values())
@@ -247,7 +247,7 @@ def test_no_graph_when_none_is_wanted() -> None:
     backbone = make(toys.SlotMemory)
     with torch.no_grad():
         for replay in ("none", "checkpoint"):
-            for s in drive(backbone, batch(8), None, None, SegmentPlan(4, activation_checkpointing=replay)):  # type: ignore[arg-type]
+            for s in drive(backbone, batch(8), None, None, SegmentPlan(4, activation_checkpointing=replay)):
                 assert not s.hidden.requires_grad
 
 

@@ -123,7 +123,7 @@ def test_a_run_builds_its_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def count(self: Backbone, *args: object, **kwargs: object) -> None:
         nonlocal built
         built += 1
-        init(self, *args, **kwargs)  # type: ignore[arg-type]
+        init(self, *args, **kwargs)
 
     monkeypatch.setattr(Backbone, "__init__", count)
     (job,) = plan(request)
@@ -142,4 +142,4 @@ def test_a_job_is_plain_values() -> None:
     assert again.experiment.config == experiment.config
     assert (again.experiment.seed, again.experiment.overrides) == (7, {"optim.lr": 0.5})
     with pytest.raises(AttributeError):
-        job.force = True  # type: ignore[misc]
+        job.force = True

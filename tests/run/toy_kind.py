@@ -62,7 +62,7 @@ class Regression(TaskKind):
         return {"value": example[1]}, {"inputs": example[0].tolist()}
 
     def split_stats(self, data: TaskData, split: Split) -> dict[str, Any]:
-        return {"split": split, "n": len(data.dataset(split))}  # type: ignore[arg-type]
+        return {"split": split, "n": len(data.dataset(split))}
 
 
 def collate_numbers(examples: Sequence[tuple[np.ndarray, float]]) -> Batch:
@@ -95,7 +95,7 @@ class RegressionData(TaskData):
         return None
 
     def provenance(self) -> dict[str, Any]:
-        counts = {split: len(self.dataset(split)) for split in SPLITS}  # type: ignore[arg-type]
+        counts = {split: len(self.dataset(split)) for split in SPLITS}
         return {"kind": "regenerated", "version": "1", "seed": 0, "counts": counts}
 
     def verify(self) -> list[str]:

@@ -68,7 +68,7 @@ class RecallData(TaskData):
         return 0.05
 
     def provenance(self) -> dict[str, Any]:
-        counts = {split: len(self.dataset(split)) for split in (*SPLITS, "length_generalization")}  # type: ignore[arg-type]
+        counts = {split: len(self.dataset(split)) for split in (*SPLITS, "length_generalization")}
         return {"kind": "regenerated", "version": "1", "seed": 0, "counts": counts}
 
     def verify(self) -> list[str]:

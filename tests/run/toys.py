@@ -9,7 +9,7 @@ from zoo import Backbone, ModelDims, Output, State
 
 
 def dims(d_model: int = 4, mode: str = "causal", max_len: int = 64) -> ModelDims:
-    return ModelDims(d_model=d_model, n_layers=1, mode=mode, max_len=max_len)  # type: ignore[arg-type]
+    return ModelDims(d_model=d_model, n_layers=1, mode=mode, max_len=max_len)
 
 
 class Recurrent(Backbone):

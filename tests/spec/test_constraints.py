@@ -129,7 +129,7 @@ def test_types_are_those_that_zoo_exports() -> None:
 
         @dataclass
         class One:
-            value: hint = right  # type: ignore[valid-type]
+            value: hint = right
 
         One.__annotations__ = {"value": hint}
         validate_fields(One())

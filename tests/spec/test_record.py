@@ -182,7 +182,7 @@ def test_losses_that_are_not_finite_become_null_in_the_history() -> None:
     point = {"step": 1, "samples": 1, "seconds": 0.5, "split": "val", "loss": math.nan, "metric": 0.0}
     record = make(status="diverged", history=[point, point | {"loss": math.inf}])
     assert [p.loss for p in record.history] == [None, None]
-    assert math.isnan(point["loss"])  # type: ignore[arg-type]
+    assert math.isnan(point["loss"])
     with pytest.raises(ValidationError, match=r"history\.0\.seconds"):
         make(history=[point | {"seconds": math.inf}])
 
@@ -278,7 +278,7 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     stored, problems = read_all(tmp_path)
     assert problems == []
     scores = [record.metrics.test.scores["accuracy"] for _, record in stored if record.metrics]
-    assert sorted(scores) == [k / 100 for k in range(24)]  # type: ignore[type-var]
+    assert sorted(scores) == [k / 100 for k in range(24)]
     assert list(tmp_path.rglob("*.tmp")) == []
 
 

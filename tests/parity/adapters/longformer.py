@@ -74,7 +74,7 @@ def place_globals(mixer: nn.Module, index: Tensor, real: Tensor) -> None:
         mask = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
         return mixer.forward_whole(x, mask, index, real), None
 
-    mixer.forward = forward  # type: ignore[method-assign]
+    mixer.forward = forward
 
 
 def block_of(config: LongformerConfig, case: Case) -> Block:

@@ -149,7 +149,7 @@ def backbone_of(case: Case, mode: str, n_layers: int, **more: object) -> Memform
     d_ff = next(v.shape[0] for k, v in case.params.items() if k.endswith("layers.0.2.fn.fn.net.0.weight"))
     table = next(v for k, v in case.params.items() if k.endswith(BIAS))
     config = config_of(case, write="gru", positions="port", d_ff=d_ff, **more)
-    dims = ModelDims(d_model=c["d_model"], n_layers=n_layers, mode=mode, max_len=64)  # type: ignore[arg-type]
+    dims = ModelDims(d_model=c["d_model"], n_layers=n_layers, mode=mode, max_len=64)
     backbone = MemformerBackbone(config, dims).to(case.dtype)
     ours = backbone.get_parameter("positions.table").shape
     if ours != table.shape:
