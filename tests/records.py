@@ -21,11 +21,6 @@ def changed(record: Record, *path: Any, value: Any) -> dict[str, Any]:
     return fields
 
 
-def parsed(fields: Mapping[str, Any]) -> Record:
-    """The record in what `zoo.bench` returns: its fields and, under "path", its file."""
-    return Record.model_validate({key: value for key, value in fields.items() if key != "path"})
-
-
 def make(
     arch: str = "alpha",
     task: str = "listops",
