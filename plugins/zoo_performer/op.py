@@ -7,9 +7,9 @@ B batch, H heads, L seq_len, d head dimension, M features, C chunk.
 Bidirectional: j runs over all real keys. Causal: over j ≤ i, in chunks: the scores (C, C) of a chunk's own keys, and
 one S for all keys before it. Neither (L, L) nor (L, M, d) is ever in memory.
 
-The exponentials need a shift against overflow. Bidirectional, it is the maximum over all keys, as published. Causal,
-that would let a future key change the past (through eps and through underflow). Here the shift at j is the running
-maximum r_j over the keys up to j, carried like S, and sums are in units of exp(r_j):
+The exponentials need a shift against overflow. Bidirectional, it is the maximum over all keys. Causal, that would let
+a future key change the past (through eps and through underflow). Here the shift at j is the running maximum r_j over
+the keys up to j, carried like S, and sums are in units of exp(r_j):
 
     S_i = exp(r_{i-1} - r_i) S_{i-1} + phi_k(i) v_iᵀ,      r_i = max(r_{i-1}, max_r (a - s)_i),   factors ≤ 1
 """
@@ -57,7 +57,7 @@ class FeatureMap:
         if self.kernel == "relu":
             return self._relu(q)
         a, s = self._exponents(q)
-        return positive_features(a, s, self._constant(a.amax(-1, keepdim=True)), self.eps)
+        return positive_features(a, s, self._shift(a, s, (-1,)), self.eps)
 
     def keys(self, k: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return phi_k for the bidirectional form, shifted by the largest exponent of all real keys of a head."""
@@ -66,7 +66,7 @@ class FeatureMap:
         a, s = self._exponents(k)
         if mask is not None:
             a = a.masked_fill(~mask[:, None, :, None], NO_KEY)
-        return positive_features(a, s, self._constant(a.amax((-2, -1), keepdim=True)), self.eps)
+        return positive_features(a, s, self._shift(a, s, (-2, -1)), self.eps)
 
     def causal_keys(
         self, k: Tensor, mask: Tensor | None = None, r: Tensor | None = None
@@ -94,9 +94,14 @@ class FeatureMap:
     def _relu(self, u: Tensor) -> Tensor:
         return relu_features(u, self.W, scaled=self.scaled, eps=self.eps)
 
-    def _constant(self, shift: Tensor) -> Tensor | None:
+    def _shift(self, a: Tensor, s: Tensor, dims: tuple[int, ...]) -> Tensor | None:
+        """The largest exponent a - s over `dims`; with eps the largest a, as published, for eps is in its unit.
+
+        Then eps keeps the sums above 0. Without eps a large s would let every feature underflow after a shift by a.
+        """
         if not self.shifted:
             return None
+        shift = (a if self.eps else a - s).amax(dims, keepdim=True)
         return shift if self.grad_shift else shift.detach()
 
 

@@ -130,6 +130,31 @@ def test_large_inputs_stay_finite_in_float32(kernel: str, mode: str) -> None:
         assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("sharp", ["q", "k", "qk"])
+@pytest.mark.parametrize("kernel", ["softmax", "hyperbolic"])
+@pytest.mark.parametrize("mode", ["causal", "bidirectional"])
+def test_sharp_queries_and_keys_in_float32_give_the_float64_value(kernel: str, mode: str, sharp: str) -> None:
+    """With |q| about 46, exp(a - |q|²/2√d - max a) is 0 in float32 for every feature; the shift must be the maximum of
+    the whole exponent."""
+    config = PerformerConfig(kernel=kernel, n_heads=2, eps=0.0)
+    torch.manual_seed(0)
+    record = registry().architecture("performer").record
+    model = record.build(config, d_model=64, n_layers=1, mode=mode, max_len=64).eval()
+    with torch.no_grad():
+        for name in sharp:
+            getattr(model.stack.blocks[0].mixer, name).weight.mul_(8)
+    x = noise(2, 20, 64).float()
+    other = x.clone()
+    other[:, 0] = noise(2, 64, seed=5).float()
+    hidden = model(x).hidden
+    exact, moved = (copy.deepcopy(model).double()(t.double()).hidden for t in (x, other))
+    assert (hidden - exact).norm() < 3e-5 * (exact - x).norm()
+    change, expected = (model(other).hidden - hidden)[:, 1:].norm(), (moved - exact)[:, 1:].norm()
+    torch.testing.assert_close(change.double(), expected, rtol=1e-3, atol=1e-4)
+    if sharp == "q":
+        assert change > 0.1, "token 0 changes no other token"
+
+
 @pytest.mark.parametrize("eps", [1e-4, 1e-6])
 def test_a_large_future_key_does_not_move_the_past(eps: float) -> None:
     """The fault of the published causal form: its maximum is over all keys, and eps is added after it."""
