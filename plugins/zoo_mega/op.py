@@ -13,14 +13,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from zoo.nn import at_least_float32
+from zoo.ops.chunks import MAX_SCORES, recompute
 from zoo.ops.diagonal import DiagonalSSM
 from zoo.ops.positions import rope, rope_tables, rotate
 
-MAX_SCORES = 1 << 24
-"""A call with more scores than this processes its queries in slices, which are recomputed in backward."""
 MU, SIGMA = 0.707107, 0.282095
 """Laplace attention: mean sqrt(1/2) and deviation sqrt(1/(4 pi)), to the digits of the published code."""
 
@@ -143,9 +141,4 @@ def single_head_attention(
     if n_rows >= Lq:
         return weighted_values(q, k, v, at, real, *bias)
     slices = zip(q.split(n_rows, -2), at.split(n_rows, -1), strict=True)
-    if torch.is_grad_enabled():
-        # the bias is an argument, because a closure over a module would see other parameters under functional_call
-        parts = [checkpoint(weighted_values, q_i, k, v, at_i, real, *bias, use_reentrant=False) for q_i, at_i in slices]
-    else:
-        parts = [weighted_values(q_i, k, v, at_i, real, *bias) for q_i, at_i in slices]
-    return torch.cat(parts, -2)
+    return torch.cat([recompute(weighted_values, q_i, k, v, at_i, real, *bias) for q_i, at_i in slices], -2)

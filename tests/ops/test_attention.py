@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+import zoo.ops.attention
 from zoo import ConfigError
 from zoo.ops import positions as pos
 from zoo.ops.attention import attention, reference_attention, self_extend_attention, self_extend_weights
+from zoo.ops.attention.reference import attention_in_parts
 from zoo.ops.backend import use_backend
 
 FEW = settings(max_examples=30, deadline=None)
@@ -167,6 +169,55 @@ def test_dropout_drops_weights_in_both_forms() -> None:
         assert kept.std(0).min() > 0
         error = (kept.mean(0) - exact).abs() / (kept.std(0) / math.sqrt(400))
         assert error.max() < 6, backend
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["none", "right", "holes"])
+@pytest.mark.parametrize("max_scores", [1, 40, 17 * 17 * 2, 17 * 17 * 5])
+def test_attention_in_parts_is_the_definition(form: str, kind: str, max_scores: int) -> None:
+    """A part is a query, some queries, an example, and some examples."""
+    q, k, v = (noise(3, 2, 17, 4, seed=s) for s in (1, 2, 3))
+    mask = some_mask(kind, 3, 17)
+    visible = None if mask is None else mask[:, None, None]
+    arguments = {"causal": False, "key_bias": None, "symmetric_slopes": None} | options(form, 2, 17, mask)
+    parts, whole = (
+        with_gradients(
+            lambda limit=limit: attention_in_parts(
+                q, k, v, visible, **arguments, dropout=0.0, scale=None, max_scores=limit
+            ),
+            *(q, k, v),
+        )
+        for limit in (max_scores, None)
+    )
+    for a, b in zip(parts, whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_attention_in_parts_drops_the_same_weights_in_backward() -> None:
+    q, k, v = (noise(2, 2, 6, 3, seed=s) for s in (1, 2, 3))
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return attention_in_parts(q, k, v, None, True, None, None, 0.4, None, max_scores=20)
+
+    assert (run(q, k, v) - attention(q, k, v, causal=True)).abs().max() > 0.1
+    assert torch.autograd.gradcheck(run, (q, k, v))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_attention_with_dropout_stores_nothing_that_grows_with_the_square(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo.ops.attention, "MAX_SCORES", 1 << 16)
+    length = 1024
+    q, k, v = (noise(1, 2, length, 8, seed=s, dtype=torch.float32) for s in (1, 2, 3))
+    extra = options(form, 2, length, None)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as forward:
+        y = attention(q, k, v, dropout=0.1, **extra)
+    assert sum(event.self_cpu_memory_usage for event in forward.events()) < length * length  # kept for backward
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as backward:
+        y.sum().backward()
+    assert max(event.self_cpu_memory_usage for event in [*forward.events(), *backward.events()]) < length * length
 
 
 # -- SelfExtend ----------------------------------------------------------------------------------------------------

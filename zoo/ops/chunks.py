@@ -1,12 +1,16 @@
-"""Sequences in chunks."""
+"""Sequences in chunks, and scores in parts that fit in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+MAX_SCORES = 1 << 24
+"""Attention scores that are in memory at once where they are computed in parts."""
 
 
 def slices(size: int, step: int) -> Iterator[slice]:
@@ -35,3 +39,12 @@ def state_chunk(L: int) -> int:
     At N = 64 the states of all chunks, (B, H, N, L / 128), then hold half as many numbers as x.
     """
     return min(128, 1 << (L - 1).bit_length())
+
+
+def recompute(function: Callable[..., Tensor], *args: Tensor | None) -> Tensor:
+    """Call `function`, keeping nothing but its arguments for the backward pass, which calls it again.
+
+    Dropout draws the same numbers both times. Tensors that need a gradient must be arguments: under
+    `torch.func.functional_call` a closure over a module would see other parameters in the second call.
+    """
+    return checkpoint(function, *args, use_reentrant=False) if torch.is_grad_enabled() else function(*args)

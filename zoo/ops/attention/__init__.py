@@ -2,20 +2,21 @@
 
 B batch, H heads, Lq queries, Lk keys, d head dimension, dv of the values.
 
-Forms: "torch" calls PyTorch's fused kernels without an (L, L) mask or bias, so that memory grows with L (fused.py);
-"reference" holds all scores (reference.py). self_extend.py reads beyond the trained length; it and the scaled RoPEs of
-`zoo.ops.positions` have no configuration key yet.
+Forms: "torch" calls PyTorch's fused kernels without an (L, L) mask or bias, so that memory grows with L (fused.py). On
+a CPU these have no dropout; there the scores are computed in parts, and again in backward. "reference" holds all scores
+(reference.py). self_extend.py reads beyond the trained length; it and the scaled RoPEs of `zoo.ops.positions` have no
+configuration key yet.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from zoo.ops.attention.fused import fused_attention, visible_attention
-from zoo.ops.attention.reference import reference_attention
+from zoo.ops.attention.reference import attention_in_parts, reference_attention
 from zoo.ops.attention.self_extend import self_extend_attention, self_extend_weights
 from zoo.ops.backend import choose_form, register_op
+from zoo.ops.chunks import MAX_SCORES
 
 register_op("attention", ("torch", "reference"))
 
@@ -51,7 +52,7 @@ def attention(
     causal            query i sees keys 0 … i; needs Lq = Lk
     key_bias          (1 or B, H, 1, Lk) added to the scores of a key whatever the query (causal ALiBi)
     symmetric_slopes  (H,) adds -slope_h |i - j| (bidirectional ALiBi); needs Lq = Lk, not with causal
-    dropout           on the attention weights; on a CPU the fused kernel has none, and (Lq, Lk) is stored
+    dropout           on the attention weights
     scale             of the products, in place of 1/√d (T5: 1)
 
     A query that sees no real key gets zero.
@@ -64,20 +65,18 @@ def attention(
     if visible is not None and (causal or any(x is not None for x in (mask, key_bias, symmetric_slopes))):
         raise ValueError("visible is the whole pattern; it goes with no mask, causal or bias")
     biased = causal or key_bias is not None or symmetric_slopes is not None
-    torch_form = choose_form("attention", q.device) == "torch"
-    if torch_form and biased:
+    fused = choose_form("attention", q.device) == "torch"
+    in_parts = fused and dropout > 0 and q.device.type == "cpu"
+    if fused and biased and not in_parts:
         return fused_attention(q, k, v, mask, causal, key_bias, symmetric_slopes, dropout, scale)
     if mask is not None:
         visible = mask[:, None, None, :]
-    if torch_form:
+    if fused and not in_parts:
         return visible_attention(q, k, v, visible, dropout, scale)
-    if causal:
-        past = torch.ones(lq, lk, dtype=torch.bool, device=q.device).tril()
-        visible = past if visible is None else past & visible
-    if symmetric_slopes is not None:
-        i = torch.arange(lk, device=q.device)
-        key_bias = -symmetric_slopes[:, None, None] * (i[:, None] - i).abs()  # (H, L, L)
-    return reference_attention(q, k, v, visible=visible, bias=key_bias, dropout=dropout, scale=scale)
+    max_scores = MAX_SCORES if in_parts else None
+    return attention_in_parts(
+        q, k, v, visible, causal, key_bias, symmetric_slopes, dropout, scale, max_scores=max_scores
+    )
 
 
 __all__ = [
