@@ -69,4 +69,5 @@ def test_a_decoder_in_another_mode_is_caught() -> None:
 @pytest.mark.parametrize("name", CHECKS)
 def test_checks_do_not_apply_without_a_decoder(name: str) -> None:
     result = run_check(CHECKS[name], ArchitectureSubject(EMA))
-    assert (result.status, result.reason) == ("not_declared", "no seq2seq mode")
+    assert result.status == "not_declared"
+    assert result.reason in ("no seq2seq mode", "no decode that returns a state")

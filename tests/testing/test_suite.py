@@ -77,6 +77,24 @@ def test_planted_faults_are_caught(architecture: Architecture, fault: str, check
 
 
 @pytest.mark.parametrize(
+    ("fault", "check", "capability", "place"),
+    [
+        ("a leak from the future", "causal", "mode causal", "first at row 0, position 0"),
+        ("pads enter the state", "padding_changes_nothing", "padding", "first at position 0"),
+        ("another step", "step_equals_forward", "step", "step and forward at position 0 differ"),
+    ],
+)
+def test_a_failure_names_check_capability_and_first_differing_position(
+    fault: str, check: str, capability: str, place: str
+) -> None:
+    subject = ArchitectureSubject(EMA, overrides={"fault": fault})
+    report = run_checks(subject)
+    (line,) = (line for line in report.to_text().splitlines() if line.startswith(f"  {check} "))
+    assert line.startswith(f"  {check} ({capability}): ")
+    assert place in line
+
+
+@pytest.mark.parametrize(
     ("architecture", "check"),
     [
         (
@@ -112,7 +130,7 @@ def test_report_has_counts_and_reasons() -> None:
         == f"{len(BY_NAME)} checks: {len(BY_NAME) - 1 - off} passed, {off} not declared, 0 without data, 1 failed"
     )
     assert text[1].startswith(
-        "  state_size_is_correct: causal: state_size(1) is 18, but 16 elements per sample are carri"
+        "  state_size_is_correct (state): causal: state_size(1) is 18, but 16 elements per sample are"
     )
     data = report.to_json()
     counts = (data["passed"], data["not_declared"], data["failed"])

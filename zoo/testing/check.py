@@ -44,11 +44,16 @@ class NoData(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One requirement of the interface. The function returns, or raises AssertionError with what is wrong."""
+    """One requirement of the interface. The function returns, or raises AssertionError with what is wrong.
+
+    capability  what a failure shows to be wrong, for reports: "mode causal", "step", "padding"; empty for the contract
+                that everything keeps
+    """
 
     name: str
     scope: Scope
     function: Callable[[Any], None]
+    capability: str = ""
 
     def __call__(self, subject: Subject) -> None:
         """Run the check on every case of `subject`, each from random seed 0. Raises what `scope` raises."""
@@ -70,7 +75,7 @@ class Checks(list[Check]):
         """Return a decorator that adds a function as a check, under its own name or another."""
 
         def register(function: F) -> F:
-            self.append(Check(name or function.__name__, scope, function))
+            self.append(Check(name or function.__name__, scope, function, getattr(scope, "capability", "")))
             return function
 
         return register

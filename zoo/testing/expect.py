@@ -68,10 +68,19 @@ def known_settings(keys: Iterable[str], where: str, others: Iterable[str] = ()) 
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    """Assert that two tensors have one shape and differ by at most `tolerance`, relative to the largest number."""
+    """Assert that two tensors have one shape and differ by at most `tolerance`, relative to the largest number.
+
+    The message names the first place that differs: row and position of hidden vectors (B, L, D), position of (L, D).
+    """
     assert actual.shape == expected.shape, f"{what}: shapes {tuple(actual.shape)} and {tuple(expected.shape)}"
-    difference = relative_size((actual - expected).detach(), expected.detach())
-    assert difference <= tolerance, f"{what} differ by {difference:.3g} (relative; tolerance {tolerance:g})"
+    change = (actual - expected).detach().abs()
+    difference = relative_size(change, expected.detach())
+    if difference <= tolerance:
+        return
+    first = (~(change <= tolerance * expected.detach().abs().max())).nonzero()[0].tolist()
+    names = {2: ("position",), 3: ("row", "position")}.get(change.ndim, ())
+    place = ", ".join(f"{name} {index}" for name, index in zip(names, first, strict=False)) or f"index {first}"
+    raise AssertionError(f"{what} differ by {difference:.3g} (relative; tolerance {tolerance:g}), first at {place}")
 
 
 def states_close(actual: State, expected: State, tolerance: float, what: str) -> None:

@@ -18,11 +18,16 @@ Status = Literal["passed", "not_declared", "no_data", "failed"]
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one check. `reason`: why it failed or did not run, or a note on how it ran."""
+    """The outcome of one check.
+
+    capability  what the check tests; empty for the contract that everything keeps
+    reason      why it failed or did not run, or a note on how it ran
+    """
 
     check: str
     status: Status
     reason: str = ""
+    capability: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,11 @@ class Report:
 
     def to_text(self) -> str:
         """The summary, each failed check with its reason, and once each note and each cause of missing data."""
-        failed = [f"  {r.check}: {r.reason}" for r in self.results if r.status == "failed"]
+        failed = [
+            f"  {r.check}{r.capability and f' ({r.capability})'}: {r.reason}"
+            for r in self.results
+            if r.status == "failed"
+        ]
         missing = [f"  no data: {r.reason}" for r in self.results if r.status == "no_data"]
         notes = [f"  note: {r.reason}" for r in self.results if r.status == "passed" and r.reason]
         return "\n".join([self.summary(), *failed, *dict.fromkeys([*missing, *notes])])
@@ -64,18 +73,20 @@ class Report:
 def run_check(check: Check, subject: Subject) -> Result:
     """Run one check. Exceptions become outcomes."""
     subject.notes.clear()
+    status: Status = "passed"
     try:
         check(subject)
+        reason = "; ".join(dict.fromkeys(subject.notes))
     except NotDeclared as error:
-        return Result(check.name, "not_declared", str(error))
+        status, reason = "not_declared", str(error)
     except NoData as error:
-        return Result(check.name, "no_data", str(error))
+        status, reason = "no_data", str(error)
     except Exception as error:  # whatever a plugin's code raises must not end the other checks
-        message = " ".join(str(error).split())
+        status, reason = "failed", " ".join(str(error).split())
         if not isinstance(error, AssertionError):
-            message = f"{type(error).__name__}: {message}"
-        return Result(check.name, "failed", message or "an assertion without a message")
-    return Result(check.name, "passed", "; ".join(dict.fromkeys(subject.notes)))
+            reason = f"{type(error).__name__}: {reason}"
+        reason = reason or "an assertion without a message"
+    return Result(check.name, status, reason, check.capability)
 
 
 def run_checks(subject: str | Subject, overrides: Mapping[str, Any] | None = None) -> Report:

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from zoo.nn.state import leaves
 from zoo.testing.architectures.subject import ArchitectureSubject, random_input
-from zoo.testing.check import Checks, NotDeclared, Scope
+from zoo.testing.check import Checks, NotDeclared
 
 ARCHITECTURE_CHECKS = Checks()
 check = ARCHITECTURE_CHECKS.add
 
 
-def modes(applies: Callable[[ArchitectureSubject], bool], reason: str) -> Scope:
-    """A scope with one case for each declared mode where `applies(case)`; NotDeclared(reason) where there is none."""
+@dataclass(frozen=True)
+class Modes:
+    """A scope with one case for each declared mode where `applies(case)`.
 
-    def scope(subject: ArchitectureSubject) -> list[ArchitectureSubject]:
-        cases = [case for case in subject.cases() if applies(case)]
+    capability  what the checks of this scope test, for reports
+    reason      of NotDeclared, where no mode applies
+    decoder     the case is the decoder of an encoder-decoder, as a causal backbone over the target
+    """
+
+    capability: str
+    applies: Callable[[ArchitectureSubject], bool]
+    reason: str
+    decoder: bool = False
+
+    def __call__(self, subject: ArchitectureSubject) -> list[ArchitectureSubject]:
+        cases = [case for case in subject.cases() if self.applies(case)]
         if not cases:
-            raise NotDeclared(reason)
-        return cases
-
-    return scope
+            raise NotDeclared(self.reason)
+        return [replace(case, decoder=self.decoder) for case in cases]
 
 
 def declaration(subject: ArchitectureSubject) -> list[ArchitectureSubject]:
@@ -30,27 +39,39 @@ def declaration(subject: ArchitectureSubject) -> list[ArchitectureSubject]:
     return [subject]
 
 
-FORWARD = modes(lambda case: case.mode != "seq2seq", "neither causal nor bidirectional")
-CAUSAL = modes(lambda case: case.mode == "causal", "no causal mode")
-BIDIRECTIONAL = modes(lambda case: case.mode == "bidirectional", "no bidirectional mode")
-SEQ2SEQ = modes(lambda case: case.mode == "seq2seq", "no seq2seq mode")
-STATEFUL = modes(lambda case: case.stateful, "no state")
-STATELESS = modes(lambda case: case.mode != "seq2seq" and not case.stateful, "every mode carries a state")
-CAUSAL_STATEFUL = modes(lambda case: case.stateful and case.mode == "causal", "no causal mode with a state")
-CHUNK_EXACT = modes(lambda case: case.stateful and case.capabilities.chunk_exact, "chunk_exact is not declared")
-STEP = modes(lambda case: case.stateful and case.capabilities.step, "step is not declared")
-SEGMENT = modes(lambda case: case.stateful and case.capabilities.segment, "not fed by segments")
+def is_forward(case: ArchitectureSubject) -> bool:
+    """Whether the case is called by `forward` alone."""
+    return case.mode != "seq2seq"
 
 
-def DECODER(subject: ArchitectureSubject) -> list[ArchitectureSubject]:
-    """The decoder of an encoder-decoder, as a causal backbone over the target."""
-    return [replace(case, decoder=True) for case in SEQ2SEQ(subject)]
+def is_seq2seq(case: ArchitectureSubject) -> bool:
+    """Whether the case is an encoder-decoder."""
+    return case.mode == "seq2seq"
 
 
-def STATEFUL_DECODER(subject: ArchitectureSubject) -> list[ArchitectureSubject]:
-    """The decoder of an encoder-decoder, where it returns a state."""
-    (case,) = DECODER(subject)
-    backbone = case.build()
-    if not leaves(backbone(random_input(backbone, 3)).state):
-        raise NotDeclared("decode returns no state")
-    return [case]
+def decoder_has_state(case: ArchitectureSubject) -> bool:
+    """Whether the case is an encoder-decoder whose `decode` returns a state."""
+    if not is_seq2seq(case):
+        return False
+    backbone = replace(case, decoder=True).build()
+    return bool(leaves(backbone(random_input(backbone, 3)).state))
+
+
+NEITHER = "neither causal nor bidirectional"
+FORWARD = Modes("", is_forward, NEITHER)
+PADDED = Modes("padding", is_forward, NEITHER)
+CAUSAL = Modes("mode causal", lambda case: case.mode == "causal", "no causal mode")
+BIDIRECTIONAL = Modes("mode bidirectional", lambda case: case.mode == "bidirectional", "no bidirectional mode")
+SEQ2SEQ = Modes("mode seq2seq", is_seq2seq, "no seq2seq mode")
+STATEFUL = Modes("state", lambda case: case.stateful, "no state")
+STATELESS = Modes("state none", lambda case: is_forward(case) and not case.stateful, "every mode carries a state")
+CAUSAL_STATEFUL = Modes(
+    "mode causal", lambda case: case.stateful and case.mode == "causal", "no causal mode with a state"
+)
+CHUNK_EXACT = Modes(
+    "chunk_exact", lambda case: case.stateful and case.capabilities.chunk_exact, "chunk_exact is not declared"
+)
+STEP = Modes("step", lambda case: case.stateful and case.capabilities.step, "step is not declared")
+SEGMENT = Modes("segment", lambda case: case.stateful and case.capabilities.segment, "not fed by segments")
+DECODER = Modes("mode seq2seq", is_seq2seq, "no seq2seq mode", decoder=True)
+STATEFUL_DECODER = Modes("mode seq2seq", decoder_has_state, "no decode that returns a state", decoder=True)
