@@ -133,8 +133,8 @@ def chunks_equal_one_call(subject: ArchitectureSubject) -> None:
         for sizes in CHUNKS:
             outputs, where = run_chunks(call, sizes, fresh), f"chunks of {', '.join(map(str, sizes[:5]))} … tokens"
             hidden = torch.cat([out.hidden for out in outputs], dim=1)
-            ours, theirs = (torch.where(real[..., None], h, 0) for h in (hidden, whole.hidden))
-            expect.close(ours, theirs, expect.EQUIVALENT, f"{where}: outputs")
+            at_real, expected = (torch.where(real[..., None], h, 0) for h in (hidden, whole.hidden))
+            expect.close(at_real, expected, expect.EQUIVALENT, f"{where}: outputs")
             expect.states_close(outputs[-1].state, whole.state, expect.EQUIVALENT, f"{where}: states")
             if not tensors:
                 continue
