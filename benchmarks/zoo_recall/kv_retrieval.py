@@ -17,7 +17,7 @@ import numpy as np
 from zoo import DataError
 from zoo.data.files import sha256
 from zoo.data.module import Split
-from zoo.data.paths import saved_location
+from zoo.data.paths import saved_location, user_path
 from zoo.data.progress import notice
 from zoo.data.questions import Continuation
 from zoo.data.rng import start
@@ -132,7 +132,7 @@ class KvRetrievalData(RecallData):
         o = self.options
         if o.form != "text":
             return KvRetrieval(o)
-        place = Path(o.path).expanduser().absolute() if o.path else saved_location(self.root, "kv_retrieval")
+        place = user_path(o.path) if o.path else saved_location(self.root, "kv_retrieval")
         if place is None:
             return KvRetrieval(o)
         return KvRetrieval(o, kv_files.find_files(place, o.test_pairs, o.generalization_pairs))

@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -377,7 +376,7 @@ def test_presets_fit_the_configuration_and_say_that_they_are_ours() -> None:
     assert {task for task, protocol in PRESETS if protocol == "paper"} == tasks
     for preset in PRESETS.values():
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(H3Config), own))
+        config = H3Config(**own)
         dims = ModelDims(
             d_model=preset.values.get("model.d_model", 64), n_layers=6, mode="bidirectional", max_len=16384
         )

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo import ConfigError, ModelDims, registry
 from zoo.nn import parameters_with_options
 from zoo.ops.backend import use_backend
+from zoo.spec.constraints import field_types, validate_value
 from zoo.spec.presets import load_presets
 from zoo_mamba.backbone import MambaBackbone
 from zoo_mamba.config import MambaConfig
@@ -231,13 +231,12 @@ def test_there_is_no_bidirectional_form() -> None:
 
 
 def test_presets_fit_the_configuration() -> None:
-    fields = OmegaConf.structured(MambaConfig)
     for (task, protocol), preset in PRESETS.items():
         assert protocol in ("paper", "quick"), task
         for key, value in preset.values.items():
             assert preset.sources[key].startswith("ours, because"), (task, key)
             if key.startswith("arch."):
-                OmegaConf.update(fields, key.removeprefix("arch."), value)
+                validate_value(key, value, field_types(MambaConfig)[key.removeprefix("arch.")])
     assert REPORTED == ()
 
 

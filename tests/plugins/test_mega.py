@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.func import functional_call
 
@@ -338,7 +337,7 @@ def test_presets_are_configurations_and_sourced() -> None:
     assert {r.task for r in REPORTED} == tasks
     for preset in PRESETS.values():
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(MegaConfig), own))
+        config = MegaConfig(**own)
         width = preset.values["model.d_model"]
         dims = ModelDims(d_model=width, n_layers=1, mode="bidirectional", max_len=4000)
         registry().architecture("mega").record.check(config, dims)

@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -302,7 +301,7 @@ def test_presets_fit_the_configuration() -> None:
     record = registry().architecture("s4").record
     for (task, _), preset in PRESETS.items():
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(S4Config), own))
+        config = S4Config(**own)
         dims = ModelDims(
             d_model=preset.values.get("model.d_model", 64),
             n_layers=preset.values.get("model.n_layers", 2),

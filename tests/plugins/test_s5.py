@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -345,7 +344,7 @@ def test_presets_fit_the_configuration() -> None:
     assert {task for task, protocol in PRESETS if protocol == "paper"} == tasks
     for preset in PRESETS.values():
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(S5Config), own))
+        config = S5Config(**own)
         dims = ModelDims(
             d_model=preset.values.get("model.d_model", 64),
             n_layers=preset.values.get("model.n_layers", 2),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoo.cli.options import path_option
 from zoo.spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ def bench(
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, from 0 [1].")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="One certain seed instead.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Where records go [leaderboard/results].")] = None,
-    runs: Annotated[Path | None, typer.Option(help="Where checkpoints and logs go [runs].")] = None,
+    config: Annotated[Path | None, path_option(help="A YAML file of configuration keys.")] = None,
+    results: Annotated[Path | None, path_option(help="Where records go [leaderboard/results].")] = None,
+    runs: Annotated[Path | None, path_option(help="Where checkpoints and logs go [runs].")] = None,
     max_time: Annotated[float | None, typer.Option(min=0, help="Seconds a run may take; resumable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again, from the beginning.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zoo.cli.options import path_option
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -32,7 +34,7 @@ def prepare(
     tasks: TaskNames,
     protocol: Protocol = "quick",
     from_: Annotated[
-        Path | None, typer.Option("--from", help="Your files: a folder that holds the published layouts of the tasks.")
+        Path | None, path_option("--from", help="Your files: a folder that holds the published layouts of the tasks.")
     ] = None,
     set_: Overrides = None,
     force: Annotated[bool, typer.Option(help="Delete what is prepared and make it anew.")] = False,
@@ -49,9 +51,10 @@ def prepare(
     from zoo.data.inventory import inventory_row
     from zoo.data.prepare import prepare_task, tasks_reading
     from zoo.spec.errors import MissingFiles
+    from zoo.spec.files import user_path
 
     chosen, overrides, connections = _find_tasks(tasks), _parse(set_), Connections()
-    path = from_.expanduser().absolute() if from_ else None
+    path = user_path(from_) if from_ else None
     readers = tasks_reading(chosen, path) if path else set()
     rows, missing = [], []
     with _messages(as_json):
@@ -122,7 +125,7 @@ def verify(
 @app.command()
 def export(
     task: TaskName,
-    to: Annotated[Path, typer.Option(help="The folder that becomes the published one.")],
+    to: Annotated[Path, path_option(help="The folder that becomes the published one.")],
     limit: Annotated[int | None, typer.Option(help="No more examples than this in all, over the splits.")] = None,
     protocol: Annotated[str, typer.Option(help="paper, quick or smoke: which sizes and lengths.")] = "paper",
     set_: Overrides = None,
@@ -133,12 +136,13 @@ def export(
     generated questions as DIR/SPLIT.jsonl."""
     from zoo.data.export import export as export_data
     from zoo.data.export import with_limit
+    from zoo.spec.files import user_path
 
     with _messages(as_json):
         data = with_limit(_open(_find_task(task), protocol, set_), limit)
         data.prepare()
         counts = export_data(data, to, limit=limit, force=force)
-    row = {"task": task, "protocol": protocol, "counts": counts, "folder": str(to.expanduser().absolute())}
+    row = {"task": task, "protocol": protocol, "counts": counts, "folder": str(user_path(to))}
     _print_rows([row], as_json)
 
 
@@ -148,7 +152,7 @@ def sample(
     split: Annotated[str, typer.Option(help="train, val, test, or length_generalization if it exists.")] = "train",
     index: Annotated[int, typer.Option(help="Which example.")] = 0,
     n: Annotated[int, typer.Option("-n", min=1, help="How many, from there on.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Write it there instead: a PNG, or a text file.")] = None,
+    out: Annotated[Path | None, path_option(help="Write it there instead: a PNG, or a text file.")] = None,
     protocol: Protocol = "quick",
     objective: ObjectiveName = "",
     set_: Overrides = None,
@@ -192,9 +196,10 @@ def _print_view(view: str | np.ndarray, out: Path | None) -> None:
     from PIL import Image
 
     from zoo.data import draw
+    from zoo.spec.files import user_path
 
     if out is not None:
-        out = out.expanduser()
+        out = user_path(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(view, str):
             out.write_text(view + "\n", encoding="utf-8")
@@ -289,7 +294,7 @@ def _find_tasks(names: str) -> list[Task]:
 
 
 def _parse(set_: list[str] | None) -> dict[str, Any]:
-    from zoo.run.compose import parse_overrides
+    from zoo.spec.written import parse_overrides
 
     return parse_overrides(set_ or ())
 

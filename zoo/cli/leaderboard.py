@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
+from zoo.cli.options import path_option
+
 app = typer.Typer(help="The leaderboard: show it, build it, check the records.", rich_markup_mode=None)
 
-Results = Annotated[
-    Path | None, typer.Option(help="Where the records are [ZOO_RESULTS_DIR, else leaderboard/results].")
-]
+Results = Annotated[Path | None, path_option(help="Where the records are [ZOO_RESULTS_DIR, else leaderboard/results].")]
 
 
 def _results(given: Path | None) -> Path:

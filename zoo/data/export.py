@@ -16,6 +16,7 @@ from zoo.data.cached import CachedData
 from zoo.data.module import LENGTH_GENERALIZATION, SPLITS, Split, TaskData
 from zoo.data.questions import IGNORE, Continuation, Question
 from zoo.spec.errors import UserError
+from zoo.spec.files import user_path
 
 
 def limit_counts(sizes: Mapping[Split, int], limit: int | None) -> dict[Split, int]:
@@ -50,7 +51,7 @@ def export(data: TaskData, to: Path, *, limit: int | None = None, force: bool = 
     write = _writer(data)
     splits = [split for split in (*SPLITS, LENGTH_GENERALIZATION) if data.has(split)]
     counts = limit_counts({split: len(data.dataset(split)) for split in splits}, limit)  # type: ignore[arg-type]
-    to = to.expanduser().absolute()
+    to = user_path(to)
     present = sorted(p.name for p in to.iterdir()) if to.is_dir() else [to.name] if to.exists() else []
     if present and not force:
         raise UserError(f"{to} is not empty; choose another folder or add --force")

@@ -28,6 +28,7 @@ from zoo.data.streams import Pieces, RowSampler, Words
 from zoo.data.tokenized import CorpusRecipe, TokenStream
 from zoo.data.tokens import Tokenizer, load_tokenizer
 from zoo.spec.errors import MissingFiles, did_you_mean
+from zoo.spec.files import user_path
 
 AUTO = "auto"
 CORPORA: dict[str, tuple[str, ...]] = {
@@ -70,7 +71,7 @@ class LanguageData(CachedData):
         """Find the corpus. Raises MissingFiles."""
         name = self.options.corpus
         if name not in (AUTO, *CORPORA):
-            place = Path(name).expanduser().absolute()
+            place = user_path(name)
             corpus = find_corpus(place, self.exclude)
             if corpus is None:
                 hint = did_you_mean(name, (AUTO, *CORPORA)) if "/" not in name else ""

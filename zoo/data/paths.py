@@ -13,6 +13,7 @@ import platformdirs
 from zoo.data.files import file_lock, write_atomically
 from zoo.data.progress import notice
 from zoo.spec.errors import DataError
+from zoo.spec.files import user_path
 
 LOCATIONS = "places.json"
 """In the cache: task -> folder that `zoo data prepare TASK --from DIR` named."""
@@ -41,8 +42,8 @@ def downloads_dir(root: Path) -> Path:
 
 
 def _directory_from(variable: str) -> Path | None:
-    value = os.environ.get(variable, "").strip()
-    return Path(value).expanduser().absolute() if value else None
+    value = os.environ.get(variable, "")
+    return user_path(value) if value.strip() else None
 
 
 def save_location(root: Path, task: str, folder: Path) -> None:
@@ -78,7 +79,7 @@ def find_files(path: str, root: Path, task: str, names: Sequence[str], accept: C
     names   where below these folders (or a release in them) the files may be, such as "corpus-v1"
     accept  whether a candidate holds the files
     """
-    tops = [Path(path).expanduser().absolute()] if path else [root, saved_location(root, task)]
+    tops = [user_path(path)] if path else [root, saved_location(root, task)]
     for top in filter(None, tops):
         below = [f"{release}/{name}".strip("/") for release in RELEASES for name in ("", *names)]
         # the data directory itself is never one task's folder; a folder that somebody named may be

@@ -16,6 +16,7 @@ import numpy as np
 
 from zoo.data.files import sha256
 from zoo.spec.errors import ConfigError
+from zoo.spec.files import user_path
 
 BYTES = "bytes"
 SPECIALS = 3
@@ -96,7 +97,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     """Load "bytes" or the path of a `tokenizer.json`. Raises ConfigError."""
     if name == BYTES:
         return ByteTokenizer()
-    path = Path(name).expanduser()
+    path = user_path(name)
     try:
         status = path.stat()
     except OSError as error:

@@ -11,10 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from zoo.kinds import TaskKind
 from zoo.model.spec import ModelSpec
@@ -291,44 +288,6 @@ def with_width(experiment: Experiment, d_model: int, **changes: Any) -> Experime
     """The same experiment with another width."""
     model = {**experiment.config["model"], "d_model": d_model}
     return replace(experiment, config={**experiment.config, "model": model}, **changes)
-
-
-# -- what the user writes --------------------------------------------------------------------------------------------
-
-
-def user_layers(file: str, overrides: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The layers of a configuration file ("" = none) and of `--set`, for `compose`."""
-    from_file = [(f"file {file}", flatten(read_config_file(Path(file))))] if file else []
-    return [*from_file, ("--set", flatten(overrides))]
-
-
-def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """`["model.d_model=64"]` -> {"model.d_model": 64}; mappings (nested or dotted) pass through."""
-    if isinstance(overrides, Mapping):
-        return dict(overrides)
-    parsed: dict[str, Any] = {}
-    for item in overrides:
-        key, equals, _ = item.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"--set {item!r}: expected key=value, such as model.d_model=128")
-        try:
-            parsed.update(flatten(OmegaConf.to_container(OmegaConf.from_dotlist([item.strip()]))))  # type: ignore[arg-type]
-        except Exception as error:
-            raise UserError(f"--set {item!r}: {' '.join(str(error).split())}") from error
-    return parsed
-
-
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Read a YAML file of nested or dotted keys. Raises UserError."""
-    try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except FileNotFoundError:
-        raise UserError(f"--config {path}: no such file") from None
-    except Exception as error:
-        raise UserError(f"--config {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(loaded, dict):
-        raise UserError(f"--config {path}: expected a mapping of configuration keys")
-    return {str(k): v for k, v in loaded.items()}
 
 
 def documentation(experiment: Experiment) -> dict[str, str]:

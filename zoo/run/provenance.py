@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
     import torch
 
     installed = {"python": platform.python_version(), "seqzoo": own_version()}
-    for name in ("torch", "lightning", "torchmetrics", "triton", "numpy", "numba", "omegaconf"):
+    for name in ("torch", "lightning", "torchmetrics", "triton", "numpy", "numba"):
         try:
             installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.run.compose import Experiment, Job, compose, parse_overrides, user_layers
+from zoo.run.compose import Experiment, Job, compose
 from zoo.run.validate import validate
 from zoo.spec.errors import MissingFiles, UserError
 from zoo.spec.files import default_results_dir, default_runs_dir
 from zoo.spec.registry import Registry, registry
+from zoo.spec.written import parse_overrides, user_layers
 
 if TYPE_CHECKING:
     from zoo.spec.store import StoredRecord

@@ -7,10 +7,11 @@ with the ModelDims.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from annotated_types import Ge, Gt, Lt
@@ -72,14 +73,40 @@ def validate_fields(config: Any) -> None:
         validate_value(name, getattr(config, name), hint)
 
 
+class Written(str):
+    """A value as a person wrote it, on the command line or in a file; its field says what it is."""
+
+
 def validate_value(key: str, value: Any, hint: Any, *, origin: str | None = None) -> Any:
-    """Return `value` as the type of the annotation `hint`, an integer as a float. Raises ConfigError."""
+    """Return `value` as the type of the annotation `hint`, an integer as a float. Raises ConfigError.
+
+    What is `Written` is its text where the annotation allows text, else the first of `_meanings` that it allows.
+    """
     from pydantic import ValidationError
 
-    try:
-        return _validator(hint).validate_python(value)
-    except ValidationError:
-        raise ConfigError(key, mismatch(value, hint), origin=origin) from None
+    meanings = list(_meanings(value)) if _is_written(value) else [value]
+    for meaning in meanings:
+        with contextlib.suppress(ValidationError):
+            return _validator(hint).validate_python(meaning)
+    scalars = [meaning for meaning in meanings if not isinstance(meaning, list)]
+    raise ConfigError(key, mismatch(scalars[min(1, len(scalars) - 1)] if scalars else value, hint), origin=origin)
+
+
+def _is_written(value: Any) -> bool:
+    return all(isinstance(item, Written) for item in (value if isinstance(value, list) and value else [value]))
+
+
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False, "null": None, "none": None}
+
+
+def _meanings(written: str | list[str]) -> Iterator[Any]:
+    """What a text, or a list of texts, may stand for: text, number, truth value, nothing, a list in brackets or not."""
+    for read in (str, int, float, lambda text: _WORDS[text.strip().lower()]):
+        with contextlib.suppress(ValueError, KeyError):
+            yield read(written) if isinstance(written, str) else [read(item) for item in written]
+    if isinstance(written, str):
+        inner = written.strip().removeprefix("[").removesuffix("]").strip()
+        yield from _meanings([item.strip().strip("\"'") for item in inner.split(",")] if inner else [])
 
 
 @functools.cache

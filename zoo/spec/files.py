@@ -17,6 +17,11 @@ def default_runs_dir() -> Path:
     return Path(os.environ.get("ZOO_RUNS_DIR") or "runs")
 
 
+def user_path(path: Path | str) -> Path:
+    """The absolute path that a person means: as it stands, but for a leading ~."""
+    return Path(os.path.expanduser(path)).absolute()  # Path.expanduser raises where there is no such home
+
+
 def write_atomically(path: Path | str, text: str) -> None:
     """Put `text` at `path`, replacing what is there: whole or not at all, whenever the process or machine dies."""
     path = Path(path)
