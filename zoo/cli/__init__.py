@@ -10,6 +10,7 @@ import typer
 
 from zoo.cli import bench, check, convert, data, doctor, leaderboard, listing, new
 from zoo.spec.errors import ZooError
+from zoo.spec.streams import keep_working, replace_unprintable
 
 app = typer.Typer(
     name="zoo",
@@ -57,6 +58,8 @@ def main() -> None:
     # read when torch loads OpenMP: waiting threads may spin for microseconds only, since two runs on one machine, each
     # spinning for the other's cores, are thirty times slower than one
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    replace_unprintable()
+    keep_working("stderr")
     debug = "--debug" in sys.argv
     sys.argv = [arg for arg in sys.argv if arg != "--debug"]
     try:

@@ -10,6 +10,7 @@ import typer
 
 from zoo.cli.options import path_option
 from zoo.spec.errors import UserError
+from zoo.spec.streams import keep_working
 
 if TYPE_CHECKING:
     from zoo.spec.store import StoredRecord
@@ -39,6 +40,7 @@ def bench(
     from zoo.board.terminal import print_board
     from zoo.run.request import bench as run_bench
 
+    keep_working("stdout")  # a sweep outlives the terminal that it reports to
     if seed is not None and seeds is not None:
         raise UserError("--seed names one seed and --seeds counts them from 0: one of the two")
 

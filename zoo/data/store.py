@@ -111,7 +111,7 @@ class _Writer:
     def _restore(self) -> None:
         """Read from the journal how much of each file is valid; without a journal delete the partial folder."""
         try:
-            journal = json.loads((self.folder / JOURNAL).read_text())
+            journal = json.loads((self.folder / JOURNAL).read_text("utf-8"))
             valid = journal["counts"] == self.counts and journal["sizes"].keys() == self.sizes.keys()
             if valid and all((self.folder / f).stat().st_size >= n for f, n in journal["sizes"].items()):
                 self.sizes, self.done = journal["sizes"], journal["done"]

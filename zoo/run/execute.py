@@ -249,7 +249,7 @@ def _test(trainer: pl.Trainer, module: ExperimentModule, data: TaskData, rundir:
 
 def _ending_of(error: Exception, rundir: RunDir) -> Ending:
     """The status and message of a run that an exception ended; the traceback stays in the run's folder."""
-    (rundir.path / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+    (rundir.path / "traceback.txt").write_text("".join(traceback.format_exception(error)), "utf-8", "replace")
     status: Status = "out-of-memory" if _is_out_of_memory(error) else "failed"
     return Ending(status, f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000])
 

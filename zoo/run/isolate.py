@@ -15,13 +15,14 @@ from zoo.run.compose import Job
 from zoo.spec.errors import UserError, ZooError
 from zoo.spec.files import write_atomically
 from zoo.spec.store import StoredRecord, read
+from zoo.spec.streams import keep_working, replace_unprintable
 
 
 def isolate(job: Job) -> StoredRecord:
     """Execute the job in a child process; the record of a process that vanished is written here."""
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
         job_file, reply_file = Path(folder) / "job.json", Path(folder) / "reply.json"
-        job_file.write_text(json.dumps(job.to_json()))
+        job_file.write_text(json.dumps(job.to_json()), "utf-8")
         command = [sys.executable, "-m", "zoo.run.isolate", str(job_file), str(reply_file)]
         process = subprocess.Popen(command, stdout=sys.stderr)
         try:
@@ -30,7 +31,7 @@ def isolate(job: Job) -> StoredRecord:
             # the child had the same signal and is writing its record
             code = process.wait()
         if reply_file.exists():
-            reply = json.loads(reply_file.read_text())
+            reply = json.loads(reply_file.read_text("utf-8"))
             if "error" in reply:
                 raise UserError(reply["error"])
             record = read(Path(reply["record"]))
@@ -49,9 +50,11 @@ def isolate(job: Job) -> StoredRecord:
 def main(job_file: str, reply_file: str) -> None:
     """Execute the job of a file and write the record's path, or the user's mistake, to another."""
     _die_with_parent()
+    replace_unprintable()
+    keep_working("stdout", "stderr")
     from zoo.run.execute import execute
 
-    job = Job.from_json(json.loads(Path(job_file).read_text()))
+    job = Job.from_json(json.loads(Path(job_file).read_text("utf-8")))
     try:
         reply: dict[str, Any] = {"record": str(Path(execute(job).path).absolute())}
     except UserError as error:

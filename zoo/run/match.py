@@ -91,7 +91,7 @@ def _solve_once(experiment: Experiment, reference: Experiment) -> Match:
     file = cache_dir(data_dir()) / "widths" / f"{key}.json"
     if key not in _SOLVED and file.is_file():
         try:
-            _SOLVED[key] = Match(**json.loads(file.read_text()))
+            _SOLVED[key] = Match(**json.loads(file.read_text("utf-8")))
         except (ValueError, TypeError):
             file.unlink(missing_ok=True)  # a damaged entry is solved anew
     if key not in _SOLVED:

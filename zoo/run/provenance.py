@@ -42,7 +42,7 @@ def hardware() -> dict[str, Any]:
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text("utf-8", "replace"), re.MULTILINE)
         if match:
             return match[1].strip()
     return platform.processor() or platform.machine()
@@ -81,8 +81,8 @@ def git_state() -> dict[str, Any]:
 
 
 def _git(folder: Path, *args: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True, timeout=20)
-    return done.stdout.strip()
+    done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, check=True, timeout=20)
+    return done.stdout.decode("utf-8", "replace").strip()
 
 
 @cache

@@ -115,7 +115,7 @@ class RunDir:
     def _read_note(self) -> dict[str, Any]:
         """What an earlier call noted; nothing when there was none, or it was cut off."""
         try:
-            return json.loads(self.note.read_text())
+            return json.loads(self.note.read_text("utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 

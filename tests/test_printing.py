@@ -1,0 +1,131 @@
+"""Nothing that only prints can fail or end the work: whatever the terminal's encoding, and when nobody reads on."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.board.samples import classification_records, question_records
+from tests.conftest import ROOT
+from zoo.cli import main
+from zoo.spec.store import write
+from zoo_lambada.sample_files import write_lambada
+from zoo_lra.sample_files import write_aan, write_imdb
+
+ENCODINGS = ("cp437", "ascii", "cp932", "gbk", "cp1252", "latin-1")
+PIPES = ("stdout", "stderr")
+
+
+def zoo_in(encoding: str, monkeypatch: pytest.MonkeyPatch, *args: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command whose streams have an encoding and are strict about it."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding, "strict") for name in PIPES}
+    with monkeypatch.context() as patched:
+        for name, stream in streams.items():
+            patched.setattr(sys, name, stream)
+        patched.setattr(sys, "argv", ["zoo", *args])
+        try:
+            main()
+            code = 0
+        except SystemExit as ending:
+            code = int(ending.code or 0)
+    texts = []
+    for stream in streams.values():
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode(encoding))  # type: ignore[attr-defined]
+    return code, texts[0], texts[1]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    for write_files in (write_imdb, write_aan, write_lambada):
+        write_files(tmp_path / "data")
+    for record in [*classification_records(), *question_records()]:
+        write(record, tmp_path / "board" / "results")
+    return tmp_path
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_commands_print_in_every_encoding(files: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = files / "board" / "results"
+    smoke = ("--protocol", "smoke")
+    commands = [
+        *(("list",), ("list", "--json"), ("show", "mamba"), ("show", "mamba", "--task", "text")),
+        *(("data", "prepare", "text,listops", *smoke), ("data", "list"), ("data", "verify", "text", *smoke)),
+        *(("data", "stats", task, *smoke) for task in ("text", "mqar", "lambada_standard")),
+        *(("data", "sample", task, *smoke, "-n", "3") for task in ("text", "retrieval", "pathfinder", "wikitext")),
+        *(("data", "sample", task, *smoke, "--split", "test") for task in ("lambada_openai", "needle", "mqar")),
+        ("data", "export", "text", *smoke, "--to", str(files / "déjà vu → out")),
+        *(("leaderboard", "--results", str(results)), ("leaderboard", "build", "--results", str(results))),
+        ("leaderboard", "validate", "--results", str(results)),
+        ("new", "arch", "mine", "--in", str(files / "naïve → new")),
+    ]
+    if encoding == "ascii":
+        commands += [("doctor",), ("data", "bench", "mqar", *smoke, "--seconds", "0.1"), ("check", "mqar")]
+        commands += [("bench", "--arch", "transformer", "--task", "mqar", *smoke, "--runs", str(files / "→"))]
+    for command in commands:
+        code, _, errors = zoo_in(encoding, monkeypatch, *command)
+        assert code == 0, (command, errors)
+    mistakes = [
+        *(("show", "mämba"), ("bench", "--arch", "→", "--task", "text"), ("data", "prepare", "text", "--from", "/é/→")),
+        *(("data", "sample", "text", "--set", "task.path=/→"), ("leaderboard", "--results", "/é→"), ("check", "→")),
+        *(("convert", "--arch", "bigbird", "--from", "/→"), ("new", "arch", "→")),
+    ]
+    for command in mistakes:
+        code, _, errors = zoo_in(encoding, monkeypatch, *command)
+        assert code == 2, (command, errors)
+        assert "a bug in zoo" not in errors
+
+
+def test_what_an_encoding_lacks_is_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, errors = zoo_in("cp437", monkeypatch, "show", "→")
+    assert "unknown architecture '?'" in errors
+
+
+def test_files_are_utf8_whatever_the_locale(files: Path) -> None:
+    """Board, records, exports, packages and tracebacks, written under a locale that has none of their characters."""
+    results = files / "board" / "results"
+    env = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONWARNDEFAULTENCODING": "1"}
+    for args in (
+        ("leaderboard", "build", "--results", str(results)),
+        ("data", "export", "text", "--protocol", "smoke", "--to", str(files / "out")),
+        ("data", "sample", "text", "--protocol", "smoke", "--out", str(files / "sample.txt")),
+        ("new", "task", "mine", "--in", str(files)),
+        ("bench", "--arch", "transformer,linformer", "--task", "listops", "--protocol", "smoke"),
+    ):
+        done = subprocess.run([sys.executable, "-m", "zoo", *args], env=env, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        own = [line for line in done.stderr.splitlines() if "EncodingWarning" in line and str(ROOT / "zoo") in line]
+        assert own == []
+    assert "×" in (results.parent / "README.md").read_text("utf-8")
+    assert "très bien" in "".join(path.read_text("utf-8") for path in (files / "out").rglob("*.txt"))
+
+
+def test_a_sweep_goes_on_where_its_encoding_lacks_a_character(tmp_path: Path) -> None:
+    sweep = ("bench", "--arch", "transformer,retnet", "--task", "mqar", "--protocol", "smoke")
+    env = os.environ | {"PYTHONIOENCODING": "cp437"}
+    done = subprocess.run([sys.executable, "-m", "zoo", *sweep], env=env, capture_output=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "results").rglob("*-s0.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    "reader", ["| head -c 1", "2>&1 | head -c 1", "| true", ">&-", "2>&-", ">/dev/full", "2>/dev/full"]
+)
+def test_a_sweep_goes_on_when_nobody_reads_it(tmp_path: Path, reader: str) -> None:
+    command = f"{sys.executable} -m zoo bench --arch transformer,linformer --task mqar --protocol smoke {reader}"
+    subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)
+    records = [json.loads(path.read_text()) for path in (tmp_path / "results").rglob("*-s0.json")]
+    assert [record["status"] for record in records] == ["ok", "ok"]
+
+
+def test_closed_stderr_leaves_stdout_to_the_result() -> None:
+    command = f"{sys.executable} -m zoo data prepare listops,text --protocol smoke --json 2>&-"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)[0]["task"] == "listops"
