@@ -7,9 +7,9 @@ rejection as there: a node above the deepest level is an operator with probabili
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from zoo.data.compiled import compiled
 from zoo.data.rng import below, start, uniform
 
 VERSION = "1"
@@ -20,10 +20,8 @@ OPERATOR_P = 0.25
 GIVE_UP = 2_000_000
 """After so many rejected trees in a row the limits are taken to be impossible."""
 
-_compiled = numba.njit(nogil=True, cache=True)
 
-
-@_compiled
+@compiled
 def _apply(operator, values, n):
     """MIN, MAX, SM = sum modulo 10, MED = the median, of an even number the truncated mean of the middle two."""
     if operator == MIN:
@@ -36,7 +34,7 @@ def _apply(operator, values, n):
     return (ordered[(n - 1) // 2] + ordered[n // 2]) // 2
 
 
-@_compiled
+@compiled
 def _tree(stream, out, limit, max_depth, max_args, values, arity, filled, operator):
     """One raw tree into `out`; (tokens, value), or (0, 0) as soon as it has `limit` tokens.
 
@@ -72,7 +70,7 @@ def _tree(stream, out, limit, max_depth, max_args, values, arity, filled, operat
             return n, value
 
 
-@_compiled
+@compiled
 def _trees(family, first, skip, min_len, max_len, max_depth, max_args, blob, lengths, labels):
     stream, total = np.empty(1, np.uint64), 0
     values = np.empty((max_depth + 1, max_args), np.int64)
@@ -123,7 +121,7 @@ def trees(
     return blob[:total].copy(), lengths, labels
 
 
-@_compiled
+@compiled
 def _value(ids, operator, begin, stack):
     top = values = 0
     for i in range(len(ids)):

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from zoo.data.compiled import compiled
 from zoo.data.rng import below, start, uniform
 from zoo_lra.pathfinder_tables import AA, DISTRACTOR_DASHES, FREE, LEVELS, TARGET_DASHES, Tables, tables
 
@@ -24,15 +24,13 @@ DISTRACTOR_TRIES = 5
 GUESSES = 64
 """Random pixels that are tried before all are listed: the same distribution, faster while the picture is empty."""
 
-_compiled = numba.njit(nogil=True, cache=True)
 
-
-@_compiled
+@compiled
 def _inside(y, x, n):
     return 0 <= y < n and 0 <= x < n
 
 
-@_compiled
+@compiled
 def _collides(M, t, k, patch, y, x):
     """Whether the mask of a dash plus M reaches 1.8 anywhere."""
     n, half, extent = t.resolution, t.masks.shape[2] // 2, t.extent[k, patch]
@@ -43,7 +41,7 @@ def _collides(M, t, k, patch, y, x):
     return False
 
 
-@_compiled
+@compiled
 def _merge(M, t, k, patch, y, x):
     """M = max(M, mask of a dash)."""
     n, half, extent = t.resolution, t.masks.shape[2] // 2, t.extent[k, patch]
@@ -52,7 +50,7 @@ def _merge(M, t, k, patch, y, x):
             M[y + py, x + px] = max(M[y + py, x + px], t.masks[k, patch, half + py, half + px])
 
 
-@_compiled
+@compiled
 def _light(picture, t, k, patch, y, x, contrast):
     """picture = max(picture, contrast * dash); what is below 0 vanishes."""
     n, half, reach = t.resolution, t.lines.shape[2] // 2, t.reach[k]
@@ -62,7 +60,7 @@ def _light(picture, t, k, patch, y, x, contrast):
             picture[y + py, x + px] = max(picture[y + py, x + px], value)
 
 
-@_compiled
+@compiled
 def _seed(stream, t, k, direction, y, x, snake):
     """Set a snake to its first dash with its tail at (y, x); False when head or pivot are outside."""
     head_y = np.int64(math.ceil(y + t.seed_head[direction, 0]))
@@ -76,7 +74,7 @@ def _seed(stream, t, k, direction, y, x, snake):
     return True
 
 
-@_compiled
+@compiled
 def _extend(stream, t, k, M, snake, weight):
     """Grow a snake by one dash; its previous one enters M. False = dead end, nothing changed."""
     n = t.resolution
@@ -115,7 +113,7 @@ def _extend(stream, t, k, M, snake, weight):
     return False
 
 
-@_compiled
+@compiled
 def _first_target(stream, t, k, snake):
     """The first target's seed, near the middle of the picture."""
     for _ in range(SEED_TRIES):
@@ -130,7 +128,7 @@ def _first_target(stream, t, k, snake):
     return False
 
 
-@_compiled
+@compiled
 def _second_target(stream, t, k, first, snake):
     """The second target's seed, at a fixed distance from the first one's tail. Nothing keeps them from overlapping."""
     for _ in range(SEED_TRIES):
@@ -142,7 +140,7 @@ def _second_target(stream, t, k, first, snake):
     return False
 
 
-@_compiled
+@compiled
 def _border(M, width):
     M[:] = 0
     M[:width] = 255
@@ -151,7 +149,7 @@ def _border(M, width):
     M[:, -width:] = 255
 
 
-@_compiled
+@compiled
 def _targets(stream, t, k, M, log, weight):
     """Both targets into M and log rows 0 … 27 (dash i of snake s in row 2 i + s). Starts over until both are whole."""
     snakes = np.empty((2, 6), np.int64)
@@ -170,7 +168,7 @@ def _targets(stream, t, k, M, log, weight):
             return
 
 
-@_compiled
+@compiled
 def _room(t, k, M, direction, y, x):
     """Whether a seed of this direction has room at (y, x). The outermost pixels always count as taken."""
     n = t.resolution
@@ -181,7 +179,7 @@ def _room(t, k, M, direction, y, x):
     return True
 
 
-@_compiled
+@compiled
 def _place(stream, t, k, M, direction, spot):
     """A uniformly chosen pixel with room for a seed of this direction into `spot`; False when there is none."""
     n = t.resolution
@@ -203,7 +201,7 @@ def _place(stream, t, k, M, direction, spot):
     return True
 
 
-@_compiled
+@compiled
 def _distractor_seed(stream, t, k, M, snake):
     free = 0
     for y in range(t.resolution):
@@ -221,7 +219,7 @@ def _distractor_seed(stream, t, k, M, snake):
     return False
 
 
-@_compiled
+@compiled
 def _distractors(stream, t, k, M, log, dashes, weight):
     """Up to `t.distractors` snakes of 4 dashes into M and log; one that finds no room is left out."""
     before, snake = np.empty_like(M), np.empty(6, np.int64)
@@ -242,7 +240,7 @@ def _distractors(stream, t, k, M, log, dashes, weight):
     return dashes
 
 
-@_compiled
+@compiled
 def _mark(markers, t, y, x):
     """markers = max(markers, disc around (y, x)), the disc drawn large and shrunk, unclipped."""
     n, wide = t.resolution, t.shrink.shape[1]
@@ -262,7 +260,7 @@ def _mark(markers, t, y, x):
             markers[py, px] = max(markers[py, px], np.float64(np.float32(total)))
 
 
-@_compiled
+@compiled
 def _compose(t, k, log, dashes, origin, terminal, out):
     """P = max(lines / max(lines), discs); out = floor(255 P / max(P))."""
     n = t.resolution
@@ -280,7 +278,7 @@ def _compose(t, k, log, dashes, origin, terminal, out):
             out[y, x] = np.uint8(255.0 * (lines[y, x] / peak))
 
 
-@_compiled
+@compiled
 def picture(stream, t, out, log):
     """One picture from a stream.
 
@@ -302,7 +300,7 @@ def picture(stream, t, out, log):
     return label, k, dashes, origin, terminal
 
 
-@_compiled
+@compiled
 def _pictures(t, family, first, out, labels, margins):
     stream = np.empty(1, np.uint64)
     log = np.empty((2 * TARGET_DASHES + DISTRACTOR_DASHES * t.distractors, 3), np.int64)

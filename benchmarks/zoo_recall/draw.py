@@ -6,16 +6,15 @@ Ids begin with 1, so that 0 stays padding. Texts are made in Python from a strea
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from zoo.data.compiled import compiled
 from zoo.data.rng import below, start, uniform
 
 IGNORE = -100
-_compiled = numba.njit(nogil=True, cache=True)
 
 
-@_compiled
+@compiled
 def choose(stream, size, n):  # type: ignore[no-untyped-def]
     """Draw n different integers of [0, size) in random order, uniform: the first n places of a Fisher-Yates shuffle."""
     pool = np.arange(size)
@@ -25,14 +24,14 @@ def choose(stream, size, n):  # type: ignore[no-untyped-def]
     return pool[:n]
 
 
-@_compiled
+@compiled
 def symbols(stream, size, out):  # type: ignore[no-untyped-def]
     """Fill `out` (n,) with uniform integers of [0, size)."""
     for i in range(len(out)):
         out[i] = below(stream, size)
 
 
-@_compiled
+@compiled
 def mqar(family, index, pairs, vocab, weights, random_fillers, filler_keys, ids, labels):  # type: ignore[no-untyped-def]
     """k1 v1 … kn vn, then fillers among which every key is queried once.
 
@@ -67,7 +66,7 @@ def mqar(family, index, pairs, vocab, weights, random_fillers, filler_keys, ids,
         ids[at], labels[at] = keys[j], values[j]
 
 
-@_compiled
+@compiled
 def selective_copying(family, index, tokens, vocab, ids, labels):  # type: ignore[no-untyped-def]
     """`tokens` data tokens at random places of the noise, then as many markers, whose labels are the tokens in order.
 
@@ -84,7 +83,7 @@ def selective_copying(family, index, tokens, vocab, ids, labels):  # type: ignor
         ids[places[j]] = labels[noise + j] = 2 + below(stream, vocab - 2)
 
 
-@_compiled
+@compiled
 def induction_heads(family, index, vocab, ids, labels):  # type: ignore[no-untyped-def]
     """Random tokens 1 … vocab - 1 with the trigger, vocab, at one place and at the end; the label is what followed."""
     stream = np.empty(1, np.uint64)
@@ -98,7 +97,7 @@ def induction_heads(family, index, vocab, ids, labels):  # type: ignore[no-untyp
     labels[last] = ids[at + 1]
 
 
-@_compiled
+@compiled
 def needle(family, index, hay, keys, digits, others, depth, ids, answer):  # type: ignore[no-untyped-def]
     """A needle at a depth of a haystack, then the question for it.
 
@@ -136,7 +135,7 @@ def needle(family, index, hay, keys, digits, others, depth, ids, answer):  # typ
     ids[at], ids[at + 1], ids[at + 2] = what, named[0], is_
 
 
-@_compiled
+@compiled
 def key_values(family, index, position, pairs, alphabet, n_key, n_value, ids, answer):  # type: ignore[no-untyped-def]
     """Pairs of a key and a value with different keys, then the question for one of them, which stands at `position`
     (negative: at a random one). The other pairs and their order do not depend on the position.

@@ -99,6 +99,18 @@ def test_members_that_are_no_reviews_are_named(more: tarfile.TarInfo, says: str,
     assert sorted(p for p in tmp_path.rglob("*") if "root" not in p.parts) == before
 
 
+@pytest.mark.parametrize("missing", ["data_filter", "FilterError"])
+def test_archives_are_read_and_checked_without_tarfile_s_filters(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Python 3.11.0 to 3.11.3."""
+    monkeypatch.delattr(tarfile, missing)
+    packed = pack(layouts.imdb(tmp_path), tmp_path / "imdb.tar.gz")
+    assert prepared("text", packed, tmp_path / "a").labels("train").size
+    unsafe = pack(layouts.imdb(tmp_path / "x"), tmp_path / "x" / "imdb.tar.gz", member("aclImdb/x", tarfile.CHRTYPE))
+    refused(opened("text", unsafe, tmp_path / "b"), "not a safe archive: aclImdb/x is a device")
+
+
 def test_archives_that_unpack_to_very_much_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a wanted or an unwanted member alike: what is passed over is unpacked, too."""
     monkeypatch.setattr(files, "MIN_EXPANSION_BYTES", 1 << 20)

@@ -14,13 +14,18 @@ def doctor(json_: Annotated[bool, typer.Option("--json", help="Print a JSON obje
     from zoo.data.paths import data_dir
     from zoo.ops.backend import survey
     from zoo.run import provenance
+    from zoo.spec.errors import UserError
     from zoo.spec.registry import registry
 
+    try:
+        where = str(data_dir())
+    except UserError as error:
+        where = str(error)
     report: dict[str, Any] = {
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
         "git": provenance.git_state(),
-        "data_dir": str(data_dir()),
+        "data_dir": where,
         "ops": survey(),
         "plugins": [asdict(status) for status in registry().plugins],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,18 +82,18 @@ class CachedData(TaskData):
     def prepared(self) -> bool:
         """Whether the folder is complete."""
         try:
-            return self.folder.exists()
+            return os.path.exists(self.folder)
         except MissingFiles:
             return False
 
     def prepare(self) -> None:
         folder = self.folder
-        if folder.exists():
+        if os.path.exists(folder):
             self._raise_faults(store.find_faults_once(folder))
         else:
             if cache_dir(self.root) != self.root:
                 notice(f"{self.name}: prepared under {cache_dir(self.root)}")
-            with progress(f"preparing {self.name}") as update, oserror_as_data_error(folder):
+            with progress(f"preparing {self.name}") as update, oserror_as_data_error(folder, ours=True):
                 store.build(folder, self.recipe(), update)
         for note in self.provenance().get("notes", ()):
             notice(f"{self.name}: {note}")
@@ -138,4 +139,4 @@ class CachedData(TaskData):
             folder = self.folder
         except MissingFiles as error:
             return [str(error)]
-        return store.find_faults(folder, thorough=True) if folder.exists() else [f"{folder}: not prepared"]
+        return store.find_faults(folder, thorough=True) if os.path.exists(folder) else [f"{folder}: not prepared"]

@@ -150,11 +150,11 @@ def download(task: Task, root: Path, connections: Connections) -> Path:
 def fetch(file: SourceFile, folder: Path, connections: Connections | None = None) -> Path:
     """Return `folder / file.name`, downloaded unless it is there. Raises MissingFiles or DataError."""
     path = folder / file.name
-    if path.exists():
+    if os.path.exists(path):
         return path
     connections = connections or Connections()
     connections.check_network()
-    with oserror_as_data_error(path):
+    with oserror_as_data_error(path, ours=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock")
         with (

@@ -32,8 +32,9 @@ EXPANSION, MIN_EXPANSION_BYTES = 50, 1 << 30
 
 
 @contextlib.contextmanager
-def oserror_as_data_error(path: Path) -> Iterator[None]:
-    """Convert an OSError raised while `path` is written into a DataError that names the file."""
+def oserror_as_data_error(path: Path, *, ours: bool = False) -> Iterator[None]:
+    """Convert an OSError raised while `path` is read or written into a DataError that names the file; where it is
+    `ours`, in the cache, with the remedy."""
     try:
         yield
     except OSError as error:
@@ -43,7 +44,8 @@ def oserror_as_data_error(path: Path) -> Iterator[None]:
                 f"no space left on the disk of {where}; free some (or set ZOO_DATA_DIR) and run the same command"
                 " again, it continues where it stopped"
             ) from error
-        raise DataError(f"{where}: {error.strerror or error}") from error
+        remedy = "; name a folder that may be written to with ZOO_CACHE_DIR" if ours else ""
+        raise DataError(f"{where}: {error.strerror or error}{remedy}") from error
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -119,8 +121,8 @@ def read_lines(path: Path, limit: int) -> Iterator[tuple[int, str]]:
 def read_archive(path: Path, select: Callable[[str], bool], limit: int) -> Iterator[tuple[str, bytes]]:
     """Yield (name, contents) of the selected files of a tar archive, packed or not, without writing to disk.
 
-    Every member must pass Python's `data` extraction filter: nothing outside the folder, no devices. Selected members
-    must be regular files, each present once, no longer than `limit` bytes.
+    No member may be outside the folder, lead out of it or be a device. Selected members must be regular files, each
+    present once, no longer than `limit` bytes.
     Raises DataError that names the archive and the member.
     """
     last, seen = "the beginning", set()
@@ -128,8 +130,7 @@ def read_archive(path: Path, select: Callable[[str], bool], limit: int) -> Itera
         stream: Any = _open_unpacked(path)
         with contextlib.closing(stream), tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
-                tarfile.data_filter(member, str(path.parent))
-                name = member.name.removeprefix("./")
+                name = _check_member(path, member)
                 if select(name) and not member.isdir():
                     if not member.isfile():
                         raise DataError(f"{path}: {name} is a link, not a file")
@@ -152,10 +153,25 @@ def read_archive(path: Path, select: Callable[[str], bool], limit: int) -> Itera
                 raise DataError(f"{path}: cut short after {last}")
             while stream.read(READ_SIZE):
                 pass
-    except tarfile.FilterError as error:
-        raise DataError(f"{path}: not a safe archive: {error}") from error
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path}: cut short or damaged after {last} ({error})") from error
+
+
+def _check_member(path: Path, member: tarfile.TarInfo) -> str:
+    """Return the name of a member, or raise DataError where it, or what it links to, is outside the folder.
+
+    (Python's own check, `tarfile.data_filter`, is missing before 3.11.4.)
+    """
+    name = member.name.removeprefix("./")
+    relative = name.lstrip("/")
+    # a symbolic link counts from its folder, a hard link from the archive's
+    target = os.path.join(os.path.dirname(relative) if member.issym() else "", member.linkname)
+    for place, what in ((relative, "is"), (target, "leads")):
+        if os.path.isabs(place) or os.path.normpath(place).split(os.sep)[0] == os.pardir:
+            raise DataError(f"{path}: not a safe archive: {name} {what} outside of it")
+    if member.isdev():
+        raise DataError(f"{path}: not a safe archive: {name} is a device")
+    return name
 
 
 def _open_unpacked(path: Path) -> _BoundedReader:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import platformdirs
 
-from zoo.data.files import file_lock, write_atomically
+from zoo.data.files import file_lock, oserror_as_data_error, write_atomically
 from zoo.data.progress import notice
-from zoo.spec.errors import DataError
+from zoo.spec.errors import DataError, UserError
 from zoo.spec.files import user_path
 
 LOCATIONS = "places.json"
@@ -23,7 +23,7 @@ RELEASES = ("", "lra_release", "lra_release/lra_release", "lra")
 
 def data_dir() -> Path:
     """Return `ZOO_DATA_DIR`, else `seqzoo` under the platform's cache directory. It is not created."""
-    return _directory_from("ZOO_DATA_DIR") or Path(platformdirs.user_cache_dir("seqzoo"))
+    return _directory_from("ZOO_DATA_DIR") or _platform_dir()
 
 
 def cache_dir(root: Path) -> Path:
@@ -35,10 +35,18 @@ def cache_dir(root: Path) -> Path:
 def downloads_dir(root: Path) -> Path:
     """Return where downloaded files are stored: the data directory `root`, or, where that is read-only,
     `ZOO_CACHE_DIR`, else `seqzoo` under the platform's cache directory."""
-    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    # Path.exists raises where a folder on the way may not be entered
+    existing = next(folder for folder in (root, *root.parents) if os.path.exists(folder))
     if os.access(existing, os.W_OK):
         return root
-    return _directory_from("ZOO_CACHE_DIR") or Path(platformdirs.user_cache_dir("seqzoo"))
+    return _directory_from("ZOO_CACHE_DIR") or _platform_dir()
+
+
+def _platform_dir() -> Path:
+    folder = Path(platformdirs.user_cache_dir("seqzoo"))
+    if not folder.is_absolute():  # "~" stays where there is neither HOME nor an entry for the user
+        raise UserError("this user has no home directory to store data in: name a folder with ZOO_DATA_DIR")
+    return folder
 
 
 def _directory_from(variable: str) -> Path | None:
@@ -49,10 +57,11 @@ def _directory_from(variable: str) -> Path | None:
 def save_location(root: Path, task: str, folder: Path) -> None:
     """Record the folder of a task's files, so that later commands find it without `--from`."""
     directory = cache_dir(root)
-    directory.mkdir(parents=True, exist_ok=True)
-    with file_lock(directory / f"{LOCATIONS}.lock", f"waiting for {directory / LOCATIONS}"):
-        locations = _read_locations(root) | {task: str(folder.absolute())}
-        write_atomically(directory / LOCATIONS, json.dumps(locations, indent=1))
+    with oserror_as_data_error(directory, ours=True):
+        directory.mkdir(parents=True, exist_ok=True)
+        with file_lock(directory / f"{LOCATIONS}.lock", f"waiting for {directory / LOCATIONS}"):
+            locations = _read_locations(root) | {task: str(folder.absolute())}
+            write_atomically(directory / LOCATIONS, json.dumps(locations, indent=1))
 
 
 def saved_location(root: Path, task: str) -> Path | None:
@@ -65,7 +74,7 @@ def _read_locations(root: Path) -> dict[str, str]:
     path = cache_dir(root) / LOCATIONS
     try:
         return {str(k): str(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
-    except FileNotFoundError:
+    except OSError:
         return {}
     except (ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}); delete it and name the files again with --from") from error
@@ -85,9 +94,10 @@ def find_files(path: str, root: Path, task: str, names: Sequence[str], accept: C
         # the data directory itself is never one task's folder; a folder that somebody named may be
         candidates = [top / name if name else top for name in below if name or top is not root]
         for candidate in candidates:
-            if candidate.exists() and accept(candidate):
-                return candidate
-        if top is not root and top.is_dir():
+            with oserror_as_data_error(candidate):
+                if os.path.exists(candidate) and accept(candidate):
+                    return candidate
+        if top is not root and os.path.isdir(top):
             deeper = sorted({c for name in names for c in top.glob(f"*/{name}") if accept(c)}, key=_size_and_name)
             if len(deeper) > 1:
                 others = ", ".join(map(str, deeper[:-1]))

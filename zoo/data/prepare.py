@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def select_overrides(tasks: Iterable[Task], overrides: Mapping[str, Any]) -> dic
 def tasks_reading(tasks: Sequence[Task], path: Path) -> set[str]:
     """Return the names of the tasks that can read files. Raises UserError when `path` does not exist, or none
     can."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"--from {path}: no such file or folder")
     readers = {task.name for task in tasks if "task.path" in option_names(task)}
     if not readers:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-import numba
 import numpy as np
+
+from zoo.data.compiled import compiled
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 A = np.uint64(0xBF58476D1CE4E5B9)
@@ -23,7 +24,7 @@ def key(*parts: object) -> np.uint64:
     return np.uint64(int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "little"))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def mix(z):  # type: ignore[no-untyped-def]
     """Bijection of uint64 in which every input bit reaches every output bit."""
     z = (z ^ (z >> S30)) * A
@@ -31,20 +32,20 @@ def mix(z):  # type: ignore[no-untyped-def]
     return z ^ (z >> S31)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def start(stream, family, index):  # type: ignore[no-untyped-def]
     """Set `stream` to the beginning of stream `index` of a family."""
     stream[0] = mix(family ^ mix(np.uint64(index) + GAMMA))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def uniform(stream):  # type: ignore[no-untyped-def]
     """A float64 in [0, 1), 53 bits."""
     stream[0] += GAMMA
     return np.float64(mix(stream[0]) >> S11) * UNIT
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def below(stream, n):  # type: ignore[no-untyped-def]
     """An integer in [0, n), n < 2^31 (bias below 2^-22)."""
     return np.int64(uniform(stream) * n)

@@ -68,9 +68,9 @@ class Recipe(Protocol):
 
 def build(folder: Path, recipe: Recipe, progress: Progress) -> None:
     """Write `folder` unless it exists. Safe against a second process; resumes what was killed. Raises DataError."""
-    if folder.exists():
+    if os.path.exists(folder):
         return
-    with oserror_as_data_error(folder):
+    with oserror_as_data_error(folder, ours=True):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(folder.name + ".lock")
         with file_lock(lock, f"another process prepares {folder}; waiting for it"):

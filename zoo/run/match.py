@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,7 +90,7 @@ def _solve_once(experiment: Experiment, reference: Experiment) -> Match:
     ]
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
     file = cache_dir(data_dir()) / "widths" / f"{key}.json"
-    if key not in _SOLVED and file.is_file():
+    if key not in _SOLVED and os.path.isfile(file):
         try:
             _SOLVED[key] = Match(**json.loads(file.read_text("utf-8")))
         except (ValueError, TypeError):
