@@ -11,6 +11,7 @@ from zoo import ConfigError, NonNegativeInt, PositiveInt
 
 Source = Literal["auto", "published", "regenerated"]
 Duplicates = Literal["drop", "keep"]
+GENERATED_DIFFICULTY: Literal["curv_contour_length_14"] = "curv_contour_length_14"
 RESOLUTIONS = {1024: 32, 4096: 64, 16384: 128}
 """Pixels of a Pathfinder picture -> its side."""
 
@@ -52,11 +53,21 @@ class ListOpsOptions:
         """Raise ConfigError for lengths that contradict each other."""
         if self.max_len < self.min_len + 2:
             raise ConfigError("max_len", f"no length lies between min_len {self.min_len} and max_len {self.max_len}")
+        if self.generated:
+            self.check_generated()
+
+    def check_generated(self) -> None:
+        """Raise ConfigError for generated expressions that the model would not see whole."""
         longest = (3 * (self.max_len - 1) - 2 if self.brackets else self.max_len - 1) + self.eos
-        if longest > self.seq_len and not self.path and self.source != "published":
+        if longest > self.seq_len:
             raise ConfigError(
                 "seq_len", f"{self.seq_len} would cut expressions of {longest} tokens; lower task.max_len or raise it"
             )
+
+    @property
+    def generated(self) -> bool:
+        """Whether no published files are looked for."""
+        return self.source == "regenerated" or (self.source == "auto" and not self.path and not self.as_published)
 
     @property
     def vocab_size(self) -> int:
@@ -91,13 +102,26 @@ class PathfinderOptions:
     """Pixels: of 32x32, 64x64 or 128x128 pictures; 0 = the task's own."""
     input: Literal["tokens", "values"] = "tokens"
     """tokens: pixels as ids 0 … 255 (0 is black, not padding). values: pixels as numbers in [0, 1]."""
-    difficulty: Literal["curv_contour_length_14", "curv_contour_length_9", "curv_baseline"] = "curv_contour_length_14"
+    difficulty: Literal["curv_contour_length_14", "curv_contour_length_9", "curv_baseline"] = GENERATED_DIFFICULTY
     """Which of the published sets. All published results are on the first, and only that one can be regenerated."""
 
     def check(self) -> None:
         """Raise ConfigError for a difficulty that cannot be generated."""
-        if self.difficulty != "curv_contour_length_14" and not self.path and self.source != "published":
-            raise ConfigError("difficulty", f"{self.difficulty} needs task.path or task.source=published")
+        if self.generated:
+            self.check_generated()
+
+    def check_generated(self) -> None:
+        """Raise ConfigError for a difficulty that cannot be generated."""
+        if self.difficulty != GENERATED_DIFFICULTY:
+            raise ConfigError(
+                "difficulty", f"{self.difficulty} is not generated; bring its published files with --from DIR"
+            )
+
+    @property
+    def generated(self) -> bool:
+        """Whether no published files are looked for."""
+        by_default = not self.path and not self.as_published and self.difficulty == GENERATED_DIFFICULTY
+        return self.source == "regenerated" or (self.source == "auto" and by_default)
 
     @property
     def as_published(self) -> bool:

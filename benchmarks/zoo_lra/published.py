@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo import DataError, MissingFiles
+from zoo import ConfigError, DataError, MissingFiles
 from zoo.data.cached import CachedData, hashed_name
 from zoo.data.files import file_stamps
 from zoo.data.module import SPLITS, Split
@@ -98,14 +98,20 @@ class GeneratedOrFilesData(CachedData):
         """Find the published files, or return None when the data are to be generated.
 
         names, layout  as in FilesData
-        Raises MissingFiles when published files are required and are not there.
+        Raises MissingFiles when published files are required and are not there, ConfigError when there are none and
+        the options cannot be generated.
         """
         o = self.options
-        if o.source == "regenerated" or (not o.path and o.source == "auto" and not o.as_published):
+        if o.generated:
             return None
         folder = find_files(o.path, self.root, self.name, names, accepts)
         if folder is None and (o.path or o.source == "published"):
             raise _not_there(o.path or self.root, names, layout)
+        if folder is None:
+            try:
+                o.check_generated()
+            except ConfigError as error:
+                raise error.under("task") from None
         return folder
 
     @property

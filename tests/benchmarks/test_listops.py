@@ -196,7 +196,10 @@ def test_impossible_laws_are_refused(tmp_path: Path) -> None:
     with pytest.raises(zoo.ConfigError, match="500 < tokens < 2000"):
         data.prepare()
     with pytest.raises(zoo.ConfigError, match=r"task.seq_len: 100 would cut"):
-        open_task(task(), "paper", {"task.seq_len": 100})
+        open_task(task(), "quick", {"task.seq_len": 100})
+    paper = open_task(task(), "paper", {"task.seq_len": 100}, tmp_path)  # published files may be cut, if there are any
+    with pytest.raises(zoo.ConfigError, match=r"task.seq_len: 100 would cut"):
+        paper.prepare()
 
 
 def test_published_files(tmp_path: Path) -> None:
@@ -310,7 +313,7 @@ def test_brackets_are_kept_when_asked_for(tmp_path: Path) -> None:
     assert kept.lengths("train").tolist() == [3 * n - 2 for n in plain.lengths("train").tolist()]
     assert int(max(kept.dataset("train")[0][0])) == 18 < kept.options.vocab_size
     with pytest.raises(zoo.ConfigError, match="2000 would cut expressions of 5995 tokens"):
-        open_task(task(), "paper", {"task.brackets": True})
+        open_task(task(), "paper", {"task.brackets": True}, tmp_path / "empty").prepare()
 
 
 def test_a_model_of_brackets_has_their_embeddings() -> None:

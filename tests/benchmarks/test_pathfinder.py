@@ -330,5 +330,11 @@ def test_the_other_difficulties_are_read_and_not_made_up(tmp_path: Path) -> None
     assert data.find_published() == easy
     with pytest.raises(zoo.MissingFiles, match="pathfinder32/curv_contour_length_9"):
         PathfinderData(PathfinderOptions(difficulty="curv_contour_length_9", source="published"), tmp_path).prepare()
-    with pytest.raises(zoo.ConfigError, match=r"needs task\.path or task\.source=published"):
-        PathfinderOptions(difficulty="curv_baseline").check()
+    assert (
+        PathfinderData(PathfinderOptions(difficulty="curv_baseline", train_size=3), tmp_path).find_published() == easy
+    )
+    not_here = PathfinderOptions(difficulty="curv_contour_length_9")
+    with pytest.raises(zoo.ConfigError, match=r"curv_contour_length_9 is not generated; bring its published files"):
+        PathfinderData(not_here, tmp_path).prepare()
+    with pytest.raises(zoo.ConfigError, match="is not generated"):
+        PathfinderOptions(difficulty="curv_baseline", source="regenerated").check()

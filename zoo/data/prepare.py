@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.cached import CachedData
@@ -107,10 +108,19 @@ def prepare_task(
         data.prepare()
     if path is not None:
         save_location(data_dir(), task.name, path)
-        default = open_task(task, protocol, overrides)
-        if isinstance(data, CachedData) and isinstance(default, CachedData) and default.generated > data.generated:
+        if not _finds_again(data, task, protocol, overrides):
             notice(
-                f"{task.name}: {protocol} uses generated examples; a run reads these files only with"
-                f" --set task.path={path}"
+                f"{task.name}: with these settings a run reads these files only with --set {quote(f'task.path={path}')}"
             )
     return data
+
+
+def _finds_again(data: TaskData, task: Task, protocol: str, overrides: Mapping[str, Any]) -> bool:
+    """Whether a command that is not told the place of the files reads them, too."""
+    if not isinstance(data, CachedData):
+        return True
+    try:
+        default = open_task(task, protocol, overrides)
+        return isinstance(default, CachedData) and default.folder == data.folder
+    except UserError:
+        return False

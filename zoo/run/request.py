@@ -203,7 +203,9 @@ def _check_files(experiments: Sequence[Experiment]) -> None:
     """Raise MissingFiles now, for every task whose files are missing, not after the runs of the other tasks."""
     missing: dict[str, str] = {}
     for experiment in experiments:
-        if experiment.task_spec.needs and experiment.task not in missing:
+        # a task that can be generated says whether it is, under these options
+        reads_files = experiment.task_spec.needs or not getattr(experiment.task_options, "generated", True)
+        if reads_files and experiment.task not in missing:
             from zoo.data.cached import CachedData
             from zoo.data.paths import data_dir
 
