@@ -6,7 +6,8 @@ case per mode of an architecture, say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -57,7 +58,7 @@ class Check:
 
     def __call__(self, subject: Subject) -> None:
         """Run the check on every case of `subject`, each from random seed 0. Raises what `scope` raises."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _one_thread():
             for case in self.scope(subject):
                 torch.manual_seed(0)
                 try:
@@ -66,6 +67,17 @@ class Check:
                     if case.label:
                         error.args = (f"{case.label}: {error}",)
                     raise
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: the tensors of checks are so small that more would mostly wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Checks(list[Check]):
