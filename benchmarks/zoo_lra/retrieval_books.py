@@ -55,9 +55,7 @@ def read_book(path: Path) -> bytes:
 
 @lru_cache(maxsize=64)
 def _read_book(path: Path, size: int, changed: int) -> bytes:
-    contents = read_file(path, BOOK_LIMIT)
-    decode_utf8(contents, path)
-    text = b" ".join(contents.split())
+    text = b" ".join(decode_utf8(read_file(path, BOOK_LIMIT), path).encode().split())
     if not text:
         raise DataError(f"{path}: empty")
     return text

@@ -52,6 +52,7 @@ class ByteDecoder:
 class Reviews(HoldOutRecipe):
     """The reviews of a folder aclImdb, of its archive, or of parquet files."""
 
+    version = "2"
     noun = "reviews"
     published: Mapping[str, int] = {"train": 25_000, "test": 25_000}
     classes = tuple(CLASSES)
@@ -85,7 +86,7 @@ def _check_review(place: Path, name: str, contents: bytes) -> tuple[str, Example
         raise DataError(f"{place}: {where}: expected NUMBER_RATING.txt with a rating of {ratings[0]} to {ratings[-1]}")
     if not contents.strip():
         raise DataError(f"{place}: {where} is empty")
-    decode_utf8(contents, f"{place}: {where}")
+    contents = decode_utf8(contents, f"{place}: {where}").encode()
     return part, Example(where, sha256(contents).digest(), label, contents)
 
 

@@ -54,7 +54,7 @@ def _read(path: Path, pairs: int, size: int, changed: int) -> list[Record]:
     number = 0
     seen: dict[str, int] = {}
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+        with gzip.open(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     record = _parse_record(f"{path}:{number}", line, pairs)

@@ -44,7 +44,7 @@ HEADING = re.compile(rb" = (?!= ).+ = \s*")
 
 
 class Block(NamedTuple):
-    """Bytes [start, stop) of a file; `begins` where a document does."""
+    """Bytes [start, stop) of a file, whole lines; `begins` where a document does."""
 
     path: Path
     start: int
@@ -57,7 +57,7 @@ class Document:
     """One text.
 
     where       file, or file:line
-    key         sha256 of its bytes
+    key         sha256 of its bytes, which are those of the text as it is on Unix (zoo.data.files.decode_utf8)
     words       separated by white space; in articles also the end of every line, as WikiText is counted
     continues   it directly follows the document before it in the file
     """
@@ -137,8 +137,8 @@ class FileReader:
     def __iter__(self) -> Iterator[Line]:
         shown = self.done
         for line in read_raw_lines(self.path, LINE_LIMIT):
-            self.sha256.update(line.contents)
-            self.done += len(line.contents)
+            self.sha256.update(line.raw)
+            self.done += len(line.raw)
             if self.done - shown > BLOCK:
                 self.progress(self.done, self.total)
                 shown = self.done
@@ -156,29 +156,31 @@ class _DocumentBuilder:
     key: Any = field(default_factory=sha256)
     words: int = 0
     stop: int = 0
+    bytes: int = 0
+    block_bytes: int = 0
     blank: bool = True
 
     @classmethod
     def at(cls, path: Path, line: Line) -> _DocumentBuilder:
         return cls(path, f"{path}:{line.number}", line.start)
 
-    @property
-    def bytes(self) -> int:
-        return self.stop - self.start
-
     def add(self, line: Line, *, count_line_end: bool = False) -> None:
-        block_start = self.blocks[-1].stop if self.blocks else self.start
-        stop = line.start + len(line.contents)
-        if self.stop > block_start and stop - block_start > BLOCK:
-            self.blocks.append(Block(self.path, block_start, self.stop, not self.blocks))
-        words = len(line.contents.split())
+        size, words = len(line.contents), len(line.contents.split())
+        if self.block_bytes and self.block_bytes + size > BLOCK:
+            self._end_block()
         self.key.update(line.contents)
-        self.words, self.blank, self.stop = self.words + words + count_line_end, self.blank and not words, stop
+        self.bytes, self.block_bytes = self.bytes + size, self.block_bytes + size
+        self.words, self.blank = self.words + words + count_line_end, self.blank and not words
+        self.stop = line.start + len(line.raw)
+
+    def _end_block(self) -> None:
+        start = self.blocks[-1].stop if self.blocks else self.start
+        self.blocks.append(Block(self.path, start, self.stop, not self.blocks))
+        self.block_bytes = 0
 
     def finish(self, *, continues: bool = False) -> Document:
-        block_start = self.blocks[-1].stop if self.blocks else self.start
-        blocks = [*self.blocks, Block(self.path, block_start, self.stop, not self.blocks)]
-        return Document(self.where, self.key.digest(), blocks, self.words, self.bytes, continues)
+        self._end_block()
+        return Document(self.where, self.key.digest(), self.blocks, self.words, self.bytes, continues)
 
 
 def read_articles(reader: FileReader) -> Iterator[Document]:
@@ -221,10 +223,13 @@ def read_book(reader: FileReader) -> Document:
 def _read_documents(form: str, reader: FileReader) -> Iterator[Document]:
     if form == "books":
         yield read_book(reader)
-    elif form == "wikitext" or len(list(read_articles(FileReader(reader.path, 0, 0, lambda done, total: None)))) >= 3:
+        return
+    articles = list(read_articles(FileReader(reader.path, 0, 0, lambda done, total: None)))
+    if form == "wikitext" or len(articles) >= 3:
         yield from read_articles(reader)
     else:
-        yield from read_passages(reader, min(max(reader.path.stat().st_size // PASSAGES, MIN_PASSAGE), BLOCK))
+        size = sum(article.bytes for article in articles)  # of the file, wherever its lines were ended
+        yield from read_passages(reader, min(max(size // PASSAGES, MIN_PASSAGE), BLOCK))
 
 
 @dataclass

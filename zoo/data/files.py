@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import errno
 import gzip
 import hashlib
 import lzma
 import os
+import re
 import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any, NamedTuple
 
 from filelock import FileLock, Timeout
@@ -24,6 +27,7 @@ from zoo.spec.errors import DataError
 READ_SIZE = 1 << 20
 HEADER_LIMIT = 1 << 26
 """Largest part of an archive that is read at once: long names and other headers."""
+LINES = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 EXPANSION, MIN_EXPANSION_BYTES = 50, 1 << 30
 """An archive may unpack to so many times its size, or to so many bytes if that is more."""
 
@@ -71,24 +75,34 @@ def read_file(path: Path, limit: int) -> bytes:
 
 
 def decode_utf8(contents: bytes, where: object, first_line: int = 1, offset: int = 0) -> str:
-    """Decode UTF-8. Raises DataError that names file, line and byte.
+    """Decode UTF-8 as it is on Unix: without a byte order mark, every line end a line feed. Raises DataError that names
+    file, line and byte, also for a NUL, which is in no text.
 
     where       the file
     first_line  number of the line with which `contents` begins, and `offset` its first byte in the file
     """
     try:
-        return contents.decode("utf-8")
+        text, fault, at = contents.decode("utf-8"), "NUL", contents.find(b"\0")
     except UnicodeDecodeError as error:
-        line = first_line + contents.count(b"\n", 0, error.start)
-        hint = f"; if it is Latin-1: iconv -f latin1 -t utf8 {Path(str(where)).name}"
-        raise DataError(f"{where}:{line}: byte {offset + error.start} is not UTF-8{hint}") from error
+        text, fault, at = "", "not UTF-8", error.start
+    if at >= 0:
+        utf16 = b"\0" in contents or contents.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        kind, name = ("UTF-16", "utf16") if utf16 else ("Latin-1", "latin1")
+        command = f"iconv -f {name} -t utf8 {quote(Path(str(where)).name)}"
+        line = first_line + contents.count(b"\n", 0, at)
+        raise DataError(f"{where}:{line}: byte {offset + at} is {fault}; if it is {kind}: {command}")
+    if offset == 0:
+        text = text.removeprefix("\ufeff")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 class Line(NamedTuple):
-    """One line of a text file: its number from 1, its first byte in the file, its bytes with the line end."""
+    """One line of a text file: its number from 1, its first byte in the file, its bytes there, and as they are on Unix
+    (see `decode_utf8`)."""
 
     number: int
     start: int
+    raw: bytes
     contents: bytes
 
 
@@ -96,24 +110,29 @@ def read_raw_lines(path: Path, limit: int) -> Iterator[Line]:
     """Yield the lines of a UTF-8 file, none longer than `limit` bytes. Raises DataError that names file and line."""
     number = start = 0
     with oserror_as_data_error(path), check_regular_file(path).open("rb") as file:
-        while contents := file.readline(limit + 1):
-            number += 1
-            if len(contents) > limit:
-                raise DataError(
-                    f"{path}:{number}: a line of more than {limit:,} bytes; break it, such as with"
-                    f" fold -s -w 1000 {path.name}"
-                )
-            decode_utf8(contents, path, number, start)
-            yield Line(number, start, contents)
-            start += len(contents)
+        while piece := file.readline(limit + 1):
+            if len(piece) > limit:  # unless carriage returns end lines
+                end = piece.rfind(b"\r", 0, -1) + 1
+                if not end:
+                    raise DataError(
+                        f"{path}:{number + 1}: a line of more than {limit:,} bytes; break it, such as with"
+                        f" fold -s -w 1000 {quote(path.name)}"
+                    )
+                file.seek(start + end)
+                piece = piece[:end]
+            for raw in LINES.findall(piece) if b"\r" in piece else (piece,):
+                number += 1
+                text = decode_utf8(raw, path, number, start)
+                yield Line(number, start, raw, text.encode() if start == 0 or b"\r" in raw else raw)
+                start += len(raw)
 
 
 def read_lines(path: Path, limit: int) -> Iterator[tuple[int, str]]:
-    """Yield (number, line without LF or CRLF) of a UTF-8 file. Raises DataError as read_raw_lines does, and if it is
+    """Yield (number, line without its end) of a UTF-8 file. Raises DataError as read_raw_lines does, and if it is
     empty."""
     number = 0
-    for number, _, contents in read_raw_lines(path, limit):
-        yield number, contents.rstrip(b"\r\n").decode("utf-8")
+    for number, _, _, contents in read_raw_lines(path, limit):
+        yield number, contents.decode("utf-8").removesuffix("\n")
     if not number:
         raise DataError(f"{path}: empty")
 

@@ -37,6 +37,8 @@ CORPORA: dict[str, tuple[str, ...]] = {
     "pg19": ("pg19", "pg-19", "pg19-like", "deepmind-gutenberg", "books"),
 }
 """Corpora by name, and the folders in which they are looked for; `auto` takes the first that exists."""
+DRAW = "1"
+"""Raised when words are drawn otherwise."""
 VAL_WORDS = 2_000
 """Validation words where the options do not say."""
 
@@ -152,7 +154,7 @@ class LanguageData(CachedData):
         slots, training = self.options.slots, split == "train"
         room = self.options.seq_len - (slots if self.loading.objective == "infilling" else 0)
         text = self.text(split)
-        key = (tokenized.READER, split, self.loading.seed if training else self.options.data_seed)
+        key = (DRAW, split, self.loading.seed if training else self.options.data_seed)
         n = len(text) if training else self.options.val_size or VAL_WORDS
         return Words(text, n, room, slots - 1, self.specials.end, key)
 

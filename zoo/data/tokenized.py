@@ -14,13 +14,14 @@ import numpy as np
 import regex
 
 from zoo.data.corpus import Block, CorpusScan
+from zoo.data.files import decode_utf8
 from zoo.data.module import Split
 from zoo.data.splits import HOLD_OUT_ORDER
 from zoo.data.store import Chunk, Rows, StoredSplit
 from zoo.data.tokens import Encoding, Tokenizer, dtype_of
 from zoo.spec.errors import DataError
 
-READER = "1"
+READER = "2"
 """Raised when the same files would give other tokens, documents or splits."""
 BEGINS, UNKNOWN, LOST = 1, 2, 4
 """Bits of a row's note: a document begins here; it has an unknown token; a character other than white space has no
@@ -85,7 +86,7 @@ class CorpusRecipe:
     def _encode(self, block: Block) -> Chunk:
         with block.path.open("rb") as file:
             file.seek(block.start)
-            text = file.read(block.stop - block.start).decode("utf-8")
+            text = decode_utf8(file.read(block.stop - block.start), block.path, offset=block.start)
         encoding = self.tokenizer.encode(text)
         row = np.frombuffer(pack_row(encoding, text, dtype_of(self.tokenizer.size)), np.uint8)
         note = BEGINS * block.begins | self._gaps(encoding, text)

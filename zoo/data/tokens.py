@@ -7,6 +7,7 @@ byte b is b + 1, 257 ends, 258 is a slot.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,6 @@ import numpy as np
 
 from zoo.data.files import sha256
 from zoo.spec.errors import ConfigError
-from zoo.spec.files import user_path
 
 BYTES = "bytes"
 SPECIALS = 3
@@ -69,7 +69,7 @@ class JsonTokenizer:
                 "tokenizer", f"{path} needs the package tokenizers: pip install 'seqzoo[tokenizers]'"
             ) from None
         try:
-            self.library = LibraryTokenizer.from_str(path.read_text(encoding="utf-8"))
+            self.library = LibraryTokenizer.from_str(path.read_text(encoding="utf-8-sig"))
         except Exception as error:  # the library raises Exception itself
             message = f"{path}: not a tokenizer.json of the library tokenizers ({error})"
             raise ConfigError("tokenizer", message) from error
@@ -97,7 +97,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     """Load "bytes" or the path of a `tokenizer.json`. Raises ConfigError."""
     if name == BYTES:
         return ByteTokenizer()
-    path = user_path(name)
+    path = Path(os.path.expanduser(name))
     try:
         status = path.stat()
     except OSError as error:
