@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -36,8 +37,10 @@ def notice(text: str, *, always: bool = False) -> None:
 def progress(title: str, unit: Literal["examples", "bytes"] = "examples") -> Iterator[Progress]:
     """Yield `update(done, total)` of a progress bar on a terminal, shown after two seconds; a total of 0 is unknown."""
     size = {"unit": "B", "unit_scale": True} if unit == "bytes" else {"unit": " examples"}
-    silent = True if _quiet.get() else None  # None: unless stderr is a terminal
-    with tqdm(desc=title, delay=2, leave=False, disable=silent, file=sys.stderr, **size) as bar:
+    # a dumb terminal cannot go back to the beginning of the line; None: unless stderr is a terminal
+    silent = True if _quiet.get() or os.environ.get("TERM") in ("dumb", "unknown") else None
+    line = "{desc}: {n_fmt}/{total_fmt} left {remaining} |{bar}| {rate_fmt}"
+    with tqdm(desc=title, delay=2, leave=False, disable=silent, file=sys.stderr, bar_format=line, **size) as bar:
 
         def update(done: int, total: int) -> None:
             bar.total = total or None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 if TYPE_CHECKING:
     from zoo.run.module import ExperimentModule
@@ -78,23 +79,27 @@ class Deadline(pl.Callback):
 class ProgressBar(pl.Callback):
     """One bar for the whole run, on stderr: samples, samples/s, loss, validation score, time left.
 
-    Where stderr is no terminal, one line per validation instead. Not Lightning's RichProgressBar, which shows a bar
-    per epoch.
+    Where stderr is no terminal, or one that cannot move its cursor (TERM=dumb), one line per validation instead. Not
+    Lightning's RichProgressBar, which shows a bar per epoch.
     """
 
-    def __init__(self, title: str) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
         self.title = title
+        wide, narrow = self.console.width >= 100, self.console.width < 72
         self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            # what is left of the line
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            *([BarColumn(20)] if wide else []),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.0f}/s loss {task.fields[loss]:.3f} val {task.fields[val]}"),
-            TimeElapsedColumn(),
+            *([] if narrow else [TextColumn("{task.fields[rate]:.0f}/s")]),
+            TextColumn("loss {task.fields[loss]:.3f} val {task.fields[val]}"),
+            *([TimeElapsedColumn()] if wide else []),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            expand=True,
         )
         self.task: Any = None
         self.started = 0.0
@@ -106,7 +111,7 @@ class ProgressBar(pl.Callback):
         self.task = self.progress.add_task(
             self.title, total=schedule.steps * schedule.batch_size, completed=self.first, rate=0.0, loss=0.0, val="-"
         )
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self.progress.start()
 
     def on_train_batch_end(  # type: ignore[override]
@@ -121,7 +126,7 @@ class ProgressBar(pl.Callback):
         name = pl_module.val_metric
         value = f"{100 * point['metric']:.2f} %" if "accuracy" in name else f"{point['metric']:.4g}"
         self.progress.update(self.task, val=value)
-        if not self.console.is_terminal:
+        if not self.console.is_interactive:
             self.console.print(
                 f"{self.title}: {point['samples']} samples, {point['seconds']:.0f} s, "
                 f"val loss {point['loss']:.4f}, val {name.replace('_', ' ')} {value}",
