@@ -1,0 +1,92 @@
+"""A run measures what it says: the best weights, states that begin where an interval does, every token that is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.run.conftest import resolve_one
+from zoo import bench
+from zoo.data.batch import Batch
+from zoo.data.questions import IGNORE
+from zoo.run.callbacks import Checkpoints, TimeLimit
+from zoo.run.execute import build_module, open_data
+from zoo.spec.record import Record, comparable
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+
+def run(tmp_path: Path, arch: str, task: str, **options: Any) -> Record:
+    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    ((_, record),) = bench(arch, task, **folders, **options)
+    assert (record.status, record.error) == ("ok", "")
+    return record
+
+
+def test_the_weights_that_were_best_on_validation_are_tested_not_the_last(tmp_path: Path) -> None:
+    overrides = {"optim.lr": 0.3, "optim.lr_scheduler": "constant", "train.val_every": 32, "train.max_samples": 128}
+    record = run(tmp_path, "toy", "toytask", overrides=overrides)
+    validated = [point for point in record.history if point.split == "val"]
+    best = max(validated, key=lambda point: point.metric or 0.0)
+    assert best.step < validated[-1].step, "a test of nothing: the last weights are the best"
+    assert record.metrics is not None
+    assert record.metrics.val.scores["accuracy"] == best.metric
+
+    experiment = resolve_one("toy", "toytask", overrides=overrides)
+    data, model = open_data(experiment), build_module(experiment)
+    (checkpoint,) = (tmp_path / "runs").rglob("best.ckpt")
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"], strict=False)
+    model.eval()
+    with torch.no_grad():
+        outputs = [model.model(batch) for batch in data.eval_dataloader("test")]
+    logits, labels = (torch.cat(parts) for parts in zip(*((o.logits, o.labels) for o in outputs), strict=True))
+    assert record.metrics.test.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    accuracy = (logits.argmax(-1) == labels).double().mean().item()
+    assert record.metrics.test.scores["accuracy"] == pytest.approx(accuracy)
+
+
+def test_no_state_is_carried_into_an_interval_so_a_run_cut_between_two_goes_on_to_the_same_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The toy's texts have three pieces, and an interval reads two: its end lies within every text."""
+    whole = run(tmp_path / "whole", "mamba", "toytext", protocol="smoke")
+    save = Checkpoints.on_train_epoch_end
+
+    def save_and_stop(self: Checkpoints, trainer: Any, module: Any) -> None:
+        save(self, trainer, module)
+        raise TimeLimit("the first interval is over")
+
+    folders = {"results": tmp_path / "cut" / "results", "runs": tmp_path / "cut" / "runs"}
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "on_train_epoch_end", save_and_stop)
+        ((_, cut),) = bench("mamba", "toytext", protocol="smoke", **folders)
+    assert cut.status == "timeout"
+    assert len([point for point in cut.history if point.split == "val"]) == 1
+    resumed = run(tmp_path / "cut", "mamba", "toytext", protocol="smoke")
+    assert comparable(resumed) == comparable(whole)
+
+
+def test_tokens_of_a_batch_are_those_that_encoder_and_decoder_read() -> None:
+    inputs, mask = torch.ones(2, 5, dtype=torch.int64), torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    labels = torch.tensor([[4, 5, 6], [4, 6, IGNORE]])
+    assert int(Batch(inputs, None, labels).n_tokens) == 10
+    assert int(Batch(inputs, mask, labels).n_tokens) == 8
+    assert int(Batch(inputs, mask, labels, target=labels.clamp(min=0)).n_tokens) == 8 + 5
+
+
+@pytest.mark.parametrize("arch", ["longt5", "transformer"])
+def test_a_record_counts_the_target_tokens_of_encoder_decoders(tmp_path: Path, arch: str) -> None:
+    overrides = {"train.max_samples": 16, "train.val_every": 16, "task.form": "continuation"}
+    record = run(tmp_path, arch, "toyrecall", protocol="smoke", overrides=overrides)
+    experiment = resolve_one(arch, "toyrecall", protocol="smoke", overrides=overrides)
+    assert (experiment.objective == "seq2seq") == (arch == "longt5")
+    expected = 0
+    for batch in open_data(experiment).train_dataloader():
+        expected += batch.inputs.numel() if batch.mask is None else int(batch.mask.sum())
+        if batch.target is not None:
+            expected += int((batch.labels != IGNORE).sum())
+    assert record.tokens == expected
