@@ -45,6 +45,8 @@ class QuestionOptions:
     """Longest of all."""
     form: str = "marked"
     """marked | continuation"""
+    ragged: bool = False
+    """Whether pieces of text differ in length."""
     stray: bool = False
     """A setting that came later."""
 
@@ -86,6 +88,23 @@ def zoo_tasks() -> Iterator[Task]:
             "smoke": common | {"train.max_samples": 32, "train.val_every": 16},
             "quick": common | {"train.max_samples": 256, "train.val_every": 64, "optim.lr": 0.01},
         },
+    )
+    yield Task(
+        name="toypairs",
+        suite="toy kinds",
+        title="Toy pairs",
+        version="1",
+        kind="pair_classification",
+        vocab_size=5,
+        classes=2,
+        length=12,
+        metrics=("accuracy",),
+        chance=0.5,
+        license="none",
+        source=Source(),
+        data="tests.run.toy_torch:PairData",
+        options="tests.run.toy:ToyOptions",
+        protocols={"smoke": common | {"train.max_samples": 32, "train.val_every": 16}},
     )
     for name, kind, metrics in (
         ("toyrecall", "recall", ("accuracy",)),

@@ -91,9 +91,9 @@ class Rows(Sampler[int]):
 class Texts(Dataset[Question]):
     """Texts of `pieces` pieces: the first symbol, then only 5; at the end of each piece the first symbol again."""
 
-    def __init__(self, split: Split, texts: int, pieces: int, length: int) -> None:
+    def __init__(self, split: Split, texts: int, pieces: int, length: int, ragged: bool = False) -> None:
         rng = np.random.default_rng(SPLITS.index(split))
-        self.pieces, self.length = pieces, length
+        self.pieces, self.length, self.ragged = pieces, length, ragged
         self.first = rng.integers(1, 5, size=texts)
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class Texts(Dataset[Question]):
         if index < 0:
             return Piece(np.array([END]), np.array([IGNORE]), fresh=True)
         text, piece = divmod(index, self.pieces)
-        tokens = np.full(self.length, 5)
+        tokens = np.full(self.length - (7 * index % 10 if self.ragged else 0), 5)
         tokens[-1] = self.first[text]
         begin = END
         if piece == 0:
@@ -122,7 +122,7 @@ class TextData(RecallData):
 
     def dataset(self, split: Split) -> Dataset[Question]:
         texts = self.options.train_size if split == "train" else 13
-        return Texts(split, texts, self.PIECES, self.options.seq_len)
+        return Texts(split, texts, self.PIECES, self.options.seq_len, self.options.ragged)
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
         size = len(self.dataset("train"))  # type: ignore[arg-type]

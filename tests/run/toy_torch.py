@@ -58,6 +58,12 @@ class ToySet(Dataset[Example]):
         return self.rows[index]
 
 
+class PairSet(ToySet):
+    def __getitem__(self, index: int) -> Example:
+        ids, label = self.rows[index]
+        return np.stack([ids, np.where(np.arange(len(ids)) < 3, ids[::-1], 0)]), label
+
+
 class ToyData(TaskData):
     def prepare(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -72,3 +78,10 @@ class ToyData(TaskData):
 
     def verify(self) -> list[str]:
         return []
+
+
+class PairData(ToyData):
+    """The sequences of ToyData beside the last three of their tokens, turned round."""
+
+    def dataset(self, split: Split) -> Dataset[Example]:
+        return PairSet(split, self.options.train_size if split == "train" else 40, self.options.seq_len, False)

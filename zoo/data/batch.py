@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from zoo.data.questions import IGNORE, Question, Specials, lay_out
 from zoo.spec.architecture import Objective
@@ -23,6 +25,7 @@ class Batch(NamedTuple):
     target  (B, T) int64, what the decoder reads; seq2seq only
     fresh   (B,) bool: rows in which a text begins and no state is carried from the batch before; None = all
     groups  (B,) int64, rows of `TaskData.groups`; None = the split has no groups
+    step_targets  targets of all batches of an optimiser step on this device, a scalar; None outside training
     """
 
     inputs: Tensor
@@ -31,12 +34,36 @@ class Batch(NamedTuple):
     target: Tensor | None = None
     fresh: Tensor | None = None
     groups: Tensor | None = None
+    step_targets: Tensor | None = None
+
+    @property
+    def n_targets(self) -> Tensor:
+        """How many answers the loss is a mean of; a scalar on the batch's device."""
+        if self.labels.is_floating_point():  # numbers to be predicted, of which none is left out
+            return torch.full((), self.labels.numel(), device=self.labels.device)
+        return (self.labels != IGNORE).sum()
 
     @property
     def n_tokens(self) -> Tensor:
         """Real tokens that the model reads, those of the decoder included; a scalar on the batch's device."""
         read = torch.full((), self.inputs.numel(), device=self.inputs.device) if self.mask is None else self.mask.sum()
         return read if self.target is None else read + (self.labels != IGNORE).sum()
+
+
+class TrainLoader(DataLoader[Batch]):
+    """Batches that know how many targets their optimiser step has, so that each can be weighed by its share.
+
+    batches_per_step  how many of them accumulate into one step on this device
+    """
+
+    batches_per_step = 1
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        batches = super().__iter__()
+        while step := list(islice(batches, self.batches_per_step)):
+            targets = torch.stack([batch.n_targets for batch in step]).sum()
+            for batch in step:
+                yield batch._replace(step_targets=targets)
 
 
 def collate_sequences(examples: Sequence[tuple[np.ndarray, int]]) -> Batch:

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from zoo.data.batch import Batch
+from zoo.data.batch import Batch, TrainLoader
 from zoo.data.questions import Question, Specials
 from zoo.data.sampler import IntervalSampler, StreamOrder
 from zoo.spec.architecture import Objective
@@ -173,7 +173,9 @@ class TaskData(LightningDataModule):
         )
         # Lightning calls set_epoch as well, but reads the length before, and the last interval is shorter
         sampler.set_epoch(epoch)
-        return self._loader("train", sampler, self.loading.batch_size)
+        loader = self._loader("train", sampler, self.loading.batch_size, TrainLoader)
+        loader.batches_per_step = max(self.loading.train_rows // (self.loading.batch_size * world), 1)
+        return loader
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader("val", self.loading.val_limit)
@@ -195,12 +197,12 @@ class TaskData(LightningDataModule):
             batch_size = max(batch_size // 8, 1)
         return self._loader(split, self.eval_order(split, limit), batch_size)
 
-    def _loader(self, split: Split, order: Any, batch_size: int) -> DataLoader:
+    def _loader(self, split: Split, order: Any, batch_size: int, loader: type[DataLoader] = DataLoader) -> Any:
         if self.loading.kind is None:
             raise ValueError("loaders need the kind of the task: LoaderConfig(kind=...)")
         # a generator of its own: making an iterator must not draw from the random state of the model
         generator = torch.Generator().manual_seed(self.loading.seed)
-        return DataLoader(
+        return loader(
             self.dataset(split),
             batch_size=batch_size,
             sampler=order,

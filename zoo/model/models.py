@@ -89,6 +89,7 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
         self.backbone = spec.architecture.build(spec.arch_config, spec.dims)
         self.plan = spec.segment_plan
+        self.segments = math.ceil(spec.seq_len / self.plan.length) if self.plan.length else 1
         self.causal = spec.dims.mode == "causal"
 
     def embed(self, inputs: Tensor) -> Tensor:
@@ -185,10 +186,10 @@ class SequenceClassifier(nn.Module):
         return ModelOutput(logits, batch.labels, torch.arange(len(logits), device=logits.device), aux)
 
     def pooled(self, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """inputs (B, L), mask (B, L) -> (B, D), auxiliary losses averaged over the segments."""
+        """inputs (B, L), mask (B, L) -> (B, D), auxiliary losses (`AuxLosses`)."""
         encoder = self.encoder
         seq_len = inputs.shape[1] + (encoder.cls is not None)
-        pool, losses = Pool(self.pool), AuxLosses()
+        pool, losses = Pool(self.pool), AuxLosses(encoder.segments)
         for segment in encoder(inputs, mask):
             whole = encoder.plan.length is None
             fewer = whole and not encoder.causal and segment.hidden.shape[1] != seq_len
@@ -238,7 +239,7 @@ class LMHeadModel(nn.Module):
             here = scored[:, start:stop]
             chosen.append((hidden[here], batch.labels[:, start:stop][here], here.nonzero()[:, 0]))
 
-        losses = AuxLosses()
+        losses = AuxLosses(self.encoder.segments)
         for segment in self.encoder(batch.inputs, batch.mask, state):
             length = self.encoder.plan.length or batch.inputs.shape[1]
             stop = min(segment.start + length, batch.inputs.shape[1])
@@ -284,14 +285,16 @@ class LMHeadModel(nn.Module):
 
 
 class AuxLosses:
-    """Auxiliary losses averaged over the segments of a sequence."""
+    """Auxiliary losses, summed over the segments of a sequence and divided by those of the longest training example.
 
-    def __init__(self) -> None:
+    Not by those of the batch at hand, which would make a row's part depend on how long the others of its batch are.
+    """
+
+    def __init__(self, segments: int) -> None:
         self.total: dict[str, Tensor] = {}
-        self.segments = 0
+        self.segments = segments
 
     def add(self, aux: dict[str, Tensor]) -> None:
-        self.segments += 1
         for name, loss in aux.items():
             self.total[name] = self.total[name] + loss if name in self.total else loss
 

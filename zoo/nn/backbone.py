@@ -17,7 +17,7 @@ class Output(NamedTuple):
     hidden  (B, out_len, D). Causal: hidden[:, i] belongs to position seq_len - out_len + i.
             Latent models return their latents.
     state   what the next call needs, or None
-    aux     auxiliary losses by name, each a scalar
+    aux     auxiliary losses by name, each a scalar: the mean over the rows of the batch, pads left out of a row
     """
 
     hidden: Tensor

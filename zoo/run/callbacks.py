@@ -119,7 +119,7 @@ class ProgressBar(pl.Callback):
     ) -> None:
         done = trainer.global_step * pl_module.schedule.batch_size
         rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
-        self.progress.update(self.task, completed=done, rate=rate, loss=float(outputs["loss"]))
+        self.progress.update(self.task, completed=done, rate=rate, loss=float(pl_module.loss))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: ExperimentModule) -> None:  # type: ignore[override]
         point = pl_module.history[-1]

@@ -14,7 +14,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torchmetrics import Metric
 
 from zoo.data.batch import Batch
@@ -82,6 +82,7 @@ class ExperimentModule(pl.LightningModule):
         self.metrics = nn.ModuleDict()
         self.history: list[dict[str, Any]] = []
         self.tokens: int | Tensor = 0
+        self.loss: Tensor | None = None  # of the last training batch
         self.seconds = {"train": 0.0, "eval": 0.0}
         self.val_scores: dict[int, Scores] = {}
         self.val_metric = ""
@@ -106,8 +107,23 @@ class ExperimentModule(pl.LightningModule):
         total = loss + sum(aux.values()) if aux else loss
         if not torch.isfinite(total):
             raise Diverged(f"the loss became {total.item()} at step {self.global_step}")
+        self.loss = total.detach()
         self.tokens = self.tokens + batch.n_tokens  # on the device: no synchronisation in a step
-        return total
+        return loss * self._weight(batch, loss.dtype) + sum(aux.values())
+
+    def _weight(self, batch: Batch, dtype: torch.dtype) -> float | Tensor:
+        """What the loss of a batch counts for in its optimiser step: its share of the step's targets, times the
+        batches over which Lightning averages, those of the other devices included.
+
+        Auxiliary losses are means over rows, of which every batch of a step has as many: their plain average is right.
+        """
+        devices = distributed.get_world_size() if distributed.is_initialized() else 1
+        if batch.step_targets is None or devices * self.schedule.accumulate == 1:
+            return 1.0
+        targets = batch.step_targets.clone()
+        if devices > 1:
+            distributed.all_reduce(targets)
+        return (devices * self.schedule.accumulate * batch.n_targets).to(dtype) / targets.clamp_min(1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._run("val", batch, 0)

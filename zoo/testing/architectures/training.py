@@ -16,6 +16,7 @@ from zoo.model.spec import ModelSpec
 from zoo.testing.architectures import scopes
 from zoo.testing.architectures.scopes import check
 from zoo.testing.architectures.subject import ArchitectureSubject
+from zoo.testing.expect import right_padded
 
 LENGTH, EXAMPLES, STEPS = 16, 8, 300
 
@@ -99,6 +100,30 @@ def overfits_translation(subject: ArchitectureSubject) -> None:
     out = model.eval()(batch)
     correct = (out.logits.argmax(-1) == out.labels).sum().item()
     assert correct == target.numel(), f"{correct} of {target.numel()} tokens right, loss {loss:.3f}"
+
+
+@check(scopes.PADDED)
+def gradients_of_micro_batches_add_up(subject: ArchitectureSubject) -> None:
+    """The gradient of a batch with rows of several lengths is the mean of its rows' own, auxiliary losses included.
+
+    In evaluation mode: statistics of a batch (batch norm in training) are no function of its rows alone.
+    """
+    lengths = (LENGTH, 5, 11, 7)
+    ids, mask = permuted_sequences().inputs[: len(lengths)], right_padded(LENGTH, lengths)
+    batch = Batch(ids * mask, mask, torch.tensor([0, 1, 1, 0]))
+    rows = [Batch(batch.inputs[i : i + 1, :length], None, batch.labels[i : i + 1]) for i, length in enumerate(lengths)]
+    model = build_classifier(subject).double().eval()
+    gradients: list[dict[str, Tensor]] = []
+    for parts in ([batch], rows):
+        model.zero_grad()
+        for part in parts:
+            (torch.stack(losses(model, part)).sum() / len(parts)).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    whole, added = gradients
+    scale = max(float(gradient.abs().max()) for gradient in whole.values())
+    for name, gradient in whole.items():
+        error = float((added[name] - gradient).abs().max()) / scale
+        assert error < 1e-6, f"the gradient of {name} depends on which rows share a batch: off by {error:.1e}"
 
 
 FINISHED_GROUPS: list[object] = []
