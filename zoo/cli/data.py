@@ -266,10 +266,12 @@ def bench_(
     --set takes the keys of a run (task.KEY, model.KEY, train.num_workers …). Data that are not prepared are, before
     anything is measured.
     """
+    from zoo.run.request import BenchRequest, resolve
     from zoo.run.throughput import measure
 
     with _messages(as_json):
-        rows = [measure(arch, task.name, protocol, set_ or (), seconds) for task in _find_tasks(tasks)]
+        experiments = resolve(BenchRequest.parse(arch, tasks, protocol=protocol, overrides=set_ or ()))
+        rows = [measure(experiment, seconds) for experiment in experiments]
     columns = ("task", "arch", "batch", "first batch s", "samples/s", "tokens/s", "step samples/s", "ratio", "grew MB")
     _print_rows(rows, as_json, columns)
     slow = [row["task"] for row in rows if row["ratio"] < 1]

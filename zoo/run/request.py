@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.run.compose import Experiment, Job, compose
 from zoo.run.validate import validate
-from zoo.spec.errors import MissingFiles, UserError
+from zoo.spec.errors import ConfigError, MissingFiles, UserError
 from zoo.spec.files import default_results_dir, default_runs_dir
 from zoo.spec.registry import Registry, registry
 from zoo.spec.written import parse_overrides, user_layers
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class BenchRequest:
     """A request to train, test and record the product of architectures, tasks and seeds; plain values only.
 
-    arch       names of architectures; "all" is every one
-    task       names of tasks; a suite's name stands for its tasks
+    arch       names of architectures; "all" is every one that fits the task
+    task       names of tasks; a suite's name stands for its tasks, "all" for every one
     protocol   "smoke" | "quick" | "paper"
     seeds      which seeds
     overrides  dotted configuration keys and their values
@@ -88,21 +88,49 @@ class BenchRequest:
 def resolve(request: BenchRequest) -> list[Experiment]:
     """Compose, match and validate every experiment of a request. Tasks vary slowest, seeds fastest.
 
-    Raises UserError or ConfigError for anything that is known to be impossible before data are looked at.
+    Of "all" and of a suite, pairs that do not fit together are left out, with a line on stderr each, if others do.
+    Raises UserError or ConfigError for anything else that is known to be impossible before data are looked at.
     """
     known = registry()
     layers = user_layers(request.config, request.overrides)
     experiments: list[Experiment] = []
-    for task in task_names(request.task, known):
-        for arch in _architecture_names(request.arch, known):
-            experiment = compose(arch, task, protocol=request.protocol, layers=layers)
-            if experiment.baseline not in ("", arch):
-                from zoo.run.match import match_width
-
-                experiment = match_width(experiment, layers)
-            validate(experiment)
-            experiments += [replace(experiment, seed=seed) for seed in request.seeds]
+    left_out: dict[str, UserError] = {}
+    for task, task_named in task_names(request.task, known).items():
+        for arch, arch_named in _architecture_names(request.arch, known).items():
+            try:
+                experiment = _resolve_pair(arch, task, request.protocol, layers)
+            except UserError as error:
+                if (arch_named and task_named) or not _never_fits(error, arch, task, request.protocol):
+                    raise
+                left_out[f"{arch} on {task}"] = error
+            else:
+                experiments += [replace(experiment, seed=seed) for seed in request.seeds]
+    if not experiments:
+        raise next(iter(left_out.values()))
+    for pair, reason in left_out.items():
+        print(f"zoo: left out: {pair}: {reason}", file=sys.stderr)
     return experiments
+
+
+def _resolve_pair(arch: str, task: str, protocol: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Experiment:
+    experiment = compose(arch, task, protocol=protocol, layers=layers)
+    if experiment.baseline not in ("", arch):
+        from zoo.run.match import match_width
+
+        experiment = match_width(experiment, layers)
+    validate(experiment)
+    return experiment
+
+
+def _never_fits(error: UserError, arch: str, task: str, protocol: str) -> bool:
+    """Whether a pair fails for want of a mode, or whatever the user's settings are: not by a mistake in these."""
+    if isinstance(error, ConfigError) and error.key == "model.mode":
+        return True
+    try:
+        _resolve_pair(arch, task, protocol, ())
+    except UserError:
+        return True
+    return False
 
 
 def plan(request: BenchRequest) -> list[Job]:
@@ -168,25 +196,29 @@ def split_names(names: str | Sequence[str]) -> tuple[str, ...]:
     return split
 
 
-def _architecture_names(names: Sequence[str], known: Registry) -> list[str]:
-    """Architectures by name, in the order given; "all" is every one."""
-    chosen: dict[str, None] = {}
+def _architecture_names(names: Sequence[str], known: Registry) -> dict[str, bool]:
+    """Architectures in the order given, and whether each was named itself; "all" is every one."""
+    chosen: dict[str, bool] = {}
     for name in names:
-        chosen.update(dict.fromkeys(known.architectures if name == "all" else [name]))
-        if name != "all":
+        if name == "all":
+            chosen |= {every: chosen.get(every, False) for every in known.architectures}
+        else:
             known.architecture(name)
-    return list(chosen)
+            chosen[name] = True
+    return chosen
 
 
-def task_names(names: Sequence[str], known: Registry) -> list[str]:
-    """Tasks by name, in the order given; "all" is every one, a suite's name its tasks."""
-    chosen: dict[str, None] = {}
+def task_names(names: Sequence[str], known: Registry) -> dict[str, bool]:
+    """Tasks in the order given, and whether each was named itself; "all" is every one, a suite's name its tasks."""
+    chosen: dict[str, bool] = {}
     for name in names:
-        suite = known.suite(name)
-        chosen.update(dict.fromkeys(list(known.tasks) if name == "all" else suite or [known.resolve_alias(name)]))
-        if name != "all" and not suite:
+        several = list(known.tasks) if name == "all" else known.suite(name)
+        if several:
+            chosen |= {task: chosen.get(task, False) for task in several}
+        else:
             known.task(name)
-    return list(chosen)
+            chosen[known.resolve_alias(name)] = True
+    return chosen
 
 
 def _check_writable(option: str, folder: Path) -> None:

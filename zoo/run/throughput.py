@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,23 +14,22 @@ from zoo.data.batch import Batch
 from zoo.data.bench import measure_loading, measure_step
 from zoo.data.progress import quiet
 from zoo.ops.backend import use_backend
+from zoo.run.compose import Experiment
 from zoo.run.execute import build_module, on_gpu, open_data
 from zoo.run.module import ExperimentModule, Schedule
 from zoo.run.optim import build_optimizer
-from zoo.run.request import BenchRequest, resolve
 
 KEPT = 8
 """Batches that the step is measured on."""
 
 
-def measure(arch: str, task: str, protocol: str, overrides: Sequence[str], seconds: float) -> dict[str, Any]:
+def measure(experiment: Experiment, seconds: float) -> dict[str, Any]:
     """A row of `zoo data bench`.
 
     first batch s   from opening the prepared data to their first batch
     ratio           loader's samples/s over those of the step: below 1, training waits for data
     grew MB         memory that this process took while it loaded
     """
-    experiment = resolve(BenchRequest.parse(arch, task, protocol=protocol, overrides=overrides))[0]
     schedule = Schedule.of(experiment)
     whole_run = schedule.steps * schedule.batch_size
     with use_backend(experiment.train.op_backend):
@@ -47,9 +45,9 @@ def measure(arch: str, task: str, protocol: str, overrides: Sequence[str], secon
         step = _Step(module)
         steps_rate = measure_step(step, batches, seconds)
     return {
-        "task": task,
-        "arch": arch,
-        "protocol": protocol,
+        "task": experiment.task,
+        "arch": experiment.architecture,
+        "protocol": experiment.protocol,
         "batch": schedule.micro_batch_size,
         "workers": data.loading.num_workers,
         "first batch s": round(opened + loader.first_seconds, 3),
