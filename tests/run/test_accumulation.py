@@ -69,7 +69,7 @@ def check_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in found.items():
         torch.testing.assert_close(
-            gradient, expected[name], rtol=1e-9, atol=1e-12 * scale, msg=lambda m: f"{name}: {m}"
+            gradient, expected[name], rtol=1e-9, atol=1e-12 * scale, msg=lambda m, name=name: f"{name}: {m}"
         )
 
 

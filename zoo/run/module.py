@@ -82,7 +82,7 @@ class ExperimentModule(pl.LightningModule):
         self.metrics = nn.ModuleDict()
         self.history: list[dict[str, Any]] = []
         self.tokens: int | Tensor = 0
-        self.loss: Tensor | None = None  # of the last training batch
+        self.loss = torch.tensor(math.nan)  # of the last training batch
         self.seconds = {"train": 0.0, "eval": 0.0}
         self.val_scores: dict[int, Scores] = {}
         self.val_metric = ""
