@@ -23,7 +23,7 @@ from zoo.data.cached import hashed_name
 from zoo.data.files import file_stamps
 from zoo.data.language import LanguageData
 from zoo.data.module import Example, Split, Totals, perplexity
-from zoo.data.paths import cache_dir
+from zoo.data.paths import advice_for_file, cache_dir
 from zoo.data.progress import progress
 from zoo.data.questions import Continuation, Question
 from zoo.data.store import StoredSplit
@@ -90,7 +90,8 @@ class LambadaData(LanguageData):
         """Find the user's file of test passages. Raises MissingFiles."""
         path = self.find_place(self.names, self.accepts)
         if path is None:
-            where = f"{self.options.path}: no {self.names[0]} there; bring" if self.options.path else "bring"
+            path_ = self.options.path
+            where = f"{path_}: no {self.names[0]} there{advice_for_file(path_)}; bring" if path_ else "bring"
             raise MissingFiles(
                 f"{self.name} cannot be generated: {where} {self.needs}; put it in {self.root}, or name its folder"
                 f" with zoo data prepare {self.name} --from DIR"

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from zoo import DataError
-from zoo.data.files import check_sha256, read_archive, read_file
+from zoo.data.files import check_sha256, may_hold, read_archive, read_file
 from zoo.data.module import Split
 from zoo.data.store import Chunk
 from zoo_lra import parquet
@@ -169,7 +169,7 @@ class ImageData(FilesData):
 
     def accepts(self, place: Path) -> bool:
         if place.is_file():
-            return place.name.endswith((".tar.gz", ".tgz", ".tar")) and "binary" in place.name
+            return may_hold(place, "binary", lambda name: name.rpartition("/")[2] in BATCHES)
         return any((place / name).is_file() for name in BATCHES) or parquet.is_dataset(place, "cifar")
 
     def input_files(self, place: Path) -> Iterable[Path]:

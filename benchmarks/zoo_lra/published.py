@@ -13,7 +13,7 @@ from zoo import ConfigError, DataError, MissingFiles
 from zoo.data.cached import CachedData, hashed_name
 from zoo.data.files import file_stamps
 from zoo.data.module import SPLITS, Split
-from zoo.data.paths import find_files
+from zoo.data.paths import advice_for_file, find_files
 from zoo.data.splits import HOLD_OUT_ORDER, drop_duplicates
 from zoo.data.store import Chunk, Recipe, Rows
 
@@ -133,7 +133,8 @@ class GeneratedOrFilesData(CachedData):
 
 
 def _not_there(top: Path | str, names: Sequence[str], layout: str) -> MissingFiles:
-    return MissingFiles(f"{top}: no {layout} there, nor in {', '.join(names)} or lra_release below it")
+    below = f"no {layout} there, nor in {', '.join(names)} or lra_release below it"
+    return MissingFiles(f"{top}: {below}{advice_for_file(str(top))}")
 
 
 class Example(NamedTuple):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo import DataError
-from zoo.data.files import check_sha256, combined_sha256, decode_utf8, read_archive, read_file
+from zoo.data.files import check_sha256, combined_sha256, decode_utf8, may_hold, read_archive, read_file
 from zoo.data.module import Split
 from zoo.data.store import Chunk
 from zoo_lra import parquet
@@ -145,7 +145,7 @@ class TextData(FilesData):
 
     def accepts(self, place: Path) -> bool:
         if place.is_file():
-            return place.name.endswith((".tar.gz", ".tgz", ".tar")) and "imdb" in place.name.lower()
+            return may_hold(place, "imdb", _is_review)
         return _has_folders(place) or parquet.is_dataset(place, "imdb")
 
     def input_files(self, place: Path) -> Iterable[Path]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from zoo import DataError, MissingFiles
 from zoo.data.files import check_regular_file
+from zoo.data.paths import advice_for_file
 
 NAME = "kv-retrieval-{pairs}_keys.jsonl.gz"
 ROWS = 500
@@ -29,16 +30,21 @@ class Record(NamedTuple):
 
 
 def find_files(top: Path, needed: list[int], optional: list[int]) -> dict[int, Path]:
-    """Return number of pairs -> file at or below `top`. Raises MissingFiles when one of the `needed` is not there."""
+    """Return number of pairs -> file, packed or not, at or below `top`, or beside it if it is one of the files. Raises
+    MissingFiles when one of the `needed` is not there."""
     files: dict[int, Path] = {}
+    names = {n: NAME.format(pairs=n) for n in [*needed, *optional]}
+    if top.name.removesuffix(".gz") in {name.removesuffix(".gz") for name in names.values()}:
+        top = top.parent
     for place in PLACES:
-        candidates = {n: top / place / NAME.format(pairs=n) for n in [*needed, *optional]}
-        files = {n: path for n, path in candidates.items() if path.is_file()}
+        packed = {n: top / place / name for n, name in names.items()}
+        files = {n: path for n, gz in packed.items() for path in (gz.with_suffix(""), gz) if path.is_file()}
         if files:
             break
     missing = [NAME.format(pairs=n) for n in needed if n not in files]
     if missing:
-        raise MissingFiles(f"{top}: no {', '.join(missing)} there, nor in {' or '.join(PLACES[1:])} below it")
+        advice = advice_for_file(str(top))
+        raise MissingFiles(f"{top}: no {', '.join(missing)} there, nor in {' or '.join(PLACES[1:])} below it{advice}")
     return files
 
 
@@ -54,7 +60,8 @@ def _read(path: Path, pairs: int, size: int, changed: int) -> list[Record]:
     number = 0
     seen: dict[str, int] = {}
     try:
-        with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+        unpack = gzip.open if path.suffix == ".gz" else open
+        with unpack(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     record = _parse_record(f"{path}:{number}", line, pairs)

@@ -37,4 +37,4 @@ def convert(
         f"{result.form} format"
     )
     if result.form == "zoo":
-        print(f'Use it: from zoo.convert import load; model = load("{result.folder}"); model(ids).logits')
+        print(f"Use it: from zoo.convert import load; model = load({str(result.folder)!r}); model(ids).logits")

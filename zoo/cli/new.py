@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -32,4 +33,4 @@ def new(
     known = registry()
     arch, task = (name, next(iter(known.tasks))) if kind == "arch" else (next(iter(known.architectures)), name)
     run = f"zoo bench --arch {arch} --task {task} --protocol smoke"
-    print(f"\nNext:\n  pip install -e {package.folder}\n  zoo check {name}\n  {run}")
+    print(f"\nNext:\n  pip install -e {quote(str(package.folder))}\n  zoo check {name}\n  {run}")

@@ -20,6 +20,8 @@ from zoo.data.progress import notice, progress
 from zoo.data.store import Recipe, StoredSplit
 from zoo.spec.errors import DataError, MissingFiles
 
+AS_HERE = "with the same --protocol and --set"
+
 
 def hashed_name(prefix: str, values: Mapping[str, Any]) -> str:
     """Return a folder name that is readable and differs whenever anything in `values` differs."""
@@ -100,12 +102,12 @@ class CachedData(TaskData):
 
     def _raise_faults(self, faults: list[str]) -> None:
         if faults:
-            command = f"zoo data prepare {self.name} --force, with the same --protocol and --set"
-            raise DataError(f"{'; '.join(faults)}. To make it anew: {command}")
+            how = f"zoo data prepare {self.name} --force, {AS_HERE}"
+            raise DataError(f"{'; '.join(faults)}. To make it anew: {how}")
 
     def _require_prepared(self) -> None:
         if not self.prepared():
-            raise DataError(f"{self.folder}: not prepared; run zoo data prepare {self.name}")
+            raise DataError(f"{self.folder}: not prepared; run zoo data prepare {self.name}, {AS_HERE}")
 
     def discard(self) -> None:
         """Delete what is prepared or half prepared under these options."""

@@ -15,6 +15,7 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from shlex import quote
 from typing import IO, Any, NamedTuple
@@ -27,6 +28,8 @@ from zoo.spec.errors import DataError
 READ_SIZE = 1 << 20
 HEADER_LIMIT = 1 << 26
 """Largest part of an archive that is read at once: long names and other headers."""
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+SEARCHED = 1 << 28
 LINES = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 EXPANSION, MIN_EXPANSION_BYTES = 50, 1 << 30
 """An archive may unpack to so many times its size, or to so many bytes if that is more."""
@@ -172,8 +175,35 @@ def read_archive(path: Path, select: Callable[[str], bool], limit: int) -> Itera
                 raise DataError(f"{path}: cut short after {last}")
             while stream.read(READ_SIZE):
                 pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: cut short or damaged after {last} ({error})") from error
+
+
+DAMAGED = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+"""What damaged archives raise."""
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a tar archive, packed or not."""
+    try:
+        return tarfile.is_tarfile(path)
+    except DAMAGED:
+        return False
+
+
+def may_hold(path: Path, word: str, select: Callable[[str], bool]) -> bool:
+    """Whether a file is an archive named with a word, or with a selected member (in its first SEARCHED bytes), or is
+    too damaged to tell."""
+    if path.name.endswith(ARCHIVES) and (word in path.name.lower() or not is_archive(path)):
+        return True
+    if not is_archive(path):
+        return False
+    try:
+        with tarfile.open(path) as archive:
+            members = takewhile(lambda member: member.offset < SEARCHED, archive)
+            return any(select(member.name.removeprefix("./")) for member in members)
+    except DAMAGED:
+        return True
 
 
 def _check_member(path: Path, member: tarfile.TarInfo) -> str:
@@ -246,8 +276,8 @@ def check_sha256(path: Path, published: Mapping[str, str]) -> str:
     actual, expected = sha256(path), published.get(path.name)
     if expected is not None and actual != expected:
         raise DataError(
-            f"{path}: sha256 {actual}, the published file has {expected}; fetch it again (or, if it is your own"
-            " archive, give it another name)"
+            f"{path}: sha256 {actual}, the published file has {expected}; fetch it again (or, if the archive is your"
+            " own, give it another name and name the file itself: --from FILE)"
         )
     return actual
 

@@ -20,7 +20,7 @@ from zoo.data.cached import CachedData, hashed_name
 from zoo.data.corpus import CorpusFiles, find_books, find_corpus, find_wikitext, scan_corpus
 from zoo.data.files import file_stamps
 from zoo.data.module import SPLITS, Split
-from zoo.data.paths import cache_dir, find_files
+from zoo.data.paths import advice_for_file, cache_dir, find_files
 from zoo.data.progress import progress
 from zoo.data.questions import Continuation, Piece, Specials
 from zoo.data.store import Recipe, StoredSplit, read_manifest
@@ -86,7 +86,8 @@ class LanguageData(CachedData):
             corpus = find(folder) if folder is not None else None
             if corpus is not None:
                 return corpus
-        below = f"in {self.options.path}" if self.options.path else "on this machine"
+        given = self.options.path
+        below = f"in {given}{advice_for_file(given)}" if given else "on this machine"
         raise MissingFiles(
             f"{self.name}: no corpus {'' if name == AUTO else name + ' '}{below}: bring {self.needs}; put it"
             f" in {self.root}, or name the folder above it with zoo data prepare {self.name} --from DIR, or the corpus"

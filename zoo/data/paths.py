@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from shlex import quote
 
 import platformdirs
 
-from zoo.data.files import file_lock, oserror_as_data_error, write_atomically
+from zoo.data.files import file_lock, is_archive, oserror_as_data_error, write_atomically
 from zoo.data.progress import notice
 from zoo.spec.errors import DataError, UserError
 from zoo.spec.files import user_path
@@ -105,6 +106,18 @@ def find_files(path: str, root: Path, task: str, names: Sequence[str], accept: C
             if deeper:
                 return deeper[-1]
     return None
+
+
+def advice_for_file(path: str) -> str:
+    """What to do with a file that is no place of a task's files; empty where `path` is a folder or nothing."""
+    place = user_path(path)
+    if not os.path.isfile(place):
+        return "" if os.path.isdir(place) else "; there is no such file or folder"
+    archive, name = is_archive(place), quote(str(place))
+    unpack = f"tar -xf {name}" if archive else {".gz": f"gunzip -k {name}", ".zip": f"unzip {name}"}.get(place.suffix)
+    if unpack:
+        return f"; it is packed: unpack it with {unpack} and name the folder"
+    return f"; it is a file: name its folder, {quote(str(place.parent))}"
 
 
 @cache
