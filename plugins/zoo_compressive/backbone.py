@@ -20,9 +20,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, ModelDims, Output, State, check_state
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import LayerNorm, RelativeAttention, RelativeLayer, RelativePositions, init_transformer_xl, param_options
-from zoo.ops.memory import real_first, real_last, take_rows
+from zoo.ops.memory import real_last, take_rows
 from zoo.ops.relative import distances, relative_attention, sinusoids, visible_keys
 from zoo_compressive.config import CompressiveConfig
 from zoo_compressive.op import Compression, plan_eviction, reconstruction_loss, update_memories
@@ -98,15 +98,12 @@ class CompressiveBackbone(Backbone):
         return LearnedDistanceAttention(D, n_heads, d_head, lowest=lowest, highest=highest, dropout=dropout)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        """One segment. Real tokens are moved together, so that distances count no pads and pads change nothing."""
+        """One segment, whose real tokens stand together, so that distances count no pads."""
         B, T, _ = x.shape
         if self.learned and self.dims.max_len < T:
             raise ValueError(f"a segment of {T} tokens, but learned distances for segments of {self.dims.max_len}")
         memories, m_real, compressed, c_real = self.unpack_state(state, x)
-        here, order = x.new_ones(B, T, dtype=torch.bool), None
-        if mask is not None:
-            order = real_first(mask)  # (B, T)
-            x, here = take_rows(x.masked_fill(~mask[..., None], 0.0), order), mask.gather(1, order)
+        here = x.new_ones(B, T, dtype=torch.bool) if mask is None else mask
 
         # while the memory fills, there are pads between the two memories; the attention gets them before both
         past_real = torch.cat([c_real, m_real], dim=1)  # (B, C + M)
@@ -126,15 +123,11 @@ class CompressiveBackbone(Backbone):
             next_memories.append(next_m)
             next_compressed.append(next_cm)
             if old.shape[1]:
-                loss = loss + reconstruction_loss(
-                    cast("RelativeLayer", layer), h.detach(), old, new, plan, None if mask is None else here
-                )
+                loss = loss + reconstruction_loss(cast("RelativeLayer", layer), h.detach(), old, new, plan, mask)
             else:  # nothing is evicted yet: the gradient of f_c is zero, not missing (DDP)
                 loss = loss + sum(0.0 * parameter.sum() for parameter in f_c.parameters())
             h = layer(torch.cat([past, h], dim=1), T, positions, visible)
         h = self.dropout(h if self.norm is None else self.norm(h))
-        if order is not None:
-            h = take_rows(h, order.argsort(dim=1))
         carried = {
             "memory": next_memories,
             "valid": plan.real,
@@ -154,7 +147,6 @@ class CompressiveBackbone(Backbone):
     def unpack_state(self, state: State, x: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
         """Return the four parts of a state; without a state no memory, and an empty compressed one."""
         B, D, N = x.shape[0], x.shape[-1], len(self.layers)
-        check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
         if state is None:
             empty = x.new_zeros(B, self.c_mem_len, dtype=torch.bool)
             return [x[:, :0]] * N, empty[:, :0], [x.new_zeros(B, self.c_mem_len, D)] * N, empty

@@ -138,10 +138,12 @@ class LongT5Backbone(Backbone):
             raise ValueError("LongT5's encoder carries no state, but one was given")
         return Output(self.encoder(x, mask))
 
-    def decode(self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None) -> Output:
+    def forward_decode(
+        self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None
+    ) -> Output:
         """y (B, T, D) after the tokens of `state`, memory (B, L, D) from `forward` -> hidden (B, T, D), next state."""
         if self.decoder is None:
-            raise TypeError(f"LongT5 built in mode {self.dims.mode} has no decoder; mode seq2seq has")
+            return super().forward_decode(y, memory=memory)
         hidden, state = self.decoder(y, memory=memory, mask=memory_mask, state=state)
         return Output(hidden, state)
 

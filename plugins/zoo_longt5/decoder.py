@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from zoo import ModelDims, State, check_state
+from zoo import ModelDims, State
 from zoo.nn import RMSNorm
 from zoo.ops.attention import attention, reference_attention, split_heads
 from zoo_longt5.config import LongT5Config
@@ -56,7 +56,11 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The decoder's layers. State: {"keys": [per layer (B, H, P, E)], "values": the same} of the P decoded tokens."""
+    """The decoder's layers.
+
+    State: {"keys": [per layer (B, H, P, E)], "values": the same, "real": (B, P) bool} of P decoded tokens; those of a
+    row that began anew are the last ones.
+    """
 
     def __init__(self, config: LongT5Config, dims: ModelDims) -> None:
         super().__init__()
@@ -70,18 +74,17 @@ class Decoder(nn.Module):
     def forward(self, y: Tensor, *, memory: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:
         """y (B, T, D), memory (B, L, D), mask (B, L) of the source -> hidden (B, T, D), state after P + T tokens."""
         B, T = y.shape[:2]
-        self.check_input(y, memory, mask)
-        check_state(state, self.init_state(B, device="meta", dtype=y.dtype))
         state = self.init_state(B, device=y.device, dtype=y.dtype) if state is None else state
-        P = state["keys"][0].shape[2]
-        bias, visible = self.positions(P, T, y.device)
+        real = torch.cat([state["real"], torch.ones(B, T, dtype=torch.bool, device=y.device)], dim=1)  # (B, P + T)
+        bias, visible = self.positions(state["real"].shape[1], T, y.device)
+        visible = visible & real[:, None, None]  # (B, 1, T, P + T)
         h = self.dropout(y)
         keys, values = [], []
         for layer, *past in zip(self.layers, state["keys"], state["values"], strict=True):
             h, k, v = layer(h, past, bias, visible, memory, mask)
             keys.append(k)
             values.append(v)
-        return self.dropout(self.final_norm(h)), {"keys": keys, "values": values}
+        return self.dropout(self.final_norm(h)), {"keys": keys, "values": values, "real": real}
 
     def positions(self, P: int, T: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Compute bias (H, T, P + T) and visibility (T, P + T) of queries P .. P + T - 1 for keys 0 .. P + T - 1."""
@@ -89,21 +92,11 @@ class Decoder(nn.Module):
         bias = self.bias(1 - K, T - 1).unfold(-1, K, 1).flip(1)  # (H, T, K); unfolded, the last query comes first
         return bias, torch.ones(T, K, dtype=torch.bool, device=device).tril(P)
 
-    def check_input(self, y: Tensor, memory: Tensor, mask: Tensor | None) -> None:
-        """Raise ValueError when source and target do not fit."""
-        if memory.shape[0] != y.shape[0]:
-            raise ValueError(f"memory of batch size {memory.shape[0]} given with an input of batch size {y.shape[0]}")
-        if memory.shape[-1] != self.d_model or y.shape[-1] != self.d_model:
-            raise ValueError(f"memory {memory.shape[-1]} and input {y.shape[-1]} wide, but d_model is {self.d_model}")
-        if mask is not None and mask.shape != memory.shape[:2]:
-            raise ValueError(f"memory_mask {tuple(mask.shape)} for memory {tuple(memory.shape)}")
-
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """Empty caches."""
         rows = (batch, self.config.n_heads, 0, self.config.head_width(self.d_model))
-        return {
-            name: [torch.zeros(rows, device=device, dtype=dtype) for _ in self.layers] for name in ("keys", "values")
-        }
+        keys, values = ([torch.zeros(rows, device=device, dtype=dtype) for _ in self.layers] for _ in range(2))
+        return {"keys": keys, "values": values, "real": torch.zeros(batch, 0, device=device, dtype=torch.bool)}
 
     def state_size(self, seq_len: int) -> int:
         return 2 * len(self.layers) * seq_len * self.config.n_heads * self.config.head_width(self.d_model)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Output, State
+from zoo import State
 from zoo.nn import Block, DepthwiseConv, Mixer, StackBackbone, at_least_float32, make_norm, param_options
 from zoo.ops.selective_scan import selective_scan, selective_scan_step
 from zoo_mamba.config import MambaConfig
@@ -121,19 +121,3 @@ class MambaBackbone(StackBackbone):
 
     def build_final_norm(self) -> nn.Module:
         return make_norm(self.config.norm, self.dims.d_model, eps=self.config.norm_eps)
-
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        """Run the stack on the real tokens of each row, moved to its front: a pad leaves no gap for the convolution."""
-        if mask is None:
-            return super().forward(x, state=state)
-        x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
-        if not (mask[:, 1:] & ~mask[:, :-1]).any():
-            return super().forward(x, mask=mask, state=state)
-        order = torch.argsort(~mask, dim=1, stable=True)  # (B, L): real tokens first, in their order
-        out = super().forward(permute_rows(x, order), mask=mask.gather(1, order), state=state)
-        return out._replace(hidden=permute_rows(out.hidden, torch.argsort(order, dim=1)))
-
-
-def permute_rows(x: Tensor, index: Tensor) -> Tensor:
-    """x (B, L, D), index (B, L) -> x[b, index[b, l]]."""
-    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))

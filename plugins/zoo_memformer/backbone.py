@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State, check_state
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import MLP, LayerNorm, MultiHeadAttention, at_least_float32, init_xavier, param_options
 from zoo.ops.attention import attention, join_heads, reference_attention, split_heads
-from zoo.ops.positions import real_positions, sinusoidal
+from zoo.ops.positions import sinusoidal
 from zoo_memformer.config import MemformerConfig
 from zoo_memformer.op import biased_normalisation, relative_bias, slot_attention
 
@@ -47,8 +47,7 @@ class Positions(nn.Module):
         T = x.shape[1]
         if self.table is None:
             bias = at_least_float32(x[:0]).new_zeros(1, 1, T, T)
-            table = sinusoidal(torch.arange(T, device=x.device), x.shape[-1]).to(x.dtype)  # (T, D)
-            x = x + (table if mask is None else table[real_positions(mask)])
+            x = x + sinusoidal(torch.arange(T, device=x.device), x.shape[-1]).to(x.dtype)
         else:
             bias = at_least_float32(relative_bias(self.table, T, two_sided=self.two_sided))[None]
         if self.causal:
@@ -144,11 +143,12 @@ class GRUWrite(nn.Module):
         """memory (B, S, D), x (B, T, D), mask (B, T) -> the next memory (B, S, D)."""
         tokens = self.keys_values(x)
         for _ in range(self.n_updates):
-            a = self.slot_attention(memory, tokens, mask)
+            a = self.slot_attention(memory.to(x.dtype), tokens, mask)
             with torch.autocast(x.device.type, enabled=False):
                 m = at_least_float32(memory)
-                m = self.gru(a.to(m.dtype).flatten(0, 1), m.flatten(0, 1)).view_as(m)
-            memory = m + self.ff(self.norm(m))
+                weights = (weight.to(m.dtype) for weight in self.gru.parameters())
+                m = torch.gru_cell(a.to(m.dtype).flatten(0, 1), m.flatten(0, 1), *weights).view_as(m)
+            memory = m + self.ff(self.norm(m).to(x.dtype))
         return memory
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,7 +159,8 @@ class GRUWrite(nn.Module):
     def slot_attention(self, memory: Tensor, tokens: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         """Attend from the slots to themselves and to the tokens' keys and values: (B, S, D)."""
         q, drop = split_heads(self.q(memory), self.n_heads), self.dropout if self.training else 0.0
-        return self.out(join_heads(slot_attention(q, self.keys_values(memory), tokens, mask, dropout=drop)))
+        y = slot_attention(q, self.keys_values(memory), tokens, mask, dropout=drop)
+        return self.out(join_heads(y).to(q.dtype))
 
 
 WRITES: dict[str, type[BiasedWrite] | type[GRUWrite]] = {"bmn": BiasedWrite, "gru": GRUWrite}
@@ -188,11 +189,7 @@ class MemformerBackbone(Backbone):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """One segment: read the slots of `state`, then write them. A row of pads keeps its slots."""
-        fresh = self.init_state(x.shape[0], device=x.device, dtype=at_least_float32(x[:0]).dtype)
-        check_state(state, fresh)
-        memory = at_least_float32((fresh if state is None else state)["memory"])
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0.0)
+        memory = (self.init_state(len(x), device=x.device, dtype=x.dtype) if state is None else state)["memory"]
         slots = self.write.read(memory)
         h, bias = self.positions(x, mask)
         for layer in self.layers:
@@ -203,27 +200,26 @@ class MemformerBackbone(Backbone):
             written = torch.where(mask.any(1)[:, None, None], written, memory)
         return Output(h, {"memory": written})
 
-    def decode(self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None) -> Output:
+    def forward_decode(
+        self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None
+    ) -> Output:
         """The decoder over one encoded segment: y (B, N, D), memory (B, T, D) = that segment's hidden vectors.
 
         Causal in y. It reads the slots only through the encoder, and carries no state: one is a ValueError.
         """
         if self.decoder is None:
-            raise TypeError(f"the {self.dims.mode} mode has no decoder; build with mode='seq2seq'")
+            return super().forward_decode(y, memory=memory)
         if state is not None:
             raise ValueError("the decoder carries no state, but one was given")
-        if memory.shape[0] != y.shape[0]:
-            raise ValueError(f"{memory.shape[0]} encoded rows for a target of {y.shape[0]} rows")
         y, bias = self.decoder_positions(y)
-        if memory_mask is not None:
-            memory = memory.masked_fill(~memory_mask[..., None], 0.0)
         for layer in self.decoder:
             y = layer(y, memory, bias, memory_mask)
         return Output(self.decoder_norm(y))
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """m_0 in every row; it is learned, and gradients reach it."""
-        return {"memory": self.write.fresh().to(device=device, dtype=dtype).expand(batch, -1, -1)}
+        wide = torch.promote_types(dtype, torch.float32)
+        return {"memory": self.write.fresh().to(device=device, dtype=wide).expand(batch, -1, -1)}
 
     def state_size(self, seq_len: int) -> int:
         """n_slots rows, whatever the length and the depth."""

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import MLP, LayerNorm, init_lecun_normal, sequence_lengths
+from zoo.nn import MLP, LayerNorm, init_lecun_normal
 from zoo_perceiver.config import PerceiverConfig
-from zoo_perceiver.op import latent_attention, roll_rows, shift_left
+from zoo_perceiver.op import latent_attention
 
 
 class Attention(nn.Module):
@@ -102,7 +102,6 @@ class PerceiverEncoder(nn.Module):
         """x (B, L, C), mask (B, L) -> latents (B, N, D). Pads are no keys; latents need no mask."""
         visible = None
         if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0.0)
             visible = mask[:, None, None, :]
         z = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
         z = self.cross(z, x, visible)
@@ -123,13 +122,12 @@ class PerceiverAR(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, L, C), mask (B, L), no row of which ends in pads -> latents (B, min(N, L), D) of the last positions."""
+        """x (B, L, C), mask (B, L), pads first -> latents (B, min(N, L), D) of the last positions."""
         L = x.shape[1]
         N = min(self.n_latents, L)
         position = torch.arange(L, device=x.device)
         visible = position <= position[L - N :, None]  # (N, L): latent u is at position L - N + u
         if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0.0)
             itself = position == position[L - N :, None]  # a pad's latent is never used, but must be finite
             visible = (visible & mask[:, None, :] | itself)[:, None]  # (B, 1, N, L)
         z = self.to_latents(x[:, L - N :])
@@ -151,7 +149,7 @@ class PerceiverBackbone(Backbone):
         super().__init__(config, dims)
         config.check(dims)
         C, D, causal = dims.d_model, config.latent_width(dims), dims.mode == "causal"
-        self.returns_latents = not causal
+        self.returns_latents, self.pads_first = not causal, causal
         channels: dict[str, Any] = {
             "qk_channels": config.qk_channels,
             "v_channels": config.v_channels,
@@ -186,8 +184,4 @@ class PerceiverBackbone(Backbone):
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         if state is not None:
             raise ValueError("the Perceiver carries no state; expected state=None")
-        if mask is None or isinstance(self.core, PerceiverEncoder):
-            return Output(self.to_output(self.final_norm(self.core(x, mask))))
-        shift = mask.shape[1] - sequence_lengths(mask)  # (B,) trailing pads
-        latents = self.final_norm(self.core(roll_rows(x, shift), roll_rows(mask, shift)))
-        return Output(shift_left(self.to_output(latents), shift))
+        return Output(self.to_output(self.final_norm(self.core(x, mask))))

@@ -1,4 +1,4 @@
-"""Attention with partly rotated channels, and the row shifts that Perceiver AR needs.
+"""Attention with partly rotated channels.
 
 Shapes: B batch, N queries (latents), K keys, L seq_len, H heads.
 """
@@ -35,22 +35,3 @@ def rotate_first(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the first channels of every head, and pass the rest."""
     n = 2 * cos.shape[-1]
     return torch.cat([rotate(x[..., :n], cos, sin), x[..., n:]], dim=-1)
-
-
-def roll_rows(x: Tensor, shift: Tensor) -> Tensor:
-    """Roll row b of x (B, L, ...) right by shift[b], so that trailing pads come first."""
-    L = x.shape[1]
-    source = (torch.arange(L, device=x.device) - shift[:, None]) % L  # (B, L)
-    return x[torch.arange(x.shape[0], device=x.device)[:, None], source]
-
-
-def shift_left(latents: Tensor, shift: Tensor) -> Tensor:
-    """Move row b of the latents (B, N, D) left by its number of trailing pads, shift[b]; pads get zero.
-
-    `hidden[:, i]` belongs to position L - N + i, but the latents are those of the row's last real positions, which
-    begin at L - N - shift. The first `shift` of them are dropped.
-    """
-    N = latents.shape[1]
-    index = torch.arange(N, device=latents.device) + shift[:, None]  # (B, N)
-    moved = latents.gather(1, index.clamp_max(N - 1)[..., None].expand_as(latents))
-    return moved.masked_fill((index >= N)[..., None], 0.0)

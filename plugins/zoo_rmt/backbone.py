@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State, check_state
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import param_options
 from zoo.ops.memory import real_first, take_rows
 from zoo_rmt.bodies import BODIES
@@ -52,10 +52,9 @@ class RMTBackbone(Backbone):
         B, T, _ = x.shape
         if self.dims.max_len < T:
             raise ValueError(f"a segment of {T} tokens for a backbone built for segments of {self.dims.max_len}")
-        check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
         state = {"memory": self.memory.expand(B, -1, -1)} if state is None else state
         memory = state["memory"]
-        rows = self.surround(x if mask is None else x.masked_fill(~mask[..., None], 0.0), memory.to(x.dtype))
+        rows = self.surround(x, memory)
         real = order = None
         if mask is not None:
             real = F.pad(mask, (self.front, self.back), value=True)  # (B, R)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zoo import State
 from zoo.nn import MultiHeadAttention, TransformerStack, init_xavier, param_options
 from zoo.ops.attention import attention
-from zoo.ops.positions import alibi_key_bias, alibi_slopes, real_positions, rope, rope_tables, rotate, sinusoidal
+from zoo.ops.positions import alibi_key_bias, alibi_slopes, rope, rope_tables, rotate, sinusoidal
 from zoo_transformer.config import TransformerConfig
 
 
@@ -58,9 +58,7 @@ class SelfAttention(MultiHeadAttention):
         elif self.config.positions == "alibi":
             slopes = alibi_slopes(self.n_heads, device=device)
             if self.causal:
-                # counted over real tokens, so that left padding shifts nothing
-                positions = torch.arange(seq_len, device=device) if mask is None else real_positions(mask)
-                key_bias = alibi_key_bias(slopes, positions)
+                key_bias = alibi_key_bias(slopes, torch.arange(seq_len, device=device))
             else:
                 symmetric_slopes = slopes
         y = attention(

@@ -17,9 +17,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, ModelDims, Output, State, check_state
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import RelativeAttention, RelativeLayer, RelativePositions, init_transformer_xl, param_options
-from zoo.ops.memory import kept_rows, real_first, take_rows
+from zoo.ops.memory import kept_rows, take_rows
 from zoo.ops.relative import distances, sinusoids, visible_keys
 from zoo_transformer_xl.config import TransformerXLConfig
 
@@ -54,17 +54,13 @@ class TransformerXLBackbone(Backbone):
         init_transformer_xl(self)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        """One segment. Real tokens are moved together, so that distances count no pads and pads change nothing."""
+        """One segment, whose real tokens stand together, so that distances count no pads."""
         B, T, D = x.shape
-        check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
         if state is None:
             memories, remembered = [x[:, :0]] * len(self.layers), x.new_zeros(B, 0, dtype=torch.bool)
         else:
             memories, remembered = state["memory"], state["valid"]
-        here, order = x.new_ones(B, T, dtype=torch.bool), None
-        if mask is not None:
-            order = real_first(mask)  # (B, T)
-            x, here = take_rows(x.masked_fill(~mask[..., None], 0.0), order), mask.gather(1, order)
+        here = x.new_ones(B, T, dtype=torch.bool) if mask is None else mask
         valid = torch.cat([remembered, here], dim=1)  # (B, K)
         M, K = remembered.shape[1], valid.shape[1]
         row, kept = kept_rows(valid, here.sum(dim=1), M, self.mem_len)
@@ -85,10 +81,7 @@ class TransformerXLBackbone(Backbone):
             context = torch.cat([memory.to(h.dtype), h], dim=1)  # (B, K, D)
             written.append(take_rows(context.detach(), row).masked_fill(~kept[..., None], 0.0))
             h = layer(context, T, positions, visible)
-        h = self.dropout(h)
-        if order is not None:
-            h = take_rows(h, order.argsort(dim=1))
-        return Output(h, {"memory": written, "valid": kept})
+        return Output(self.dropout(h), {"memory": written, "valid": kept})
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """An empty memory: rows of zeros that no token sees."""

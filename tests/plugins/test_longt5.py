@@ -203,9 +203,9 @@ def test_decoder_refuses_what_does_not_fit() -> None:
     state = backbone.decode(y, memory=memory).state
     with pytest.raises(ValueError, match=r"2 given with an input of batch size 3"):
         backbone.decode(y, memory=memory[:2])
-    with pytest.raises(ValueError, match=r"\(3, 5\) for memory \(3, 6, 8\)"):
+    with pytest.raises(ValueError, match=r"mask of shape \(3, 5\) for a memory of \(3, 6\)"):
         backbone.decode(y, memory=memory, memory_mask=torch.ones(3, 5, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"memory 6 and input 8 wide, but d_model is 8"):
+    with pytest.raises(ValueError, match=r"a memory of shape \(3, 6, 6\), expected \(batch, seq_len, 8\)"):
         backbone.decode(y, memory=memory[..., :6])
     with pytest.raises(ValueError, match=r"batch size 3 given with an input of batch size 2"):
         backbone.decode(y[:2], memory=memory[:2], state=state)

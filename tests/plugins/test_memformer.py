@@ -311,7 +311,7 @@ def test_decoder_refuses_what_it_cannot_use() -> None:
     with pytest.raises(TypeError, match="seq2seq"):
         build().decode(tokens(3), memory=tokens(4))
     backbone = build("seq2seq")
-    with pytest.raises(ValueError, match="2 encoded rows for a target of 3"):
+    with pytest.raises(ValueError, match="memory of batch size 2 given with an input of batch size 3"):
         backbone.decode(tokens(3), memory=tokens(4, batch=2))
     with pytest.raises(ValueError, match="no state"):
         backbone.decode(tokens(3), memory=tokens(4), state={"memory": torch.zeros(B, S, D)})

@@ -77,6 +77,10 @@ class GrowingMemory(Backbone):
         kept = keys.detach().gather(1, order.unsqueeze(-1).expand(-1, -1, keys.shape[-1]))
         return Output(self.project(x) + mean, {"rows": kept, "valid": keys_valid.gather(1, order)}, {})
 
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        rows = torch.zeros(batch, 0, self.dims.d_model, device=device, dtype=dtype)
+        return {"rows": rows, "valid": torch.zeros(batch, 0, device=device, dtype=torch.bool)}
+
 
 class Latents(Backbone):
     """Three latents, each the mean of the real tokens."""

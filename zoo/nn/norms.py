@@ -42,24 +42,41 @@ class BatchNorm(nn.BatchNorm1d):
     Pads themselves come out as the affine image of what they were, with the same statistics.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             wide = at_least_float32(x)
-            flat = wide.reshape(-1, x.shape[-1])
-            if mask is None or not self.training or bool(mask.all()):
-                if self.training and flat.shape[0] == 1:
-                    # one token has no variance, so the running statistics serve
-                    return self._with_running(flat).reshape(x.shape).to(x.dtype)
-                return super().forward(flat).reshape(x.shape).to(x.dtype)
-            real = flat[mask.reshape(-1)]
-            if real.shape[0] < 2:
-                return self._with_running(flat).reshape(x.shape).to(x.dtype)
-            out = torch.zeros_like(flat)
-            out[mask.reshape(-1)] = super().forward(real)
-            return out.reshape(x.shape).to(x.dtype)
+            mean, variance = self._batch_moments(wide, mask) if self.training else self._running_moments(wide.dtype)
+            scale = torch.rsqrt(variance + self.eps) * self.weight.to(wide.dtype)
+            return ((wide - mean) * scale + self.bias.to(wide.dtype)).to(x.dtype)
 
-    def _with_running(self, flat: Tensor) -> Tensor:
-        return F.batch_norm(flat, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+    def _batch_moments(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and variance (D,) over the real tokens of x (B, L, D) or (B, D), which the running ones follow.
+
+        Fewer than two tokens have no variance, so the running statistics serve. No step waits for the device.
+        """
+        real = None if mask is None else mask[..., None]
+        dims = tuple(range(x.ndim - 1))
+        n = x.new_full((), x[..., 0].numel()) if real is None else real.sum().to(x.dtype)
+        mean = (x if real is None else x.masked_fill(~real, 0.0)).sum(dims) / n.clamp_min(1)
+        centred = x - mean if real is None else (x - mean).masked_fill(~real, 0.0)
+        variance = centred.square().sum(dims) / n.clamp_min(1)
+        running_mean, running_variance = self._running_moments(x.dtype)
+        enough = n > 1
+        mean, variance = torch.where(enough, mean, running_mean), torch.where(enough, variance, running_variance)
+        with torch.no_grad():
+            unbiased = torch.where(enough, variance * n / (n - 1).clamp_min(1), running_variance)
+            for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+                running.lerp_(new.to(running.dtype), self.momentum)
+            self.num_batches_tracked += enough
+        return mean, variance
+
+    def _running_moments(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return self.running_mean.to(dtype), self.running_var.to(dtype)
 
 
 def make_norm(kind: str, d_model: int, *, eps: float = 1e-5) -> nn.Module:

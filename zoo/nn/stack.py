@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn.backbone import Backbone, Output, State
-from zoo.nn.state import check_state, elements
+from zoo.nn.state import elements
 from zoo.spec.architecture import ModelDims
 
 
@@ -171,23 +171,15 @@ class StackBackbone(Backbone):
         return x
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        """x (B, L, D), mask (B, L) -> hidden (B, L, D), state. ValueError for a state that is not of this backbone."""
-        if state is None:
-            state = [None] * self.dims.n_layers
-        else:
-            fresh = self.init_state(x.shape[0], device="meta", dtype=x.dtype)
-            if fresh is None:
-                raise ValueError("a state was given to a backbone that carries none in this mode")
-            check_state(state, fresh)
-        x, states = self.stack(self.add_positions(x), mask=mask, states=state)
+        """x (B, L, D), mask (B, L) -> hidden (B, L, D), state."""
+        states = [None] * self.dims.n_layers if state is None else state
+        x, states = self.stack(self.add_positions(x), mask=mask, states=states)
         return Output(x, None if all(s is None for s in states) else states)
 
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """Process one token: x_t (B, D), state -> y_t (B, D), state. TypeError if no state is carried in this mode."""
-        fresh = self.init_state(x_t.shape[0], device="meta", dtype=x_t.dtype)
-        if fresh is None:
+        if state is None:
             raise TypeError("no step form: this backbone carries no state in its mode")
-        check_state(state, fresh)
         return self.stack.step(x_t, state)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:

@@ -4,8 +4,8 @@ A state is a pytree (dict, list, tuple) of tensors, every leaf batch-first (B, .
 backbone that needs to know which entries of a leaf are valid keeps a mask as another leaf. Boolean and integer leaves
 (masks, counters) are selected like the others, but are not counted as elements.
 
-Leaves whose other dimensions change from call to call (a memory that grows while it fills) can be detached and
-selected; two states can be mixed row by row (`where_rows`, `reset_rows`) only when they are `compatible`.
+Leaves whose other dimensions change from call to call (a memory that grows while it fills) can be detached, selected
+and reset row by row (`reset_rows`); two states can be mixed (`where_rows`) only when they are `compatible`.
 """
 
 from __future__ import annotations
@@ -79,9 +79,15 @@ def where_rows(keep: Tensor, new: State, old: State) -> State:
 def reset_rows(state: State, rows: Tensor, fresh: State) -> State:
     """Reset some rows to the initial state: rows (B,) bool, fresh from `init_state`.
 
+    Entries that a leaf has gained since it was fresh are zero there: not real (see `Backbone.init_state`).
     Raises ValueError like `where_rows`.
     """
-    return where_rows(rows, fresh, state)
+    new, spec = pytree.tree_flatten(fresh)
+    old, old_spec = pytree.tree_flatten(state)
+    if spec == old_spec:
+        pairs = [(n, o, n is not None and o is not None and n.shape != o.shape) for n, o in zip(new, old, strict=True)]
+        new = [torch.zeros_like(o) if grown and _fits(o, n) else n for n, o, grown in pairs]
+    return where_rows(rows, pytree.tree_unflatten(new, spec), state)
 
 
 def elements(state: State) -> int:
@@ -101,15 +107,15 @@ def batch_size(state: State) -> int | None:
     return sizes.pop() if sizes else None
 
 
-def check_state(state: State, fresh: State) -> None:
-    """Raise ValueError unless `state` has the batch size, tree, kinds and shapes of `fresh`.
+def check_state(state: State, fresh: State) -> State:
+    """Return `state` in the dtypes of `fresh`. ValueError unless it has its batch size, tree, kinds and shapes.
 
     state  given by the caller; None always passes
     fresh  from `init_state` of the same batch size (device "meta" costs nothing). A dimension that is 0 there may have
            any size: a memory that fills
     """
     if state is None:
-        return
+        return None
     given, expected = batch_size(state), batch_size(fresh) or 0
     if given is not None and given != expected:
         raise ValueError(f"state of batch size {given} given with an input of batch size {expected}")
@@ -119,14 +125,23 @@ def check_state(state: State, fresh: State) -> None:
         raise ValueError(
             f"a state of another architecture or configuration: given {describe(state)}, carried here {describe(fresh)}"
         )
+    cast = [n if n is None else n.to(o.dtype) for n, o in zip(new, old, strict=True)]
+    return pytree.tree_unflatten(cast, new_spec)
 
 
 def _alike(leaf: Tensor | None, fresh: Tensor | None) -> bool:
     if leaf is None or fresh is None:
         return leaf is fresh
-    kinds = [(t.is_complex(), t.is_floating_point()) for t in (leaf, fresh)]
-    sizes = leaf.ndim == fresh.ndim and all(f in (0, n) for n, f in zip(leaf.shape, fresh.shape, strict=True))
-    return kinds[0] == kinds[1] and sizes
+    return _kind(leaf) == _kind(fresh) and _fits(leaf, fresh)
+
+
+def _kind(leaf: Tensor) -> tuple[bool, bool, bool]:
+    return leaf.is_complex(), leaf.is_floating_point(), leaf.dtype == torch.bool
+
+
+def _fits(leaf: Tensor, fresh: Tensor) -> bool:
+    """Whether a leaf has the shape of a fresh one, or has grown from it in dimensions that are 0 there."""
+    return leaf.ndim == fresh.ndim and all(f in (0, n) for n, f in zip(leaf.shape, fresh.shape, strict=True))
 
 
 def describe(state: State) -> str:

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
 from zoo.nn import LayerNorm, sequence_lengths
+from zoo.nn.masks import pack_rows
 from zoo_perceiver.backbone import Attention, Layer, PerceiverAR, PerceiverEncoder
-from zoo_perceiver.op import roll_rows
 
 Params = dict[str, Tensor]
 
@@ -203,7 +203,7 @@ def run_ar_google(case: Case) -> Result:
     places = torch.arange(L - N, L) - shift[:, None]
     if not torch.equal(places.clamp_min(-1), case.inputs["latent_positions"]):
         raise Unmapped("latents at other positions than the last of each row")
-    latents = functional_call(prepared(core, case), ours, (roll_rows(e, shift), roll_rows(mask, shift)), strict=True)
+    latents = functional_call(prepared(core, case), ours, pack_rows(e, mask, pads_first=True)[:2], strict=True)
     norm = prepared(LayerNorm(d_latents), case)
     named = haiku(p, {"norm": "layer_norm", "head": "logits"})
     z = functional_call(norm, {"weight": named["norm.weight"], "bias": named["norm.bias"]}, (latents,), strict=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.testing.toys.config import ToyConfig
-from zoo import Backbone, ModelDims, Output, State, check_state
+from zoo import Backbone, ModelDims, Output, State
 from zoo.nn import Block, LayerNorm, Mixer, StackBackbone
 
 
@@ -108,6 +110,7 @@ class Memory(Backbone):
     """One layer: attention to the segment's past and to the last 8 real tokens before it, at first to none."""
 
     ROWS = 8
+    UNCHECKED = ("pads are keys", "any batch", "any state", "NaN at pads")
 
     def __init__(self, config: ToyConfig, dims: ModelDims) -> None:
         super().__init__(config, dims)
@@ -115,12 +118,15 @@ class Memory(Backbone):
         self.q, self.kv, self.out = nn.Linear(d, d), nn.Linear(d, 2 * d), nn.Linear(d, d)
         self.norm, self.final = LayerNorm(d), LayerNorm(d)
 
+    def __call__(self, x: Tensor, **kwargs: Any) -> Output:
+        if self.config.fault in self.UNCHECKED:
+            return nn.Module.__call__(self, x, **kwargs)
+        return super().__call__(x, **kwargs)
+
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         fault, (B, L, D) = self.config.fault, x.shape
         if self.dims.max_len < L and fault != "any length":
             raise ValueError(f"a segment of {L} tokens, built for at most {self.dims.max_len}")
-        if fault not in ("any batch", "any state"):
-            check_state(state, self.init_state(B, device="meta", dtype=x.dtype))
         valid = x.new_ones(B, L, dtype=torch.bool) if mask is None or fault == "pads are keys" else mask
         state = {"rows": x[:, :0], "valid": valid[:, :0]} if state is None else state
         rows, rows_valid = torch.cat([state["rows"], x], dim=1), torch.cat([state["valid"], valid], dim=1)

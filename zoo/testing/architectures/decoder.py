@@ -77,9 +77,10 @@ def masked_memory_is_not_read(subject: ArchitectureSubject) -> None:
     (gradient,) = torch.autograd.grad(weighted_sum(hidden), memory)
     leak = relative_size(gradient[~mask], gradient)
     assert leak < expect.SAME, f"decoded vectors have a gradient from masked memory ({leak:.3g}, relative)"
-    loud = torch.where(mask.unsqueeze(-1), memory, 1e3 * noise_like(memory))
-    changed = backbone.decode(y, memory=loud, memory_mask=mask).hidden
-    expect.close(changed, hidden, expect.SAME, "outputs for other masked memory")
+    for what, other in {"numbers": 1e3 * noise_like(memory), "NaN": torch.full_like(memory, torch.nan)}.items():
+        loud = torch.where(mask.unsqueeze(-1), memory, other)
+        changed = backbone.decode(y, memory=loud, memory_mask=mask).hidden
+        expect.close(changed, hidden, expect.SAME, f"outputs for other {what} in masked memory")
 
 
 @check(scopes.DECODER)

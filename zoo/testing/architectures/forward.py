@@ -149,6 +149,30 @@ def finite_in_bf16(subject: ArchitectureSubject) -> None:
 
 
 @check(scopes.FORWARD)
+@check(scopes.SEQ2SEQ, "half_precision_encoder_decoder")
+def half_precision_modules(subject: ArchitectureSubject) -> None:
+    """Cast to bfloat16 or float16, a backbone maps inputs of that type to outputs and gradients near float32's."""
+    exact = subject.build(d_model=32)
+    mask = right_padded(33, (33, 20))
+    for dtype in (torch.bfloat16, torch.float16):
+        backbone = copy.deepcopy(exact).to(dtype)
+        for train in (False, True):
+            inputs = [tensor.requires_grad_() for tensor in random_inputs(backbone, 33)]
+            where = f"{dtype}, {'training' if train else 'evaluation'}"
+            hidden = run(backbone.train(train), *inputs, mask=mask).hidden
+            assert hidden.dtype == dtype, f"{where}: outputs are {hidden.dtype}"
+            expect.finite(hidden, f"{where}: outputs")
+            backbone.zero_grad()
+            hidden.float().square().mean().backward()
+            expect.finite_gradients(backbone, inputs[0], where)
+            if train:
+                continue
+            theirs = run(exact, *(tensor.float() for tensor in inputs), mask=mask).hidden
+            difference = ((hidden.float() - theirs).norm() / theirs.norm()).item()
+            assert difference < 0.2, f"{where}: outputs differ from float32 by {difference:.2g} (relative norm)"
+
+
+@check(scopes.FORWARD)
 @check(scopes.SEQ2SEQ, "every_parameter_gets_a_gradient_from_decode")
 def every_parameter_gets_a_gradient(subject: ArchitectureSubject) -> None:
     """Every parameter gets a finite gradient that is not zero everywhere."""
@@ -212,6 +236,7 @@ def pure_function(subject: ArchitectureSubject) -> None:
     arguments = (x, mask, *leaves(state))
     before = [tensor.clone() for tensor in arguments]
     first = backbone(x, mask=mask, state=state)
+    backbone(x, state=state)
     for a, b in zip(before, arguments, strict=True):
         assert torch.equal(a, b), f"an argument of shape {tuple(b.shape)} is modified in place"
     backbone(random_input(backbone, 33, batch=3, seed=2))

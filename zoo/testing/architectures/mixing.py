@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.nn.backbone import Backbone, State
-from zoo.nn.state import leaves, map_state, select_rows
+from zoo.nn.state import leaves, map_state, reset_rows, select_rows
 from zoo.testing import expect
 from zoo.testing.architectures import scopes
 from zoo.testing.architectures.scopes import check
@@ -213,17 +213,65 @@ def fully_masked_row_keeps_its_state(subject: ArchitectureSubject) -> None:
         expect.close(ours[1::2], theirs[1::2], expect.SAME, message)
 
 
-@check(scopes.SEGMENT)
+@check(scopes.PADDED)
 def left_padding_changes_nothing(subject: ArchitectureSubject) -> None:
-    """A first segment with its pads in front (`align="right"`) gives what its real tokens give alone."""
+    """Pads in front of a row or between its tokens change neither its outputs nor its state."""
     backbone = subject.build_float64()
-    seq_len, lengths = 16, (16, 15, 9, 1)
-    x, mask = random_input(backbone, seq_len, batch=4), right_padded(seq_len, lengths).flip(1)
-    out = backbone(x, mask=mask)
-    after = next_outputs(backbone, out.state)
-    for row, length in enumerate(lengths):
-        alone = backbone(x[row : row + 1, seq_len - length :])
-        where = f"{length} tokens behind {seq_len - length} pads"
-        expect.close(out.hidden[row, seq_len - length :], alone.hidden[0], expect.SAME, f"{where}: outputs")
-        expected = next_outputs(backbone, alone.state, slice(row, row + 1), chunks=1)[0]
-        expect.close(after[row, :9], expected, expect.SAME, f"{where}: outputs of the next segment")
+    x, right = random_input(backbone, 16, batch=4), right_padded(16, (16, 15, 9, 1))
+    shuffled = torch.randperm(16, generator=torch.Generator().manual_seed(0), device="cpu")
+    for where, mask in {"in front": right.flip(1), "between tokens": right[:, shuffled]}.items():
+        out = backbone(x, mask=mask)
+        after = next_outputs(backbone, out.state) if subject.stateful else None
+        for row, real in enumerate(mask):
+            alone, ours = backbone(x[row : row + 1, real]), out.hidden[row]
+            theirs, what = alone.hidden[0], f"a row of {int(real.sum())} tokens with pads {where}"
+            if has_positions(backbone, len(ours), 16):  # there may be outputs for the last positions only
+                ours = ours[real[16 - len(ours) :]]
+                theirs = theirs[len(theirs) - len(ours) :]
+            expect.close(ours, theirs, expect.SAME, f"{what}: outputs")
+            if after is not None:
+                expected = next_outputs(backbone, alone.state, slice(row, row + 1))[0]
+                expect.close(after[row], expected, expect.SAME, f"{what}: outputs of the next chunks")
+
+
+@check(scopes.PADDED)
+@check(scopes.SEQ2SEQ, "nan_in_pads_of_the_source_reaches_nothing")
+def nan_in_pads_reaches_nothing(subject: ArchitectureSubject) -> None:
+    """NaN and inf at pads give the outputs, state and gradients, in training too, that zeros at pads give."""
+    backbone = subject.build_float64().train()
+    x, *y = random_inputs(backbone, 16, batch=4)
+    for mask in (right_padded(16, (16, 15, 9, 1)), right_padded(16, (16, 15, 9, 0)).flip(1)):
+        expected: dict[str, Tensor] = {}
+        for value in (0.0, torch.nan, torch.inf):
+            inputs = [x.masked_fill(~mask[..., None], value), *(tensor.clone() for tensor in y)]
+            tensors = {"x": inputs[0].requires_grad_(), **dict(backbone.named_parameters())}
+            torch.manual_seed(0)
+            out = run(backbone, *inputs, mask=mask)
+            hidden, positions = out.hidden, not y and has_positions(backbone, out.hidden.shape[1], 16)
+            outputs = hidden[mask[:, -hidden.shape[1] :]] if positions else hidden
+            if subject.stateful:
+                outputs = torch.cat([outputs.flatten(0, -2), next_outputs(backbone, out.state).flatten(0, 1)])
+            loss = weighted_sum(outputs) + sum(out.aux.values())
+            trainable = {name: tensor for name, tensor in tensors.items() if tensor.requires_grad}
+            gradients = torch.autograd.grad(loss, list(trainable.values()), materialize_grads=True)
+            ours = {
+                "outputs": outputs,
+                **{f"gradient of {name}": g for name, g in zip(trainable, gradients, strict=True)},
+            }
+            expected = expected or ours
+            for what, tensor in ours.items():
+                expect.close(tensor, expected[what], expect.SAME, f"{value} at pads: {what}")
+
+
+@check(scopes.STATEFUL)
+@check(scopes.STATEFUL_DECODER, "reset_rows_of_the_decoder_begin_anew")
+def reset_rows_begin_anew(subject: ArchitectureSubject) -> None:
+    """Rows of a carried state that `reset_rows` resets go on as from the beginning, and the others as they would."""
+    backbone = subject.build_float64()
+    fresh = backbone.init_state(4, device="cpu", dtype=torch.float64)
+    rows = torch.tensor([True, False, True, False])
+    carried = backbone(random_input(backbone, 20, batch=4, seed=9), mask=right_padded(20, (20, 13, 5, 20))).state
+    ours = next_outputs(backbone, reset_rows(carried, rows, fresh))
+    for which, state, chosen in (("reset", None, rows), ("other", carried, ~rows)):
+        theirs = next_outputs(backbone, state)
+        expect.close(ours[chosen], theirs[chosen], expect.EQUIVALENT, f"{which} rows: outputs of the next chunks")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
 from zoo.model.segments import ActivationCheckpointing, SegmentPlan, drive
 from zoo.nn.backbone import Output, State
-from zoo.nn.state import batch_size, compatible, describe, elements, leaves, select_rows
+from zoo.nn.state import batch_size, compatible, describe, elements, leaves, map_state, select_rows
 from zoo.testing import expect
 from zoo.testing.architectures import scopes
 from zoo.testing.architectures.scopes import check
-from zoo.testing.architectures.subject import ArchitectureSubject, random_input, run_chunks
+from zoo.testing.architectures.subject import ArchitectureSubject, cast, random_input, run_chunks
 from zoo.testing.expect import relative_size, right_padded, weighted_sum
 
 CHUNKS = ((1, 32), (16, 17), (7, 1, 25), (5, 5, 5, 5, 13), (33,), (1,) * 33)
@@ -171,6 +173,60 @@ def step_equals_forward(subject: ArchitectureSubject) -> None:
             expect.close(y_t, whole.hidden[:, t], expect.EQUIVALENT, f"{where}: step and forward at position {t}")
         hidden = backbone(after, state=state).hidden
         expect.close(hidden, expected, expect.EQUIVALENT, f"{where}: outputs of forward from the states after them")
+
+
+@check(scopes.STEP)
+def step_refuses_invalid_inputs(subject: ArchitectureSubject) -> None:
+    """`step` raises ValueError for an input of another shape, and for a state of another batch or architecture."""
+    backbone = subject.build()
+    x = random_input(backbone, 8, batch=3)
+    state = backbone(x).state
+    invalid = {
+        "x of three dimensions": (x[:, 4:5], state),
+        "x of another width": (x[:, 4, 1:], state),
+        "x of one row for a state of three": (x[:1, 4], state),
+        "x without rows": (x[:0, 4], None),
+        "a state of another structure": (x[:, 4], {"stranger": [torch.zeros(3, 3)]}),
+    }
+    for what, (x_t, carried) in invalid.items():
+        expect.refused(partial(backbone.step, x_t, carried), what)
+
+
+@check(scopes.STEP)
+def step_from_none_begins_afresh(subject: ArchitectureSubject) -> None:
+    """`step` with a state of None gives what `forward` gives for a first token."""
+    backbone = subject.build_float64()
+    x = random_input(backbone, 2)
+    y_0, state = backbone.step(x[:, 0], None)
+    y_1, _ = backbone.step(x[:, 1], state)
+    expect.close(torch.stack([y_0, y_1], 1), backbone(x).hidden, expect.EQUIVALENT, "two steps from None and forward")
+
+
+@check(scopes.STATEFUL)
+@check(scopes.STATEFUL_DECODER, "decoder_state_of_another_precision_is_cast")
+def state_of_another_precision_is_cast(subject: ArchitectureSubject) -> None:
+    """A state goes on after the backbone is cast, in any direction, with what it says, by `forward` and by `step`."""
+    for before, after in permutations((torch.float32, torch.bfloat16, torch.float64), 2):
+        backbone, where = cast(subject.build(d_model=32), before), f"a state of {before} in a backbone of {after}"
+        state = backbone(random_input(backbone, 16)).state
+        backbone = cast(backbone, after)
+        x = random_input(backbone, 8, seed=1)
+        out = backbone(x, state=state)
+        own = map_state(lambda leaf: leaf.to(_same_kind(leaf, torch.float64)), state)
+        exact = cast(copy.deepcopy(backbone), torch.float64)(x.double(), state=own).hidden
+        results = {"forward": out.hidden}
+        if subject.capabilities.step:
+            results["step"] = backbone.step(x[:, 0], state)[0][:, None]
+        for how, hidden in results.items():
+            assert hidden.dtype == after, f"{where}: {how} gives {hidden.dtype}"
+            expected = exact[:, : hidden.shape[1]]
+            error = ((hidden.double() - expected).norm() / expected.norm()).item()
+            assert error < 0.1, f"{where}: outputs of {how} differ from float64 by {error:.2g} (relative norm)"
+
+
+def _same_kind(leaf: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """`dtype`, or its complex one, for a leaf of numbers; masks and counters keep theirs."""
+    return dtype.to_complex() if leaf.is_complex() else dtype if leaf.is_floating_point() else leaf.dtype
 
 
 @check(scopes.STATEFUL)

@@ -8,7 +8,7 @@ from itertools import accumulate, product
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.model.segments import SegmentPlan
 from zoo.nn.backbone import Backbone, Output, State
@@ -179,6 +179,10 @@ class TargetDecoder(Backbone):
         self.source_mask: Tensor
         self.register_buffer("source", random_input(backbone, 16, batch=1))
         self.register_buffer("source_mask", right_padded(16, (9,)))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Output:
+        """Call `forward` as it is: `decode` checks its arguments itself."""
+        return nn.Module.__call__(self, *args, **kwargs)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """`mask` has no effect: it is right-padded, and outputs do not depend on later tokens."""
