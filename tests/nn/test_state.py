@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from zoo.nn import BatchNorm
 from zoo.nn import state as ops
+from zoo.testing.architectures.mixing import reset_rows_begin_anew
+from zoo.testing.architectures.subject import ArchitectureSubject
 
 
 def tree(batch: int = 3, fill: float = 0.0, rows: int = 2) -> dict:
@@ -66,3 +71,21 @@ def test_batch_size() -> None:
         ops.check_state(tree(batch=5), tree(batch=4))
     with pytest.raises(TypeError, match="float"):
         ops.leaves([1.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("h3", {"attn_layers": [1]}), ("mega", {"chunk_size": -1}), ("mega", {}), ("retnet", {})]
+)
+def test_rows_of_a_grown_state_are_reset_one_by_one(name: str, options: dict[str, object]) -> None:
+    reset_rows_begin_anew(replace(ArchitectureSubject.find(name, options), mode="causal"))
+
+
+def test_batch_norm_of_half_precision_and_of_pads() -> None:
+    x = torch.randn(3, 4, 5)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
+    expected, norm = torch.nn.BatchNorm1d(5), BatchNorm(5)
+    torch.testing.assert_close(norm(x, mask)[mask], expected(x[mask]))
+    torch.testing.assert_close(norm.state_dict(), expected.state_dict())
+    for dtype in (torch.bfloat16, torch.float16):
+        for half in (BatchNorm(5).to(dtype), BatchNorm(5).to(dtype).eval()):
+            assert half(x.to(dtype), mask).dtype == dtype

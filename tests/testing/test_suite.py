@@ -55,6 +55,7 @@ FAULTS = [
     (EMA, "quadratic", ["memory_grows_as_declared"]),
     (EMA, "drifts", ["on_step_depends_on_the_step_only"]),
     (MEMORY, "pads are keys", ["left_padding_changes_nothing"]),
+    (MEMORY, "NaN at pads", ["nan_in_pads_reaches_nothing"]),
     (MEMORY, "masked rows are NaN", ["fully_masked_row_is_finite"]),
     (MEMORY, "pads push rows out", ["pads_do_not_enter_the_state", "fully_masked_row_keeps_its_state"]),
     (MEMORY, "attached memory", ["state_gradient_contract"]),

@@ -92,8 +92,13 @@ class Encoder(nn.Module):
         self.segments = math.ceil(spec.seq_len / self.plan.length) if self.plan.length else 1
         self.causal = spec.dims.mode == "causal"
 
-    def embed(self, inputs: Tensor) -> Tensor:
-        """inputs (B, L) -> (B, L, D), with positions where the architecture has none of its own."""
+    def embed(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """inputs (B, L), mask (B, L) -> (B, L, D), with positions where the architecture has none of its own.
+
+        What pads hold, NaN too, reaches no gradient.
+        """
+        if mask is not None:
+            inputs = inputs.masked_fill(~mask, 0)
         x = self.embedding(inputs[..., None].to(self.dtype) if self.values else inputs)
         if self.cls is not None:
             x = torch.cat([self.cls.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
@@ -103,9 +108,10 @@ class Encoder(nn.Module):
 
     def forward(self, inputs: Tensor, mask: Tensor | None, state: State = None) -> Iterator[Segment]:
         """inputs (B, L), mask (B, L), state from an earlier piece -> the segments' hidden vectors."""
+        x = self.embed(inputs, mask)
         if self.cls is not None and mask is not None:
             mask = torch.cat([mask.new_ones(mask.shape[0], 1), mask], dim=1)
-        return drive(self.backbone, self.embed(inputs), mask, state, self.plan)
+        return drive(self.backbone, x, mask, state, self.plan)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -130,7 +136,7 @@ class Pool:
         wide = at_least_float32(hidden)
         real = torch.ones(wide.shape[:2], dtype=torch.bool, device=wide.device) if mask is None else mask
         if self.kind == "mean":
-            weighted = (wide * real[..., None]).sum(1)  # (B, D)
+            weighted = wide.masked_fill(~real[..., None], 0.0).sum(1)  # (B, D)
             counted = real.sum(1)
             self.total = weighted if self.total is None else self.total + weighted
             self.count = counted if self.count is None else self.count + counted
@@ -256,7 +262,7 @@ class LMHeadModel(nn.Module):
     def _collect_earlier(self, batch: Batch, scored: Tensor, stop: int, collect: Callable[[Tensor, int], None]) -> None:
         """Outputs for positions before `stop`, of a backbone that has outputs for the last positions only (Perceiver
         AR): it is called again on ever shorter prefixes, so that each position is predicted from all before it."""
-        x = self.encoder.embed(batch.inputs)
+        x = self.encoder.embed(batch.inputs, batch.mask)
         while stop > 0 and bool(scored[:, :stop].any()):
             mask = None if batch.mask is None else batch.mask[:, :stop]
             hidden = self.encoder.backbone(x[:, :stop], mask=mask).hidden
@@ -274,7 +280,7 @@ class LMHeadModel(nn.Module):
     def _decode(self, batch: Batch) -> ModelOutput:
         assert batch.target is not None
         backbone = self.encoder.backbone
-        encoded = backbone(self.encoder.embed(batch.inputs), mask=batch.mask)
+        encoded = backbone(self.encoder.embed(batch.inputs, batch.mask), mask=batch.mask)
         out = backbone.decode(self.encoder.embed(batch.target), memory=encoded.hidden, memory_mask=batch.mask)
         scored = batch.labels != IGNORE  # (B, T)
         logits = self._logits(out.hidden[scored])
