@@ -11,12 +11,14 @@ number of blocks of the example): the same in training and evaluation, whatever 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo import State
-from zoo.nn import MultiHeadAttention, TransformerStack, sequence_lengths
+from zoo.nn import MultiHeadAttention, TransformerStack, derived_buffer, has_values, sequence_lengths
 from zoo.ops.attention import attention
 from zoo.ops.blocked import Side
 from zoo_bigbird.config import BigBirdConfig
@@ -31,12 +33,9 @@ class BigBirdAttention(MultiHeadAttention):
             d_model, config.n_heads, d_qkv=config.d_qkv, bias=config.bias, causal=causal, dropout=config.attn_dropout
         )
         self.config, self.max_len = config, max_len
-        # integers, which no cast of the module rounds; a function of the seed, so not saved with the weights
-        generator = torch.Generator(device="cpu").manual_seed(config.seed * 100_003 + layer)
         shape = (-(-max_len // config.block_size), config.n_heads, config.n_random)
-        draws = torch.randint(1 << 31, shape, generator=generator, device="cpu").transpose(0, 1)
-        self.draws: Tensor
-        self.register_buffer("draws", draws, persistent=False)  # (H, blocks of max_len, r)
+        self.draws: Tensor  # (H, blocks of max_len, r)
+        derived_buffer(self, "draws", partial(random_draws, config.seed * 100_003 + layer, shape))
 
     def compute_attention(
         self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, state: State
@@ -74,7 +73,7 @@ class BigBirdAttention(MultiHeadAttention):
         count = (sequence_lengths(mask) + S - 1).div(S, rounding_mode="floor").clamp(min=1)
         pattern = build_pattern(self.random_blocks(n, count), count - 1)
         short = count <= limit
-        if not bool(short.any()):
+        if has_values(short) and not bool(short.any()):
             return pattern
         table = F.pad(pattern.table, (0, max(limit - pattern.table.shape[-1], 0)), value=-1)
         every = torch.arange(table.shape[-1], device=table.device)
@@ -92,6 +91,12 @@ class BigBirdAttention(MultiHeadAttention):
             count = torch.tensor([n], device=device) if count is None else count
             below, last = count[:, None].expand(-1, n), count - 1
         return draw_blocks(self.draws[:, :n], below, structured_blocks(n, last, device))
+
+
+def random_draws(seed: int, shape: tuple[int, int, int]) -> Tensor:
+    """Draw numbers for the random blocks, (n, H, r) -> (H, n, r): integers, which no cast of the module rounds."""
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    return torch.randint(1 << 31, shape, generator=generator, device="cpu").transpose(0, 1)
 
 
 class BigBirdBackbone(TransformerStack):

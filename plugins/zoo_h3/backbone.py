@@ -26,6 +26,7 @@ from zoo.nn import (
     init_normal,
     make_norm,
     sequence_lengths,
+    without_autocast,
 )
 from zoo.ops.attention import attention
 from zoo_h3.config import H3Config
@@ -62,7 +63,7 @@ class H3Mixer(Mixer):
             # after the projections, whose biases would let pads through
             k, v = (z.masked_fill(~mask[..., None], 0.0) for z in (k, v))
             lengths = sequence_lengths(mask)
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q):
             dtype, d2 = q.dtype, self.head_dim**2
             q, k, v = (at_least_float32(z).transpose(1, 2) for z in (q, k, v))  # (B, D, L)
             shift, diag = self.shift.system(), self.diag.system()
@@ -80,7 +81,7 @@ class H3Mixer(Mixer):
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token by the recurrences: x_t (B, D) -> y_t (B, D), state."""
         q, k, v = self.q_proj(x_t), self.k_proj(x_t), self.v_proj(x_t)
-        with torch.autocast(x_t.device.type, enabled=False):
+        with without_autocast(x_t):
             dtype = q.dtype
             q, k, v = (at_least_float32(z) for z in (q, k, v))
             kk, shift = run_step(self.shift.system(), self.shift.D, k, state["shift"])
@@ -109,9 +110,10 @@ class H3Mixer(Mixer):
             return None
         (D, N), d = self.shift.B.shape, self.head_dim
         wide = torch.promote_types(dtype, torch.float32)
+        complex_ = torch.promote_types(wide, torch.complex64)  # torch.compile cannot trace `wide.to_complex()`
         return {
             "shift": torch.zeros(batch, D, N, device=device, dtype=wide),
-            "diag": torch.zeros(batch, d, d, D // d, N // 2, device=device, dtype=wide.to_complex()),
+            "diag": torch.zeros(batch, d, d, D // d, N // 2, device=device, dtype=complex_),
         }
 
 

@@ -28,6 +28,7 @@ from zoo.nn import (
     at_least_float32,
     init_normal,
     param_options,
+    without_autocast,
 )
 from zoo_hyena.config import HyenaConfig
 from zoo_hyena.op import decay_rates, features, hyena, times, window
@@ -77,7 +78,7 @@ class HyenaFilter(nn.Module):
     def forward(self, L: int) -> tuple[Tensor, Tensor | None]:
         """Compute k (C, L) and k_back (C, L) or None, the first L positions, in at least float32."""
         freq = at_least_float32(self.freq)
-        with torch.autocast(freq.device.type, enabled=False):
+        with without_autocast(freq):
             z = features(L, self.M, self.config.emb_dim, freq.device) if self.z is None else self.z[:L]
             z = z.to(freq.dtype)
             k = self.apply_window(self.forwards(z, freq))
@@ -117,7 +118,7 @@ class HyenaMixer(Mixer):
         s, _ = self.short_filter(p)  # (B, L, (n+1) D)
         if mask is not None:
             s = s.masked_fill(~mask[..., None], 0.0)  # the convolution's tail and bias; gates of 0 keep v at 0 there
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             *gates, v = at_least_float32(s).transpose(1, 2).contiguous().split(D, 1)  # (B, D, L) each
             k, k_back = (None if f is None else f.unflatten(0, (D, -1)) for f in self.filter(L))
             assert k is not None

@@ -33,6 +33,7 @@ from zoo.nn import (
     make_norm,
     param_options,
     sequence_lengths,
+    without_autocast,
 )
 from zoo.ops.diagonal import DiagonalSSM
 from zoo.ops.fftconv import fft_conv
@@ -76,7 +77,7 @@ class MovingAverage(nn.Module):
         """x (B, L, D), mask (B, L) -> (B, L, D), state; None unless it is a recurrence that can be continued."""
         if state is not None and not self.recurrent:
             raise ValueError("a bidirectional or truncated moving average carries no state, but one was given")
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             wide = at_least_float32(x)
             real = (wide if mask is None else wide.masked_fill(~mask[..., None], 0.0)).transpose(1, 2)  # (B, D, L)
             K = self.kernel(x.shape[1], wide.dtype)
@@ -93,7 +94,7 @@ class MovingAverage(nn.Module):
 
     def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Advance the recurrence by one token: x_t (B, D), state (B, D, N)."""
-        with torch.autocast(x_t.device.type, enabled=False):
+        with without_autocast(x_t):
             wide = at_least_float32(x_t)
             y_t, state = self.system.step(wide, state)
             return F.silu(y_t + self.omega.to(wide.dtype) * wide).to(x_t.dtype), state

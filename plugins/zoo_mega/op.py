@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zoo.nn import at_least_float32
+from zoo.nn import at_least_float32, without_autocast
 from zoo.ops.chunks import MAX_SCORES, recompute
 from zoo.ops.diagonal import DiagonalSSM
 from zoo.ops.positions import rope, rope_tables, rotate
@@ -68,7 +68,7 @@ def rotary_bias(a: Tensor, b: Tensor, at: Tensor, T: int) -> Tensor:
     speeds = rope(a.shape[0], device=a.device)
     rows = rotate(a.expand(*at.shape, -1), *rope_tables(at, speeds))
     columns = rotate(b.expand(T, -1), *rope_tables(torch.arange(T, device=b.device), speeds))
-    with torch.autocast(a.device.type, enabled=False):
+    with without_autocast(a):
         return rows @ columns.transpose(-1, -2)
 
 
@@ -93,7 +93,7 @@ def attention_weights(
         earlier = torch.arange(T, device=q.device) <= at[..., None]  # (Lq, T) or (B, Lq, T)
         visible = earlier if visible is None else visible & earlier
     scores = at_least_float32(q @ k.transpose(-1, -2))
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q):
         b = relative_bias(bias, at, T).to(scores.dtype)
         if kind == "softmax":
             scores = scores * q.shape[-1] ** -0.5 + b

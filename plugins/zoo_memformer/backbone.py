@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import MLP, LayerNorm, MultiHeadAttention, at_least_float32, init_xavier, param_options
+from zoo.nn import MLP, LayerNorm, MultiHeadAttention, at_least_float32, init_xavier, param_options, without_autocast
 from zoo.ops.attention import attention, join_heads, reference_attention, split_heads
 from zoo.ops.positions import sinusoidal
 from zoo_memformer.config import MemformerConfig
@@ -144,7 +144,7 @@ class GRUWrite(nn.Module):
         tokens = self.keys_values(x)
         for _ in range(self.n_updates):
             a = self.slot_attention(memory.to(x.dtype), tokens, mask)
-            with torch.autocast(x.device.type, enabled=False):
+            with without_autocast(x):
                 m = at_least_float32(memory)
                 weights = (weight.to(m.dtype) for weight in self.gru.parameters())
                 m = torch.gru_cell(a.to(m.dtype).flatten(0, 1), m.flatten(0, 1), *weights).view_as(m)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.nn import at_least_float32
+from zoo.nn import at_least_float32, without_autocast
 from zoo.ops.positions import t5_buckets
 
 MAX_DISTANCE = 128
@@ -48,7 +48,7 @@ def slot_attention(
     """
     (k_own, v_own), (k, v) = own, tokens
     itself, others = (q * k_own).sum(-1, keepdim=True), q @ k.transpose(-1, -2)  # (B, H, S, 1), (B, H, S, T)
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q):
         score = at_least_float32(torch.cat([itself.to(others.dtype), others], dim=-1))
         score = score / (q.shape[-1] ** 0.5 * temperature)
         if mask is not None:
@@ -63,6 +63,6 @@ def biased_normalisation(m: Tensor, v: Tensor) -> Tensor:
 
     A slot that is not renewed turns towards v_i/|v_i|, its initial state; a longer v_i turns it faster.
     """
-    with torch.autocast(m.device.type, enabled=False):
+    with without_autocast(m):
         m = at_least_float32(m)
         return F.normalize(m + v.to(m.dtype), dim=-1)

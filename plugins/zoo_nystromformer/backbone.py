@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import State
-from zoo.nn import MultiHeadAttention, TransformerStack, at_least_float32
+from zoo.nn import MultiHeadAttention, TransformerStack, at_least_float32, without_autocast
 from zoo_nystromformer.config import NystromformerConfig
 from zoo_nystromformer.op import depthwise, nystrom_attention
 
@@ -37,7 +37,7 @@ class NystromAttention(MultiHeadAttention):
         self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, state: State
     ) -> tuple[Tensor, State]:
         c = self.config
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q):
             q, k, v = (at_least_float32(t) for t in (q, k, v))
             if mask is not None and c.padding != "blind":
                 v = v.masked_fill(~mask[:, None, :, None], 0)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zoo import ModelDims, State
-from zoo.nn import MultiHeadAttention, TransformerStack, at_least_float32
+from zoo.nn import MultiHeadAttention, TransformerStack, at_least_float32, without_autocast
 from zoo.ops.random_features import draw_features
 from zoo_performer.config import PerformerConfig
 from zoo_performer.op import NO_KEY, FeatureMap, causal_linear_attention, linear_attention
@@ -54,7 +54,7 @@ class PerformerAttention(MultiHeadAttention):
     def compute_attention(
         self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, state: State
     ) -> tuple[Tensor, State]:
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q):
             q, k, v = (at_least_float32(t) for t in (q, k, v))
             phi, eps = self.feature_map(q.dtype), self.config.denominator_eps
             if not self.causal:
@@ -84,7 +84,8 @@ class PerformerBackbone(TransformerStack):
         super().__init__(config, dims)
         # of the run's own random state; it is saved in the checkpoint, so that a resumed run draws the same features
         self.register_buffer("seed", torch.randint(2**31, ()))
-        self._draw(0)
+        if not self.seed.is_meta:  # a meta module gets seed and features with the weights that it is given
+            self._draw(0)
 
     def build_mixer(self, layer: int) -> PerformerAttention:
         return PerformerAttention(self.config, self.dims.d_model, causal=self.dims.mode == "causal")

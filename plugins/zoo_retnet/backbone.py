@@ -14,7 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from zoo import ModelDims, State
-from zoo.nn import ACTIVATIONS, Block, Mixer, RMSNorm, StackBackbone, at_least_float32, init_xavier, sequence_lengths
+from zoo.nn import (
+    ACTIVATIONS,
+    Block,
+    Mixer,
+    RMSNorm,
+    StackBackbone,
+    at_least_float32,
+    init_xavier,
+    sequence_lengths,
+    without_autocast,
+)
 from zoo.ops.attention import join_heads, split_heads
 from zoo.ops.retention import advance, final_state, retention
 from zoo_retnet.config import RetNetConfig
@@ -57,7 +67,7 @@ class MultiScaleRetention(Mixer):
         self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None, state: State = None
     ) -> tuple[Tensor, State]:
         """Compute o before the group norm: q, k (B, H, L, k), v (B, H, L, v) -> (B, H, L, v), state."""
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q):
             c, (B, _, L, _) = self.config, q.shape
             log_gamma = log_decays(self.H, q.device)
             i = torch.arange(L, device=q.device)
@@ -82,7 +92,7 @@ class MultiScaleRetention(Mixer):
 
     def gate_output(self, x: Tensor, o: Tensor) -> Tensor:
         """Apply group norm, gate and output projection (eq. 8): x (B, L, D), o (B, H, L, v) -> (B, L, D)."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             normed = join_heads(group_norm(o, self.config.norm_eps)).to(x.dtype)
         return self.out_proj(ACTIVATIONS[self.config.gate](self.g_proj(x)) * normed)
 
@@ -90,7 +100,7 @@ class MultiScaleRetention(Mixer):
         """One token by the recurrence (eq. 6): x_t (B, D) -> y_t (B, D)."""
         x = x_t.unsqueeze(1)
         q, k, v = (x.squeeze(2) for x in self.project(x, None))  # (B, H, ·)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             log_gamma = log_decays(self.H, x.device)
             kv, seen = state["kv"].to(q.dtype), state["seen"]
             # the state is rotated relative to this token, so q and k are not rotated, and the state is afterwards

@@ -26,6 +26,7 @@ from zoo.nn import (
     make_norm,
     param_options,
     sequence_lengths,
+    without_autocast,
 )
 from zoo.ops.fftconv import fft_conv
 from zoo_s4.config import S4Config
@@ -57,7 +58,7 @@ class S4Mixer(Mixer):
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0.0)
             lengths = sequence_lengths(mask)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             u = at_least_float32(x).transpose(1, 2)  # (B, H, L)
             L = u.shape[-1]
             ssm = self.kernel.discretize()
@@ -85,7 +86,7 @@ class S4Mixer(Mixer):
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token by the recurrence: x_t (B, H), state (B, H, n) -> y_t (B, H), state."""
-        with torch.autocast(x_t.device.type, enabled=False):
+        with without_autocast(x_t):
             u_t = at_least_float32(x_t)
             y_t, state = self.kernel.discretize().step(u_t, state)
             y_t = (y_t + self.D.to(u_t.dtype) * u_t).to(x_t.dtype)

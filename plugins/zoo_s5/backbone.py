@@ -28,6 +28,7 @@ from zoo.nn import (
     make_norm,
     param_options,
     sequence_lengths,
+    without_autocast,
 )
 from zoo_s5.config import S5Config
 from zoo_s5.ssm import S5SSM
@@ -51,7 +52,7 @@ class S5Mixer(Mixer):
         """x (B, L, H), mask (B, L) -> y (B, L, H), state (causal) or None (bidirectional)."""
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0.0)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             u = at_least_float32(x)
             y, states = self.ssm.discretize(u.dtype).scan(u, state)
         y = self.activate(y.to(x.dtype))
@@ -81,7 +82,7 @@ class S5Mixer(Mixer):
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token by the recurrence: x_t (B, H), state (B, P) -> y_t (B, H), state."""
-        with torch.autocast(x_t.device.type, enabled=False):
+        with without_autocast(x_t):
             u_t = at_least_float32(x_t)
             y_t, state = self.ssm.discretize(u_t.dtype).step(u_t, state)
         return self.activate(y_t.to(x_t.dtype)), state

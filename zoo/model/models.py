@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from zoo.data.batch import Batch
 from zoo.data.questions import IGNORE
 from zoo.model.segments import Segment, drive
 from zoo.model.spec import ModelSpec
-from zoo.nn import at_least_float32, param_options
+from zoo.nn import at_least_float32, derived_buffer, param_options
 from zoo.nn.backbone import State
 from zoo.spec.errors import ConfigError
 
@@ -55,17 +56,22 @@ class Positions(nn.Module):
             self.table = nn.Parameter(torch.randn(max_len, d_model) * 0.02)
             param_options(self, "table", weight_decay=0.0)
             return
-        position = torch.arange(max_len, dtype=torch.float64)[:, None]
-        frequency = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float64) * (-math.log(10000.0) / d_model))
-        table = torch.zeros(max_len, d_model, dtype=torch.float64)
-        table[:, 0::2] = torch.sin(position * frequency)
-        table[:, 1::2] = torch.cos(position * frequency)[:, : d_model // 2]
-        self.register_buffer("table", table.float(), persistent=False)
+        derived_buffer(self, "table", partial(sinusoids, max_len, d_model))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] > self.table.shape[0]:
             raise ValueError(f"a sequence of {x.shape[1]} tokens, but positions for {self.table.shape[0]}")
         return x + self.table[: x.shape[1]].to(x.dtype)
+
+
+def sinusoids(max_len: int, d_model: int) -> Tensor:
+    """The fixed positions (max_len, D) of Vaswani et al. 2017, made in float64."""
+    position = torch.arange(max_len, dtype=torch.float64)[:, None]
+    frequency = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float64) * (-math.log(10000.0) / d_model))
+    table = torch.zeros(max_len, d_model, dtype=torch.float64)
+    table[:, 0::2] = torch.sin(position * frequency)
+    table[:, 1::2] = torch.cos(position * frequency)[:, : d_model // 2]
+    return table.float()
 
 
 class Encoder(nn.Module):

@@ -1,6 +1,7 @@
 """Parts that backbones are built from: residual stacks, attention, norms, convolution, initial and optimiser values."""
 
 from zoo.nn.attention import MultiHeadAttention
+from zoo.nn.buffers import derived_buffer
 from zoo.nn.convolution import DepthwiseConv
 from zoo.nn.dropout import TiedDropout
 from zoo.nn.init import init_lecun_normal, init_normal, init_transformer_xl, init_xavier, truncated_normal_
@@ -11,6 +12,7 @@ from zoo.nn.relative import RelativeAttention, RelativeLayer, RelativePositions
 from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, StackBackbone
 from zoo.nn.transformer import TransformerStack, transformer_block
 from zoo.ops.dtypes import at_least_float32
+from zoo.ops.tracing import has_values, without_autocast
 
 __all__ = [
     "ACTIVATIONS",
@@ -30,6 +32,8 @@ __all__ = [
     "TiedDropout",
     "TransformerStack",
     "at_least_float32",
+    "derived_buffer",
+    "has_values",
     "init_lecun_normal",
     "init_normal",
     "init_transformer_xl",
@@ -40,4 +44,5 @@ __all__ = [
     "sequence_lengths",
     "transformer_block",
     "truncated_normal_",
+    "without_autocast",
 ]

@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.ops.dtypes import at_least_float32
+from zoo.ops.tracing import without_autocast
 
 
 class LayerNorm(nn.LayerNorm):
     """`nn.LayerNorm` over D, in at least float32 also under autocast."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             wide = at_least_float32(x)
             weight = None if self.weight is None else self.weight.to(wide.dtype)
             bias = None if self.bias is None else self.bias.to(wide.dtype)
@@ -29,7 +30,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d_model))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             wide = at_least_float32(x)
             scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
             return (wide * scale * self.weight.to(wide.dtype)).to(x.dtype)
@@ -48,7 +49,7 @@ class BatchNorm(nn.BatchNorm1d):
     momentum: float
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             wide = at_least_float32(x)
             mean, variance = self._batch_moments(wide, mask) if self.training else self._running_moments(wide.dtype)
             scale = torch.rsqrt(variance + self.eps) * self.weight.to(wide.dtype)

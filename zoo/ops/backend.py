@@ -4,6 +4,10 @@ Every op with several forms registers them, best first, and calls `choose_form`,
 record of the run. "auto" takes the best form of the device. The environment variable ZOO_BACKEND, or else the innermost
 `use_backend`, forces one form for all ops; an op without it raises ConfigError("backend", …) instead of falling back.
 A run enters `use_backend` with its configuration key train.op_backend, and reports such an error under that key.
+
+Both the request and the notes are plain values of the process, not of a thread: runs are processes of their own, the
+threads of a run (autograd's, a data loader's) must see its request, and torch.compile traces plain values, which it
+guards, where a ContextVar would break the graph. A compiled or exported graph notes its forms when it is traced.
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ import importlib
 import os
 import pkgutil
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 
 import torch
 
@@ -26,7 +29,10 @@ FormsOn = Callable[[str], tuple[str, ...]]
 
 _forms_of: dict[str, FormsOn] = {}
 _chosen: dict[str, set[str]] = {}
-_backend: ContextVar[str | None] = ContextVar("zoo_backend", default="auto")  # None: auto, whatever ZOO_BACKEND says
+REFERENCE = ("reference",)
+"""`among` for an op whose faster forms have a backward pass of their own, where `zoo.ops.tracing` rules that out."""
+
+_backend: str | None = "auto"  # None: auto, whatever ZOO_BACKEND says
 
 
 def register_op(op: str, forms: tuple[str, ...] | FormsOn) -> None:
@@ -50,18 +56,18 @@ def choose_form(op: str, device: torch.device, *, among: tuple[str, ...] | None 
 
 
 def _requested_backend() -> str:
-    backend = _backend.get()
-    return "auto" if backend is None else os.environ.get("ZOO_BACKEND") or backend
+    return "auto" if _backend is None else os.environ.get("ZOO_BACKEND") or _backend
 
 
 @contextlib.contextmanager
 def use_backend(backend: str | None) -> Iterator[None]:
     """Request one backend for the calls inside; None lets every op choose, even when ZOO_BACKEND is set."""
-    token = _backend.set(backend)
+    global _backend
+    outer, _backend = _backend, backend
     try:
         yield
     finally:
-        _backend.reset(token)
+        _backend = outer
 
 
 def any_backend() -> contextlib.AbstractContextManager[None]:

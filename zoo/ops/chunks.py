@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from zoo.ops.tracing import plain_only
+
 MAX_SCORES = 1 << 24
 """Attention scores that are in memory at once where they are computed in parts."""
 
@@ -45,6 +47,11 @@ def recompute(function: Callable[..., Tensor], *args: Tensor | None) -> Tensor:
     """Call `function`, keeping nothing but its arguments for the backward pass, which calls it again.
 
     Dropout draws the same numbers both times. Tensors that need a gradient must be arguments: under
-    `torch.func.functional_call` a closure over a module would see other parameters in the second call.
+    `torch.func.functional_call` a closure over a module would see other parameters in the second call. Transforms of
+    torch.func and torch.export know no recomputing and keep everything.
     """
-    return checkpoint(function, *args, use_reentrant=False) if torch.is_grad_enabled() else function(*args)
+    return (
+        checkpoint(function, *args, use_reentrant=False)
+        if torch.is_grad_enabled() and not plain_only()
+        else function(*args)
+    )

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from zoo.ops.dtypes import compute_dtype
 from zoo.ops.shapes import check_shapes
+from zoo.ops.tracing import plain_only, without_autocast
 
 
 def causal_conv1d(
@@ -47,9 +49,10 @@ def causal_conv1d(
     taps = weight.shape[1]
     past = x.new_zeros(x.shape[0], taps, x.shape[2]) if state is None else state.transpose(1, 2).to(x.dtype)
     inputs = torch.cat([past, x], 1)  # (B, K + L, D)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         dtype = compute_dtype(x, weight)
-        y = _ShiftedSum.apply(inputs[:, 1:].to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+        wide = inputs[:, 1:].to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        y = _grouped_conv(*wide) if plain_only() else _ShiftedSum.apply(*wide)
     return y.to(x.dtype), _last_inputs(inputs, taps, lengths).transpose(1, 2)
 
 
@@ -67,6 +70,11 @@ def _last_inputs(inputs: Tensor, taps: int, lengths: Tensor | None) -> Tensor:
         return inputs[:, -taps:]
     index = lengths.unsqueeze(1) + torch.arange(taps, device=inputs.device)  # (B, K), from 0 = oldest of the past
     return inputs.gather(1, index.unsqueeze(-1).expand(-1, -1, inputs.shape[2]))
+
+
+def _grouped_conv(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`_ShiftedSum` by PyTorch's own convolution, which the transforms of torch.func know."""
+    return F.conv1d(inputs.transpose(1, 2), weight[:, None], bias, groups=weight.shape[0]).transpose(1, 2)
 
 
 class _ShiftedSum(torch.autograd.Function):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.ops.dtypes import compute_dtype, wide_dtype
+from zoo.ops.tracing import without_autocast
 
 
 def distances(n_queries: int, n_keys: int, *, two_sided: bool, device: torch.device) -> Tensor:
@@ -97,7 +98,7 @@ def relative_attention(
     if s is not None:
         by_distance = by_distance + F.pad(s * scale, (0, 0, 1, 0)).T[:, None]
     position = _shift_padded(by_distance, k.shape[-2])
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q):
         # in place, and the mask as a summand: passes over the (T, K) scores are what costs time beside the products
         score = content.to(compute_dtype(content)).add_(position)
         hidden = torch.zeros_like(visible, dtype=score.dtype).masked_fill(~visible, -torch.inf)

@@ -25,6 +25,7 @@ from zoo.ops.backend import choose_form, register_op
 from zoo.ops.blocked.chunked import dilated_window_attention, table_attention, window_attention
 from zoo.ops.blocked.pattern import Pattern, Side, check_arguments
 from zoo.ops.blocked.reference import dense_attention
+from zoo.ops.tracing import without_autocast
 
 register_op("blocked_attention", ("torch", "reference"))
 
@@ -69,7 +70,7 @@ def blocked_attention(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     pattern = Pattern(window, dilations, bias, table, block, side, causal, mask, scale, dropout)
     check_arguments(q, k, v, pattern)
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q):
         if choose_form("blocked_attention", q.device) == "reference":
             return dense_attention(q, k, v, pattern)
         if table is not None:

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from zoo.ops.attention import reference_attention
 from zoo.ops.blocked.pattern import Side
 from zoo.ops.chunks import slices
 from zoo.ops.dtypes import at_least_float32
+from zoo.ops.tracing import plain_only
 
 PIECE = 1 << 18
 """Scores that are in memory at once on a CPU, few enough for its caches; on a GPU 128 times as many."""
@@ -44,10 +46,37 @@ def biased_attention(
     side     k, v and bias as in `Side`, row (r, S): query s of a block takes row `row[., s]` of the bias
 
     A query that sees no key gets zero, with zero gradients. Softmax in at least float32. Not differentiable twice.
+    All scores are kept where a tracer can follow neither our backward pass nor, in torch.compile, the seed of dropout.
     """
+    if plain_only() or (dropout and torch.compiler.is_compiling()):
+        return _plain_attention(q, k, v, bias, side, visible_of(slice(0, len(q))), scale, dropout)
     seed = int(torch.randint(1 << 62, (), device="cpu")) if dropout else 0
     side_tensors = (None,) * 4 if side is None else (side.k, side.v, side.bias, side.row)
     return _BiasedAttention.apply(q, k, v, bias, *side_tensors, visible_of, scale, dropout, seed)
+
+
+def _plain_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    side: Side | None,
+    visible: Tensor,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """`biased_attention` in plain operations, all blocks at once."""
+    (r, H, S, _), K = q.shape, k.shape[2]
+    scores = q.new_zeros(()) if bias is None else bias
+    if side is not None:
+        example = torch.arange(r, device=q.device) // (r // side.k.shape[0])
+        k, v = torch.cat([k, side.k[example]], 2), torch.cat([v, side.v[example]], 2)
+        far = scores.new_zeros(())
+        if side.bias is not None and side.row is not None:
+            far = side.bias[:, side.row].transpose(0, 1)
+        scores = torch.cat([scores.expand(r, H, S, K), far.expand(r, H, S, k.shape[2] - K)], -1)
+    wide_q, wide_k = at_least_float32(q), at_least_float32(k)
+    return reference_attention(wide_q, wide_k, v, visible=visible, bias=scores, dropout=dropout, scale=scale)
 
 
 def _pieces(tensors: Sequence[Any], visible_of: VisibleOf, scale: float) -> Iterator[tuple[Any, ...]]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from zoo.ops.shapes import check_shapes
+from zoo.ops.tracing import has_values
 
 
 class Side(NamedTuple):
@@ -82,7 +83,7 @@ def check_arguments(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> None:
         problem = f"{keys} keys for {length} queries: expected as many, or more before them with a window"
     elif table is not None and (block is None or bias is not None or set(dilations) != {1}):
         problem = "a table needs its block, and has neither bias nor dilation"
-    elif table is not None and table.device.type == "cpu":  # a GPU would wait for the answer
+    elif table is not None and table.device.type == "cpu" and has_values(table):  # a GPU would wait for the answer
         n, low, high = table.shape[2], int(table.min()), int(table.max())
         if low < -1 or high >= n:
             problem = f"table lists blocks {low} … {high} of {n} blocks of {block} tokens"

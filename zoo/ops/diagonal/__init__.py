@@ -24,6 +24,7 @@ from zoo.ops.backend import choose_form, register_op
 from zoo.ops.chunks import right_aligned_chunks, state_chunk
 from zoo.ops.complex import as_real, geometric, pair_sum, pair_weights, power, power_of_rows
 from zoo.ops.diagonal.reference import vandermonde_kernel
+from zoo.ops.tracing import without_autocast
 
 register_op("diagonal_kernel", ("torch", "reference"))
 
@@ -60,7 +61,7 @@ class DiagonalSSM:
 
     def kernel(self, L: int, dtype: torch.dtype) -> Tensor:
         """The convolution kernel K (Ch, H, L), real, in `dtype` (float32 or float64)."""
-        with torch.autocast(self.a.device.type, enabled=False):
+        with without_autocast(self.a):
             cb = self.c * self.b
             if choose_form("diagonal_kernel", self.a.device) == "reference":
                 return vandermonde_kernel(self.a, cb, L, dtype)
@@ -77,7 +78,7 @@ class DiagonalSSM:
         lengths  (B,) int, real tokens of each row (right padding); None = all L
         state    (B, H, n) before the first token; None = zero
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             L = x.shape[-1]
             T = state_chunk(L)
             chunks = right_aligned_chunks(x, lengths, T)  # (B, H, Q, T)
@@ -93,7 +94,7 @@ class DiagonalSSM:
 
     def response(self, state: Tensor, L: int) -> Tensor:
         """The outputs y (B, H, L) that the state before the first token alone produces, with c = c[0]."""
-        with torch.autocast(state.device.type, enabled=False):
+        with without_autocast(state):
             T = state_chunk(L)
             start = state[:, :, None] * geometric(power(self.a, T), -(-L // T)).transpose(1, 2).to(state.dtype)
             start = as_real(start)  # (B, H, Q, N): the state before every chunk

@@ -14,8 +14,9 @@ channel's kernel at L = 16384, this 1e-6. Source: S4 (Gu, Goel & Ré 2022), sect
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from zoo.ops.backend import choose_form, register_op
 from zoo.ops.chunks import right_aligned_chunks, state_chunk
 from zoo.ops.complex import as_complex, as_real, pair_weights
 from zoo.ops.dplr.reference import generating_kernel
+from zoo.ops.tracing import without_autocast
 
 register_op("dplr_kernel", ("torch", "reference"))
 
@@ -44,7 +46,7 @@ class DPLRSSM:
     B: Tensor
     C: Tensor
     dt: Tensor
-    _squares: list[Tensor] = field(init=False, repr=False, default_factory=list)
+    _kept: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("Lambda", "P", "B", "C"):
@@ -58,13 +60,22 @@ class DPLRSSM:
 
     # -- the discretised system ----------------------------------------------------------------------------------
 
-    @cached_property
+    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+        """Make a part at its first use and keep it; torch.compile cannot trace the lock of `cached_property`."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    @property
     def factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Low-rank form of Abar, Bbar: d, b (H, n), u, q (r, H, n), complex; Abar s = d s - sum_i u_i 2 Re(q_i . s).
 
         Woodbury on I - dt/2 A = D^-1 + dt/2 P P* with D = 1/(1 - dt Lambda/2); of a conjugate-symmetric vector a
         product with P* is twice a real part, so the r x r core is real. Abar = 2 (I - dt/2 A)^-1 - I.
         """
+        return self._once("factors", self._make_factors)
+
+    def _make_factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         D = 1 / (1 - self.dt * self.Lambda / 2)
         q = self.P.conj() * D
         v = D * self.dt * self.P
@@ -75,28 +86,30 @@ class DPLRSSM:
         b = D * b - torch.einsum("ihn,ih->hn", u, (q * b).real.sum(-1).to(u.dtype))
         return 2 * D - 1, b, u, q
 
-    @cached_property
+    @property
     def dense(self) -> tuple[Tensor, Tensor, Tensor]:
         """The dense Abar (H, N, N), Bbar (H, N), C (Ch, H, N), real and float64, on states [Re s, Im s]."""
+        return self._once("dense", self._make_dense)
+
+    def _make_dense(self) -> tuple[Tensor, Tensor, Tensor]:
         d, b, u, q = self.factors
         re, im = torch.diag_embed(d.real), torch.diag_embed(d.imag)
         A = torch.cat([torch.cat([re, -im], 2), torch.cat([im, re], 2)], 1)
-        A = A - 2 * torch.einsum("ihm,ihn->hmn", as_real(u), as_real(q.conj()))
+        A = A - torch.einsum("ihm,ihn->hmn", as_real(u), pair_weights(q))
         return A, as_real(b), pair_weights(self.C)
 
     def square(self, i: int, dtype: torch.dtype) -> Tensor:
         """The power Abar^(2^i) (H, N, N) in `dtype`; each is computed in float64 at its first use and kept."""
-        if not self._squares:
-            self._squares.append(self.dense[0])
-        while len(self._squares) <= i:
-            self._squares.append(self._squares[-1] @ self._squares[-1])
-        return self._squares[i].to(dtype)
+        squares = self._once("squares", lambda: [self.dense[0]])
+        while len(squares) <= i:
+            squares.append(squares[-1] @ squares[-1])
+        return squares[i].to(dtype)
 
     # -- its uses ------------------------------------------------------------------------------------------------
 
     def kernel(self, L: int, dtype: torch.dtype) -> Tensor:
         """The convolution kernel K (Ch, H, L), real, in `dtype` (float32 or float64)."""
-        with torch.autocast(self.dt.device.type, enabled=False):
+        with without_autocast(self.dt):
             if choose_form("dplr_kernel", self.dt.device) == "reference":
                 K = generating_kernel(self.Lambda, self.P, self.B, truncated_C(self, L), self.dt, L)
                 return K.to(dtype)
@@ -117,7 +130,7 @@ class DPLRSSM:
         lengths  (B,) int, real tokens of each row (right padding); None = all L
         state    (B, H, n) before the first token; None = zero
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             L = x.shape[-1]
             T = state_chunk(L)
             t = T.bit_length() - 1
@@ -142,7 +155,7 @@ class DPLRSSM:
 
     def response(self, state: Tensor, L: int) -> Tensor:
         """The outputs y (B, H, L) that the state before the first token alone produces, with C = C[0]."""
-        with torch.autocast(state.device.type, enabled=False):
+        with without_autocast(state):
             start = as_real(state)[:, :, None]  # (B, H, Q, N): Abar^(T q) s
             dtype, T = start.dtype, state_chunk(L)
             t = T.bit_length() - 1

@@ -10,13 +10,13 @@ Forms: "torch" by FFT, O(L log L) (fft.py); "reference" by direct sums, O(L²) (
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from zoo.ops.backend import choose_form, register_op
 from zoo.ops.dtypes import compute_dtype
 from zoo.ops.fftconv.fft import ring_conv
 from zoo.ops.fftconv.reference import direct_conv
+from zoo.ops.tracing import without_autocast
 
 register_op("fft_conv", ("torch", "reference"))
 
@@ -30,7 +30,7 @@ def fft_conv(x: Tensor, k: Tensor, k_back: Tensor | None = None) -> Tensor:
     Returns (B, H, L) in the dtype of x; computed in float32, or float64 when x or k is, also under autocast.
     """
     L = x.shape[-1]
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         dtype = compute_dtype(x, k)
         u, k = x.to(dtype), k[..., :L].to(dtype)
         if k_back is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from zoo.ops.tracing import plain_only
 
 
 def ring_conv(x: Tensor, k: Tensor, k_back: Tensor | None) -> Tensor:
@@ -20,13 +20,30 @@ def ring_conv(x: Tensor, k: Tensor, k_back: Tensor | None) -> Tensor:
     ring = F.pad(k, (0, size - Lk - Lb))
     if k_back is not None:
         ring = torch.cat([ring, k_back.flip(-1)], -1)
+    if plain_only():
+        return torch.fft.irfft(torch.fft.rfft(x, n=size) * torch.fft.rfft(ring), n=size)[..., :L]
     return _RingConv.apply(x, ring)
 
 
-@cache
 def fast_length(n: int) -> int:
-    """The smallest even number >= n without prime factors above 5: a length that FFTs are fast at."""
-    return 2 * next_fast_len(-(-n // 2), real=True)
+    """The smallest even number >= n without prime factors above 5: a length that FFTs are fast at.
+
+    SciPy's `next_fast_len` gives the same, but is compiled code, which torch.compile cannot trace.
+    """
+    best = 2
+    while best < n:
+        best *= 2
+    power_of_5 = 1
+    while power_of_5 < best:
+        odd = power_of_5
+        while odd < best:
+            size = 2 * odd
+            while size < n:
+                size *= 2
+            best = min(best, size)
+            odd *= 3
+        power_of_5 *= 5
+    return best
 
 
 class _RingConv(torch.autograd.Function):

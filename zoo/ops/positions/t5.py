@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,9 +29,11 @@ def t5_buckets(lags: Tensor, *, bidirectional: bool, n_buckets: int, max_distanc
     return bucket + per_sign * (lags > 0) if bidirectional else bucket
 
 
-@lru_cache(maxsize=64)
 def _t5_table(per_sign: int, max_distance: int) -> Tensor:
-    """The bucket of distances 0 … max_distance, on the CPU in float32: trained tables depend on that rounding."""
+    """The bucket of distances 0 … max_distance, on the CPU in float32: trained tables depend on that rounding.
+
+    Made anew in every call: a tensor that was kept could be one of a tracer, and wrong or unusable in later calls.
+    """
     exact = per_sign // 2
     distance = torch.arange(max_distance + 1, device="cpu")
     ratio = torch.log(distance.clamp_min(exact).float() / exact) / math.log(max_distance / exact)

@@ -17,10 +17,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.ops.backend import choose_form, register_op
+from zoo.ops.backend import REFERENCE, choose_form, register_op
 from zoo.ops.retention.chunked import ChunkwiseRetention
 from zoo.ops.retention.reference import advance, decay_matrix, parallel_retention, recurrent_retention
 from zoo.ops.shapes import check_shapes
+from zoo.ops.tracing import in_transform, without_autocast
 
 RETENTION_FORMS = ("chunkwise", "parallel", "recurrent")
 register_op("retention", ("torch", "reference"))
@@ -43,7 +44,8 @@ def retention(
     v          (B, H, L, v)
     log_gamma  (H,), at most 0; carries no gradient
     state      (B, H, k, v), or None = zeros
-    form       one of RETENTION_FORMS; chunkwise becomes parallel under the backend "reference"
+    form       one of RETENTION_FORMS; chunkwise becomes parallel under the backend "reference", and under the transforms
+               of torch.func
 
     ValueError when shapes do not fit together, or for a state or the recurrent form together with `two_sided`.
     """
@@ -60,8 +62,9 @@ def retention(
             "batch heads key value": {"state": state},
         },
     )
-    backend = choose_form("retention", q.device, among=None if form == "chunkwise" else ("reference",))
-    with torch.autocast(q.device.type, enabled=False):
+    among = None if form == "chunkwise" and not in_transform() else REFERENCE
+    backend = choose_form("retention", q.device, among=among)
+    with without_autocast(q):
         log_gamma = log_gamma.detach().to(q.dtype)
         if backend == "torch":
             return ChunkwiseRetention.apply(q, k, v, state, log_gamma, min(chunk, q.shape[2]), two_sided)

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from zoo.ops.retention.reference import decay_matrix
+from zoo.ops.tracing import without_autocast
 
 
 class _Decays:
@@ -56,7 +57,7 @@ class ChunkwiseRetention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, state, log_gamma = ctx.saved_tensors
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q):
             d = _Decays(log_gamma, ctx.c, ctx.two_sided)
             L = q.shape[2]
             q, k, v, do = (_split(x, ctx.c) for x in (q, k, v, do))

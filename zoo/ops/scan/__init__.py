@@ -12,10 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.ops.backend import choose_form, register_op
+from zoo.ops.backend import REFERENCE, choose_form, register_op
 from zoo.ops.scan.chunked import ChunkedScan
 from zoo.ops.scan.reference import scan_reference
 from zoo.ops.shapes import check_shapes
+from zoo.ops.tracing import plain_only, without_autocast
 
 register_op("diagonal_scan", ("torch", "reference"))
 
@@ -34,12 +35,12 @@ def diagonal_scan(a: Tensor, v: Tensor, x0: Tensor | None = None, *, reverse: bo
     check_shapes("diagonal_scan", {"states": {"a": a}, "batch seq_len states": {"v": v}, "batch states": {"x0": x0}})
     if v.dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
         raise ValueError(f"diagonal_scan: v in {v.dtype}: a recurrence needs at least float32")
-    with torch.autocast(v.device.type, enabled=False):
+    with without_autocast(v):
         dtype = v.dtype
         if a.is_complex() or (x0 is not None and x0.is_complex()):
-            dtype = dtype.to_complex()
+            dtype = torch.promote_types(dtype, torch.complex64)
         v = v.to(dtype)
         x0 = v.new_zeros(v.shape[0], v.shape[2]) if x0 is None else x0.to(dtype)
-        if choose_form("diagonal_scan", v.device) == "reference":
+        if choose_form("diagonal_scan", v.device, among=REFERENCE if plain_only() else None) == "reference":
             return scan_reference(a.to(dtype), v, x0, reverse)
         return ChunkedScan.apply(a.to(torch.complex128 if dtype.is_complex else torch.float64), v, x0, reverse)

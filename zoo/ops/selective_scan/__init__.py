@@ -16,15 +16,15 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.ops.backend import choose_form, register_op
+from zoo.ops.backend import REFERENCE, choose_form, register_op
 from zoo.ops.dtypes import compute_dtype
 from zoo.ops.selective_scan.chunked import ChunkedScan
 from zoo.ops.selective_scan.reference import advance, scan_reference
 from zoo.ops.shapes import check_shapes
+from zoo.ops.tracing import plain_only, without_autocast
 
 
 def forms_on(device_type: str) -> tuple[str, ...]:
@@ -75,12 +75,12 @@ def selective_scan(
             "batch seq_len": {"mask": mask},
         },
     )
-    with torch.autocast(u.device.type, enabled=False):
+    with without_autocast(u):
         u_wide, A, B, C, delta = _prepare(u, delta, A, B, C, delta_bias, delta_softplus)
         if mask is not None:
             delta = delta.masked_fill(~mask.unsqueeze(-1), 0.0)
         h0 = u_wide.new_zeros(u.shape[0], *A.shape) if h0 is None else h0.to(u_wide.dtype)
-        form = choose_form("selective_scan", u.device)
+        form = choose_form("selective_scan", u.device, among=REFERENCE if plain_only() else None)
         scan = ChunkedScan.apply if form == "torch" else scan_reference
         if form == "triton":
             from zoo.ops.selective_scan.triton import triton_scan as scan  # importable only where triton is installed
@@ -101,7 +101,7 @@ def selective_scan_step(
     delta_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Process one token of `selective_scan`: u, delta, z (B, D), B, C (B, N), h (B, D, N) -> y (B, D), h."""
-    with torch.autocast(u.device.type, enabled=False):
+    with without_autocast(u):
         u_wide, A, B, C, delta = _prepare(u, delta, A, B, C, delta_bias, delta_softplus)
         y, h = advance(h.to(u_wide.dtype), u_wide, delta, A, B, C)
         return _skip_and_gate(y, u_wide, D, z).to(u.dtype), h

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from zoo.ops.chunks import slices
+from zoo.ops.tracing import without_autocast
 
 STEP_ELEMENTS = 8192
 """About as many state elements are advanced by one call; fewer, and the call itself costs more than its work."""
@@ -73,7 +74,7 @@ class ChunkedScan(torch.autograd.Function):
         A_t = A.t().contiguous()
         du, ddelta, dB, dC = (torch.empty_like(x) for x in (u, delta, B, C))
         dA_t, dh0 = torch.zeros_like(A_t), torch.empty_like(between[0])
-        with torch.autocast(u.device.type, enabled=False):
+        with without_autocast(u):
             for rows in slices(batch, R):
                 carried = dh_last[rows].transpose(1, 2)  # gradient that reaches the state after the chunk
                 a_space, h_space, g_space, p_space = (
