@@ -44,8 +44,7 @@ def retention(
     v          (B, H, L, v)
     log_gamma  (H,), at most 0; carries no gradient
     state      (B, H, k, v), or None = zeros
-    form       one of RETENTION_FORMS; chunkwise becomes parallel under the backend "reference", and under the transforms
-               of torch.func
+    form       one of RETENTION_FORMS; chunkwise becomes parallel under the backend "reference" and in torch.func
 
     ValueError when shapes do not fit together, or for a state or the recurrent form together with `two_sided`.
     """
