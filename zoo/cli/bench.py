@@ -13,9 +13,10 @@ from zoo.spec.errors import UserError
 from zoo.spec.streams import keep_working
 
 if TYPE_CHECKING:
+    from zoo.spec.record import Record
     from zoo.spec.store import StoredRecord
 
-EXIT_CODES = {"ok": 0, "timeout": 0, "interrupted": 130}
+EXIT_CODES = {"ok": 0, "timeout": 0}
 
 
 def bench(
@@ -75,4 +76,11 @@ def bench(
         print_board(on_disk, problems, protocol=protocol, tasks={record.task.name for _, record in stored})
         for path in board_paths(folder):
             print(f"board: {path}")
-    raise typer.Exit(max((EXIT_CODES.get(record.status, 1) for _, record in stored), default=0))
+    raise typer.Exit(max((_exit_code(record) for _, record in stored), default=0))
+
+
+def _exit_code(record: Record) -> int:
+    """0 for a run that ended as it should, 1 for others; 128 + the signal for one that was interrupted."""
+    if record.status == "interrupted":
+        return 143 if record.error.startswith("SIGTERM") else 130
+    return EXIT_CODES.get(record.status, 1)

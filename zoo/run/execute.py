@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -19,12 +19,16 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.paths import data_dir
 from zoo.ops.backend import any_backend, forms_that_ran, use_backend
 from zoo.run.callbacks import Checkpoints, Deadline, ProgressBar, TimeLimit
 from zoo.run.compose import Experiment, Job
+from zoo.run.isolate import handlers, remedy
+from zoo.run.memory import warn_of_memory
 from zoo.run.module import Diverged, ExperimentModule, Schedule
 from zoo.run.recording import Ending, count_forward_flops, make_record
 from zoo.run.rundir import Attempt, RunDir, rank
@@ -42,6 +46,8 @@ def execute(job: Job) -> StoredRecord:
     started = time.monotonic()
     quiet_libraries()
     experiment = job.experiment
+    if experiment.train.devices * experiment.train.num_nodes == 1:
+        _ignore_launcher()
     if experiment.train.accelerator == "gpu" and not torch.accelerator.is_available():
         key = "train.accelerator"
         raise ConfigError(key, "'gpu', and this machine has none; auto or cpu", origin=experiment.origins[key])
@@ -54,7 +60,7 @@ def execute(job: Job) -> StoredRecord:
                 print(f"zoo: {experiment.name} is done already ({where}", file=sys.stderr)
                 return finished
         attempt = rundir.start()
-        with use_backend(experiment.train.op_backend), sigterm_as_exception(), op_backend_errors(experiment):
+        with use_backend(experiment.train.op_backend), stop_as_exception(), op_backend_errors(experiment):
             try:
                 module = build_module(experiment)
                 # one example through the model: a mismatch is an error before data are prepared
@@ -64,11 +70,13 @@ def execute(job: Job) -> StoredRecord:
                 raise
             except Exception as error:
                 return _write(rundir, attempt, None, open_data(experiment), _ending_of(error, rundir))
+            trainer = _trainer(rundir, attempt, module, Deadline(job.max_time, started))
+            warn_of_memory(experiment, module.model)
             data = open_data(experiment)
             module.setup_metrics(data)
-            ending = _fit_and_test(rundir, attempt, module, data, Deadline(job.max_time, started))
+            ending = _fit_and_test(rundir, attempt, module, data, trainer)
             ending.flops = flops
-        return _write(rundir, attempt, module, data, ending)
+            return _write(rundir, attempt, module, data, ending)
 
 
 def record_lost(job: Job, status: Status, error: str) -> StoredRecord:
@@ -103,20 +111,33 @@ def op_backend_errors(experiment: Experiment) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sigterm_as_exception() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM (how schedulers end a job), as Ctrl-C raises, so that it becomes a record."""
+def stop_as_exception() -> Iterator[None]:
+    """Raise KeyboardInterrupt or SystemExit on the first SIGINT or SIGTERM, so that it becomes a record.
+
+    Only on the first: a scheduler signals each process, the caller passes its own on, and the record is being written.
+    """
+    stopped = False
 
     def stop(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
+    with handlers(stop):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+
+LAUNCHERS = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "LSB_DJOB_NUMPROC")
+"""Variables by which launchers say how many processes they started or may start."""
+
+
+def _ignore_launcher() -> None:
+    """A run on one device is the first and only process of itself, whatever a launcher's variables say."""
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+    named = [f"{name}={os.environ[name]}" for name in LAUNCHERS if os.environ.get(name, "1") != "1"]
+    if named:
+        print(f"zoo: {', '.join(named)}, but train.devices=1: one process trains on one device", file=sys.stderr)
 
 
 def build_module(experiment: Experiment) -> ExperimentModule:
@@ -159,9 +180,8 @@ def open_data(experiment: Experiment, *, interval: int | None = None) -> TaskDat
 
 
 def _fit_and_test(
-    rundir: RunDir, attempt: Attempt, module: ExperimentModule, data: TaskData, deadline: Deadline
+    rundir: RunDir, attempt: Attempt, module: ExperimentModule, data: TaskData, trainer: pl.Trainer
 ) -> Ending:
-    trainer = _trainer(rundir, attempt, module, deadline)
     forms_that_ran(reset=True)
     try:
         trainer.fit(
@@ -193,7 +213,8 @@ def _trainer(rundir: RunDir, attempt: Attempt, module: ExperimentModule, deadlin
     if rank() == 0:
         callbacks.append(ProgressBar(experiment.name))
     gpu = on_gpu(experiment)
-    return pl.Trainer(
+    alone = train.devices * train.num_nodes == 1
+    options: dict[str, Any] = dict(  # noqa: C408
         accelerator="gpu" if gpu else "cpu",
         devices=train.devices,
         num_nodes=train.num_nodes,
@@ -216,7 +237,14 @@ def _trainer(rundir: RunDir, attempt: Attempt, module: ExperimentModule, deadlin
         log_every_n_steps=max(schedule.steps // 100, 1),
         callbacks=callbacks,
         default_root_dir=rundir.path,
+        plugins=[LightningEnvironment()] if alone else None,
     )
+    try:
+        return pl.Trainer(**options)
+    except Exception as error:
+        key, text = "train.strategy", " ".join(str(error).split())
+        devices = f"{train.devices} x {train.num_nodes} {'gpu' if gpu else 'cpu'}"
+        raise ConfigError(key, f"{train.strategy!r} on {devices}: {text}", origin=experiment.origins[key]) from error
 
 
 def _logger(name: str, rundir: RunDir, attempt: Attempt) -> Any:
@@ -251,11 +279,12 @@ def _ending_of(error: Exception, rundir: RunDir) -> Ending:
     """The status and message of a run that an exception ended; the traceback stays in the run's folder."""
     (rundir.path / "traceback.txt").write_text("".join(traceback.format_exception(error)), "utf-8", "replace")
     status: Status = "out-of-memory" if _is_out_of_memory(error) else "failed"
-    return Ending(status, f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000])
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1800]
+    return Ending(status, text + remedy(rundir.experiment) if status == "out-of-memory" else text)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
+    text = str(error).lower().replace("bad_alloc", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(s in text for s in ("out of memory", "can't allocate memory"))
     )

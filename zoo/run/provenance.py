@@ -7,7 +7,6 @@ import importlib.util
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from functools import cache
@@ -109,5 +108,9 @@ def peak_memory(device: torch.device) -> int:
 
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)
+    try:
+        import resource
+    except ImportError:  # Windows, of whose processes psutil knows the peak
+        memory = psutil.Process().memory_info()
+        return int(getattr(memory, "peak_wset", memory.rss))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

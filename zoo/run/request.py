@@ -1,7 +1,7 @@
 """From what a user requests to jobs, and from jobs to records. Imports no torch before a job runs.
 
-A single job runs in this process. Several run each in a process of its own: peak memory is then the run's own, and a
-run that the system kills for memory is a record, not the end of the sweep.
+Every job runs in a process of its own: peak memory is then the run's own, and a run that the system kills for memory is
+a record, not the end of everything.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.run.compose import Experiment, Job, compose
+from zoo.run.isolate import isolate
 from zoo.run.validate import validate
 from zoo.spec.errors import ConfigError, MissingFiles, UserError
 from zoo.spec.files import default_results_dir, default_runs_dir
@@ -170,14 +171,9 @@ def bench(
     jobs = plan(request)
     records: list[StoredRecord] = []
     for job in jobs:
-        if len(jobs) == 1:
-            from zoo.run.execute import execute
-
-            stored = execute(job)
-        else:
-            from zoo.run.isolate import isolate
-
-            stored = isolate(job)
+        stored = isolate(job)
+        if stored is None:
+            continue
         records.append(stored)
         refresh(Path(request.results))
         if on_record is not None:

@@ -1,0 +1,80 @@
+"""Estimate what a training step needs, and what the machine has, before anything is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from zoo.run.compose import Experiment
+from zoo.run.isolate import remedy
+from zoo.run.module import Schedule
+
+ADAM = 4
+"""Copies of the parameters: weights, gradients and two moments."""
+CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+"""Files of limit and use, of control groups of version 2 and 1."""
+
+
+def warn_of_memory(experiment: Experiment, model: nn.Module) -> None:
+    """Print a line when a step's micro-batch cannot fit into what memory there is."""
+    micro = Schedule.of(experiment).micro_batch_size
+    scale = {"64-true": 2.0, "bf16-mixed": 0.5, "16-mixed": 0.5}.get(experiment.train.precision, 1.0)
+    example = int(scale * saved_bytes(experiment, model))
+    needed = micro * example + ADAM * sum(p.numel() * p.element_size() for p in model.parameters())
+    there = available_bytes("cuda" if _uses_cuda(experiment) else "cpu")
+    if needed > there:
+        print(
+            f"zoo: {experiment.name} needs more than {needed / 2**30:.1f} GiB for {micro} examples at once "
+            f"({example / 2**30:.2f} GiB each), and {there / 2**30:.1f} GiB are free{remedy(experiment)}",
+            file=sys.stderr,
+        )
+
+
+def _uses_cuda(experiment: Experiment) -> bool:
+    return experiment.train.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def saved_bytes(experiment: Experiment, model: nn.Module) -> int:
+    """Bytes that one example's forward pass in training keeps for backward: a lower bound of what a step needs."""
+    kept: dict[int, int] = {}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch, training = experiment.kind.example_batch(experiment.model_spec), model.training
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    # an estimate that fails says nothing: one example may be too few for batch statistics
+    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+    with torch.random.fork_rng(), contextlib.suppress(Exception), hooks:
+        model.train()(batch)
+    model.train(training)
+    for buffer, before in buffers:
+        buffer.copy_(before)
+    return sum(kept.values())
+
+
+def available_bytes(device: str) -> int:
+    """Free memory of the GPU, or of this machine within the limits of its control group and of the process."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    free = [psutil.virtual_memory().available]
+    for limit, used in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            root = Path("/sys/fs/cgroup")
+            free.append(int((root / limit).read_text()) - int((root / used).read_text()))
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if address_space != resource.RLIM_INFINITY:
+            free.append(address_space - psutil.Process().memory_info().vms)
+    return max(min(free), 0)
