@@ -98,6 +98,7 @@ import os, signal, sys
 import psutil  # of Linux, which needs them
 from lightning.pytorch.trainer.connectors import signal_connector
 signal_connector._IS_WINDOWS = True
+signal_connector._SignalConnector._valid_signals = staticmethod(lambda: {signal.SIGINT, signal.SIGTERM})
 for name in ("resource", "fcntl", "pwd", "grp", "termios"):
     sys.modules[name] = None
 for module, names in ((signal, ("SIGKILL",)), (os, ("sysconf", "sched_getaffinity", "getuid"))):
