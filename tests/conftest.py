@@ -27,6 +27,20 @@ def private_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ZOO_CACHE_DIR", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def runs_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`zoo.bench` runs jobs here, so that no test waits for torch again; `processes` marks those that need a child."""
+    if "processes" in request.keywords:
+        return
+
+    def execute(job: object) -> object:
+        from zoo.run.execute import execute
+
+        return execute(job)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("zoo.run.request.isolate", execute)
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The distribution as it would be published."""

@@ -215,6 +215,7 @@ def test_interrupt_is_a_record(tmp_path: Path, name: str) -> None:
     assert record.error.startswith(name)
 
 
+@pytest.mark.processes
 def test_several_runs_each_have_a_process_and_all_are_recorded(tmp_path: Path) -> None:
     folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
     records = [record for _, record in bench("toy", "toytask", protocol="smoke", seeds=2, **folders)]

@@ -27,11 +27,12 @@ from zoo.data.paths import data_dir
 from zoo.ops.backend import any_backend, forms_that_ran, use_backend
 from zoo.run.callbacks import Checkpoints, Deadline, ProgressBar, TimeLimit
 from zoo.run.compose import Experiment, Job
-from zoo.run.isolate import handlers, remedy
 from zoo.run.memory import warn_of_memory
 from zoo.run.module import Diverged, ExperimentModule, Schedule
 from zoo.run.recording import Ending, count_forward_flops, make_record
 from zoo.run.rundir import Attempt, RunDir, rank
+from zoo.run.signals import handlers
+from zoo.run.validate import remedy
 from zoo.spec.errors import ConfigError, UserError
 from zoo.spec.record import Status
 from zoo.spec.store import StoredRecord

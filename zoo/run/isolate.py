@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.run.compose import Experiment, Job
+from zoo.run.compose import Job
+from zoo.run.signals import handlers
+from zoo.run.validate import remedy
 from zoo.spec.errors import UserError, ZooError
 from zoo.spec.files import write_atomically
 from zoo.spec.store import StoredRecord, read
@@ -26,8 +27,6 @@ from zoo.spec.streams import keep_working, replace_unprintable
 
 KILLED = -9
 """Status of a process that SIGKILL ended; Windows has no such signal, nor a name for it."""
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C, and how schedulers end a job."""
 
 
 def isolate(job: Job) -> StoredRecord | None:
@@ -56,14 +55,6 @@ def isolate(job: Job) -> StoredRecord | None:
     if isinstance(record, str):
         raise ZooError(f"{reply['record']}: {record}")
     return StoredRecord(reply["record"], record)
-
-
-def remedy(experiment: Experiment) -> str:
-    """What helps a run for which memory is too small: the end of a sentence."""
-    train = experiment.train
-    micro = train.micro_batch_size or train.batch_size // (train.devices * train.num_nodes)
-    smaller = next((n for n in range(micro // 2, 0, -1) if micro % n == 0), 0)
-    return f"; train.micro_batch_size={smaller} computes the same with less" if smaller else ""
 
 
 def _run(request: dict[str, Any]) -> tuple[dict[str, Any] | None, int, signal.Signals | None]:
@@ -103,23 +94,6 @@ def _passing_signals_on() -> Iterator[_Relay]:
     relay = _Relay()
     with handlers(relay.on_signal):
         yield relay
-
-
-@contextlib.contextmanager
-def handlers(handler: Any) -> Iterator[None]:
-    """Set the handler of STOPPING, where this is the main thread; a signal that is ignored (nohup, `&`) stays so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = {each: signal.getsignal(each) for each in STOPPING}
-    before = {each: old for each, old in before.items() if old is not signal.SIG_IGN}
-    for each in before:
-        signal.signal(each, handler)
-    try:
-        yield
-    finally:
-        for each, old in before.items():
-            signal.signal(each, old)
 
 
 def main(request_file: str, reply_file: str) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.run.compose import Experiment
-from zoo.run.isolate import remedy
 from zoo.run.module import Schedule
+from zoo.run.validate import remedy
 
 ADAM = 4
 """Copies of the parameters: weights, gradients and two moments."""
