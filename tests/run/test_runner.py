@@ -59,11 +59,11 @@ def test_two_runs_of_one_command_give_the_same_numbers(tmp_path: Path) -> None:
     assert third.history[0].loss != first.history[0].loss
 
 
-def test_a_finished_run_is_not_repeated_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_not_repeated_unless_forced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     first = stored(tmp_path, protocol="smoke")
     again = stored(tmp_path, protocol="smoke")
     assert Path(again.path).samefile(first.path)
-    assert "done already" in capsys.readouterr().err
+    assert "done already" in capfd.readouterr().err
     forced = stored(tmp_path, protocol="smoke", force=True)
     assert not Path(forced.path).samefile(first.path)
     assert comparable(forced.record) == comparable(first.record)

@@ -64,7 +64,8 @@ def _run(request: dict[str, Any]) -> tuple[dict[str, Any] | None, int, signal.Si
         request_file.write_text(json.dumps(request), "utf-8")
         command = [sys.executable, "-m", "zoo.run.isolate", str(request_file), str(reply_file)]
         with _passing_signals_on() as relay:
-            relay.child = subprocess.Popen(command, stdout=sys.stderr)
+            # its output is messages; a notebook's sys.stderr is no file
+            relay.child = subprocess.Popen(command, stdout=2)
             relay.send()
             code = relay.child.wait()
         reply = json.loads(reply_file.read_text("utf-8")) if reply_file.exists() else None
