@@ -11,6 +11,9 @@ import typer
 def check(
     names: Annotated[list[str] | None, typer.Argument(help="Architectures or tasks.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every architecture and every task.")] = False,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Those that take seconds, too: torch.compile and export.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
 ) -> None:
     """Run the conformance checks; exit code 1 when one fails.
@@ -36,7 +39,7 @@ def check(
 
     reports = []
     for name in track(chosen, "checking", console=Console(stderr=True), disable=json_, transient=True):
-        report = run_checks(name)
+        report = run_checks(name, slow=slow)
         reports.append(report)
         if not json_:
             print(f"{report.name}: {report.to_text()}")

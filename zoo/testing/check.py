@@ -49,12 +49,14 @@ class Check:
 
     capability  what a failure shows to be wrong, for reports: "mode causal", "step", "padding"; empty for the contract
                 that everything keeps
+    slow        takes seconds; `zoo check` leaves it out unless asked
     """
 
     name: str
     scope: Scope
     function: Callable[[Any], None]
     capability: str = ""
+    slow: bool = False
 
     def __call__(self, subject: Subject) -> None:
         """Run the check on every case of `subject`, each from random seed 0. Raises what `scope` raises."""
@@ -83,11 +85,11 @@ def _one_thread() -> Iterator[None]:
 class Checks(list[Check]):
     """The checks of architectures, or of tasks, in the order of their definition."""
 
-    def add(self, scope: Scope, name: str = "") -> Callable[[F], F]:
+    def add(self, scope: Scope, name: str = "", *, slow: bool = False) -> Callable[[F], F]:
         """Return a decorator that adds a function as a check, under its own name or another."""
 
         def register(function: F) -> F:
-            self.append(Check(name or function.__name__, scope, function, getattr(scope, "capability", "")))
+            self.append(Check(name or function.__name__, scope, function, getattr(scope, "capability", ""), slow))
             return function
 
         return register

@@ -89,8 +89,8 @@ def run_check(check: Check, subject: Subject) -> Result:
     return Result(check.name, status, reason, check.capability)
 
 
-def run_checks(subject: str | Subject, overrides: Mapping[str, Any] | None = None) -> Report:
-    """Run every check of one architecture or task.
+def run_checks(subject: str | Subject, overrides: Mapping[str, Any] | None = None, *, slow: bool = False) -> Report:
+    """Run every check of one architecture or task; those that take seconds only if `slow`.
 
     subject    a registered name (of an architecture, else of a task), or a subject
     overrides  configuration fields of a registered architecture other than the defaults
@@ -102,4 +102,4 @@ def run_checks(subject: str | Subject, overrides: Mapping[str, Any] | None = Non
         else:
             subject = ArchitectureSubject.find(subject, overrides)
     checks = TASK_CHECKS if isinstance(subject, TaskSubject) else ARCHITECTURE_CHECKS
-    return Report(subject.name, [run_check(check, subject) for check in checks])
+    return Report(subject.name, [run_check(check, subject) for check in checks if slow or not check.slow])

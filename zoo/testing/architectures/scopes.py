@@ -59,6 +59,7 @@ def decoder_has_state(case: ArchitectureSubject) -> bool:
 
 NEITHER = "neither causal nor bidirectional"
 FORWARD = Modes("", is_forward, NEITHER)
+EVERY_MODE = Modes("", lambda case: True, "no mode")
 PADDED = Modes("padding", is_forward, NEITHER)
 CAUSAL = Modes("mode causal", lambda case: case.mode == "causal", "no causal mode")
 BIDIRECTIONAL = Modes("mode bidirectional", lambda case: case.mode == "bidirectional", "no bidirectional mode")

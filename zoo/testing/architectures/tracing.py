@@ -1,0 +1,127 @@
+"""Checks of what traces a backbone: torch.compile, torch.export, torch.func, and the meta device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from zoo.testing import expect
+from zoo.testing.architectures import scopes
+from zoo.testing.architectures.scopes import check
+from zoo.testing.architectures.subject import ArchitectureSubject, random_inputs, run
+from zoo.testing.expect import relative_size, right_padded, weighted_sum
+
+LENGTH = 33
+MASK = right_padded(LENGTH, (LENGTH, 20))
+
+
+class Hidden(nn.Module):
+    """A backbone, or the encoder and decoder of one, as a module that returns the hidden vectors alone."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, *inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        return run(self.backbone, *inputs, mask=mask).hidden  # type: ignore[arg-type]
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    """Trace without what earlier traces left, and turn the reason why it fails into an AssertionError."""
+    torch._dynamo.reset()
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # torch warns of numbers that it specialises
+    try:
+        yield
+    except AssertionError:
+        raise
+    except Exception as error:
+        raise AssertionError(f"{type(error).__name__}: {' '.join(str(error).split())[:400]}") from error
+    finally:
+        logging.disable(before)
+        torch._dynamo.reset()
+
+
+def equal_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor], what: str) -> None:
+    """Assert that gradients are equal, relative to the largest of all."""
+    largest = torch.stack([gradient.abs().max() for gradient in theirs.values()]).max()
+    for name, gradient in theirs.items():
+        difference = relative_size(ours[name] - gradient, largest)
+        assert difference <= expect.EQUIVALENT, f"{what}: gradient of {name} differs by {difference:.3g} (relative)"
+
+
+def gradients(model: Hidden, call: Callable[..., Tensor], inputs: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Hidden vectors of `call`, and the gradients of a sum of them."""
+    named = {**dict(zip("xy", inputs, strict=False)), **dict(model.named_parameters())}
+    hidden = call(*inputs, mask=MASK)
+    found = torch.autograd.grad(weighted_sum(hidden), list(named.values()), materialize_grads=True)
+    return hidden.detach(), dict(zip(named, found, strict=True))
+
+
+@check(scopes.EVERY_MODE, slow=True)
+def compiles_with_equal_gradients(subject: ArchitectureSubject) -> None:
+    """torch.compile makes one graph of a call, with the values and gradients of eager mode."""
+    model = Hidden(subject.build_float64(n_layers=1))
+    inputs = [x.requires_grad_() for x in random_inputs(model.backbone, LENGTH)]  # type: ignore[arg-type]
+    eager, expected = gradients(model, model, inputs)
+    with traced():
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        hidden, found = gradients(model, compiled, inputs)
+        with torch.no_grad():
+            plain = compiled(*inputs, mask=MASK)
+    expect.close(hidden, eager, expect.EQUIVALENT, "compiled: outputs")
+    expect.close(plain, eager, expect.EQUIVALENT, "compiled, without gradients: outputs")
+    equal_gradients(found, expected, "compiled")
+
+
+@check(scopes.EVERY_MODE, slow=True)
+def exports(subject: ArchitectureSubject) -> None:
+    """torch.export makes a program, with gradients on, that gives eager's values for other inputs and masks, too."""
+    model = Hidden(subject.build_float64(n_layers=1))
+    inputs = random_inputs(model.backbone, LENGTH)  # type: ignore[arg-type]
+    with traced():
+        program = torch.export.export(model, tuple(inputs), {"mask": MASK}, strict=False).module()
+    others = [x + 0.1 for x in inputs]
+    for arguments, mask in ((inputs, MASK), (others, right_padded(LENGTH, (31, 3)))):
+        hidden = program(*arguments, mask=mask)
+        expect.close(hidden, model(*arguments, mask=mask), expect.EQUIVALENT, "exported: outputs")
+
+
+@check(scopes.EVERY_MODE)
+def functional_gradients_equal_autograd(subject: ArchitectureSubject) -> None:
+    """torch.func.grad of a functional call gives the parameters' gradients."""
+    model = Hidden(subject.build_float64(n_layers=1))
+    inputs = random_inputs(model.backbone, LENGTH)  # type: ignore[arg-type]
+    buffers, parameters = dict(model.named_buffers()), dict(model.named_parameters())
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        return weighted_sum(functional_call(model, (parameters, buffers), tuple(inputs), {"mask": MASK}))
+
+    with traced():
+        found = grad(loss)({name: p.detach() for name, p in parameters.items()})
+    _, expected = gradients(model, model, [x.requires_grad_() for x in inputs])
+    equal_gradients(found, {name: expected[name] for name in parameters}, "torch.func.grad")
+
+
+@check(scopes.EVERY_MODE)
+def builds_on_the_meta_device(subject: ArchitectureSubject) -> None:
+    """A backbone can be built and called on the meta device, and then filled from a state dict."""
+    backbone = subject.build(n_layers=1)
+    inputs = random_inputs(backbone, LENGTH)
+    with torch.device("meta"):
+        empty = subject.architecture.build(subject.config(), backbone.dims)
+    for name, tensor in (*empty.named_parameters(), *empty.named_buffers()):
+        assert tensor.is_meta, f"{name} is on {tensor.device}"
+    with traced():
+        shape = run(empty, *(x.to("meta") for x in inputs), mask=MASK.to("meta")).hidden.shape
+    expected = run(backbone, *inputs, mask=MASK).hidden
+    assert shape == expected.shape, f"hidden vectors of {tuple(shape)} on meta, {tuple(expected.shape)} on the CPU"
+    filled = empty.to_empty(device="cpu").eval()
+    filled.load_state_dict(backbone.state_dict())
+    expect.close(run(filled, *inputs, mask=MASK).hidden, expected, 0.0, "outputs after to_empty and load_state_dict")
