@@ -28,6 +28,7 @@ CASES = {
     "seq2seq": ("longt5", "toyrecall", {"task.form": "continuation", "model.mode": "seq2seq"}),
     "running text": ("transformer", "toytext", {"task.ragged": True}),
     "running text with a state": ("transformer_xl", "toytext", {"task.ragged": True, "segments.length": 4}),
+    "outputs for the last positions only": ("perceiver", "toytext", {"task.ragged": True, "arch.n_latents": 4}),
     "auxiliary losses": ("compressive", "toytext", {"task.ragged": True, "segments.length": 4, "arch.mem_len": 4}),
     "auxiliary losses of classes": ("compressive", "toytask", {"segments.length": 4, "arch.mem_len": 4}),
 }

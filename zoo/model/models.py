@@ -235,7 +235,7 @@ class LMHeadModel(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.architecture, self.objective = spec.architecture.name, spec.objective
+        self.architecture, self.objective, self.max_len = spec.architecture.name, spec.objective, spec.max_len
         self.encoder = Encoder(spec)
         self.head = nn.Linear(spec.dims.d_model, spec.vocab_size)
 
@@ -249,7 +249,7 @@ class LMHeadModel(nn.Module):
         def collect(hidden: Tensor, start: int) -> None:
             stop = start + hidden.shape[1]
             here = scored[:, start:stop]
-            chosen.append((hidden[here], batch.labels[:, start:stop][here], here.nonzero()[:, 0]))
+            chosen.append((hidden[:, : here.shape[1]][here], batch.labels[:, start:stop][here], here.nonzero()[:, 0]))
 
         losses = AuxLosses(self.encoder.segments)
         for segment in self.encoder(batch.inputs, batch.mask, state):
@@ -257,23 +257,44 @@ class LMHeadModel(nn.Module):
             stop = min(segment.start + length, batch.inputs.shape[1])
             first = stop - segment.hidden.shape[1]
             self._check_outputs(segment.hidden, stop - segment.start)
-            collect(segment.hidden, first)
-            if first > segment.start and bool(scored[:, segment.start : first].any()):
-                self._collect_earlier(batch, scored, first, collect)
+            if first == segment.start:
+                collect(segment.hidden, first)
+            else:
+                self._collect_in_parts(batch, scored, segment.hidden, collect)
             losses.add(segment.aux)
             state = segment.state
         hidden, labels, rows = (torch.cat(parts) for parts in zip(*chosen, strict=True))
         return ModelOutput(self._logits(hidden), labels, rows, losses.mean(), state)
 
-    def _collect_earlier(self, batch: Batch, scored: Tensor, stop: int, collect: Callable[[Tensor, int], None]) -> None:
-        """Outputs for positions before `stop`, of a backbone that has outputs for the last positions only (Perceiver
-        AR): it is called again on ever shorter prefixes, so that each position is predicted from all before it."""
-        x = self.encoder.embed(batch.inputs, batch.mask)
-        while stop > 0 and bool(scored[:, :stop].any()):
-            mask = None if batch.mask is None else batch.mask[:, :stop]
-            hidden = self.encoder.backbone(x[:, :stop], mask=mask).hidden
-            collect(hidden, stop - hidden.shape[1])
-            stop -= hidden.shape[1]
+    def _collect_in_parts(
+        self, batch: Batch, scored: Tensor, hidden: Tensor, collect: Callable[[Tensor, int], None]
+    ) -> None:
+        """Outputs of a backbone that has them for the last positions only (Perceiver AR): it is called on ever longer
+        prefixes, so that each position is predicted from all before it.
+
+        hidden  (B, K, D), the outputs for the whole input
+
+        The prefixes end at multiples of K and at the longest input there is, wherever the batch ends: what a row is
+        given must not depend on the length of others. Pads make the last one whole.
+        """
+        (_, L), K = batch.inputs.shape, hidden.shape[1]
+        longest = max(min(-(-L // K) * K, self.max_len), L)
+        inputs, mask = batch.inputs, batch.mask
+        if longest > L:
+            mask = torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask
+            inputs, mask = (nn.functional.pad(part, (0, longest - L)) for part in (inputs, mask))
+        x: Tensor | None = None
+        for start in range(0, L, K):
+            if not bool(scored[:, start : start + K].any()):
+                continue
+            stop = min(start + K, longest)
+            if stop != L:
+                x = self.encoder.embed(inputs) if x is None else x
+                real = None if mask is None else mask[:, :stop]
+                part = self.encoder.backbone(x[:, :stop], mask=real).hidden
+            else:
+                part = hidden
+            collect(part[:, start - stop :], start)
 
     def _check_outputs(self, hidden: Tensor, length: int) -> None:
         backbone = self.encoder.backbone
