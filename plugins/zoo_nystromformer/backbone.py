@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo import State
+from zoo import ModelDims, State
 from zoo.nn import MultiHeadAttention, TransformerStack, at_least_float32, without_autocast
 from zoo_nystromformer.config import NystromformerConfig
 from zoo_nystromformer.op import depthwise, nystrom_attention
@@ -51,6 +51,10 @@ class NystromformerBackbone(TransformerStack):
     """Transformer blocks around Nyström attention."""
 
     config: NystromformerConfig
+
+    def __init__(self, config: NystromformerConfig, dims: ModelDims) -> None:
+        super().__init__(config, dims)
+        self.pads_count = config.padding == "blind"
 
     def build_mixer(self, layer: int) -> NystromAttention:
         return NystromAttention(self.config, self.dims.d_model)

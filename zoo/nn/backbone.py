@@ -54,6 +54,9 @@ class Backbone(nn.Module):
     pads_first: bool = False
     """Whether `forward` gets pads before the real tokens of a row, not after them."""
 
+    pads_count: bool = False
+    """Whether `forward` gets x as it is given, for a published form in which pads are tokens like others."""
+
     def __init__(self, config: Any, dims: ModelDims) -> None:
         super().__init__()
         self.config = config
@@ -70,8 +73,8 @@ class Backbone(nn.Module):
         """
         check_input(x, mask, self.dims)
         state = self._own_state(state, x)
-        if mask is None:
-            return super().__call__(x, mask=None, state=state)
+        if mask is None or self.pads_count:
+            return super().__call__(x, mask=mask, state=state)
         x, packed, order = pack_rows(x, mask, pads_first=self.pads_first)
         out = Output(*super().__call__(x, mask=packed, state=state))
         out_len = out.hidden.shape[1]

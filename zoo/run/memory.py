@@ -70,7 +70,7 @@ def available_bytes(device: str) -> int:
     for limit, used in CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
             root = Path("/sys/fs/cgroup")
-            free.append(int((root / limit).read_text()) - int((root / used).read_text()))
+            free.append(int((root / limit).read_text("utf-8")) - int((root / used).read_text("utf-8")))
     with contextlib.suppress(ImportError):  # Windows
         import resource
 
