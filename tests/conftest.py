@@ -36,7 +36,7 @@ def runs_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     def execute(job: object) -> object:
         from zoo.run.execute import execute
 
-        return execute(job)  # type: ignore[arg-type]
+        return execute(job)
 
     monkeypatch.setattr("zoo.run.request.isolate", execute)
 

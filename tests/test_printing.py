@@ -37,7 +37,7 @@ def zoo_in(encoding: str, monkeypatch: pytest.MonkeyPatch, *args: str) -> tuple[
     texts = []
     for stream in streams.values():
         stream.flush()
-        texts.append(stream.buffer.getvalue().decode(encoding))  # type: ignore[attr-defined]
+        texts.append(stream.buffer.getvalue().decode(encoding))
     return code, texts[0], texts[1]
 
 

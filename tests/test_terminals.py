@@ -68,9 +68,9 @@ def test_other_terminals_show_a_bar() -> None:
 def test_the_bar_of_a_run_shows_count_and_time_left(columns: int, title: str) -> None:
     bar = ProgressBar(title, Console(file=io.StringIO(), force_terminal=True, width=columns))
     module: Any = SimpleNamespace(schedule=SimpleNamespace(steps=100_000, batch_size=32), loss=2.345)
-    bar.on_train_start(SimpleNamespace(global_step=0), module)  # type: ignore[arg-type]
+    bar.on_train_start(SimpleNamespace(global_step=0), module)
     bar.started -= 1_000  # seconds
-    bar.on_train_batch_end(SimpleNamespace(global_step=50_000), module, {"loss": 2.345}, None, 0)  # type: ignore[arg-type]
+    bar.on_train_batch_end(SimpleNamespace(global_step=50_000), module, {"loss": 2.345}, None, 0)
     bar.progress.update(bar.task, val="1.463e+12")
     bar.progress.stop()
     out = io.StringIO()

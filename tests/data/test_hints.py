@@ -26,7 +26,7 @@ def pack(task: str, folder: Path, name: str) -> Path:
     """An archive of small files of a task, under a name."""
     (place,) = bring(task, folder / "unpacked").iterdir()
     packing = {".xz": "w:xz", ".bz2": "w:bz2", ".tar": "w"}.get(Path(name).suffix, "w:gz")
-    with tarfile.open(folder / name, packing) as archive:  # type: ignore[call-overload]
+    with tarfile.open(folder / name, packing) as archive:
         archive.add(place, place.name)
     shutil.rmtree(folder / "unpacked")
     return folder / name

@@ -137,7 +137,7 @@ def test_key_value_files_are_read_the_same(how: str, tmp_path: Path) -> None:
     more = {"form": "text", "seq_len": 900, "train_pairs": [5], "test_pairs": [5], "generalization_pairs": [9]}
     told = []
     for folder in (plain, other):
-        data = prepared("kv_retrieval", folder, tmp_path, **more)  # type: ignore[arg-type]
+        data = prepared("kv_retrieval", folder, tmp_path, **more)
         told.append([data.dataset("test")[i].prompt.tolist() for i in range(len(data.dataset("test")))])
     assert told[0] == told[1]
 

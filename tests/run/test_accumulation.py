@@ -44,7 +44,7 @@ def gradients(case: str, micro: int, rank: int = 0, devices: int = 1) -> dict[st
     data = open_data(module.experiment)
     module.setup_metrics(data)
     if devices > 1:
-        data.trainer = SimpleTrainer(rank, devices)  # type: ignore[assignment]
+        data.trainer = SimpleTrainer(rank, devices)
     accumulate = module.schedule.accumulate
     for index, batch in zip(range(accumulate), data.train_dataloader(), strict=False):
         (module.training_step(batch, index) / accumulate).backward()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class TrainLoader(DataLoader[Batch]):
 
     batches_per_step = 1
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Any:
         batches = super().__iter__()
         while step := list(islice(batches, self.batches_per_step)):
             targets = torch.stack([batch.n_targets for batch in step]).sum()

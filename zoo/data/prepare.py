@@ -116,7 +116,7 @@ def prepare_task(
 
 
 def _finds_again(data: TaskData, task: Task, protocol: str, overrides: Mapping[str, Any]) -> bool:
-    """Whether a command that is not told the place of the files reads them, too."""
+    """Return whether later commands find the files without `--from`."""
     if not isinstance(data, CachedData):
         return True
     try:

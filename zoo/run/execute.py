@@ -215,33 +215,33 @@ def _trainer(rundir: RunDir, attempt: Attempt, module: ExperimentModule, deadlin
         callbacks.append(ProgressBar(experiment.name))
     gpu = on_gpu(experiment)
     alone = train.devices * train.num_nodes == 1
-    options: dict[str, Any] = dict(  # noqa: C408
-        accelerator="gpu" if gpu else "cpu",
-        devices=train.devices,
-        num_nodes=train.num_nodes,
-        strategy=train.strategy,
-        precision=train.precision,
-        max_epochs=schedule.intervals,
-        accumulate_grad_batches=schedule.accumulate,
-        gradient_clip_val=experiment.optim.gradient_clip_val or None,
-        # the last interval may be shorter, and Lightning reads the length of a loader once
-        reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,  # the data module shares the stream out itself
-        num_sanity_val_steps=0,
-        # on a CPU every op in use is deterministic as it is
-        deterministic="warn" if gpu else False,
-        benchmark=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        logger=_logger(train.logger, rundir, attempt),
-        log_every_n_steps=max(schedule.steps // 100, 1),
-        callbacks=callbacks,
-        default_root_dir=rundir.path,
-        plugins=[LightningEnvironment()] if alone else None,
-    )
+    logger = _logger(train.logger, rundir, attempt)
     try:
-        return pl.Trainer(**options)
+        return pl.Trainer(
+            accelerator="gpu" if gpu else "cpu",
+            devices=train.devices,
+            num_nodes=train.num_nodes,
+            strategy=train.strategy,
+            precision=train.precision,
+            max_epochs=schedule.intervals,
+            accumulate_grad_batches=schedule.accumulate,
+            gradient_clip_val=experiment.optim.gradient_clip_val or None,
+            # the last interval may be shorter, and Lightning reads the length of a loader once
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,  # the data module shares the stream out itself
+            num_sanity_val_steps=0,
+            # on a CPU every op in use is deterministic as it is
+            deterministic="warn" if gpu else False,
+            benchmark=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=logger,
+            log_every_n_steps=max(schedule.steps // 100, 1),
+            callbacks=callbacks,
+            default_root_dir=rundir.path,
+            plugins=[LightningEnvironment()] if alone else None,
+        )
     except Exception as error:
         key, text = "train.strategy", " ".join(str(error).split())
         devices = f"{train.devices} x {train.num_nodes} {'gpu' if gpu else 'cpu'}"

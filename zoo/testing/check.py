@@ -49,7 +49,7 @@ class Check:
 
     capability  what a failure shows to be wrong, for reports: "mode causal", "step", "padding"; empty for the contract
                 that everything keeps
-    slow        takes seconds; `zoo check` leaves it out unless asked
+    slow        takes seconds; `zoo check` runs it only with `--slow`
     """
 
     name: str

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from zoo.nn.backbone import Backbone
 from zoo.testing import expect
 from zoo.testing.architectures import scopes
 from zoo.testing.architectures.scopes import check
@@ -23,12 +24,14 @@ MASK = right_padded(LENGTH, (LENGTH, 20))
 class Hidden(nn.Module):
     """A backbone, or the encoder and decoder of one, as a module that returns the hidden vectors alone."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    backbone: Backbone
+
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
 
     def forward(self, *inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        return run(self.backbone, *inputs, mask=mask).hidden  # type: ignore[arg-type]
+        return run(self.backbone, *inputs, mask=mask).hidden
 
 
 @contextmanager
@@ -68,7 +71,7 @@ def gradients(model: Hidden, call: Callable[..., Tensor], inputs: list[Tensor]) 
 def compiles_with_equal_gradients(subject: ArchitectureSubject) -> None:
     """torch.compile makes one graph of a call, with the values and gradients of eager mode."""
     model = Hidden(subject.build_float64(n_layers=1))
-    inputs = [x.requires_grad_() for x in random_inputs(model.backbone, LENGTH)]  # type: ignore[arg-type]
+    inputs = [x.requires_grad_() for x in random_inputs(model.backbone, LENGTH)]
     eager, expected = gradients(model, model, inputs)
     with traced():
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -84,7 +87,7 @@ def compiles_with_equal_gradients(subject: ArchitectureSubject) -> None:
 def exports(subject: ArchitectureSubject) -> None:
     """torch.export makes a program, with gradients on, that gives eager's values for other inputs and masks, too."""
     model = Hidden(subject.build_float64(n_layers=1))
-    inputs = random_inputs(model.backbone, LENGTH)  # type: ignore[arg-type]
+    inputs = random_inputs(model.backbone, LENGTH)
     with traced():
         program = torch.export.export(model, tuple(inputs), {"mask": MASK}, strict=False).module()
     others = [x + 0.1 for x in inputs]
@@ -97,7 +100,7 @@ def exports(subject: ArchitectureSubject) -> None:
 def functional_gradients_equal_autograd(subject: ArchitectureSubject) -> None:
     """torch.func.grad of a functional call gives the parameters' gradients."""
     model = Hidden(subject.build_float64(n_layers=1))
-    inputs = random_inputs(model.backbone, LENGTH)  # type: ignore[arg-type]
+    inputs = random_inputs(model.backbone, LENGTH)
     buffers, parameters = dict(model.named_buffers()), dict(model.named_parameters())
 
     def loss(parameters: dict[str, Tensor]) -> Tensor:
