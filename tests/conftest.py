@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,12 +34,18 @@ def runs_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     if "processes" in request.keywords:
         return
 
-    def execute(job: object) -> object:
+    def execute_all(jobs: Any, n_jobs: object, on_record: Any) -> list[Any]:
         from zoo.run.execute import execute
 
-        return execute(job)
+        stored = []
+        for job in jobs:
+            stored.append(execute(job))
+            on_record(stored[-1])
+            if stored[-1].record.status == "interrupted":
+                break
+        return stored
 
-    monkeypatch.setattr("zoo.run.request.isolate", execute)
+    monkeypatch.setattr("zoo.run.request.execute_all", execute_all)
 
 
 @pytest.fixture(scope="session")

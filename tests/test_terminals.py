@@ -11,16 +11,13 @@ import struct
 import subprocess
 import sys
 import termios
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 from tqdm import tqdm
 
 from tests.conftest import ROOT
 from zoo.data import progress
-from zoo.run.callbacks import ProgressBar
 
 SMOKE = ("bench", "--arch", "transformer", "--task", "listops", "--protocol", "smoke")
 
@@ -59,28 +56,6 @@ def test_a_dumb_terminal_shows_a_line_per_validation_as_a_pipe_does(term: str) -
 
 def test_other_terminals_show_a_bar() -> None:
     assert "left" in in_terminal(*SMOKE, "--force", term="xterm", columns=60)
-
-
-@pytest.mark.parametrize("columns", [60, 71, 72, 80, 99, 100, 140])
-@pytest.mark.parametrize(
-    "title", ["s4 on mqar (smoke, seed 0)", "transformer_xl on lambada_standard (paper, seed 123456)"]
-)
-def test_the_bar_of_a_run_shows_count_and_time_left(columns: int, title: str) -> None:
-    bar = ProgressBar(title, Console(file=io.StringIO(), force_terminal=True, width=columns))
-    module: Any = SimpleNamespace(schedule=SimpleNamespace(steps=100_000, batch_size=32), loss=2.345)
-    bar.on_train_start(SimpleNamespace(global_step=0), module)
-    bar.started -= 1_000  # seconds
-    bar.on_train_batch_end(SimpleNamespace(global_step=50_000), module, {"loss": 2.345}, None, 0)
-    bar.progress.update(bar.task, val="1.463e+12")
-    bar.progress.stop()
-    out = io.StringIO()
-    Console(file=out, width=columns).print(bar.progress.get_renderable())
-    line = out.getvalue().rstrip("\n")
-    assert len(line) <= columns
-    assert "1600000/3200000" in line
-    assert "loss 2.345 val 1.463e+12" in line
-    assert re.search(r"left (-:--:--|\d+:\d\d:\d\d)$", line.rstrip())
-    assert line.startswith(title[:3])
 
 
 @pytest.mark.parametrize("columns", [60, 80])

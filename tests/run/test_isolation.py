@@ -33,7 +33,7 @@ def run(tmp_path: Path, **overrides: object) -> StoredRecord:
     ("name", "to_all"), [("SIGTERM", False), ("SIGINT", False), ("SIGTERM", True)], ids=["TERM", "INT", "TERM to all"]
 )
 def test_a_signal_to_a_sweep_is_a_record_and_leaves_no_orphan(tmp_path: Path, name: str, to_all: bool) -> None:
-    process = start(tmp_path, "--seeds", "2", slow=0.3)
+    process = start(tmp_path, "--seeds", "2", "--jobs", "1", slow=0.3)
     wait_for(tmp_path / "runs", process)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
@@ -48,15 +48,16 @@ def test_a_signal_to_a_sweep_is_a_record_and_leaves_no_orphan(tmp_path: Path, na
     assert not any(child.is_running() for child in children)
 
 
-def test_a_run_alone_that_the_system_kills_is_a_record_that_names_the_remedy(tmp_path: Path) -> None:
+def test_a_run_alone_that_is_killed_is_a_record_that_names_signal_and_remedy(tmp_path: Path) -> None:
     process = start(tmp_path, slow=0.3)
     wait_for(tmp_path / "runs", process)
-    for child in psutil.Process(process.pid).children():
-        child.kill()
+    *_, child = psutil.Process(process.pid).children(recursive=True)
+    child.kill()
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     (record,) = json.loads(out)
-    assert record["status"] == "out-of-memory"
+    assert record["status"] == "failed"
+    assert "ended by SIGKILL" in record["error"]
     assert "train.micro_batch_size=4" in record["error"]
 
 

@@ -14,14 +14,14 @@ class ToyConfig:
     dropout: float = 0.1
     """Dropout after the recurrence."""
     fault: str = ""
-    """nan | val-nan | oom | raise: what goes wrong, and when it does."""
+    """nan | val-nan | oom | raise | SIGKILL | SIGSEGV: what goes wrong, and when it does."""
     fault_at: int = 3
     """The call at which it goes wrong; 0 = when it is built."""
 
     def check(self, dims: ModelDims) -> None:
         if dims.d_model % 4:
             raise ConfigError("d_model", f"{dims.d_model} is not a multiple of 4")
-        if self.fault not in ("", "nan", "val-nan", "oom", "raise"):
+        if self.fault not in ("", "nan", "val-nan", "oom", "raise", "SIGKILL", "SIGSEGV"):
             raise ConfigError("fault", f"{self.fault!r} is unknown")
 
 

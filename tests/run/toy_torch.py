@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import Any
 
@@ -39,6 +40,8 @@ class ToyBackbone(Backbone):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 EiB")
         if self.config.fault == "raise":
             raise RuntimeError("planted fault")
+        if self.config.fault.startswith("SIG"):
+            os.kill(os.getpid(), signal.Signals[self.config.fault])
 
 
 class ToySet(Dataset[Example]):

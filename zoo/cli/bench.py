@@ -31,6 +31,7 @@ def bench(
     runs: Annotated[Path | None, path_option(help="Where checkpoints and logs go [runs].")] = None,
     max_time: Annotated[float | None, typer.Option(min=0, help="Seconds a run may take; resumable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again, from the beginning.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once [cores / train.num_threads].")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,
 ) -> None:
     """Train, evaluate, record, refresh the leaderboard.
@@ -38,30 +39,43 @@ def bench(
     A run that was killed goes on from its last checkpoint by the same command.
     """
     from zoo.board.tables import run_line
-    from zoo.board.terminal import print_board
     from zoo.run.request import bench as run_bench
 
     keep_working("stdout")  # a sweep outlives the terminal that it reports to
     if seed is not None and seeds is not None:
         raise UserError("--seed names one seed and --seeds counts them from 0: one of the two")
 
-    def print_run(stored: StoredRecord) -> None:
-        if not json_:
-            print(run_line(stored))
+    stored: list[StoredRecord] = []
 
-    stored = run_bench(
-        arch,
-        task,
-        protocol=protocol,
-        seeds=(seeds or 1) if seed is None else [seed],
-        overrides=set_ or [],
-        config=config,
-        results=results,
-        runs=runs,
-        max_time=max_time,
-        force=force,
-        on_record=print_run,
-    )
+    def on_record(each: StoredRecord) -> None:
+        stored.append(each)
+        if not json_:
+            print(run_line(each))
+
+    try:
+        run_bench(
+            arch,
+            task,
+            protocol=protocol,
+            seeds=(seeds or 1) if seed is None else [seed],
+            overrides=set_ or [],
+            config=config,
+            results=results,
+            runs=runs,
+            max_time=max_time,
+            force=force,
+            jobs=jobs,
+            on_record=on_record,
+        )
+    finally:  # also where some of the runs turned out to be impossible
+        if stored:
+            _report(stored, protocol, results, json_)
+    raise typer.Exit(max((_exit_code(record) for _, record in stored), default=0))
+
+
+def _report(stored: list[StoredRecord], protocol: str, results: Path | None, json_: bool) -> None:
+    from zoo.board.terminal import print_board
+
     if json_:
         print(json.dumps([{**record.model_dump(mode="json"), "path": path} for path, record in stored], indent=2))
     elif protocol == "smoke":
@@ -76,7 +90,6 @@ def bench(
         print_board(on_disk, problems, protocol=protocol, tasks={record.task.name for _, record in stored})
         for path in board_paths(folder):
             print(f"board: {path}")
-    raise typer.Exit(max((_exit_code(record) for _, record in stored), default=0))
 
 
 def _exit_code(record: Record) -> int:

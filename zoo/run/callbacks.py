@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
 
 if TYPE_CHECKING:
     from zoo.run.module import ExperimentModule
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes what a run reports while it goes on: plain values by name."""
+REPORT_EVERY = 0.25
+"""Seconds between two reports of the training loss."""
 
 
 class TimeLimit(Exception):
@@ -76,66 +79,39 @@ class Deadline(pl.Callback):
             raise TimeLimit(f"stopped after {self.seconds:g} s (--max-time); the same command goes on from there")
 
 
-class ProgressBar(pl.Callback):
-    """One bar for the whole run, on stderr: samples, samples/s, loss, validation score, time left.
+class Reporter(pl.Callback):
+    """Report what a progress display shows: samples, rate, loss and left; after each validation its score."""
 
-    Where stderr is no terminal, or one that cannot move its cursor (TERM=dumb), one line per validation instead. Not
-    Lightning's RichProgressBar, which shows a bar per epoch.
-    """
-
-    def __init__(self, title: str, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        self.title = title
-        wide, narrow = self.console.width >= 100, self.console.width < 72
-        self.progress = Progress(
-            # what is left of the line
-            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-            *([BarColumn(20)] if wide else []),
-            MofNCompleteColumn(),
-            *([] if narrow else [TextColumn("{task.fields[rate]:.0f}/s")]),
-            TextColumn("loss {task.fields[loss]:.3f} val {task.fields[val]}"),
-            *([TimeElapsedColumn()] if wide else []),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            expand=True,
-        )
-        self.task: Any = None
-        self.started = 0.0
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.started = self.reported = 0.0
         self.first = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: ExperimentModule) -> None:  # type: ignore[override]
-        schedule = pl_module.schedule
-        self.started, self.first = time.monotonic(), trainer.global_step * schedule.batch_size
-        self.task = self.progress.add_task(
-            self.title, total=schedule.steps * schedule.batch_size, completed=self.first, rate=0.0, loss=0.0, val="-"
-        )
-        if self.console.is_interactive:
-            self.progress.start()
+        self.started, self.first = time.monotonic(), trainer.global_step * pl_module.schedule.batch_size
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: ExperimentModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done = trainer.global_step * pl_module.schedule.batch_size
-        rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
-        self.progress.update(self.task, completed=done, rate=rate, loss=float(pl_module.loss))
+        now = time.monotonic()
+        if now < self.reported + REPORT_EVERY:  # reading the loss waits for the device
+            return
+        self.reported = now
+        schedule = pl_module.schedule
+        done, seconds = trainer.global_step * schedule.batch_size, now - self.started
+        self.report(
+            {
+                "samples": done,
+                "total": schedule.steps * schedule.batch_size,
+                "seconds": seconds,
+                "rate": (done - self.first) / max(seconds, 1e-9),
+                "loss": float(pl_module.loss),
+            }
+        )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: ExperimentModule) -> None:  # type: ignore[override]
         point = pl_module.history[-1]
         name = pl_module.val_metric
         value = f"{100 * point['metric']:.2f} %" if "accuracy" in name else f"{point['metric']:.4g}"
-        self.progress.update(self.task, val=value)
-        if not self.console.is_interactive:
-            self.console.print(
-                f"{self.title}: {point['samples']} samples, {point['seconds']:.0f} s, "
-                f"val loss {point['loss']:.4f}, val {name.replace('_', ' ')} {value}",
-                soft_wrap=True,
-                highlight=False,
-            )
-
-    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.progress.stop()
-
-    def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.progress.stop()
+        line = f"{point['samples']} samples, {point['seconds']:.0f} s, val loss {point['loss']:.4f}, "
+        self.report({"val": value, "val_line": f"{line}val {name.replace('_', ' ')} {value}"})

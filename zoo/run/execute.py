@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,7 +25,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.paths import data_dir
 from zoo.ops.backend import any_backend, forms_that_ran, use_backend
-from zoo.run.callbacks import Checkpoints, Deadline, ProgressBar, TimeLimit
+from zoo.run.callbacks import Checkpoints, Deadline, Report, Reporter, TimeLimit
 from zoo.run.compose import Experiment, Job
 from zoo.run.memory import warn_of_memory
 from zoo.run.module import Diverged, ExperimentModule, Schedule
@@ -38,8 +38,10 @@ from zoo.spec.record import Status
 from zoo.spec.store import StoredRecord
 
 
-def execute(job: Job) -> StoredRecord:
+def execute(job: Job, report: Report = lambda event: None) -> StoredRecord:
     """Run one job to its record, resuming what an earlier call of the same command left.
+
+    report  called with what the run needs, and with how far it is
 
     Raises ConfigError or UserError (nothing was trained, no record) for the user's mistakes; every other ending is
     a record, returned and written under `job.results`.
@@ -47,6 +49,7 @@ def execute(job: Job) -> StoredRecord:
     started = time.monotonic()
     quiet_libraries()
     experiment = job.experiment
+    torch.set_num_threads(experiment.train.num_threads)
     if experiment.train.devices * experiment.train.num_nodes == 1:
         _ignore_launcher()
     if experiment.train.accelerator == "gpu" and not torch.accelerator.is_available():
@@ -71,8 +74,9 @@ def execute(job: Job) -> StoredRecord:
                 raise
             except Exception as error:
                 return _write(rundir, attempt, None, open_data(experiment), _ending_of(error, rundir))
-            trainer = _trainer(rundir, attempt, module, Deadline(job.max_time, started))
-            warn_of_memory(experiment, module.model)
+            reporter = [Reporter(report)] if rank() == 0 else []
+            trainer = _trainer(rundir, attempt, module, [Deadline(job.max_time, started), *reporter])
+            report({"memory": warn_of_memory(experiment, module.model)})
             data = open_data(experiment)
             module.setup_metrics(data)
             ending = _fit_and_test(rundir, attempt, module, data, trainer)
@@ -80,14 +84,17 @@ def execute(job: Job) -> StoredRecord:
             return _write(rundir, attempt, module, data, ending)
 
 
-def record_lost(job: Job, status: Status, error: str) -> StoredRecord:
-    """Write the record of a run whose process vanished before it could write one."""
+def record_lost(job: Job, status: Status, error: str, *, build: bool) -> StoredRecord:
+    """Write the record of a run whose process vanished before it could write one.
+
+    build  whether to build the model, for its number of parameters: that may be what ended the process
+    """
     quiet_libraries()
     rundir = RunDir(job)
     attempt = rundir.start()
     module: ExperimentModule | None = None
     try:
-        module = build_module(job.experiment)
+        module = build_module(job.experiment) if build else None
     except Exception as cause:
         error += f"; and the model cannot be built: {_ending_of(cause, rundir).error}"
     return _write(rundir, attempt, module, open_data(job.experiment), Ending(status, error[:2000]))
@@ -207,12 +214,11 @@ def _fit_and_test(
         return _ending_of(error, rundir)
 
 
-def _trainer(rundir: RunDir, attempt: Attempt, module: ExperimentModule, deadline: Deadline) -> pl.Trainer:
+def _trainer(
+    rundir: RunDir, attempt: Attempt, module: ExperimentModule, callbacks: Sequence[pl.Callback]
+) -> pl.Trainer:
     experiment, schedule = module.experiment, module.schedule
     train = experiment.train
-    callbacks: list[pl.Callback] = [Checkpoints(rundir.path), deadline]
-    if rank() == 0:
-        callbacks.append(ProgressBar(experiment.name))
     gpu = on_gpu(experiment)
     alone = train.devices * train.num_nodes == 1
     logger = _logger(train.logger, rundir, attempt)
@@ -238,7 +244,7 @@ def _trainer(rundir: RunDir, attempt: Attempt, module: ExperimentModule, deadlin
             enable_model_summary=False,
             logger=logger,
             log_every_n_steps=max(schedule.steps // 100, 1),
-            callbacks=callbacks,
+            callbacks=[Checkpoints(rundir.path), *callbacks],
             default_root_dir=rundir.path,
             plugins=[LightningEnvironment()] if alone else None,
         )

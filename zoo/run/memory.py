@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 
+from zoo.run import machine
 from zoo.run.compose import Experiment
 from zoo.run.module import Schedule
 from zoo.run.validate import remedy
 
 ADAM = 4
 """Copies of the parameters: weights, gradients and two moments."""
-CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
-"""Files of limit and use, of control groups of version 2 and 1."""
 
 
-def warn_of_memory(experiment: Experiment, model: nn.Module) -> None:
-    """Print a line when a step's micro-batch cannot fit into what memory there is."""
+def warn_of_memory(experiment: Experiment, model: nn.Module) -> int:
+    """Bytes that a step's micro-batch needs at least; prints a line when they cannot fit into what memory there is."""
     micro = Schedule.of(experiment).micro_batch_size
     scale = {"64-true": 2.0, "bf16-mixed": 0.5, "16-mixed": 0.5}.get(experiment.train.precision, 1.0)
     example = int(scale * saved_bytes(experiment, model))
@@ -33,6 +30,7 @@ def warn_of_memory(experiment: Experiment, model: nn.Module) -> None:
             f"({example / 2**30:.2f} GiB each), and {there / 2**30:.1f} GiB are free{remedy(experiment)}",
             file=sys.stderr,
         )
+    return needed
 
 
 def _uses_cuda(experiment: Experiment) -> bool:
@@ -63,18 +61,5 @@ def saved_bytes(experiment: Experiment, model: nn.Module) -> int:
 
 
 def available_bytes(device: str) -> int:
-    """Free memory of the GPU, or of this machine within the limits of its control group and of the process."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    free = [psutil.virtual_memory().available]
-    for limit, used in CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-            root = Path("/sys/fs/cgroup")
-            free.append(int((root / limit).read_text("utf-8")) - int((root / used).read_text("utf-8")))
-    with contextlib.suppress(ImportError):  # Windows
-        import resource
-
-        address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if address_space != resource.RLIM_INFINITY:
-            free.append(address_space - psutil.Process().memory_info().vms)
-    return max(min(free), 0)
+    """Free memory of the GPU, or of this machine."""
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else machine.available_bytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import platform
 import re
 import subprocess
@@ -19,6 +18,7 @@ import psutil
 if TYPE_CHECKING:
     import torch
 
+from zoo.run.machine import count_cores
 from zoo.spec.registry import own_version
 
 
@@ -29,7 +29,7 @@ def hardware() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": count_cores(),
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": gpus,

@@ -1,21 +1,18 @@
-"""From what a user requests to jobs, and from jobs to records. Imports no torch before a job runs.
-
-Every job runs in a process of its own: peak memory is then the run's own, and a run that the system kills for memory is
-a record, not the end of everything.
-"""
+"""From what a user requests to jobs, and from jobs to records. Imports no torch before a job runs."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.run.compose import Experiment, Job, compose
-from zoo.run.isolate import isolate
+from zoo.run.pool import execute_all
 from zoo.run.validate import validate
 from zoo.spec.errors import ConfigError, MissingFiles, UserError
 from zoo.spec.files import default_results_dir, default_runs_dir
@@ -40,6 +37,7 @@ class BenchRequest:
     runs       where checkpoints and logs go (`ZOO_RUNS_DIR`, else runs)
     max_time   seconds that one run may take; it is then recorded as "timeout" and goes on with the next call
     force      run again, from the beginning, where a record of the same experiment by the same code exists
+    jobs       how many runs at once; None = as many as there are cores for their threads, one on a GPU
     command    the command line that led here, for the records
     """
 
@@ -53,9 +51,12 @@ class BenchRequest:
     runs: str = ""
     max_time: float | None = None
     force: bool = False
+    jobs: int | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise UserError(f"--jobs {self.jobs}: expected a number above 0")
         if not self.seeds:
             raise UserError("no seeds: --seeds takes a number above 0")
         for seed in self.seeds:
@@ -87,7 +88,7 @@ class BenchRequest:
 
 
 def resolve(request: BenchRequest) -> list[Experiment]:
-    """Compose, match and validate every experiment of a request. Tasks vary slowest, seeds fastest.
+    """Compose, match and validate every experiment of a request. Seeds vary slowest, architectures fastest.
 
     Of "all" and of a suite, pairs that do not fit together are left out, with a line on stderr each, if others do.
     Raises UserError or ConfigError for anything else that is known to be impossible before data are looked at.
@@ -105,12 +106,12 @@ def resolve(request: BenchRequest) -> list[Experiment]:
                     raise
                 left_out[f"{arch} on {task}"] = error
             else:
-                experiments += [replace(experiment, seed=seed) for seed in request.seeds]
+                experiments.append(experiment)
     if not experiments:
         raise next(iter(left_out.values()))
     for pair, reason in left_out.items():
         print(f"zoo: left out: {pair}: {reason}", file=sys.stderr)
-    return experiments
+    return [replace(experiment, seed=seed) for seed in request.seeds for experiment in experiments]
 
 
 def _resolve_pair(arch: str, task: str, protocol: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Experiment:
@@ -160,27 +161,47 @@ def bench(
     arch, task  names, comma-separated strings, "all", or (task) the name of a suite
     on_record   called with each record as it comes
     options     as in `BenchRequest.parse`: protocol, seeds (how many, from 0, or which), overrides (a mapping or
-                "key=value" strings), config, results, runs, max_time, force
+                "key=value" strings), config, results, runs, max_time, force, jobs
 
-    Returns the records with their files, one per run; stops after an interrupted run. Raises UserError for mistakes,
-    before anything is prepared.
+    Returns the records with their files, one per run; begins no further run after a signal. Raises UserError for
+    mistakes: before anything is prepared, and at the end for runs that turned out to be impossible.
     """
     from zoo.board.build import refresh
 
     request = BenchRequest.parse(arch, task, **options)
-    jobs = plan(request)
-    records: list[StoredRecord] = []
-    for job in jobs:
-        stored = isolate(job)
-        if stored is None:
-            continue
-        records.append(stored)
-        refresh(Path(request.results))
+    refreshed = _Refresher(Path(request.results), refresh)
+
+    def record_came(stored: StoredRecord) -> None:
+        refreshed.soon()
         if on_record is not None:
             on_record(stored)
-        if stored.record.status == "interrupted":
-            break
-    return records
+
+    try:
+        return execute_all(plan(request), request.jobs, record_came)
+    finally:
+        refreshed.now()
+
+
+class _Refresher:
+    """Refreshes the board as records come, but does not spend more than a twentieth of a sweep's time on that."""
+
+    def __init__(self, results: Path, refresh: Callable[[Path], object]) -> None:
+        self.results, self.refresh = results, refresh
+        self.next, self.due = 0.0, False
+
+    def soon(self) -> None:
+        """A record has come."""
+        self.due = True
+        if time.monotonic() >= self.next:
+            self.now()
+
+    def now(self) -> None:
+        """Refresh the board if a record has come since."""
+        if not self.due:
+            return
+        began = time.monotonic()
+        self.refresh(self.results)
+        self.due, self.next = False, began + 20 * (time.monotonic() - began)
 
 
 def split_names(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -103,6 +103,8 @@ class TrainSettings:
     """Number of nodes."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """Lightning's strategy."""
+    num_threads: PositiveInt = 1
+    """CPU threads of the run."""
     num_workers: NonNegativeInt = 0
     """Processes that load data."""
     op_backend: Literal["auto", "reference", "torch", "triton"] = "auto"
@@ -122,6 +124,6 @@ SECTIONS: dict[str, type] = {
 NO_EFFECT = ("train.logger", "train.num_workers", "train.eval_batch_size")
 """Keys that do not change any number of a run."""
 
-NOT_IDENTITY = (*NO_EFFECT, "train.accelerator", "train.op_backend")
+NOT_IDENTITY = (*NO_EFFECT, "train.accelerator", "train.op_backend", "train.num_threads")
 """Keys that say where and how a run is computed, not what: they are not part of an experiment's identity, and
 changing them does not make a record "modified". (The micro batch is part of it: batch norm depends on it.)"""
