@@ -11,7 +11,7 @@ from annotated_types import Ge
 
 from zoo import ConfigError, UserError
 from zoo.spec.config import validate_layer
-from zoo.spec.written import parse_overrides, read_config_file
+from zoo.spec.written import parse_overrides, read_yaml
 
 
 @dataclass
@@ -52,7 +52,7 @@ def test_a_text_is_taken_verbatim_on_the_command_line(text: str) -> None:
 def test_a_text_is_taken_verbatim_from_a_configuration_file(tmp_path: Path, text: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(f"t.text: '{text}'\n", encoding="utf-8")
-    assert validate_layer(read_config_file(file), {"t": Options}, "file")["t.text"] == text
+    assert validate_layer(read_yaml("--config", file), {"t": Options}, "file")["t.text"] == text
 
 
 def test_scalars_of_a_configuration_file_are_read_as_those_of_set(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_scalars_of_a_configuration_file_are_read_as_those_of_set(tmp_path: Path
     nested = "t:\n  text: 1.10  # a comment\n  whole: 010\n  number: 1e-3\n  truth: yes\n  choice: no\n"
     for encoding, end in (("utf-8", "\n"), ("utf-8-sig", "\r\n"), ("utf-16", "\n")):
         file.write_bytes((nested + "  counts: [010, 7]\n  texts: [1.10, no]\n").replace("\n", end).encode(encoding))
-        layer = validate_layer(read_config_file(file), {"t": Options}, "file")
+        layer = validate_layer(read_yaml("--config", file), {"t": Options}, "file")
         assert layer == {
             "t.text": "1.10",
             "t.whole": 10,
@@ -81,9 +81,9 @@ def test_a_key_that_is_there_twice_and_what_is_no_mapping_are_refused(tmp_path: 
     ):
         file.write_text(contents)
         with pytest.raises(UserError, match=complaint):
-            read_config_file(file)
+            read_yaml("--config", file)
     file.write_text("")
-    assert read_config_file(file) == {}
+    assert read_yaml("--config", file) == {}
 
 
 @pytest.mark.parametrize(

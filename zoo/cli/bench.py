@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from zoo.spec.errors import UserError
 from zoo.spec.streams import keep_working
 
 if TYPE_CHECKING:
+    from zoo.run.request import BenchRequest
     from zoo.spec.record import Record
     from zoo.spec.store import StoredRecord
 
@@ -20,9 +21,12 @@ EXIT_CODES = {"ok": 0, "timeout": 0}
 
 
 def bench(
-    arch: Annotated[str, typer.Option(help="Architectures, comma-separated, or all.")],
-    task: Annotated[str, typer.Option(help="Tasks or suites, comma-separated, or all.")],
-    protocol: Annotated[str, typer.Option(help="smoke | quick | paper.")] = "quick",
+    arch: Annotated[str | None, typer.Option(help="Architectures, comma-separated, or all.")] = None,
+    task: Annotated[str | None, typer.Option(help="Tasks or suites, comma-separated, or all.")] = None,
+    plan: Annotated[
+        Path | None, path_option(help="A YAML file that says what to run; skips what has a record.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="smoke | quick | paper [quick].")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, from 0 [1].")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="One certain seed instead.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
@@ -39,12 +43,23 @@ def bench(
     A run that was killed goes on from its last checkpoint by the same command.
     """
     from zoo.board.tables import run_line
-    from zoo.run.request import bench as run_bench
+    from zoo.run.request import BenchRequest, run
 
     keep_working("stdout")  # a sweep outlives the terminal that it reports to
+    shared: dict[str, Any] = {"results": results, "runs": runs, "max_time": max_time, "force": force, "jobs": jobs}
+    what = {"arch": arch, "task": task, "protocol": protocol, "seeds": seeds, "seed": seed, "set": set_ or None}
+    given = [f"--{option}" for option, value in (what | {"config": config}).items() if value is not None]
     if seed is not None and seeds is not None:
         raise UserError("--seed names one seed and --seeds counts them from 0: one of the two")
-
+    if plan is not None:
+        if given:
+            raise UserError(f"{', '.join(given)}: --plan says what to run; one of the two")
+        request = BenchRequest.read_plan(plan, **shared)
+    elif arch is None or task is None:
+        raise UserError("say what to run: --arch and --task, or --plan; `zoo list` shows what there is")
+    else:
+        shared |= {"protocol": protocol or "quick", "overrides": set_ or [], "config": config}
+        request = BenchRequest.parse(arch, task, seeds=(seeds or 1) if seed is None else [seed], **shared)
     stored: list[StoredRecord] = []
 
     def on_record(each: StoredRecord) -> None:
@@ -53,41 +68,29 @@ def bench(
             print(run_line(each))
 
     try:
-        run_bench(
-            arch,
-            task,
-            protocol=protocol,
-            seeds=(seeds or 1) if seed is None else [seed],
-            overrides=set_ or [],
-            config=config,
-            results=results,
-            runs=runs,
-            max_time=max_time,
-            force=force,
-            jobs=jobs,
-            on_record=on_record,
-        )
-    finally:  # also where some of the runs turned out to be impossible
-        if stored:
-            _report(stored, protocol, results, json_)
+        run(request, on_record=on_record)
+    except UserError:
+        if stored:  # others have run
+            _report(stored, request, json_)
+        raise
+    _report(stored, request, json_)
     raise typer.Exit(max((_exit_code(record) for _, record in stored), default=0))
 
 
-def _report(stored: list[StoredRecord], protocol: str, results: Path | None, json_: bool) -> None:
+def _report(stored: list[StoredRecord], request: BenchRequest, json_: bool) -> None:
     from zoo.board.terminal import print_board
 
     if json_:
         print(json.dumps([{**record.model_dump(mode="json"), "path": path} for path, record in stored], indent=2))
-    elif protocol == "smoke":
+    elif request.protocol == "smoke":
         print("smoke runs prove that the pieces fit; they are on no board")
     else:
         from zoo.board.build import board_paths
-        from zoo.spec.files import default_results_dir
         from zoo.spec.store import read_all
 
-        folder = results or default_results_dir()
+        folder = Path(request.results)
         on_disk, problems = read_all(folder)
-        print_board(on_disk, problems, protocol=protocol, tasks={record.task.name for _, record in stored})
+        print_board(on_disk, problems, protocol=request.protocol, tasks={record.task.name for _, record in stored})
         for path in board_paths(folder):
             print(f"board: {path}")
 

@@ -200,6 +200,12 @@ class Experiment:
         return source_hash("zoo", self.arch_spec.backbone, self.arch_spec.config, self.task_spec.data)
 
     @property
+    def id(self) -> str:
+        """The id of its record."""
+        names = f"{self.protocol}/{self.task_spec.name}/{self.arch_spec.name}"
+        return f"{names}/{self.hash}-s{self.seed}"
+
+    @property
     def name(self) -> str:
         """The run's name in messages."""
         return f"{self.architecture} on {self.task} ({self.protocol}, seed {self.seed})"

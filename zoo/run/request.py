@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from zoo.run.compose import Experiment, Job, compose
 from zoo.run.pool import execute_all
 from zoo.run.validate import validate
-from zoo.spec.errors import ConfigError, MissingFiles, UserError
+from zoo.spec.config import flatten
+from zoo.spec.errors import ConfigError, MissingFiles, UserError, did_you_mean
 from zoo.spec.files import default_results_dir, default_runs_dir
 from zoo.spec.registry import Registry, registry
-from zoo.spec.written import parse_overrides, user_layers
+from zoo.spec.store import read_all
+from zoo.spec.written import parse_overrides, read_yaml, user_layers
 
 if TYPE_CHECKING:
     from zoo.spec.store import StoredRecord
@@ -38,6 +40,7 @@ class BenchRequest:
     max_time   seconds that one run may take; it is then recorded as "timeout" and goes on with the next call
     force      run again, from the beginning, where a record of the same experiment by the same code exists
     jobs       how many runs at once; None = as many as there are cores for their threads, one on a GPU
+    skip_recorded  leave out runs that have a record of status ok, diverged or out-of-memory, by whatever code
     command    the command line that led here, for the records
     """
 
@@ -52,6 +55,7 @@ class BenchRequest:
     max_time: float | None = None
     force: bool = False
     jobs: int | None = None
+    skip_recorded: bool = False
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -85,6 +89,34 @@ class BenchRequest:
             overrides=parse_overrides(overrides),
             **given,
         )
+
+    @classmethod
+    def read_plan(cls, path: Path | str, **fields: Any) -> BenchRequest:
+        """Build a request from a plan: a YAML file of arch and task and, if they are to be other than by default,
+        protocol, seeds (how many) and overrides. It skips what has a record. `fields` are the request's other fields.
+        """
+        written = read_yaml("--plan", Path(path))
+        for key in written:
+            if key not in PLAN_KEYS:
+                raise UserError(f"--plan {path}: {key}: unknown key{did_you_mean(key, PLAN_KEYS)}")
+        for key in ("arch", "task"):
+            if key not in written:
+                raise UserError(f"--plan {path}: {key} is missing")
+        overrides = written.get("overrides", {})
+        if not isinstance(overrides, Mapping):
+            raise UserError(f"--plan {path}: overrides: expected configuration keys and their values")
+        seeds = str(written.get("seeds", "1"))
+        if not seeds.isdecimal():
+            raise UserError(f"--plan {path}: seeds: expected a number, got {seeds!r}")
+        given: dict[str, Any] = {"protocol": str(written["protocol"])} if "protocol" in written else {}
+        given |= {"seeds": int(seeds), "overrides": flatten(overrides), "skip_recorded": True}
+        return cls.parse(written["arch"], written["task"], **given, **fields)
+
+
+PLAN_KEYS = ("arch", "task", "protocol", "seeds", "overrides")
+"""Keys of a plan's file."""
+RECORDED = ("ok", "diverged", "out-of-memory")
+"""Endings that another run of the same experiment would repeat."""
 
 
 def resolve(request: BenchRequest) -> list[Experiment]:
@@ -146,7 +178,13 @@ def plan(request: BenchRequest) -> list[Job]:
         _check_writable(option, Path(folder))
     _check_files(experiments)
     shared = {name: getattr(request, name) for name in ("results", "runs", "max_time", "force", "command")}
-    return [Job(experiment=experiment, **shared) for experiment in experiments]
+    jobs = [Job(experiment=experiment, **shared) for experiment in experiments]
+    if request.skip_recorded and not request.force:
+        recorded = {record.id for _, record in read_all(request.results)[0] if record.status in RECORDED}
+        left = [job for job in jobs if job.experiment.id not in recorded]
+        print(f"zoo: {len(jobs) - len(left)} of {len(jobs)} runs have a record", file=sys.stderr)
+        return left
+    return jobs
 
 
 def bench(
@@ -166,9 +204,13 @@ def bench(
     Returns the records with their files, one per run; begins no further run after a signal. Raises UserError for
     mistakes: before anything is prepared, and at the end for runs that turned out to be impossible.
     """
+    return run(BenchRequest.parse(arch, task, **options), on_record=on_record)
+
+
+def run(request: BenchRequest, *, on_record: Callable[[StoredRecord], None] | None = None) -> list[StoredRecord]:
+    """Execute a request, as `bench` does."""
     from zoo.board.build import refresh
 
-    request = BenchRequest.parse(arch, task, **options)
     refreshed = _Refresher(Path(request.results), refresh)
 
     def record_came(stored: StoredRecord) -> None:

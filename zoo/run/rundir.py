@@ -43,8 +43,7 @@ class RunDir:
     def __init__(self, job: Job) -> None:
         experiment = job.experiment
         self.job, self.experiment = job, experiment
-        name = f"{experiment.hash}-s{experiment.seed}"
-        self.path = Path(job.runs) / experiment.protocol / experiment.task_spec.name / experiment.arch_spec.name / name
+        self.path = Path(job.runs) / experiment.id
         self.path.mkdir(parents=True, exist_ok=True)
         self.note = self.path / "run.json"
         self.last, self.best = self.path / "last.ckpt", self.path / "best.ckpt"

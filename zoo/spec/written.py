@@ -17,7 +17,7 @@ from zoo.spec.errors import UserError
 
 def user_layers(file: str, overrides: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The layers of a configuration file ("" = none) and of `--set`, for `compose`."""
-    from_file = [(f"file {file}", flatten(read_config_file(Path(file))))] if file else []
+    from_file = [(f"file {file}", flatten(read_yaml("--config", Path(file))))] if file else []
     return [*from_file, ("--set", flatten(overrides))]
 
 
@@ -34,8 +34,13 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, A
     return parsed
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Read a YAML file of nested or dotted keys; its scalars are `Written`. Raises UserError."""
+def read_yaml(option: str, path: Path) -> dict[str, Any]:
+    """Read a YAML file of keys, nested or dotted; its scalars are `Written`.
+
+    option  what the file was given with, for messages
+
+    Raises UserError.
+    """
     import yaml
 
     class Loader(yaml.BaseLoader):  # which leaves scalars as they are written
@@ -55,9 +60,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:  # yaml knows UTF-8 and UTF-16, whatever the locale
             loaded = yaml.load(file, Loader) or {}
     except FileNotFoundError:
-        raise UserError(f"--config {path}: no such file") from None
+        raise UserError(f"{option} {path}: no such file") from None
     except (yaml.YAMLError, OSError, ValueError) as error:
-        raise UserError(f"--config {path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{option} {path}: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
-        raise UserError(f"--config {path}: expected a mapping of configuration keys")
+        raise UserError(f"{option} {path}: expected a mapping of keys")
     return loaded
