@@ -77,6 +77,51 @@ def test_matching_reads_both_documents_with_one_encoder() -> None:
     torch.testing.assert_close(made(collate(same)).logits, expected)
 
 
+def test_an_mlp_head_has_one_layer_of_relus() -> None:
+    made = model("s4", model__head="mlp", model__d_head=6)
+    batch = collate(examples([9, 5]))
+    pooled, _ = made.pooled(*batch[:2])
+    w1, b1, w2, b2 = made.head.parameters()
+    assert (w1.shape, w2.shape) == ((6, 16), (3, 6))
+    torch.testing.assert_close(made(batch).logits, (pooled @ w1.T + b1).relu() @ w2.T + b2)
+    assert made(batch).rows.tolist() == [0, 1]
+
+
+def test_a_cls_token_is_learned_and_takes_a_position_of_its_own() -> None:
+    made = model("performer", model__pool="cls")
+    cls, positions = made.encoder.cls, made.encoder.positions
+    assert cls is not None
+    assert positions is not None
+    longest = positions.table.shape[0] - 1
+    ids = torch.ones(2, longest, dtype=torch.int64)
+    first = made.encoder.embed(ids)
+    assert first.shape == (2, longest + 1, 16)
+    torch.testing.assert_close(first[1, 0], cls + positions.table[0])
+    logits = made(collate([(ids[0].numpy(), 0)])).logits
+    (gradient,) = torch.autograd.grad(logits.sum(), cls)
+    assert gradient.any()
+    with pytest.raises(ValueError, match="tokens, but positions for"):
+        made.encoder.embed(torch.ones(1, longest + 1, dtype=torch.int64))
+
+
+def test_dropout_is_on_the_embeddings_in_training_and_nowhere_else() -> None:
+    made = model("s4", model__dropout=0.75)
+    ids = torch.ones(1, 4_000, dtype=torch.int64)
+    plain = made.encoder.embed(ids)
+    dropped = made.encoder.train().embed(ids)
+    kept = dropped != 0
+    assert 0.2 < kept.double().mean() < 0.3
+    torch.testing.assert_close(dropped[kept], 4 * plain[kept])
+
+
+@pytest.mark.parametrize(("length", "segments"), [(8, 8), (9, 8), (64, 1), (63, 2)])
+def test_auxiliary_losses_are_shared_out_over_the_segments_of_the_longest_training_example(
+    length: int, segments: int
+) -> None:
+    made = model("compressive", segments__length=length, task__seq_len=64)
+    assert made.encoder.segments == segments
+
+
 def test_values_need_no_vocabulary() -> None:
     request = BenchRequest.parse("s4", "pathfinder", protocol="smoke", overrides={"task.input": "values"})
     made = SequenceClassifier(resolve(request)[0].model_spec)
