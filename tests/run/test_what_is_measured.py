@@ -52,6 +52,43 @@ def test_the_weights_that_were_best_on_validation_are_tested_not_the_last(tmp_pa
     assert record.metrics.test.scores["accuracy"] == pytest.approx(accuracy)
 
 
+def test_an_interval_adds_a_point_of_training_and_one_of_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, logged = [100.0], []
+    monkeypatch.setattr("zoo.run.module.time", SimpleNamespace(monotonic=lambda: now[0]))
+    module = build_module(resolve_one("toy", "toytask", protocol="smoke"))
+    module._trainer = SimpleNamespace(global_step=2, sanity_checking=True)
+    scores = {"train": {"loss": 0.5, "scores": {"accuracy": 0.75}}}
+    scores["val"] = {"loss": 0.25, "scores": {"accuracy": 0.875, "other": 0.0}}
+    monkeypatch.setattr(module, "scores", scores.__getitem__)
+    monkeypatch.setattr(module, "log_dict", lambda values, **_: logged.append(values))
+    module.on_validation_epoch_start()
+    assert module.history == []  # before the first step there is nothing to tell
+    module._trainer = SimpleNamespace(global_step=2, sanity_checking=False)
+    for train, val in ((1.5, 0.25), (2.0, 0.50049)):
+        module.on_train_epoch_start()
+        now[0] += train
+        module.on_validation_epoch_start()
+        now[0] += val
+        module.on_validation_epoch_end()
+        now[0] += 1e3  # checkpoints and what else is neither training nor evaluation
+    common = {"step": 2, "samples": 16}
+    train_point = common | {"split": "train", "loss": 0.5, "metric": 0.75}
+    val_point = common | {"split": "val", "loss": 0.25, "metric": 0.875}
+    seconds = (1.5, 1.75, 3.75, 4.25)
+    points = (train_point, val_point, train_point, val_point)
+    assert module.history == [point | {"seconds": s} for point, s in zip(points, seconds, strict=True)]
+    assert module.seconds == pytest.approx({"train": 3.5, "eval": 0.75049})
+    assert (module.val_metric, module.val_scores) == ("accuracy", {2: scores["val"]})
+    assert logged == 2 * [{"val/accuracy": 0.875, "val/loss": 0.25}]
+    module.tokens = torch.tensor(7)
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    resumed = build_module(module.experiment)
+    resumed.on_load_checkpoint(checkpoint)
+    for name in ("history", "tokens", "seconds", "val_scores"):
+        assert getattr(resumed, name) == getattr(module, name)
+
+
 @pytest.mark.parametrize(
     ("task", "by_loss", "metrics", "losses", "best"),
     [
