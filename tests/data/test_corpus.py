@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import zoo
 from tests.benchmarks import layouts
@@ -15,8 +19,8 @@ from zoo.data.corpus import CorpusScan, find_corpus, scan_corpus
 from zoo.data.module import SPLITS
 from zoo.data.samples import WORDS, random_sentence
 from zoo.data.store import StoredSplit, build
-from zoo.data.tokenized import CorpusRecipe, TokenStream
-from zoo.data.tokens import load_tokenizer
+from zoo.data.tokenized import CorpusRecipe, TokenStream, find_words
+from zoo.data.tokens import Encoding, load_tokenizer
 
 BPE = str(Path(__file__).parents[1] / "benchmarks" / "lambada" / "tokenizer.json")
 ARTICLES = """ \n = One = \n \n Text of one . \n = no heading = \n more text \n \n = = Part = = \n \n a b \n
@@ -223,6 +227,34 @@ def test_a_word_is_a_blank_and_letters(name: str, tmp_path: Path) -> None:
     # the first word of a line follows no text, and what has digits, underscores or two blanks before it is none
     expected = "Title here stop the well-known rock'n'roll é永 end two trailing it's done line"
     assert sorted(found) == sorted([f" {w}" for w in expected.split()])
+
+
+@st.composite
+def tokenised(draw: st.DrawFn) -> tuple[str, Encoding]:
+    """A text in tokens with any edges; some tokens do not count the blank before them among their characters."""
+    text = draw(st.text("ab é永'’-1_\n.", max_size=40))
+    edges = [0, *sorted(draw(st.sets(st.integers(1, max(len(text) - 1, 1))))), len(text)]
+    tokens = [[a, b] for a, b in pairwise(edges) if a < b <= len(text)]
+    for token in tokens:
+        token[0] += text[token[0]] == " " and token[0] + 1 < token[1] and draw(st.booleans())
+    starts, stops = np.array(tokens, np.int64).reshape(-1, 2).T
+    return text, Encoding(np.arange(len(tokens)), starts, stops)
+
+
+@given(tokenised())
+def test_words_whose_edges_are_edges_of_tokens_are_found_whatever_the_tokens(case: tuple[str, Encoding]) -> None:
+    text, encoding = case
+    expected = []
+    for word in re.finditer(r"(?<=\S) [^\W\d_]++(?:['’-][^\W\d_]++)*+(?![\d_])", text):
+        start, stop = word.span()
+        inside = [
+            i for i, (a, b) in enumerate(zip(encoding.starts, encoding.stops, strict=True)) if b > start and a < stop
+        ]
+        first, last = inside[0], inside[-1]
+        if encoding.starts[first] >= start and encoding.stops[last] <= stop and encoding.starts[first] <= start + 1:
+            expected.append((first, last))
+    found = find_words(encoding, text)
+    assert list(zip(*map(np.ndarray.tolist, found), strict=True)) == expected
 
 
 def test_resumed_conversion_gives_the_same_rows(tmp_path: Path) -> None:
