@@ -19,7 +19,7 @@ from zoo.data.corpus import CorpusScan, find_corpus, scan_corpus
 from zoo.data.module import SPLITS
 from zoo.data.samples import WORDS, random_sentence
 from zoo.data.store import StoredSplit, build
-from zoo.data.tokenized import CorpusRecipe, TokenStream, find_words
+from zoo.data.tokenized import READER, CorpusRecipe, TokenStream, find_words
 from zoo.data.tokens import Encoding, load_tokenizer
 
 BPE = str(Path(__file__).parents[1] / "benchmarks" / "lambada" / "tokenizer.json")
@@ -263,6 +263,28 @@ def test_resumed_conversion_gives_the_same_rows(tmp_path: Path) -> None:
     whole = [chunk.data.tobytes() for chunk in recipe.produce("train", 0, lambda split: iter(()))]
     assert len(whole) == 6
     assert [chunk.data.tobytes() for chunk in recipe.produce("train", 4, lambda split: iter(()))] == whole[4:]
+
+
+def test_the_origin_of_a_corpus_names_files_tokeniser_and_the_words_and_bytes_of_documents(tmp_path: Path) -> None:
+    layouts.books(tmp_path)
+    test = next((tmp_path / "pg19" / "test").glob("*.txt"))
+    (tmp_path / "pg19" / "train" / "copy.txt").write_bytes(test.read_bytes())
+    scanned, tokens = read(tmp_path / "pg19"), load_tokenizer(BPE)
+    assert scanned.left_out
+    about = CorpusRecipe(scanned, tokens, {"form": "books", "seed": 3}).provenance()
+    documents = about.pop("documents")
+    assert about == {
+        "kind": "published",
+        "version": READER,
+        "files": scanned.files,
+        "form": "books",
+        "seed": 3,
+        "tokenizer": {"name": "tokenizer.json", "sha256": tokens.digest, "size": 512},
+        "left_out": scanned.left_out,
+        "notes": scanned.notes,
+    }
+    assert documents["train"] == [[d.words, d.bytes] for d in scanned.documents["train"]]
+    assert [len(documents[split]) for split in SPLITS] == [4, 2, 2]
 
 
 def test_what_a_tokeniser_does_not_know_is_counted(tmp_path: Path) -> None:
