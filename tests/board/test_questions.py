@@ -31,7 +31,15 @@ from tests.board.samples import (
 from tests.board.test_build import VL_CONVERT, faults
 from tests.records import changed, language, make, recall
 from zoo.board import build as board
-from zoo.board.breakdown import dimensions, format_longer, placed_groups, scores_along, trained_length, value_label
+from zoo.board.breakdown import (
+    dimensions,
+    format_longer,
+    format_number,
+    placed_groups,
+    scores_along,
+    trained_length,
+    value_label,
+)
 from zoo.board.charts import breakdown_chart, choose_view, scores_chart, to_svg
 from zoo.board.export import groups_table, results_table, to_csv, to_json
 from zoo.board.markdown import markdown
@@ -216,6 +224,28 @@ def test_reported_perplexities_stand_beside_perplexities() -> None:
     row = dict(zip(table.headers, table.rows[0], strict=True))
     assert row["reported"] == "18.3 [1]"
     assert row["Δ"] == "+1.79"
+
+
+def test_memory_and_parameters_are_written_with_three_digits_or_so() -> None:
+    size = {"match": {"architecture": "alpha", "parameters": 1_000_000}}
+    records = [
+        make("a", peak_memory_bytes=2**30, parameters=1_049_000, **size),
+        make("b", peak_memory_bytes=2**30 - 1, parameters=1_060_000, **size),
+        make("c", peak_memory_bytes=None, parameters=800_000, **size),
+    ]
+    assert cells(records, "listops", "peak memory") == {"a": "1.00 GiB", "b": "1024 MiB", "c": ""}
+    expected = {"a": "1,049,000", "b": "1,060,000 (+6 %)", "c": "800,000 (-20 %)"}
+    assert cells(records, "listops", "parameters") == expected
+    assert any("within 5 %" in line for line in remarks(section(records)))
+    assert not any("within 5 %" in line for line in remarks(section(records[:1])))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(64, "64"), (0.25, "0.25"), (1 / 3, "0.3333"), (99_999, "99999"), (1e5, "100000"), (1e7, "10000000")],
+)
+def test_values_of_dimensions_are_written_out(value: float, text: str) -> None:
+    assert format_number(value) == text
 
 
 # -- groups of questions -------------------------------------------------------------------------------------------

@@ -45,6 +45,25 @@ def test_the_frame_has_one_typed_row_per_record() -> None:
     assert groups_frame([]).empty
 
 
+@pytest.mark.parametrize(
+    ("hardware", "machine"),
+    [
+        ({"cpu": "x", "gpus": ["B", "A", "B"]}, "1 × A, 2 × B"),
+        ({"cpu": "x", "threads": 1, "cores": 8, "gpus": []}, "x, 1 thread"),
+        ({"cpu": "x", "cores": 8}, "x, 8 threads"),
+        ({}, "unknown CPU, ? threads"),
+    ],
+)
+def test_a_machine_is_its_gpus_or_the_threads_of_its_cpu(hardware: dict[str, Any], machine: str) -> None:
+    assert list(records_frame(stored([make(hardware=hardware)]))["machine"]) == [machine]
+
+
+def test_the_deviation_from_the_baselines_size_is_relative_to_it() -> None:
+    matched = make(parameters=110, match={"architecture": "alpha", "parameters": 100})
+    frame = records_frame(stored([matched, make(), make(parameters=0, match=matched.match)]))
+    assert frame["parameters_off"].fillna(9).tolist() == pytest.approx([0.1, 9, 9])
+
+
 def test_protocols_are_never_mixed_and_smoke_is_on_no_board() -> None:
     records = [make("alpha", protocol="paper", accuracy=0.9), make("beta"), make("gamma", protocol="smoke")]
     assert [(s.protocol, list(s.rows["name"])) for s in sections(records)] == [

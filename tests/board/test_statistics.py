@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from zoo.board.metric import Metric
+from zoo.board.metric import Metric, sorted_names
 from zoo.board.statistics import Run, estimate, has_converged, rank_intervals, run_interval, t_interval, wilson
 
 fractions = st.floats(0, 1)
@@ -186,6 +186,32 @@ def test_what_has_no_interval_ties_with_everybody() -> None:
     assert rank([(0.8, 0.9), (math.nan, math.nan), (0.1, 0.3)]) == [1, 1, 2]
 
 
+def test_a_weighted_mean_is_that_of_the_losses_and_nan_if_any_value_is() -> None:
+    assert PERPLEXITY.mean([2.0, 8.0], [1, 3]) == pytest.approx(2**2.5)
+    assert Metric("accuracy").mean([0.2, 0.6], [1, 3]) == pytest.approx(0.5)
+    assert Metric("accuracy").mean([0.2, 0.6]) == pytest.approx(0.4)
+    assert math.isnan(PERPLEXITY.mean([2.0, math.nan]))
+    # bounds of what a mean may be, and of what a float may
+    assert PERPLEXITY.from_mean(708.9) == math.exp(708.9)
+    assert [PERPLEXITY.from_mean(mean) for mean in (-1.0, 709.5)] == [1.0, math.inf]
+    assert [Metric("accuracy").from_mean(mean) for mean in (-0.1, 1.1)] == [0.0, 1.0]
+
+
+def test_scores_are_named_shares_first() -> None:
+    names = ["loss", "bits_per_byte", "b_perplexity", "exact", "a_perplexity", "accuracy", "exact"]
+    expected = ["accuracy", "exact", "a_perplexity", "b_perplexity", "bits_per_byte", "loss"]
+    assert sorted_names(names) == expected
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_score_that_equals_a_baseline_has_not_converged(higher: bool) -> None:
+    number, better = Metric("f1", higher), 0.01 if higher else -0.01
+    for lines in ({"chance": 0.3, "majority": None}, {"chance": None, "majority": 0.3}):
+        assert not has_converged(Run(0.3, 100), number, **lines)
+        assert has_converged(Run(0.3 + better, 100), number, **lines)
+    assert has_converged(Run(-1.0, 100), number, chance=None, majority=None)
+
+
 def test_converged_where_less_is_better() -> None:
     lines = {"chance": 256.0, "majority": 30.0}
     assert has_converged(Run(20.0, 100, 0.05), PERPLEXITY, **lines)
@@ -202,5 +228,9 @@ def test_numbers_for_people() -> None:
     assert [share.format(0.1752), share.format_bare(1.0), share.format(None)] == ["17.5 %", "100.0", "not finite"]
     result = [other.format(value) for value in (1.0, 23.456, 456.78, 12_345.6, 3.2e7)]
     assert result == ["1.00", "23.46", "456.8", "12,346", "3.20e+07"]
+    edges = [other.format(value) for value in (99.99, 100.0, 999.9, 1_000.0, 999_999.0, 1e6, -3.0)]
+    assert edges == ["99.99", "100.0", "999.9", "1,000", "999,999", "1.00e+06", "-3.00"]
+    assert [metric.format_difference(-0.0149) for metric in (share, other)] == ["-1.5", "-0.01"]
+    assert [metric.format_range(math.nan, 1.0) for metric in (share, other)] == ["", ""]
     assert BITS.format(1.23456) == "1.235"
     assert other.format_range(math.exp(2), math.inf) == "[7.39, inf]"

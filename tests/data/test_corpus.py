@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import zoo
 from tests.benchmarks import layouts
@@ -15,8 +19,8 @@ from zoo.data.corpus import CorpusScan, find_corpus, scan_corpus
 from zoo.data.module import SPLITS
 from zoo.data.samples import WORDS, random_sentence
 from zoo.data.store import StoredSplit, build
-from zoo.data.tokenized import CorpusRecipe, TokenStream
-from zoo.data.tokens import load_tokenizer
+from zoo.data.tokenized import READER, CorpusRecipe, TokenStream, find_words
+from zoo.data.tokens import Encoding, load_tokenizer
 
 BPE = str(Path(__file__).parents[1] / "benchmarks" / "lambada" / "tokenizer.json")
 ARTICLES = """ \n = One = \n \n Text of one . \n = no heading = \n more text \n \n = = Part = = \n \n a b \n
@@ -225,12 +229,62 @@ def test_a_word_is_a_blank_and_letters(name: str, tmp_path: Path) -> None:
     assert sorted(found) == sorted([f" {w}" for w in expected.split()])
 
 
+@st.composite
+def tokenised(draw: st.DrawFn) -> tuple[str, Encoding]:
+    """A text in tokens with any edges; some tokens do not count the blank before them among their characters."""
+    text = draw(st.text("ab é永'’-1_\n.", max_size=40))
+    edges = [0, *sorted(draw(st.sets(st.integers(1, max(len(text) - 1, 1))))), len(text)]
+    tokens = [[a, b] for a, b in pairwise(edges) if a < b <= len(text)]
+    for token in tokens:
+        token[0] += text[token[0]] == " " and token[0] + 1 < token[1] and draw(st.booleans())
+    starts, stops = np.array(tokens, np.int64).reshape(-1, 2).T
+    return text, Encoding(np.arange(len(tokens)), starts, stops)
+
+
+@given(tokenised())
+def test_words_whose_edges_are_edges_of_tokens_are_found_whatever_the_tokens(case: tuple[str, Encoding]) -> None:
+    text, encoding = case
+    expected = []
+    for word in re.finditer(r"(?<=\S) [^\W\d_]++(?:['’-][^\W\d_]++)*+(?![\d_])", text):
+        start, stop = word.span()
+        inside = [
+            i for i, (a, b) in enumerate(zip(encoding.starts, encoding.stops, strict=True)) if b > start and a < stop
+        ]
+        first, last = inside[0], inside[-1]
+        if encoding.starts[first] >= start and encoding.stops[last] <= stop and encoding.starts[first] <= start + 1:
+            expected.append((first, last))
+    found = find_words(encoding, text)
+    assert list(zip(*map(np.ndarray.tolist, found), strict=True)) == expected
+
+
 def test_resumed_conversion_gives_the_same_rows(tmp_path: Path) -> None:
     layouts.articles(tmp_path)
     recipe = CorpusRecipe(read(tmp_path / "wikitext-2"), load_tokenizer("bytes"), {})
     whole = [chunk.data.tobytes() for chunk in recipe.produce("train", 0, lambda split: iter(()))]
     assert len(whole) == 6
     assert [chunk.data.tobytes() for chunk in recipe.produce("train", 4, lambda split: iter(()))] == whole[4:]
+
+
+def test_the_origin_of_a_corpus_names_files_tokeniser_and_the_words_and_bytes_of_documents(tmp_path: Path) -> None:
+    layouts.books(tmp_path)
+    test = next((tmp_path / "pg19" / "test").glob("*.txt"))
+    (tmp_path / "pg19" / "train" / "copy.txt").write_bytes(test.read_bytes())
+    scanned, tokens = read(tmp_path / "pg19"), load_tokenizer(BPE)
+    assert scanned.left_out
+    about = CorpusRecipe(scanned, tokens, {"form": "books", "seed": 3}).provenance()
+    documents = about.pop("documents")
+    assert about == {
+        "kind": "published",
+        "version": READER,
+        "files": scanned.files,
+        "form": "books",
+        "seed": 3,
+        "tokenizer": {"name": "tokenizer.json", "sha256": tokens.digest, "size": 512},
+        "left_out": scanned.left_out,
+        "notes": scanned.notes,
+    }
+    assert documents["train"] == [[d.words, d.bytes] for d in scanned.documents["train"]]
+    assert [len(documents[split]) for split in SPLITS] == [4, 2, 2]
 
 
 def test_what_a_tokeniser_does_not_know_is_counted(tmp_path: Path) -> None:

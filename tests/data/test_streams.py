@@ -90,6 +90,7 @@ def test_some_documents_only(text: TokenStream) -> None:
     found = np.concatenate([pieces[i].labels for i in range(len(pieces))])
     parts = [text.read(int(text.starts[d]), int(text.ends[d])) for d in (4, 1)]
     assert (found == np.concatenate(parts)).all()
+    assert len(Pieces(text, 100, END, [])) == 0
 
 
 def test_windows_that_overlap_ask_every_token_once(text: TokenStream) -> None:

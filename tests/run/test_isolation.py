@@ -7,13 +7,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
+import torch
+from torch import Tensor, nn
 
 from tests.conftest import ROOT
+from tests.run.conftest import resolve_one
 from tests.run.test_runner import printed, start, wait_for
-from zoo.run import memory
+from zoo.run import machine, memory
 from zoo.run.execute import execute
 from zoo.run.request import BenchRequest, plan
 from zoo.spec.errors import UserError
@@ -128,3 +133,90 @@ def test_a_batch_that_cannot_fit_is_told_before_anything_is_trained(
     monkeypatch.setattr(memory, "available_bytes", lambda device: 10_000)
     assert run(tmp_path).record.status == "ok"
     assert "for 8 examples at once" in capsys.readouterr().err
+
+
+class Counted(nn.Module):
+    """Keeps its input of 4 numbers and its layer of 6 for backward: 40 bytes. Its parameters have 44 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, batch: Any) -> Tensor:
+        assert self.training
+        self.calls += 1
+        return self.second(torch.tanh(self.first(torch.rand(1, 4))))
+
+
+def test_an_estimate_counts_what_backward_needs_and_changes_nothing() -> None:
+    model = Counted().eval()
+    torch.manual_seed(0)
+    assert memory.saved_bytes(resolve_one("toy", "toytask"), model) == 40
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(1))
+    assert not model.training
+    assert model.calls == 0
+    assert memory.saved_bytes(resolve_one("toy", "toytask"), nn.Linear(1, 1)) == 0  # it cannot read a batch
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "needed"),
+    [
+        ({}, "cuda", 8 * 40 + 4 * 176),
+        ({"train.accelerator": "cpu"}, "cpu", 8 * 40 + 4 * 176),
+        ({"train.micro_batch_size": 2}, "cuda", 2 * 40 + 4 * 176),
+        ({"train.precision": "64-true"}, "cuda", 8 * 80 + 4 * 176),
+        ({"train.precision": "16-mixed"}, "cuda", 8 * 20 + 4 * 176),
+        ({"train.precision": "bf16-mixed"}, "cuda", 8 * 20 + 4 * 176),
+    ],
+)
+def test_a_run_is_warned_of_where_the_device_has_less_than_it_needs(
+    settings: dict[str, Any],
+    device: str,
+    needed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    experiment = resolve_one("toy", "toytask", overrides=settings)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for there, warned in ((needed, False), (needed - 1, True)):
+        monkeypatch.setattr(memory, "available_bytes", {device: there}.__getitem__)
+        assert memory.warn_of_memory(experiment, Counted()) == needed
+        assert bool(capsys.readouterr().err) == warned
+    monkeypatch.setattr(memory, "saved_bytes", lambda experiment, model: 3 << 30)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 3 << 29)
+    if not settings:
+        memory.warn_of_memory(experiment, Counted())
+        assert capsys.readouterr().err == (
+            "zoo: toy on toytask (quick, seed 0) needs more than 24.0 GiB for 8 examples at once (3.00 GiB each), "
+            "and 1.5 GiB are free; train.micro_batch_size=4 computes the same with less\n"
+        )
+
+
+@pytest.mark.parametrize("limit", machine.CGROUPS, ids=["version 2", "version 1"])
+def test_free_memory_is_the_least_of_machine_control_group_and_process(
+    limit: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    space = [resource.RLIM_INFINITY, resource.RLIM_INFINITY]
+    monkeypatch.setattr(machine, "Path", {"/sys/fs/cgroup": tmp_path}.__getitem__)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1_000))
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(vms=50)))
+    monkeypatch.setattr(resource, "getrlimit", {resource.RLIMIT_AS: space}.__getitem__)
+    assert machine.available_bytes() == 1_000
+    files = [tmp_path / name for name in limit]
+    for file, text in zip(files, ("max", "300"), strict=True):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    assert machine.available_bytes() == 1_000
+    files[0].write_text("900\n")
+    assert machine.available_bytes() == 600
+    space[0] = 450
+    assert machine.available_bytes() == 400
+    space[0] = 49
+    assert machine.available_bytes() == 0
+    assert memory.available_bytes("cpu") == 0
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (7, 9))
+    assert memory.available_bytes("cuda") == 7

@@ -33,6 +33,26 @@ def test_no_warmup_begins_at_the_peak_and_min_ratio_is_the_floor() -> None:
     assert schedule_factor(10, steps=10, settings=settings) == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("steps", [1, 7, 40])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
+def test_every_step_has_the_rate_of_the_schedules_formula(steps: int, warmup: float) -> None:
+    warm = round(warmup * steps)
+    rest = max(steps - warm, 1)
+    shapes = {
+        "constant": lambda k: 1.0,
+        "linear": lambda k: 0.2 + 0.8 * (1 - k / rest),
+        "cosine": lambda k: 0.2 + 0.8 * math.cos(math.pi / 2 * k / rest) ** 2,
+        "rsqrt": lambda k: (max(warm, 1) / (warm + k + 1)) ** 0.5,
+    }
+    for name, shape in shapes.items():
+        settings = OptimSettings(lr_scheduler=name, warmup_ratio=warmup, min_lr_ratio=0.2)
+        expected = [(step + 1) / warm for step in range(warm)] + [shape(k) for k in range(steps - warm + 1)]
+        found = [schedule_factor(step, steps=steps, settings=settings) for step in range(steps + 1)]
+        assert found == pytest.approx(expected), name
+        if name in ("linear", "cosine"):
+            assert schedule_factor(steps + 5, steps=steps, settings=settings) == pytest.approx(0.2)
+
+
 class Marked(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -65,6 +85,21 @@ def test_the_schedule_scales_every_group() -> None:
     scheduler.step()
     rates = sorted(group["lr"] for group in optimizer.param_groups)
     assert rates == pytest.approx([4e-5, 2e-3, 4e-3, 4e-3])
+
+
+def test_the_optimiser_is_adamw_with_the_settings_betas_and_epsilon() -> None:
+    settings = OptimSettings(lr=1e-2, betas=[0.5, 0.75], eps=1e-3, weight_decay=0.1, warmup_ratio=0.0)
+    model = nn.Linear(3, 3, bias=False)
+    expected = nn.Linear(3, 3, bias=False)
+    expected.load_state_dict(model.state_dict())
+    ours, _ = build_optimizer(model, settings, steps=10)
+    theirs = torch.optim.AdamW(expected.parameters(), lr=1e-2, betas=(0.5, 0.75), eps=1e-3, weight_decay=0.1)
+    for scale in (1e-3, -2e-3, 1e-3):
+        for module, optimizer in ((model, ours), (expected, theirs)):
+            optimizer.zero_grad()
+            (scale * module(torch.eye(3)).square().sum()).backward()
+            optimizer.step()
+    torch.testing.assert_close(model.weight, expected.weight, rtol=0, atol=0)
 
 
 def test_a_mark_on_nothing_and_two_rates_are_refused() -> None:

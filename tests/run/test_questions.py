@@ -70,6 +70,24 @@ def test_running_text_has_one_form() -> None:
         lay_out(Piece(np.array([1]), np.array([2])), "infilling", SPECIALS)
 
 
+@pytest.mark.parametrize("objective", ["causal_lm", "infilling", "seq2seq"])
+def test_every_layout_keeps_the_group_and_where_a_text_begins(objective: Any) -> None:
+    asked = [Marked(np.array([1, 2]), np.array([X, 3]), 1), Marked(np.array([4]), np.array([5]), 2)]
+    asked_after = [Continuation(np.array([1, 2]), np.array([3]), 2), Continuation(np.array([4]), np.array([5]), 1)]
+    for questions in (asked, asked_after):
+        batch = QuestionCollator(objective, SPECIALS)(questions)
+        assert batch.groups is not None
+        assert batch.fresh is not None
+        assert batch.groups.tolist() == [question.group for question in questions]
+        assert batch.fresh.tolist() == [True, True]
+    if objective == "causal_lm":
+        pieces = [Piece(np.array([1, 2]), np.array([2, 3]), fresh) for fresh in (True, False)]
+        batch = QuestionCollator(objective, SPECIALS)(pieces)
+        assert batch.fresh is not None
+        assert batch.fresh.tolist() == [True, False]
+        assert batch.mask is None  # every token is real
+
+
 def test_batches_are_padded_on_the_right_and_pads_ask_nothing() -> None:
     batch = QuestionCollator("causal_lm", SPECIALS)(
         [Continuation(np.array([1, 2, 3]), np.array([4])), Continuation(np.array([1]), np.array([4, 5]))]
@@ -318,5 +336,6 @@ def test_two_devices_read_the_texts_of_one(tmp_path: Path) -> None:
 
 def test_a_loss_without_a_perplexity_is_no_error() -> None:
     assert perplexity(0.0) == 1.0
+    assert perplexity(708.5) == pytest.approx(math.exp(708.5))
     assert perplexity(1e4) == math.inf
     assert perplexity(math.nan) == math.inf  # a loss of NaN is no good perplexity

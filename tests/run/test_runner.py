@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 
 from tests.conftest import ROOT
 from zoo import bench
+from zoo.run.callbacks import Deadline, Reporter, TimeLimit
 from zoo.run.execute import execute
 from zoo.run.request import BenchRequest, plan
 from zoo.spec.errors import UserError
@@ -135,6 +137,43 @@ def test_time_limit_is_a_record_and_the_run_goes_on_from_there(tmp_path: Path) -
     assert stopped.metrics is None
     resumed = one(tmp_path / "cut")
     assert comparable(resumed) == comparable(whole)
+
+
+def test_a_deadline_ends_training_validation_and_test_alike_and_none_before_its_time() -> None:
+    hooks = ("on_train_batch_start", "on_validation_batch_start", "on_test_batch_start")
+    now = time.monotonic()
+    for hook in hooks:
+        for limit in (Deadline(None, now - 1e6), Deadline(100.0, now - 50.0)):
+            getattr(limit, hook)(None)
+        with pytest.raises(TimeLimit, match=r"stopped after 100 s \(--max-time\); the same command goes on"):
+            getattr(Deadline(100.0, now - 101.0), hook)(None)
+
+
+def test_reports_of_a_resumed_run_count_from_where_that_stopped() -> None:
+    reports: list[dict[str, Any]] = []
+    reporter = Reporter(reports.append)
+    module: Any = SimpleNamespace(schedule=SimpleNamespace(steps=100, batch_size=32), loss=torch.tensor(2.0))
+    reporter.on_train_start(SimpleNamespace(global_step=40), module)
+    reporter.started -= 10  # seconds
+    for step in (45, 46):  # the second at once, which is not worth waiting for the device
+        reporter.on_train_batch_end(SimpleNamespace(global_step=step), module, None, None, 0)
+    (report,) = reports
+    assert (report["samples"], report["total"], report["loss"]) == (45 * 32, 100 * 32, 2.0)
+    assert (report["seconds"], report["rate"]) == pytest.approx((10, 5 * 32 / 10), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "shown"),
+    [("accuracy", 0.51239, "51.24 %"), ("perplexity", 1463.2, "1463"), ("exact_accuracy", 1.0, "100.00 %")],
+)
+def test_a_report_of_a_validation_tells_samples_seconds_loss_and_score(name: str, metric: float, shown: str) -> None:
+    reports: list[dict[str, Any]] = []
+    module: Any = SimpleNamespace(val_metric=name)
+    module.history = [{"samples": 8, "seconds": 1.0, "loss": 3.0, "metric": 0.0}]
+    module.history += [{"samples": 16, "seconds": 12.6, "loss": 0.69314, "metric": metric}]
+    Reporter(reports.append).on_validation_end(SimpleNamespace(), module)
+    line = f"16 samples, 13 s, val loss 0.6931, val {name.replace('_', ' ')} {shown}"
+    assert reports == [{"val": shown, "val_line": line}]
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:

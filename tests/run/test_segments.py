@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.run import toys
-from zoo import Backbone, ConfigError
+from zoo import Backbone, ConfigError, Output
 from zoo.model.segments import Segment, SegmentPlan, drive, right_order
 
 
@@ -56,6 +58,13 @@ def test_the_state_goes_in_and_comes_out() -> None:
     first = list(drive(backbone, x[:, :5], None, None, SegmentPlan(2)))
     second = list(drive(backbone, x[:, 5:], None, first[-1].state, SegmentPlan(3)))
     torch.testing.assert_close(hidden(first + second), backbone(x).hidden, rtol=0, atol=0)
+
+
+def test_whether_gradient_flows_into_an_earlier_input_is_the_callers_decision() -> None:
+    state = {"h": torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)}
+    first, *_ = drive(make(toys.Recurrent), batch(8), None, state, SegmentPlan(2, tbptt=1))
+    (gradient,) = torch.autograd.grad(first.hidden.sum(), state["h"])
+    assert gradient.any()
 
 
 @pytest.mark.parametrize("kind", [toys.Recurrent, toys.SlotMemory, toys.GrowingMemory])
@@ -114,6 +123,31 @@ def test_mask_of_latents() -> None:
         [[True] * 3, [True] * 3],
         [[True] * 3, [False] * 3],
     ]
+
+
+def test_mask_of_outputs_for_the_last_positions_only() -> None:
+    class LastThree(Backbone):
+        def forward(self, x, *, mask=None, state=None):  # type: ignore[no-untyped-def]
+            return Output(x[:, -3:])
+
+    backbone, mask = make(LastThree), ragged(10, 10, 3)
+    segments = list(drive(backbone, batch(10, rows=2), mask, None, SegmentPlan(4)))
+    assert (
+        [s.mask.tolist() for s in segments]
+        == [  # type: ignore[union-attr]
+            mask[:, start:stop].tolist() for start, stop in ((1, 4), (5, 8), (8, 10))
+        ]
+    )
+
+
+@pytest.mark.parametrize("wrong", [lambda x: x[:, 0], lambda x: x[:1], lambda x: x[..., :3]])
+def test_hidden_vectors_of_another_shape_are_refused(wrong: Callable[[Tensor], Tensor]) -> None:
+    class Flat(Backbone):
+        def forward(self, x, *, mask=None, state=None):  # type: ignore[no-untyped-def]
+            return Output(wrong(x))
+
+    with pytest.raises(ValueError, match=r"Flat returned hidden vectors of shape .* shape \(3, 4, 4\)"):
+        list(drive(make(Flat), batch(9), None, None, SegmentPlan(4)))
 
 
 @pytest.mark.parametrize("replay", ["none", "checkpoint"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from zoo.data.batch import Batch
 from zoo.data.questions import IGNORE
 from zoo.run.callbacks import Checkpoints, TimeLimit
 from zoo.run.execute import build_module, open_data
+from zoo.run.module import Schedule
 from zoo.spec.record import Record, comparable
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -47,6 +50,98 @@ def test_the_weights_that_were_best_on_validation_are_tested_not_the_last(tmp_pa
     assert record.metrics.test.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     accuracy = (logits.argmax(-1) == labels).double().mean().item()
     assert record.metrics.test.scores["accuracy"] == pytest.approx(accuracy)
+
+
+def test_an_interval_adds_a_point_of_training_and_one_of_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, logged = [100.0], []
+    monkeypatch.setattr("zoo.run.module.time", SimpleNamespace(monotonic=lambda: now[0]))
+    module = build_module(resolve_one("toy", "toytask", protocol="smoke"))
+    module._trainer = SimpleNamespace(global_step=2, sanity_checking=True)
+    scores = {"train": {"loss": 0.5, "scores": {"accuracy": 0.75}}}
+    scores["val"] = {"loss": 0.25, "scores": {"accuracy": 0.875, "other": 0.0}}
+    monkeypatch.setattr(module, "scores", scores.__getitem__)
+    monkeypatch.setattr(module, "log_dict", lambda values, **_: logged.append(values))
+    module.on_validation_epoch_start()
+    assert module.history == []  # before the first step there is nothing to tell
+    module._trainer = SimpleNamespace(global_step=2, sanity_checking=False)
+    for train, val in ((1.5, 0.25), (2.0, 0.50049)):
+        module.on_train_epoch_start()
+        now[0] += train
+        module.on_validation_epoch_start()
+        now[0] += val
+        module.on_validation_epoch_end()
+        now[0] += 1e3  # checkpoints and what else is neither training nor evaluation
+    common = {"step": 2, "samples": 16}
+    train_point = common | {"split": "train", "loss": 0.5, "metric": 0.75}
+    val_point = common | {"split": "val", "loss": 0.25, "metric": 0.875}
+    seconds = (1.5, 1.75, 3.75, 4.25)
+    points = (train_point, val_point, train_point, val_point)
+    assert module.history == [point | {"seconds": s} for point, s in zip(points, seconds, strict=True)]
+    assert module.seconds == pytest.approx({"train": 3.5, "eval": 0.75049})
+    assert (module.val_metric, module.val_scores) == ("accuracy", {2: scores["val"]})
+    assert logged == 2 * [{"val/accuracy": 0.875, "val/loss": 0.25}]
+    module.tokens = torch.tensor(7)
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    resumed = build_module(module.experiment)
+    resumed.on_load_checkpoint(checkpoint)
+    for name in ("history", "tokens", "seconds", "val_scores"):
+        assert getattr(resumed, name) == getattr(module, name)
+
+
+@pytest.mark.parametrize(
+    ("task", "by_loss", "metrics", "losses", "best"),
+    [
+        ("toytask", False, [0.2, 0.7, 0.7, 0.5], [1.0, 4.0, 3.0, 2.0], 2),  # the higher the better
+        ("toyregression", False, [2.0, 0.5, 0.5, 0.7], [1.0, 4.0, 3.0, 2.0], 2),  # the lower the better
+        ("toyregression", True, [2.0, 0.5, 0.5, 0.7], [5.0, 4.0, 3.0, 3.0], 3),
+    ],
+)
+def test_the_best_weights_are_those_of_the_earliest_best_validation(
+    task: str, by_loss: bool, metrics: list[float], losses: list[float], best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = build_module(resolve_one("toy", task, protocol="smoke"))
+    monkeypatch.setattr(type(module.kind), "selects_by_loss", by_loss)
+    assert module.best is None
+    for step, (metric, loss) in enumerate(zip(metrics, losses, strict=True), 1):
+        better = 9.0 if task == "toytask" else 0.0
+        module.history.append({"split": "train", "step": step, "loss": 0.0, "metric": better})
+        module.history.append({"split": "val", "step": step, "loss": loss, "metric": metric})
+    assert module.best == {"split": "val", "step": best, "loss": losses[best - 1], "metric": metrics[best - 1]}
+
+
+def test_the_random_state_of_an_interval_is_a_function_of_seed_and_step() -> None:
+    def draw(seed: int, step: int) -> float:
+        module = build_module(resolve_one("toy", "toytask", protocol="smoke", seeds=[seed]))
+        module._trainer = SimpleNamespace(global_step=step)
+        torch.rand(3)
+        module.on_train_epoch_start()
+        return torch.rand(()).item()
+
+    places = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (2**31, 1)]
+    assert len({draw(*place) for place in places}) == len(places)
+    assert [draw(*place) for place in places] == [draw(*place) for place in places]
+
+
+SCHEDULES = {
+    "plain": ({}, (5, 1, 32, 1, 32, 32)),
+    "micro": ({"train.micro_batch_size": 4}, (5, 1, 32, 8, 4, 4)),
+    "devices": ({"train.micro_batch_size": 4, "train.devices": 2, "train.num_nodes": 2}, (5, 1, 32, 2, 4, 4)),
+    "share": ({"train.devices": 2, "train.eval_batch_size": 3}, (5, 1, 32, 1, 16, 3)),
+    "ten": ({"train.max_samples": 32 * 25}, (25, 3, 32, 1, 32, 32)),
+    "every": ({"train.max_samples": 32 * 25, "train.val_every": 33}, (25, 2, 32, 1, 32, 32)),
+    "seldom": ({"train.max_samples": 32 * 25, "train.val_every": 10_000}, (25, 25, 32, 1, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("case", SCHEDULES)
+def test_a_schedule_counts_steps_intervals_and_samples_as_the_settings_say(case: str) -> None:
+    """Unless `val_every` says otherwise, a tenth of the run lies between two validations."""
+    settings, expected = SCHEDULES[case]
+    common = {"train.batch_size": 32, "train.max_samples": 160, "train.val_every": 0}
+    schedule = Schedule.of(resolve_one("toy", "toytask", protocol="smoke", overrides=common | settings))
+    assert astuple(schedule) == expected
+    assert schedule.intervals == -(-schedule.steps // schedule.steps_per_interval)
 
 
 def test_no_state_is_carried_into_an_interval_so_a_run_cut_between_two_goes_on_to_the_same_record(

@@ -100,8 +100,6 @@ def document_order(counts: Sequence[int], rows: int, limit: int | None) -> list[
     first = 0
     for count in counts:
         taken = count if limit is None else min(count, limit - first)
-        if taken <= 0:
-            break
         min(table, key=len).extend(range(first, first + taken))
         first += count
     turns = max(map(len, table))

@@ -124,7 +124,7 @@ def drive(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, pla
 
 def _bounds(seq_len: int, plan: SegmentPlan) -> list[tuple[int, int]]:
     """Start and stop of every segment."""
-    if plan.length is None or plan.length >= seq_len:
+    if plan.length is None:
         return [(0, seq_len)]
     short = seq_len % plan.length
     first = short if plan.align == "right" and short else plan.length

@@ -171,8 +171,7 @@ class ExperimentModule(pl.LightningModule):
     # -- validation intervals ----------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        seed = torch.tensor([self.experiment.seed, self.global_step], dtype=torch.int64)
-        pl.seed_everything(int((seed[0] * 1_000_003 + seed[1]) % 2**32), verbose=False)
+        pl.seed_everything((self.experiment.seed * 1_000_003 + self.global_step) % 2**32, verbose=False)
         self._since = time.monotonic()
         # an interval begins without carried states: a resumed run has none either
         self._states.clear()

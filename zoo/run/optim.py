@@ -40,7 +40,7 @@ def schedule_factor(step: int, *, steps: int, settings: OptimSettings) -> float:
     if settings.lr_scheduler == "constant":
         return 1.0
     if settings.lr_scheduler == "rsqrt":
-        return math.sqrt(max(warm, 1) / max(step + 1, warm, 1))
+        return math.sqrt(max(warm, 1) / (step + 1))
     progress = min((step - warm) / max(steps - warm, 1), 1.0)
     shape = 0.5 * (1 + math.cos(math.pi * progress)) if settings.lr_scheduler == "cosine" else 1 - progress
     return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * shape
@@ -51,11 +51,5 @@ def build_optimizer(model: nn.Module, settings: OptimSettings, steps: int) -> tu
     groups = parameter_groups(model, settings)
     for group in groups:
         del group["names"]
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=settings.lr,
-        betas=(settings.betas[0], settings.betas[1]),
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-    )
+    optimizer = torch.optim.AdamW(groups, betas=(settings.betas[0], settings.betas[1]), eps=settings.eps)
     return optimizer, LambdaLR(optimizer, lambda step: schedule_factor(step, steps=steps, settings=settings))
