@@ -211,7 +211,7 @@ class Pool:
         if not CAN_FORK:
             return Worker(folder, subprocess.Popen([*COMMAND, str(folder)], stdin=subprocess.DEVNULL), forked=False)
         if self._server is None or self._server.poll() is not None:
-            self._server = subprocess.Popen(COMMAND, stdin=subprocess.PIPE)
+            self._server = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert self._server.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended, as the worker's poll will see
             self._server.stdin.write(json.dumps(str(folder)).encode() + b"\n")

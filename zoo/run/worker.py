@@ -110,10 +110,10 @@ def _redirect(output: Path) -> None:
     """Send what this process and its children print to a file, which the caller shows."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)  # type: ignore[union-attr]
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(handle, number)
+        stream = os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+        setattr(sys, name, stream)  # it is None where the caller's was closed
     keep_working("stdout", "stderr")
 
 
