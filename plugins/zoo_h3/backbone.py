@@ -26,6 +26,7 @@ from zoo.nn import (
     init_normal,
     make_norm,
     sequence_lengths,
+    state_is_wanted,
     without_autocast,
 )
 from zoo.ops.attention import attention
@@ -70,7 +71,7 @@ class H3Mixer(Mixer):
             shift0, diag0 = (None, None) if state is None else (state["shift"], state["diag"].flatten(0, 2))
             kv = self.outer(run(shift, self.shift.D, k, shift0), v)
             o = self.contract(q, run(diag, self.diag.D, kv, diag0)).transpose(1, 2).to(dtype)
-            if self.bidirectional:
+            if self.bidirectional or not state_is_wanted():
                 return o, None
             kv_lengths = None if lengths is None else lengths.repeat_interleave(d2)
             return o, {

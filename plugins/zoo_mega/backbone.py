@@ -33,6 +33,7 @@ from zoo.nn import (
     make_norm,
     param_options,
     sequence_lengths,
+    state_is_wanted,
     without_autocast,
 )
 from zoo.ops.diagonal import DiagonalSSM
@@ -89,7 +90,8 @@ class MovingAverage(nn.Module):
             if state is not None:
                 y = y + self.system.response(state, x.shape[1])
             if self.recurrent:
-                state = self.system.final_state(real, None if mask is None else sequence_lengths(mask), state)
+                lengths = None if mask is None else sequence_lengths(mask)
+                state = self.system.final_state(real, lengths, state) if state_is_wanted() else None
             return F.silu(y.transpose(1, 2) + self.omega.to(wide.dtype) * wide).to(x.dtype), state
 
     def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from zoo.nn import (
     at_least_float32,
     init_xavier,
     sequence_lengths,
+    state_is_wanted,
     without_autocast,
 )
 from zoo.ops.attention import join_heads, split_heads
@@ -85,7 +86,7 @@ class MultiScaleRetention(Mixer):
                         "use denominator=common or form=recurrent"
                     )
                 o = o / published_denominator(q, k, v, log_gamma, c.form, c.chunk_size)[..., None]
-            if self.bidirectional:
+            if self.bidirectional or not state_is_wanted():
                 return o, None
             kv = rotate_state(final_state(k, v, log_gamma, lengths, kv), -n)
             return o, {"kv": kv, "seen": n if seen is None else seen + n}

@@ -7,10 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.run import toys
-from zoo import Backbone, ConfigError, Output
+from zoo import Backbone, ConfigError, Output, registry
 from zoo.model.segments import Segment, SegmentPlan, drive, right_order
+from zoo.nn.state import want_state
 
 
 def make(kind: type[Backbone], seed: int = 0, mode: str = "causal", **options: float) -> Backbone:
@@ -298,3 +300,16 @@ def test_impossible_plans(wrong: dict, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         SegmentPlan(**wrong)
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize("architecture", ["h3", "mega", "retnet", "s4"])
+def test_a_state_that_nobody_wants_is_not_computed(architecture: str) -> None:
+    """It is work of its own in these architectures; the outputs alone are less."""
+    backbone = registry().architecture(architecture).record.build(d_model=8, n_layers=1, mode="causal", max_len=64)
+    x, flops = torch.randn(2, 64, 8), {}
+    for wanted in (True, False):
+        with want_state(wanted), FlopCounterMode(display=False) as counter:
+            *_, last = drive(backbone, x, None, None, SegmentPlan())
+        assert (last.state is not None) is wanted
+        flops[wanted] = counter.get_total_flops()
+    assert flops[False] < flops[True]

@@ -10,6 +10,7 @@ from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, make_norm
 from zoo.nn.parameters import ParamOptions, param_options, parameters_with_options
 from zoo.nn.relative import RelativeAttention, RelativeLayer, RelativePositions
 from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, StackBackbone
+from zoo.nn.state import state_is_wanted
 from zoo.nn.transformer import TransformerStack, transformer_block
 from zoo.ops.dtypes import at_least_float32
 from zoo.ops.tracing import has_values, without_autocast
@@ -42,6 +43,7 @@ __all__ = [
     "param_options",
     "parameters_with_options",
     "sequence_lengths",
+    "state_is_wanted",
     "transformer_block",
     "truncated_normal_",
     "without_autocast",

@@ -88,7 +88,8 @@ class Backbone(nn.Module):
         x is zero at pads, and the real tokens of each row stand together at its beginning (at its end, with
         `pads_first`); the outputs are moved back. The state has the dtypes of `init_state` for the dtype of x.
 
-        An architecture whose capabilities declare a state returns it from every causal call; a bidirectional call of
+        An architecture whose capabilities declare a state returns it from every causal call, unless computing it is
+        work of its own and `zoo.nn.state_is_wanted` says that nobody reads it; a bidirectional call of
         a "recurrent" architecture neither takes nor returns one.
         """
         raise NotImplementedError

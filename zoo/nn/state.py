@@ -10,7 +10,8 @@ and reset row by row (`reset_rows`); two states can be mixed (`where_rows`) only
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import torch
@@ -19,6 +20,29 @@ from torch.utils import _pytree as pytree
 
 State: TypeAlias = Any
 """A pytree of tensors (dict, list, tuple), every leaf batch-first; None = nothing carried, or the initial state."""
+
+
+_wanted = True  # a value of the process, not of a thread: see zoo/ops/backend.py
+
+
+@contextlib.contextmanager
+def want_state(wanted: bool) -> Iterator[None]:
+    """Say whether the caller reads the state that calls inside return.
+
+    Where it does not, a backbone may return what it likes in its place: the state after a sequence can cost as much as
+    the outputs. Outputs and gradients are the same either way.
+    """
+    global _wanted
+    outer, _wanted = _wanted, wanted
+    try:
+        yield
+    finally:
+        _wanted = outer
+
+
+def state_is_wanted() -> bool:
+    """Whether somebody reads the state that is returned now, so that it is worth computing; by default yes."""
+    return _wanted
 
 
 def leaves(state: State) -> list[Tensor]:

@@ -21,7 +21,7 @@ from zoo.data.batch import Batch
 from zoo.data.module import Split, TaskData
 from zoo.kinds.metrics import Scores
 from zoo.nn.backbone import State
-from zoo.nn.state import detach, reset_rows
+from zoo.nn.state import detach, reset_rows, want_state
 from zoo.run.compose import Experiment
 from zoo.run.optim import build_optimizer
 
@@ -136,7 +136,8 @@ class ExperimentModule(pl.LightningModule):
 
         `slot` tells apart the batches that accumulate into one step: each has texts of its own.
         """
-        output = self.model(batch, self._entering_state(split, slot, batch))
+        with want_state(self.experiment.stateful):
+            output = self.model(batch, self._entering_state(split, slot, batch))
         if self.experiment.stateful:
             self._states[split, slot] = detach(output.state)
         loss = self.kind.loss(output)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from tests.parity.harness import Case, Result, Unmapped
 from zoo.ops.complex import as_complex
-from zoo.ops.dplr import DPLRSSM, truncated_C
+from zoo.ops.dplr import DPLRSSM
 from zoo.ops.hippo import clip_imaginary, diagonal_init, hippo_legs, legs_dplr, legs_low_rank
 from zoo_s4.config import S4Config
 from zoo_s4.kernel import S4Kernel
@@ -122,6 +122,13 @@ def untruncate(config: S4Config, ours: dict[str, Tensor], C_tilde: Tensor, lengt
     eye = torch.eye(A.shape[-1], dtype=A.dtype)
     C = torch.linalg.solve((eye - torch.linalg.matrix_power(A, length))[None], row[:, :, None], left=False)[:, :, 0]
     return torch.view_as_real((as_complex(C) / 2).conj().resolve_conj())
+
+
+def truncated_C(ssm: DPLRSSM, L: int) -> Tensor:
+    """C_tilde = C (I - Abar^L), which the published code has as its parameter (S4 appendix C.3)."""
+    A, _, row = ssm.dense
+    tilde = row - torch.einsum("chm,hmn->chn", row, torch.linalg.matrix_power(A, L))
+    return (as_complex(tilde) / 2).conj()
 
 
 class Runner:

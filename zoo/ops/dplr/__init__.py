@@ -6,10 +6,11 @@ Ch kernels per channel, L seq_len; time is the last axis. With the conjugates wr
     A = diag(Lambda_f) - P_f P_f*,   Abar = (I - dt/2 A)^-1 (I + dt/2 A),   Bbar = (I - dt/2 A)^-1 dt B_f
     s_t = Abar s_{t-1} + Bbar x_t        y_t = C_f s_t        K[c,h,l] = C_f Abar^l Bbar        (S4 eq. 3-5)
 
-Forms of the kernel: "torch" writes l = T q + r and multiplies C Abar^(Tq) by Abar^r Bbar; "reference" is the paper's
-algorithm 1 (reference.py). Since C itself (not C (I - Abar^L)) is the parameter, both need the squares Abar^(2^i), and
-with them "torch" needs only GEMMs. Squares are taken in float64: rounding Abar to float32 costs 3e-4 of a slow
-channel's kernel at L = 16384, this 1e-6. Source: S4 (Gu, Goel & Ré 2022), section 3 and appendix C.
+Forms of the kernel. "torch": in float32, where 2 L <= N², from the generating function on a circle of L nodes
+(generating.py), O(H N L); else by squares: l = T q + r, and C Abar^(Tq) times Abar^r Bbar, GEMMs of O(H N³ log L), in
+float64, since rounding Abar to float32 costs 3e-4 of a slow channel's kernel at L = 16384. The rule follows what both
+cost on a CPU for N = 4 … 128, forward and backward. "reference": the generating function at 4 L nodes, written plainly.
+Source: S4 (Gu, Goel & Ré 2022), section 3 and appendix C.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from torch import Tensor
 from zoo.ops.backend import choose_form, register_op
 from zoo.ops.chunks import right_aligned_chunks, state_chunk
 from zoo.ops.complex import as_complex, as_real, pair_weights
-from zoo.ops.dplr.reference import generating_kernel
-from zoo.ops.tracing import without_autocast
+from zoo.ops.dplr.generating import Sums, blocked_sums, generating_kernel, plain_sums
+from zoo.ops.fftconv.fft import fast_length
+from zoo.ops.tracing import plain_only, without_autocast
 
 register_op("dplr_kernel", ("torch", "reference"))
 
@@ -111,17 +113,24 @@ class DPLRSSM:
         """The convolution kernel K (Ch, H, L), real, in `dtype` (float32 or float64)."""
         with without_autocast(self.dt):
             if choose_form("dplr_kernel", self.dt.device) == "reference":
-                K = generating_kernel(self.Lambda, self.P, self.B, truncated_C(self, L), self.dt, L)
-                return K.to(dtype)
-            k = (L - 1).bit_length()
-            low = (k + 1) // 2
-            _, b, c = self.dense
-            right, left = b.to(dtype)[..., None], c.to(dtype).transpose(0, 1)[:, :, None]
-            for i in range(low):  # (H, N, T): Abar^r Bbar, r < T = 2^low
-                right = torch.cat([right, self.square(i, dtype) @ right], -1)
-            for i in range(low, k):  # (H, Ch, Q, N): C Abar^(T q)
-                left = torch.cat([left, left @ self.square(i, dtype)[:, None]], 2)
-            return torch.einsum("hcqn,hnt->chqt", left, right).flatten(2)[..., :L]
+                return self._generate(L, 4 * L, plain_sums).to(dtype)
+            if dtype == torch.float32 and (2 * self.d_state) ** 2 >= 2 * L:
+                return self._generate(L, fast_length(L), plain_sums if plain_only() else blocked_sums).to(dtype)
+            return self._multiply_out(L, dtype)
+
+    def _generate(self, L: int, nodes: int, sums: Sums) -> Tensor:
+        return generating_kernel(self.Lambda, self.P, self.B, self.C, self.dt, L, nodes, sums)
+
+    def _multiply_out(self, L: int, dtype: torch.dtype) -> Tensor:
+        k = (L - 1).bit_length()
+        low = (k + 1) // 2
+        _, b, c = self.dense
+        right, left = b.to(dtype)[..., None], c.to(dtype).transpose(0, 1)[:, :, None]
+        for i in range(low):  # (H, N, T): Abar^r Bbar, r < T = 2^low
+            right = torch.cat([right, self.square(i, dtype) @ right], -1)
+        for i in range(low, k):  # (H, Ch, Q, N): C Abar^(T q)
+            left = torch.cat([left, left @ self.square(i, dtype)[:, None]], 2)
+        return torch.einsum("hcqn,hnt->chqt", left, right).flatten(2)[..., :L]
 
     def final_state(self, x: Tensor, lengths: Tensor | None = None, state: Tensor | None = None) -> Tensor:
         """The state after the last real token of every row: (B, H, n) complex.
@@ -173,12 +182,3 @@ class DPLRSSM:
         low_rank = torch.einsum("ihn,bhn->ibh", q, state).real.to(state.dtype)
         state = d * state - 2 * torch.einsum("ihn,ibh->bhn", u, low_rank) + b * x_t[..., None]
         return 2 * (self.C[0].to(state.dtype) * state).real.sum(-1), state
-
-
-def truncated_C(ssm: DPLRSSM, L: int) -> Tensor:
-    """Compute C (I - Abar^L) (Ch, H, n), which ends the generating function after L terms (S4 appendix C.3)."""
-    row = moved = ssm.dense[2]
-    for i in range(L.bit_length()):
-        if L >> i & 1:
-            moved = torch.einsum("chm,hmn->chn", moved, ssm.square(i, torch.float64))
-    return as_complex((row - moved) / 2).conj()

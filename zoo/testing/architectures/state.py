@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.model.segments import ActivationCheckpointing, SegmentPlan, drive
 from zoo.nn.backbone import Output, State
-from zoo.nn.state import batch_size, compatible, describe, elements, leaves, map_state, select_rows
+from zoo.nn.state import batch_size, compatible, describe, elements, leaves, map_state, select_rows, want_state
 from zoo.testing import expect
 from zoo.testing.architectures import scopes
 from zoo.testing.architectures.scopes import check
@@ -243,6 +243,22 @@ def state_gradient_contract(subject: ArchitectureSubject) -> None:
         assert not gradient.any(), "a gradient reaches the earlier chunk, but state_grad is not declared"
         attached = any(leaf.requires_grad for leaf in leaves(state))
         assert not attached, "the returned state requires a gradient, but state_grad is not declared"
+
+
+@check(scopes.STATEFUL)
+def unread_states_change_nothing(subject: ArchitectureSubject) -> None:
+    """Where nobody wants the state, outputs and gradients are those of a call that returns it."""
+    backbone = subject.build_float64()
+    x, mask = random_input(backbone, 33, batch=3).requires_grad_(), right_padded(33, (33, 20, 5))
+    start = backbone(random_input(backbone, 20, batch=3, seed=1)).state
+    results = []
+    for wanted in (True, False):
+        with want_state(wanted):
+            *_, last = drive(backbone, x, mask, start, SegmentPlan())
+        assert wanted or last.state is None, "a state that nobody wants was handed on"
+        results.append([last.hidden, *torch.autograd.grad(weighted_sum(last.hidden), x)])
+    for what, a, b in zip(("outputs", "gradients"), *results, strict=True):
+        expect.close(a, b, expect.SAME, f"{what} without and with the state")
 
 
 @check(scopes.SEGMENT)
