@@ -168,6 +168,9 @@ class RecallData(TaskData):
         accuracy = {"accuracy": totals.hits / totals.answers}
         return accuracy if totals.answers == totals.questions else {**accuracy, "exact": exact}
 
+    def batch_lengths(self, split: Split) -> None:
+        """Groups are of one length and come one after the other."""
+
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
         counts = [group.count for group in self.generator.groups("train")]
         return BlockSampler(counts, self.loading.train_rows, self.loading.seed, stop, start, rank=rank, world=world)

@@ -46,19 +46,19 @@ class RecallData(TaskData):
     def prepare(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
 
-    def lengths(self, split: Split) -> list[int]:
+    def text_lengths(self, split: Split) -> list[int]:
         o = self.options
         return [o.longest // 2, o.longest] if split == "length_generalization" else [o.seq_len // 2, o.seq_len]
 
     def groups(self, split: Split) -> list[dict[str, Any]]:
-        return [{"length": length} for length in self.lengths(split)]
+        return [{"length": length} for length in self.text_lengths(split)]
 
     def has(self, split: Split) -> bool:
         return True
 
     def dataset(self, split: Split) -> Dataset[Question]:
         n = self.options.train_size if split == "train" else 40
-        return Questions(split, n, self.lengths(split), self.options.form)
+        return Questions(split, n, self.text_lengths(split), self.options.form)
 
     def score(self, split: Split, totals: Totals) -> dict[str, float]:
         whole = self.options.form == "continuation"

@@ -105,6 +105,7 @@ class TaskData(LightningDataModule):
         self.options = options
         self.root = root
         self.loading = loading or LoaderConfig()
+        self._lengths: dict[Split, np.ndarray | None] = {}
 
     # -- what a task supplies ------------------------------------------------------------------------------------
 
@@ -151,13 +152,26 @@ class TaskData(LightningDataModule):
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
         """Indices of the examples of the samples [start, stop) of the training stream, for one of `world` devices."""
-        size = len(self.dataset("train"))  # type: ignore[arg-type]
-        return StreamOrder(size, self.loading.seed, stop, start, rank=rank, world=world)
+        loading, size = self.loading, len(self.dataset("train"))  # type: ignore[arg-type]
+        lengths, rows = self._lengths_of_all("train"), loading.train_rows
+        return StreamOrder(size, loading.seed, stop, start, rank=rank, world=world, lengths=lengths, rows=rows)
 
     def eval_order(self, split: Split, limit: int | None) -> Sequence[int] | Sampler[int]:
-        """Indices of a split's examples in their order of evaluation, at most `limit` of them."""
-        size = len(self.dataset(split))  # type: ignore[arg-type]
-        return range(size if limit is None else min(limit, size))
+        """Indices of a split's first `limit` examples in their order of evaluation: by length where that is known."""
+        size, lengths = len(self.dataset(split)), self._lengths_of_all(split)  # type: ignore[arg-type]
+        n = size if limit is None else min(limit, size)
+        return range(n) if lengths is None else np.argsort(lengths[:n], kind="stable").tolist()
+
+    def batch_lengths(self, split: Split) -> np.ndarray | None:
+        """The lengths (n,) by which examples come together in a batch; None = as they come. By default those of
+        `lengths`, of a pair the longer."""
+        lengths = self.lengths(split)
+        return lengths if lengths is None or lengths.ndim == 1 else lengths.max(1)
+
+    def _lengths_of_all(self, split: Split) -> np.ndarray | None:
+        if split not in self._lengths:
+            self._lengths[split] = self.batch_lengths(split)
+        return self._lengths[split]
 
     # -- loaders ---------------------------------------------------------------------------------------------------
 
@@ -230,7 +244,7 @@ class TaskData(LightningDataModule):
 
     def lengths(self, split: Split) -> np.ndarray | None:
         """Tokens of the examples before truncation, (n,), or (n, 2) for pairs; None where they are not known without
-        reading every example."""
+        reading every example. Batches are made of examples of about the same length."""
         return None
 
     def left_out(self) -> list[str]:

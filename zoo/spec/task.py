@@ -23,7 +23,7 @@ KINDS = {
     "recall": "zoo.kinds.questions:Recall",
 }
 """The kinds of tasks that zoo brings, by name."""
-PROTOCOLS = {"smoke": "1", "quick": "1", "paper": "1"}
+PROTOCOLS = {"smoke": "2", "quick": "2", "paper": "2"}
 """Protocols and their versions: raised when a default or the meaning of a setting of the frame changes."""
 
 

@@ -306,6 +306,24 @@ def batches_are_padded_on_the_right(subject: TaskSubject) -> None:
                 assert not (scored & ~batch.mask).any(), f"{split}: a pad has a label"
 
 
+@check(TaskSubject.with_data)
+def examples_are_as_long_as_declared(subject: TaskSubject) -> None:
+    """Lengths by which examples come together in a batch are those of all examples, in their order."""
+    for split in subject.splits:
+        lengths = subject.data.batch_lengths(split)
+        if lengths is None:
+            continue
+        n = len(subject.data.dataset(split))  # type: ignore[arg-type]
+        assert len(lengths) == n, f"{split}: {len(lengths)} lengths of {n} examples"
+        if subject.has_token_answers:
+            continue  # the objective adds to them
+        rows = subject.examples(split, 16)
+        read = [subject.collate([row]).inputs.shape[-1] for row in rows]
+        longest = max(read)
+        declared = [min(int(length), longest) for length in lengths[: len(rows)]]
+        assert read == declared, f"{split}: examples of {read} tokens, declared as {declared}"
+
+
 def real_tokens(batch: Batch) -> list[Any]:
     """The number of real tokens of each row, of each sequence of a pair."""
     mask = torch.ones_like(batch.inputs, dtype=torch.bool) if batch.mask is None else batch.mask
