@@ -6,6 +6,7 @@ import re
 import tracemalloc
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -255,6 +256,17 @@ def test_words_whose_edges_are_edges_of_tokens_are_found_whatever_the_tokens(cas
             expected.append((first, last))
     found = find_words(encoding, text)
     assert list(zip(*map(np.ndarray.tolist, found), strict=True)) == expected
+
+
+def test_a_word_without_end_is_damage_that_names_the_remedy(tmp_path: Path) -> None:
+    layouts.articles(tmp_path)
+    running = prepared(read(tmp_path / "wikitext-2"), tmp_path / "out")["train"]
+    position = next(p for p in range(len(running)) if running.word_length(p))
+    n, row = int(running.sizes[0]), running.stored.data[: int(running.stored.ends[0])].copy()
+    row[n + -(-n // 8) :] = 0  # behind tokens of one byte and the bits where words begin: those where they end
+    stored = SimpleNamespace(**vars(running.stored) | {"data": row})
+    with pytest.raises(zoo.DataError, match="a word of train without end; prepare it anew"):
+        TokenStream(stored, 256).word_length(position)  # type: ignore[arg-type]
 
 
 def test_resumed_conversion_gives_the_same_rows(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from tests.run.conftest import resolve_one
 from zoo import Backbone, ConfigError, ModelDims
-from zoo.model.models import SequenceClassifier
+from zoo.data.batch import Batch
+from zoo.model.models import LMHeadModel, SequenceClassifier
+from zoo.model.segments import SegmentPlan
 from zoo.nn import sequence_lengths
 from zoo_perceiver import zoo_architectures
 from zoo_perceiver.config import PerceiverConfig
@@ -211,6 +213,20 @@ def test_the_frame_refuses_to_pool_what_pads_decide(pool: str, length: int, fine
     else:
         with pytest.raises(ConfigError, match="last 4 of 12 positions"):
             model.pooled(ids, mask)
+
+
+@pytest.mark.usefixtures("toys")
+def test_the_frame_predicts_no_token_from_latents_nor_from_less_than_a_segment() -> None:
+    experiment = resolve_one("perceiver", "toyrecall", protocol="smoke", overrides={"arch.n_latents": 4})
+    ids = torch.ones(2, 12, dtype=torch.int64)
+    model = LMHeadModel(experiment.model_spec)
+    assert model(Batch(ids, None, ids)).logits.shape[0] == 24
+    model.encoder.plan = SegmentPlan(6)
+    with pytest.raises(ConfigError, match=r"segments\.length: 4 outputs for a segment of 6 tokens"):
+        model(Batch(ids, None, ids))
+    model.encoder.plan, model.encoder.causal = SegmentPlan(), False
+    with pytest.raises(ConfigError, match=r"model\.mode: perceiver returns latents then"):
+        model(Batch(ids, None, ids))
 
 
 @pytest.mark.usefixtures("toys")

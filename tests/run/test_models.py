@@ -186,6 +186,7 @@ def test_the_training_stream_goes_on_where_it_stopped() -> None:
     assert sorted(whole[:7]) == sorted(whole[7:14]) == list(range(7))
     assert whole[:7] != whole[7:14]
     assert list(StreamOrder(7, seed=2, stop=7)) != whole[:7]
+    assert list(StreamOrder(1, seed=1, stop=3)) == [0, 0, 0]
     with pytest.raises(ValueError, match="an empty training split"):
         StreamOrder(0, seed=1, stop=25)
 
@@ -280,7 +281,7 @@ def test_the_majority_baseline_is_the_test_accuracy_of_the_most_frequent_trainin
 def test_examples_of_classes_are_padded_on_the_right_with_zeros(values: bool, pairs: bool) -> None:
     rows = [np.arange(1, n + 1) for n in (3, 5, 1)]
     arrays = [(np.stack([row, row[::-1]]) if pairs else row) for row in rows]
-    made = collate([(a.astype(np.float64) if values else a.astype(np.int32), i) for i, a in enumerate(arrays)])
+    made = collate([(a.astype(np.float32) if values else a.astype(np.int32), i) for i, a in enumerate(arrays)])
     expected = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, 5 - a.shape[-1])]) for a in arrays]
     assert made.inputs.dtype == (torch.float32 if values else torch.int64)
     assert made.inputs.tolist() == np.stack(expected).tolist()

@@ -270,15 +270,17 @@ def test_checkpoints_load_without_pickle(tmp_path: Path) -> None:
     assert sum(v.numel() for k, v in state.items() if k.startswith("model.")) == record.parameters
 
 
+@pytest.mark.parametrize("begun", [True, False])
 def test_a_full_disk_leaves_a_record_and_no_half_written_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
 
     import lightning.pytorch as pl
 
     def full(self: pl.Trainer, path: Path, *args: Any, **kwargs: Any) -> None:
-        Path(path).write_bytes(b"half")
+        if begun:
+            Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patched:

@@ -18,6 +18,7 @@ from zoo.data.questions import IGNORE
 from zoo.run.callbacks import Checkpoints, TimeLimit
 from zoo.run.execute import build_module, open_data
 from zoo.run.module import Schedule
+from zoo.run.optim import schedule_factor
 from zoo.spec.record import Record, comparable
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -52,18 +53,27 @@ def test_the_weights_that_were_best_on_validation_are_tested_not_the_last(tmp_pa
     assert record.metrics.test.scores["accuracy"] == pytest.approx(accuracy)
 
 
+def test_the_learning_rate_moves_with_every_step_of_a_run(tmp_path: Path) -> None:
+    overrides = {"optim.lr": 0.01, "optim.warmup_ratio": 0.25, "train.max_samples": 64, "train.val_every": 32}
+    run(tmp_path, "toy", "toytask", protocol="smoke", overrides=overrides)
+    (path,) = (tmp_path / "runs").rglob("best.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    settings = resolve_one("toy", "toytask", protocol="smoke", overrides=overrides).optim
+    expected = 0.01 * schedule_factor(checkpoint["global_step"], steps=8, settings=settings)
+    assert checkpoint["global_step"] in (4, 8)
+    for group in checkpoint["optimizer_states"][0]["param_groups"]:
+        assert group["lr"] == pytest.approx(expected)
+
+
 def test_an_interval_adds_a_point_of_training_and_one_of_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     now, logged = [100.0], []
     monkeypatch.setattr("zoo.run.module.time", SimpleNamespace(monotonic=lambda: now[0]))
     module = build_module(resolve_one("toy", "toytask", protocol="smoke"))
-    module._trainer = SimpleNamespace(global_step=2, sanity_checking=True)
+    module._trainer = SimpleNamespace(global_step=2)
     scores = {"train": {"loss": 0.5, "scores": {"accuracy": 0.75}}}
     scores["val"] = {"loss": 0.25, "scores": {"accuracy": 0.875, "other": 0.0}}
     monkeypatch.setattr(module, "scores", scores.__getitem__)
     monkeypatch.setattr(module, "log_dict", lambda values, **_: logged.append(values))
-    module.on_validation_epoch_start()
-    assert module.history == []  # before the first step there is nothing to tell
-    module._trainer = SimpleNamespace(global_step=2, sanity_checking=False)
     for train, val in ((1.5, 0.25), (2.0, 0.50049)):
         module.on_train_epoch_start()
         now[0] += train

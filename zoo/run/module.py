@@ -178,8 +178,7 @@ class ExperimentModule(pl.LightningModule):
         self._states.clear()
 
     def on_validation_epoch_start(self) -> None:
-        if not self.trainer.sanity_checking:
-            self._add_point("train", self.scores("train"))
+        self._add_point("train", self.scores("train"))
 
     def on_validation_epoch_end(self) -> None:
         scores = self.scores("val")
