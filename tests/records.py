@@ -51,6 +51,7 @@ def make(
         "protocol_version": "1",
         "overrides": {},
         "config": {"model": {"d_model": 64}},
+        "sweep": None,
         "config_hash": config_hash,
         "seed": seed,
         "mode": "causal",

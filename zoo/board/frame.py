@@ -14,7 +14,7 @@ import pandas as pd
 from zoo.board.metric import NOT_FINITE, Metric
 from zoo.board.statistics import Run, has_converged
 from zoo.spec.record import Metrics, Record, SplitMetrics
-from zoo.spec.store import StoredRecord
+from zoo.spec.store import StoredRecord, describe_trial, sweep_key
 
 LENGTH_GENERALIZATION = "length_generalization"
 
@@ -24,6 +24,8 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
 
     name           the architecture's name, with its distribution where that is not ours
     data_key       equal for records that were made on the same examples
+    overrides      what the user changed, but for the settings that a sweep tried
+    sweep, trial   which sweep the run belongs to, and which trial of it; "" for none
     outcome        "" where there is a score, else the status, or "not finite"
     score, scores  the ranked test score (NaN: none), and the other test scores by name
     answers        predicted tokens of the test split; n where answers are not tokens
@@ -40,6 +42,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
 _DTYPES: dict[str, str] = {
     **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "name"), "object"),
     **dict.fromkeys(("distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
+    **dict.fromkeys(("sweep", "trial"), "object"),
     **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
     **dict.fromkeys(("seed", "parameters", "n", "answers", "repeat"), "int64"),
     **dict.fromkeys(("state_size", "peak_memory_bytes"), "Int64"),
@@ -72,7 +75,9 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "objective": record.objective,
         "stateful": record.stateful,
         "config_hash": record.config_hash,
-        "overrides": record.overrides,
+        "overrides": {k: v for k, v in record.overrides.items() if not record.sweep or k not in record.sweep.trials[0]},
+        "sweep": sweep_key(record),
+        "trial": describe_trial(record),
         "data": record.data.kind,
         "data_key": json.dumps(record.data.model_dump(mode="json"), sort_keys=True),
         "seed": record.seed,

@@ -23,7 +23,8 @@ from zoo.board.frame import groups_frame, records_frame
 from zoo.board.metric import Metric, sorted_names
 from zoo.board.statistics import Run, estimate, rank_intervals
 from zoo.spec.presets import Reported
-from zoo.spec.store import StoredRecord
+from zoo.spec.record import Record
+from zoo.spec.store import StoredRecord, best_trial, describe_trial, sweep_key
 
 UNRANKED_PROTOCOLS = ("smoke",)
 """Protocols whose scores mean nothing."""
@@ -134,15 +135,25 @@ def make_board(
 def compare(stored: Sequence[StoredRecord], reported: ReportedScores | None = None) -> Board:
     """The board of exactly these records."""
     runs = records_frame(stored)
+    best = _best_trials([record for _, record in stored])
     runs["repeats"] = runs.groupby([*CONFIGURATION, "seed"])["path"].transform("size") - 1
     counting = _latest_of_each_seed(runs)
     rows = [_summarize(group, reported or {}) for _, group in counting.groupby(CONFIGURATION)]
-    results = _compare(pd.DataFrame(rows)) if rows else pd.DataFrame()
+    results = _compare(pd.DataFrame(rows), best) if rows else pd.DataFrame()
     row_of = {run: row for row, own in results["runs"].items() for run in own} if rows else {}
     groups = groups_frame(stored)
     groups = groups[groups["run"].isin(row_of.keys())]
     groups = groups.assign(row=groups["run"].map(row_of), seed=groups["run"].map(runs["seed"]))
     return Board(results, groups.sort_values(["row", "seed", "longer", *dimension_columns(groups)], ignore_index=True))
+
+
+def _best_trials(records: Sequence[Record]) -> dict[str, Record]:
+    """The best trial of each sweep that is complete, by the sweep's key; of repeated trials the latest counts."""
+    sweeps: dict[str, dict[str, Record]] = {}
+    for record in sorted(records, key=lambda record: record.ended):
+        sweeps.setdefault(sweep_key(record), {})[record.id] = record
+    best = {key: best_trial(list(trials.values())) for key, trials in sweeps.items() if key}
+    return {key: record for key, record in best.items() if record is not None}
 
 
 def dimension_columns(groups: pd.DataFrame) -> list[str]:
@@ -161,6 +172,7 @@ def _latest_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
 KEPT = [
     *CONFIGURATION,
     *("suite", "kind", "name", "mode", "objective", "stateful", "overrides", "data", "parameters", "parameters_off"),
+    *("sweep", "trial"),
     *("state_size", "offers_longer", "chance", "majority", "ended"),
 ]
 """Columns that a row has from the latest of its runs."""
@@ -225,8 +237,15 @@ def _mean(metric: Metric, values: Sequence[float | None]) -> float | None:
     return metric.mean(finite) if len(finite) == len(values) else None
 
 
-def _compare(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with rank, tied, notes, reference and current, section by section, sorted as they are shown."""
+def _compare(rows: pd.DataFrame, best: Mapping[str, Record]) -> pd.DataFrame:
+    """The rows with rank, tied, notes, tuned, reference and current, section by section, sorted as they are shown.
+
+    best   the best trial of each sweep
+    tuned  "best of 3: optim.lr=0.01" where a row is that; else ""
+    """
+    won = {record.config_hash: f"best of {_count_trials(record)}: {describe_trial(record)}" for record in best.values()}
+    winner = [describe_trial(best[sweep]) if sweep in best else "" for sweep in rows["sweep"]]
+    rows = rows.assign(tuned=[won.get(config_hash, "") for config_hash in rows["config_hash"]], winner=winner)
     by_task = rows.groupby(["protocol", "task"])["task_version"]
     newest = by_task.transform(lambda versions: max(versions, key=_natural))
     rows = rows.assign(current=rows["task_version"] == newest)
@@ -236,6 +255,10 @@ def _compare(rows: pd.DataFrame) -> pd.DataFrame:
     sections.sort(key=lambda item: item[1], reverse=True)
     sections.sort(key=lambda item: item[0])
     return pd.concat([section for *_, section in sections], ignore_index=True)
+
+
+def _count_trials(record: Record) -> int:
+    return len(record.sweep.trials) if record.sweep else 0
 
 
 def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -250,10 +273,12 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     The reference row, whose data and metric others must share to be ranked, is of those of most unmodified rows; of
     equals the latest.
     """
-    unmodified = rows[rows["overrides"].map(len) == 0]
+    lost = (rows["sweep"] != "") & (rows["tuned"] == "")
+    unmodified = rows[(rows["overrides"].map(len) == 0) & ~lost]
     # protocols and presets may change between versions of zoo, and records stay; a row that was only interrupted does
     # not displace an earlier configuration
-    order = unmodified.assign(ran=~unmodified["interrupted"]).sort_values(["ran", "ended", "config_hash"])
+    ran, swept = ~unmodified["interrupted"], unmodified["tuned"] != ""
+    order = unmodified.assign(ran=ran, swept=swept).sort_values(["ran", "swept", "ended", "config_hash"])
     current = order.groupby("name")["config_hash"].last()
     candidates = unmodified if len(unmodified) else rows
     size = candidates.groupby(["data_key", "metric", "higher_is_better"])["name"].transform("size")
@@ -277,6 +302,9 @@ def _notes(row: pd.Series, current: pd.Series, reference: pd.Series) -> list[str
     if row["overrides"]:
         values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(row["overrides"].items())}
         notes.append("modified: " + ", ".join(f"{key}={value}" for key, value in values.items()))
+    elif row["sweep"] and not row["tuned"]:
+        best = f"the best on validation is {row['winner']}" if row["winner"] else "not all trials have ended"
+        notes.append(f"trial {row['trial']}: {best}")
     elif row["config_hash"] != current[row["name"]]:
         notes.append("earlier configuration")
     elif row["data_key"] != reference["data_key"]:

@@ -115,6 +115,7 @@ def section_table(section: Section) -> Table:
                 "stateful": {True: "yes", False: "no", None: ""}[row["stateful"]],
                 "mode": row["mode"],
                 "parameters": _parameters(row),
+                "tuned": row["tuned"],
                 "seeds": f"{row['converged']}/{row['seeds']}",
                 section.metric.title: metric.format(row["score"]) if scored else row["failures"],
                 "95 % interval": f"{metric.format_range(row['low'], row['high'])} {row['interval']}".strip(),

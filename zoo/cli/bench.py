@@ -30,6 +30,10 @@ def bench(
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, from 0 [1].")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="One certain seed instead.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(help="key=value,value,…: the best on validation counts; may be repeated.")
+    ] = None,
+    sweep_samples: Annotated[int | None, typer.Option(min=1, help="So many trials at random, not all.")] = None,
     config: Annotated[Path | None, path_option(help="A YAML file of configuration keys.")] = None,
     results: Annotated[Path | None, path_option(help="Where records go [leaderboard/results].")] = None,
     runs: Annotated[Path | None, path_option(help="Where checkpoints and logs go [runs].")] = None,
@@ -47,8 +51,9 @@ def bench(
 
     keep_working("stdout")  # a sweep outlives the terminal that it reports to
     shared: dict[str, Any] = {"results": results, "runs": runs, "max_time": max_time, "force": force, "jobs": jobs}
-    what = {"arch": arch, "task": task, "protocol": protocol, "seeds": seeds, "seed": seed, "set": set_ or None}
-    given = [f"--{option}" for option, value in (what | {"config": config}).items() if value is not None]
+    what: dict[str, Any] = {"arch": arch, "task": task, "protocol": protocol, "seeds": seeds, "seed": seed}
+    what |= {"set": set_ or None, "sweep": sweep or None, "sweep-samples": sweep_samples, "config": config}
+    given = [f"--{option}" for option, value in what.items() if value is not None]
     if seed is not None and seeds is not None:
         raise UserError("--seed names one seed and --seeds counts them from 0: one of the two")
     if plan is not None:
@@ -59,6 +64,7 @@ def bench(
         raise UserError("say what to run: --arch and --task, or --plan; `zoo list` shows what there is")
     else:
         shared |= {"protocol": protocol or "quick", "overrides": set_ or [], "config": config}
+        shared |= {"sweep": sweep or (), "sweep_samples": sweep_samples}
         request = BenchRequest.parse(arch, task, seeds=(seeds or 1) if seed is None else [seed], **shared)
     stored: list[StoredRecord] = []
 

@@ -17,7 +17,7 @@ from zoo.kinds import TaskKind
 from zoo.model.spec import ModelSpec
 from zoo.run.provenance import source_hash
 from zoo.spec.architecture import Architecture, Mode, ModelDims, Objective
-from zoo.spec.config import config_hash, defaults, flatten, nest, sections, validate_layer
+from zoo.spec.config import config_hash, defaults, describe_values, flatten, nest, sections, validate_layer
 from zoo.spec.constraints import describe_fields
 from zoo.spec.errors import UserError, did_you_mean
 from zoo.spec.registry import Entry, registry
@@ -36,6 +36,7 @@ class Experiment:
     origins             dotted key -> where its value came from
     overrides           dotted key -> value that the user changed and that changes what is computed
     baseline            the architecture whose number of parameters the width is to be solved for; "" = the width is set
+    sweep               {"seed", "trials"} of the sweep that it belongs to, or None
     matched             {"architecture", "parameters"} of the baseline that the width was solved for, or None
     """
 
@@ -48,6 +49,7 @@ class Experiment:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     baseline: str = ""
     matched: Mapping[str, Any] | None = None
+    sweep: Mapping[str, Any] | None = None
 
     @property
     def arch_entry(self) -> Entry[Architecture]:
@@ -208,12 +210,13 @@ class Experiment:
     @property
     def name(self) -> str:
         """The run's name in messages."""
-        return f"{self.architecture} on {self.task} ({self.protocol}, seed {self.seed})"
+        trial = f"{describe_values(self.config, self.sweep['trials'][0])}, " if self.sweep else ""
+        return f"{self.architecture} on {self.task} ({self.protocol}, {trial}seed {self.seed})"
 
     @property
     def hash(self) -> str:
         """Identity of the configuration (zoo/spec/config.py); the seed is apart."""
-        return config_hash(self.arch_entry, self.task_entry, self.protocol, self.config)
+        return config_hash(self.arch_entry, self.task_entry, self.protocol, self.config, self.sweep)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,8 +84,13 @@ _SOLVED: dict[str, Match] = {}
 
 def _solve_once(experiment: Experiment, reference: Experiment) -> Match:
     """The solution from this process or from disk, else solved and kept."""
+    # how a model is trained has no part in its size
     depends_on = [
-        {"architecture": each.arch_spec.name, "config": each.config, "code": each.code_hash}
+        {
+            "architecture": each.arch_spec.name,
+            "config": {name: node for name, node in each.config.items() if name not in ("optim", "train")},
+            "code": each.code_hash,
+        }
         for each in (experiment, reference)
     ]
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]

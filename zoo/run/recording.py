@@ -65,6 +65,7 @@ def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, dat
         "protocol_version": PROTOCOLS[experiment.protocol],
         "overrides": dict(experiment.overrides),
         "config": experiment.config,
+        "sweep": experiment.sweep,
         "config_hash": experiment.hash,
         "seed": experiment.seed,
         "mode": experiment.mode,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 import tempfile
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.run.compose import Experiment, Job, compose
 from zoo.run.pool import execute_all
+from zoo.run.sweep import Trials, parse_sweep
 from zoo.run.validate import validate
 from zoo.spec.config import flatten
 from zoo.spec.errors import ConfigError, MissingFiles, UserError, did_you_mean
 from zoo.spec.files import default_results_dir, default_runs_dir
 from zoo.spec.registry import Registry, registry
-from zoo.spec.store import read_all
+from zoo.spec.store import REPEATABLE, best_trial, ended_trials, read_all
 from zoo.spec.written import parse_overrides, read_yaml, user_layers
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class BenchRequest:
     seeds      which seeds
     overrides  dotted configuration keys and their values
     config     a YAML file of configuration keys, which `overrides` override
+    sweep      keys and values of each trial; of every pair the best trial on validation, with the first seed, runs with
+               the further seeds
     results    where records go (`ZOO_RESULTS_DIR`, else leaderboard/results); the board is built beside it
     runs       where checkpoints and logs go (`ZOO_RUNS_DIR`, else runs)
     max_time   seconds that one run may take; it is then recorded as "timeout" and goes on with the next call
@@ -50,6 +54,7 @@ class BenchRequest:
     seeds: tuple[int, ...] = (0,)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     config: str = ""
+    sweep: Trials = ()
     results: str = ""
     runs: str = ""
     max_time: float | None = None
@@ -78,23 +83,26 @@ class BenchRequest:
         *,
         seeds: int | Sequence[int] = 1,
         overrides: Mapping[str, Any] | Sequence[str] = (),
+        sweep: Mapping[str, Any] | Sequence[str] = (),
+        sweep_samples: int | None = None,
         **fields: Any,
     ) -> BenchRequest:
         """Build a request from what a person writes: comma-separated names, a number of seeds (from 0), "key=value"
-        strings. `fields` are the request's other fields."""
+        strings, a sweep as `parse_sweep` reads it. `fields` are the request's other fields."""
         given: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in fields.items() if v is not None}
         return replace(
             cls(arch=split_names(arch), task=split_names(task)),
             seeds=tuple(range(seeds) if isinstance(seeds, int) else seeds),
             overrides=parse_overrides(overrides),
+            sweep=parse_sweep(sweep, sweep_samples),
             **given,
         )
 
     @classmethod
     def read_plan(cls, path: Path | str, **fields: Any) -> BenchRequest:
         """Build a request from a plan: a YAML file of arch and task and, if they are to be other than by default,
-        protocol, seeds (how many) and overrides. It skips what has a record. `fields` are the request's other fields.
-        """
+        protocol, seeds (how many), overrides, and sweep (lists of values by key). It skips what has a record. `fields`
+        are the request's other fields."""
         written = read_yaml("--plan", Path(path))
         for key in written:
             if key not in PLAN_KEYS:
@@ -102,25 +110,25 @@ class BenchRequest:
         for key in ("arch", "task"):
             if key not in written:
                 raise UserError(f"--plan {path}: {key} is missing")
-        overrides = written.get("overrides", {})
-        if not isinstance(overrides, Mapping):
-            raise UserError(f"--plan {path}: overrides: expected configuration keys and their values")
+        overrides, sweep = (written.get(key, {}) for key in ("overrides", "sweep"))
+        for key, value in (("overrides", overrides), ("sweep", sweep)):
+            if not isinstance(value, Mapping):
+                raise UserError(f"--plan {path}: {key}: expected configuration keys and their values")
         seeds = str(written.get("seeds", "1"))
         if not seeds.isdecimal():
             raise UserError(f"--plan {path}: seeds: expected a number, got {seeds!r}")
         given: dict[str, Any] = {"protocol": str(written["protocol"])} if "protocol" in written else {}
-        given |= {"seeds": int(seeds), "overrides": flatten(overrides), "skip_recorded": True}
+        given |= {"seeds": int(seeds), "overrides": flatten(overrides), "sweep": flatten(sweep), "skip_recorded": True}
         return cls.parse(written["arch"], written["task"], **given, **fields)
 
 
-PLAN_KEYS = ("arch", "task", "protocol", "seeds", "overrides")
+PLAN_KEYS = ("arch", "task", "protocol", "seeds", "overrides", "sweep")
 """Keys of a plan's file."""
-RECORDED = ("ok", "diverged", "out-of-memory")
-"""Endings that another run of the same experiment would repeat."""
 
 
 def resolve(request: BenchRequest) -> list[Experiment]:
-    """Compose, match and validate every experiment of a request. Seeds vary slowest, architectures fastest.
+    """Compose, match and validate every experiment of a request. Seeds vary slowest, trials of a sweep fastest; of a
+    sweep only those of the first seed are known before they have run.
 
     Of "all" and of a suite, pairs that do not fit together are left out, with a line on stderr each, if others do.
     Raises UserError or ConfigError for anything else that is known to be impossible before data are looked at.
@@ -132,18 +140,32 @@ def resolve(request: BenchRequest) -> list[Experiment]:
     for task, task_named in task_names(request.task, known).items():
         for arch, arch_named in _architecture_names(request.arch, known).items():
             try:
-                experiment = _resolve_pair(arch, task, request.protocol, layers)
+                trials = _resolve_trials(arch, task, request, layers)
             except UserError as error:
                 if (arch_named and task_named) or not _never_fits(error, arch, task, request.protocol):
                     raise
                 left_out[f"{arch} on {task}"] = error
             else:
-                experiments.append(experiment)
+                experiments += trials
     if not experiments:
         raise next(iter(left_out.values()))
     for pair, reason in left_out.items():
         print(f"zoo: left out: {pair}: {reason}", file=sys.stderr)
-    return [replace(experiment, seed=seed) for seed in request.seeds for experiment in experiments]
+    seeds = request.seeds[:1] if request.sweep else request.seeds
+    return [replace(experiment, seed=seed) for seed in seeds for experiment in experiments]
+
+
+def _resolve_trials(
+    arch: str, task: str, request: BenchRequest, layers: Sequence[tuple[str, Mapping[str, Any]]]
+) -> list[Experiment]:
+    """The experiment of a pair, or its trials."""
+    if not request.sweep:
+        return [_resolve_pair(arch, task, request.protocol, layers)]
+    several = [_resolve_pair(arch, task, request.protocol, [*layers, ("--sweep", trial)]) for trial in request.sweep]
+    configs = [flatten(each.config) for each in several]
+    trials = [{key: config[key] for key in request.sweep[0]} for config in configs]
+    sweep = {"seed": request.seeds[0], "trials": trials}
+    return [replace(each, sweep=sweep) for each in several]
 
 
 def _resolve_pair(arch: str, task: str, protocol: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Experiment:
@@ -173,14 +195,17 @@ def plan(request: BenchRequest) -> list[Job]:
     Raises what `resolve` raises, UserError where a folder cannot be written to, and MissingFiles for every task whose
     files are not on this machine.
     """
-    experiments = resolve(request)
+    return _plan(request, resolve(request))
+
+
+def _plan(request: BenchRequest, experiments: Sequence[Experiment]) -> list[Job]:
     for option, folder in (("results", request.results), ("runs", request.runs)):
         _check_writable(option, Path(folder))
     _check_files(experiments)
     shared = {name: getattr(request, name) for name in ("results", "runs", "max_time", "force", "command")}
     jobs = [Job(experiment=experiment, **shared) for experiment in experiments]
     if request.skip_recorded and not request.force:
-        recorded = {record.id for _, record in read_all(request.results)[0] if record.status in RECORDED}
+        recorded = {record.id for _, record in read_all(request.results)[0] if record.status in REPEATABLE}
         left = [job for job in jobs if job.experiment.id not in recorded]
         print(f"zoo: {len(jobs) - len(left)} of {len(jobs)} runs have a record", file=sys.stderr)
         return left
@@ -219,9 +244,32 @@ def run(request: BenchRequest, *, on_record: Callable[[StoredRecord], None] | No
             on_record(stored)
 
     try:
-        return execute_all(plan(request), request.jobs, record_came)
+        experiments = resolve(request)
+        stored = execute_all(_plan(request, experiments), request.jobs, record_came)
+        interrupted = any(record.status == "interrupted" for _, record in stored)
+        if request.sweep and len(request.seeds) > 1 and not interrupted:
+            further = _further_seeds(request, experiments)
+            stored += execute_all(_plan(request, further), request.jobs, record_came)
+        return stored
     finally:
         refreshed.now()
+
+
+def _further_seeds(request: BenchRequest, trials: Sequence[Experiment]) -> list[Experiment]:
+    """The best trial of every pair, with the seeds after the first."""
+    latest = {record.id: record for _, record in sorted(read_all(request.results)[0], key=lambda s: s.record.ended)}
+    best: list[Experiment] = []
+    for _, group in itertools.groupby(trials, key=lambda each: (each.architecture, each.task)):
+        own = {experiment.id: experiment for experiment in group}
+        records = [latest[each] for each in own if each in latest]
+        winner = best_trial(records)
+        if winner is not None:
+            best.append(own[winner.id])
+            continue
+        name = f"{next(iter(own.values())).architecture} on {next(iter(own.values())).task}"
+        why = "no trial has a score" if len(ended_trials(records)) == len(own) else "not all trials have ended"
+        print(f"zoo: {name}: {why}; there are no further seeds", file=sys.stderr)
+    return [replace(experiment, seed=seed) for seed in request.seeds[1:] for experiment in best]
 
 
 class _Refresher:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def describe_values(tree: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """The values of these dotted keys: "optim.lr=0.01, model.n_layers=4"."""
+    values = flatten(tree)
+    return ", ".join(f"{key}={values[key]}" for key in keys)
+
+
 def nest(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """{"node.key": value} -> {"node": {"key": value}}."""
     tree: dict[str, dict[str, Any]] = {}
@@ -63,15 +69,21 @@ def validate_layer(layer: Mapping[str, Any], dataclasses: Mapping[str, type], or
     return values
 
 
-def config_hash(architecture: Entry[Architecture], task: Entry[Task], protocol: str, config: Mapping[str, Any]) -> str:
-    """Hash a resolved configuration (12 hex digits); the seed is apart.
+def config_hash(
+    architecture: Entry[Architecture],
+    task: Entry[Task],
+    protocol: str,
+    config: Mapping[str, Any],
+    sweep: Mapping[str, Any] | None = None,
+) -> str:
+    """Hash a resolved configuration (12 hex digits), and the sweep that it is a trial of; the seed is apart.
 
     Covers names and versions of architecture, task and protocol, and the values that differ from their defaults: a
     new setting with a neutral default changes no hash. Whoever changes a default or the meaning of a setting raises
     the version of the architecture, task or protocol that owns it (tests/spec/test_identity.py pins the defaults).
     """
     default = defaults(sections(architecture.record, task.record))
-    identity = {
+    identity: dict[str, Any] = {
         "architecture": [architecture.plugin.distribution, architecture.record.name, architecture.record.version],
         "task": [task.plugin.distribution, task.record.name, task.record.version],
         "protocol": [protocol, PROTOCOLS[protocol]],
@@ -81,4 +93,6 @@ def config_hash(architecture: Entry[Architecture], task: Entry[Task], protocol: 
             if key not in NOT_IDENTITY and (key not in default or value != default[key])
         },
     }
+    if sweep is not None:
+        identity["sweep"] = sweep
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]

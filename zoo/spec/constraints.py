@@ -89,7 +89,10 @@ def validate_value(key: str, value: Any, hint: Any, *, origin: str | None = None
         with contextlib.suppress(ValidationError):
             return _validator(hint).validate_python(meaning)
     scalars = [meaning for meaning in meanings if not isinstance(meaning, list)]
-    raise ConfigError(key, mismatch(scalars[min(1, len(scalars) - 1)] if scalars else value, hint), origin=origin)
+    message = mismatch(scalars[min(1, len(scalars) - 1)] if scalars else value, hint)
+    if isinstance(value, str) and "," in value and not describe(hint).startswith("["):
+        message += f"; --sweep {key}={value} tries each of them"
+    raise ConfigError(key, message, origin=origin)
 
 
 def _is_written(value: Any) -> bool:

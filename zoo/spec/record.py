@@ -225,6 +225,17 @@ class MatchInfo(_Model):
     parameters: Count
 
 
+class SweepInfo(_Model):
+    """The sweep that a run is a trial of, or a further seed of its best trial.
+
+    seed    of the trials
+    trials  dotted keys and values of each trial
+    """
+
+    seed: Count
+    trials: Annotated[tuple[JsonObject, ...], Field(strict=False, min_length=1)]
+
+
 class Seconds(_Model):
     """Wall-clock seconds."""
 
@@ -243,6 +254,7 @@ class Record(_Model):
     """The record of one (architecture, task, protocol, configuration, seed), however the run ended.
 
     overrides      dotted key -> value that the user changed;  config: the resolved tree
+    sweep          None where the run belongs to none
     stateful       of running text: whether a state is carried from segment to segment; else None
     segment_plan   how long inputs were fed; None when whole
     match          None where the width was not solved for
@@ -263,6 +275,7 @@ class Record(_Model):
     protocol_version: Text
     overrides: JsonObject
     config: JsonObject
+    sweep: SweepInfo | None
     config_hash: Annotated[str, StringConstraints(pattern="^[0-9a-f]{8,64}$")]
     seed: Count
     mode: Literal["causal", "bidirectional", "seq2seq"]

@@ -6,13 +6,16 @@ import errno
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from zoo.spec.config import describe_values, flatten
 from zoo.spec.files import sync_folder, write_temporary
 from zoo.spec.record import SCHEMA, Record
+from zoo.spec.settings import NOT_IDENTITY
 
 
 def dumps(record: Record) -> str:
@@ -138,3 +141,58 @@ def describe(error: ValidationError) -> list[str]:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+# -- what records say of one another -------------------------------------------------------------------------------
+
+REPEATABLE = ("ok", "diverged", "out-of-memory")
+"""Endings that another run of the same experiment would repeat."""
+
+
+def sweep_key(record: Record) -> str:
+    """Equal for the trials of one sweep, and for the further seeds of its best; "" for other records."""
+    if record.sweep is None:
+        return ""
+    apart = (*record.sweep.trials[0], *NOT_IDENTITY)
+    shared = {key: value for key, value in flatten(record.config).items() if key not in apart}
+    versions = [record.architecture.version, record.task.version, record.protocol_version]
+    names = [record.plugin.distribution, record.architecture.name, record.task.name, record.protocol]
+    return json.dumps([names, versions, shared, record.sweep.model_dump(mode="json")], sort_keys=True)
+
+
+def describe_trial(record: Record) -> str:
+    """The settings by which the trials of its sweep differ: "optim.lr=0.01"."""
+    return describe_values(record.config, record.sweep.trials[0]) if record.sweep else ""
+
+
+def ended_trials(records: Sequence[Record]) -> list[Record]:
+    """Of records of one sweep, those of its trials that have ended for good."""
+    return [
+        record
+        for record in records
+        if record.sweep is not None and record.seed == record.sweep.seed and record.status in (*REPEATABLE, "failed")
+    ]
+
+
+def best_trial(records: Sequence[Record]) -> Record | None:
+    """Of records of one sweep the trial that is best on validation, of equals the first that the sweep names.
+
+    None while trials are missing, and where none has a score.
+    """
+    ended = {_trial_number(record): record for record in ended_trials(records)}
+    if not ended or len(ended) < len(next(iter(ended.values())).sweep.trials):  # type: ignore[union-attr]
+        return None
+    scored = [(score, -k, ended[k]) for k in ended if (score := _validation_score(ended[k])) is not None]
+    return max(scored, key=lambda item: item[:2])[2] if scored else None
+
+
+def _trial_number(record: Record) -> int:
+    values = flatten(record.config)
+    assert record.sweep is not None
+    return next(k for k, trial in enumerate(record.sweep.trials) if all(values[key] == v for key, v in trial.items()))
+
+
+def _validation_score(record: Record) -> float | None:
+    """The score by which trials are compared, greater is better."""
+    score = record.metrics.val.scores.get(record.metric.name) if record.metrics else None
+    return score if score is None or record.metric.higher_is_better else -score
