@@ -80,7 +80,7 @@ def test_a_step_tells_the_backbone_its_number_and_shows_the_loss_with_its_auxili
     asked[0, 0] = batch.labels[0, 0]
     only = batch._replace(labels=asked, step_targets=torch.tensor(1))  # the only target of the two batches of a step
     output = module.model(only)
-    loss, aux = module.kind.loss(output), sum(output.aux.values())
+    loss, aux = module.kind.loss(output).detach(), sum(output.aux.values()).detach()
     assert aux > 0
     returned = module.training_step(only, 0)
     assert float(module.loss) == pytest.approx(float(loss + aux))
