@@ -317,6 +317,13 @@ def test_what_a_tokeniser_does_not_know_is_counted(tmp_path: Path) -> None:
     dropping.save(str(tmp_path / "letters.json"))
     running = prepared(read(tmp_path / "pg19"), tmp_path / "letters", str(tmp_path / "letters.json"))
     assert running["train"].gaps()["lost"] > 0
+    places = {"train": ["a\nb ", "yab", "ayb", "aby", "yy"], "validation": ["a b"], "test": ["b a"]}
+    for folder, books in places.items():
+        (tmp_path / "few" / folder).mkdir(parents=True)
+        for i, book in enumerate(books):
+            (tmp_path / "few" / folder / f"{i}.txt").write_text(book)
+    running = prepared(read(tmp_path / "few"), tmp_path / "fewer", str(tmp_path / "letters.json"))
+    assert [running[split].gaps()["lost"] for split in SPLITS] == [4, 0, 0]  # white space is no loss
 
 
 def test_a_large_file_is_never_held_whole(tmp_path: Path) -> None:

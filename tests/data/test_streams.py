@@ -179,6 +179,9 @@ def test_whole_documents_go_to_rows() -> None:
             for before, after in itertools.pairwise(read):
                 assert after == before + 1 or after in (0, 5, 6, 9, 11)
     assert document_order(counts, 1, None) == list(range(15))
+    order = document_order(counts, 2, None)  # each to the row that is free first
+    assert order[::2] == [0, 1, 2, 3, 4, 11, 12, 13, 14]
+    assert order[1::2] == [5, 6, 7, 8, 9, 10, FILLER, FILLER, FILLER]
 
 
 @pytest.mark.parametrize("limit", [1, 5, 7, 14, 15, 99])

@@ -65,6 +65,38 @@ def test_the_learning_rate_moves_with_every_step_of_a_run(tmp_path: Path) -> Non
         assert group["lr"] == pytest.approx(expected)
 
 
+def test_a_step_tells_the_backbone_its_number_and_shows_the_loss_with_its_auxiliary_part() -> None:
+    settings = {"segments.length": 4, "arch.mem_len": 4, "train.micro_batch_size": 4}
+    module = build_module(resolve_one("compressive", "toytext", protocol="smoke", overrides=settings))
+    data = open_data(module.experiment)
+    module.setup_metrics(data)
+    module._trainer = SimpleNamespace(global_step=5)
+    told: list[int] = []
+    module.model.encoder.backbone.on_step = told.append
+    batch = next(iter(data.train_dataloader()))
+    module.on_train_batch_start(batch, 0)
+    assert told == [5]
+    asked = torch.full_like(batch.labels, IGNORE)
+    asked[0, 0] = batch.labels[0, 0]
+    only = batch._replace(labels=asked, step_targets=torch.tensor(1))  # the only target of the two batches of a step
+    output = module.model(only)
+    loss, aux = module.kind.loss(output).detach(), sum(output.aux.values()).detach()
+    assert aux > 0
+    returned = module.training_step(only, 0)
+    assert float(module.loss) == pytest.approx(float(loss + aux))
+    assert float(returned.detach()) == pytest.approx(float(2 * loss + aux))
+    assert int(module.tokens) == batch.inputs.numel()
+
+
+def test_micro_batches_carry_the_states_of_texts_of_their_own(tmp_path: Path) -> None:
+    def losses(micro: int) -> list[float | None]:
+        overrides = {"train.micro_batch_size": micro, "train.precision": "64-true"}
+        record = run(tmp_path / str(micro), "mamba", "toytext", protocol="smoke", overrides=overrides)
+        return [point.loss for point in record.history]
+
+    assert losses(2) == pytest.approx(losses(8), rel=1e-9)
+
+
 def test_an_interval_adds_a_point_of_training_and_one_of_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     now, logged = [100.0], []
     monkeypatch.setattr("zoo.run.module.time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -138,7 +170,7 @@ SCHEDULES = {
     "micro": ({"train.micro_batch_size": 4}, (5, 1, 32, 8, 4, 4)),
     "devices": ({"train.micro_batch_size": 4, "train.devices": 2, "train.num_nodes": 2}, (5, 1, 32, 2, 4, 4)),
     "share": ({"train.devices": 2, "train.eval_batch_size": 3}, (5, 1, 32, 1, 16, 3)),
-    "ten": ({"train.max_samples": 32 * 25}, (25, 3, 32, 1, 32, 32)),
+    "ten": ({"train.max_samples": 32 * 31}, (31, 4, 32, 1, 32, 32)),
     "every": ({"train.max_samples": 32 * 25, "train.val_every": 33}, (25, 2, 32, 1, 32, 32)),
     "seldom": ({"train.max_samples": 32 * 25, "train.val_every": 10_000}, (25, 25, 32, 1, 32, 32)),
 }
