@@ -55,6 +55,10 @@ class Broken(toy_torch.ToyData):
             del provenance["seed"]
         return provenance
 
+    def lengths(self, split: Any) -> np.ndarray | None:
+        declared = {"lengths of a sample": [12] * 39, "lengths of others": [12, 7] * 20}
+        return np.array(declared[self.wrong]) if self.wrong in declared else None
+
     def verify(self) -> list[str]:
         return ["train.data: wrong"] if self.wrong == "damaged" else []
 
@@ -81,6 +85,8 @@ def test_sound_data_pass(toys: None, monkeypatch: pytest.MonkeyPatch, check: str
         ("other examples", "examples_are_reproducible"),
         ("wrong counts", "provenance_matches_record_schema"),
         ("no seed", "provenance_matches_record_schema"),
+        ("lengths of a sample", "examples_are_as_long_as_declared"),
+        ("lengths of others", "examples_are_as_long_as_declared"),
         ("damaged", "verify_accepts_prepared_data"),
     ],
 )
@@ -124,25 +130,25 @@ def test_missing_files_are_no_data_rather_than_not_declared(from_files: TaskSubj
     assert {name for name, status in statuses.items() if status == "passed"} == NEED_NO_DATA
     assert {name for name, status in statuses.items() if status == "not_declared"} == {"scores_match_declared_metrics"}
     assert report.ok
-    assert report.summary() == "10 checks: 3 passed, 1 not declared, 6 without data, 0 failed"
+    assert report.summary() == "11 checks: 3 passed, 1 not declared, 7 without data, 0 failed"
     assert "  no data: toytask: no " in report.to_text()
     assert len(report.to_text().splitlines()) == 2, "the missing file is named once"
-    assert report.to_json()["no_data"] == 6
+    assert report.to_json()["no_data"] == 7
 
 
 def test_zoo_check_without_data_says_so_and_exits_with_0(from_files: TaskSubject) -> None:
     done = CliRunner().invoke(app, ["check", "toytask"])
     assert done.exit_code == 0, done.output
-    assert "toytask: 10 checks: 3 passed, 1 not declared, 6 without data, 0 failed" in done.output
+    assert "toytask: 11 checks: 3 passed, 1 not declared, 7 without data, 0 failed" in done.output
     (report,) = json.loads(CliRunner().invoke(app, ["check", "toytask", "--json"]).stdout)
-    assert (report["passed"], report["not_declared"], report["no_data"], report["failed"]) == (3, 1, 6, 0)
+    assert (report["passed"], report["not_declared"], report["no_data"], report["failed"]) == (3, 1, 7, 0)
     assert {detail["status"] for detail in report["details"]} == {"passed", "not_declared", "no_data"}
 
 
 def test_sample_files_stand_in_for_missing_ones(from_files: TaskSubject, tmp_path: Path) -> None:
     record = replace(from_files.task, sample_files=f"{__name__}:write_sample_files")
     report = run_checks(TaskSubject(replace(from_files.entry, record=record)))
-    assert report.summary() == "10 checks: 9 passed, 1 not declared, 0 without data, 0 failed"
+    assert report.summary() == "11 checks: 10 passed, 1 not declared, 0 without data, 0 failed"
     assert "  note: on generated sample files" in report.to_text()
     assert not (tmp_path / "data" / "toy").exists(), "nothing is written into the user's data directory"
 
@@ -151,7 +157,7 @@ def test_the_users_files_come_before_sample_files(from_files: TaskSubject, tmp_p
     write_sample_files(tmp_path / "data")
     record = replace(from_files.task, sample_files="no_such_package:write")
     report = run_checks(TaskSubject(replace(from_files.entry, record=record)))
-    assert report.summary() == "10 checks: 9 passed, 1 not declared, 0 without data, 0 failed"
+    assert report.summary() == "11 checks: 10 passed, 1 not declared, 0 without data, 0 failed"
     assert "note" not in report.to_text()
 
 
@@ -159,7 +165,7 @@ def test_damaged_files_fail(from_files: TaskSubject, tmp_path: Path) -> None:
     write_sample_files(tmp_path / "data")
     (tmp_path / "data" / "toy" / "examples.txt").write_text("half")
     report = run_checks(from_files)
-    assert report.count("failed") == 6
+    assert report.count("failed") == 7
     assert "examples.txt: damaged" in report.to_text()
 
 
