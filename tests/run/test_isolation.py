@@ -183,14 +183,16 @@ def test_a_run_is_warned_of_where_the_device_has_less_than_it_needs(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for there, warned in ((needed, False), (needed - 1, True)):
         monkeypatch.setattr(memory, "available_bytes", {device: there}.__getitem__)
-        assert memory.warn_of_memory(experiment, Counted()) == needed
+        example = memory.saved_bytes(experiment, Counted())
+        assert (
+            memory.warn_of_memory(experiment, Counted(), settings.get("train.micro_batch_size", 8), example) == needed
+        )
         assert bool(capsys.readouterr().err) == warned
-    monkeypatch.setattr(memory, "saved_bytes", lambda experiment, model: 3 << 30)
     monkeypatch.setattr(memory, "available_bytes", lambda device: 3 << 29)
     if not settings:
-        memory.warn_of_memory(experiment, Counted())
+        memory.warn_of_memory(experiment, Counted(), 8, 3 << 30)
         assert capsys.readouterr().err == (
-            "zoo: toy on toytask (quick, seed 0) needs more than 24.0 GiB for 8 examples at once (3.00 GiB each), "
+            "zoo: toy on toytask (quick, seed 0) needs more than 24.0 GiB for 8 examples at once, "
             "and 1.5 GiB are free; train.micro_batch_size=4 computes the same with less\n"
         )
 
