@@ -146,6 +146,27 @@ def _ignore_launcher() -> None:
         print(f"zoo: {', '.join(named)}, but train.devices=1: one process trains on one device", file=sys.stderr)
 
 
+def _check_processes(trainer: pl.Trainer, world: int) -> None:
+    """Raise ValueError where a launcher's variables do not fit the devices, or where nobody starts the processes of the
+    other nodes: one process would wait for others that never come."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment is None:
+        return
+    environment.validate_settings(num_devices=world // trainer.num_nodes, num_nodes=trainer.num_nodes)
+    if type(environment) is not LightningEnvironment:
+        return  # of a launcher that Lightning knows
+    size = os.environ.get("WORLD_SIZE", str(world))
+    if size != str(world):
+        raise ValueError(f"a launcher set WORLD_SIZE={size}; unset it, or start {world} processes")
+    if "RANK" in os.environ and "LOCAL_RANK" not in os.environ:
+        raise ValueError("a launcher set RANK, but not LOCAL_RANK; unset it, or start all processes by torchrun")
+    numbered = "NODE_RANK" in os.environ or "GROUP_RANK" in os.environ
+    if trainer.num_nodes > 1 and not (numbered and "MASTER_ADDR" in os.environ):
+        raise ValueError(
+            "nobody starts the other nodes' processes; use torchrun or SLURM, or set NODE_RANK and MASTER_ADDR"
+        )
+
+
 def build_module(experiment: Experiment) -> ExperimentModule:
     """Build the model on the CPU, seeded. A ValueError of a plugin here is the configuration's fault."""
     pl.seed_everything(experiment.seed, verbose=False)
@@ -227,14 +248,16 @@ def _trainer(
     experiment, schedule = module.experiment, module.schedule
     train = experiment.train
     gpu = on_gpu(experiment)
-    alone = train.devices * train.num_nodes == 1
+    world = train.devices * train.num_nodes
     logger = _logger(train.logger, rundir, attempt)
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
             devices=train.devices,
             num_nodes=train.num_nodes,
-            strategy=train.strategy,
+            strategy="auto"
+            if world == 1 and train.strategy == "ddp"
+            else train.strategy,  # ddp of one averages nothing
             precision=train.precision,
             max_epochs=schedule.intervals,
             accumulate_grad_batches=schedule.accumulate,
@@ -253,12 +276,14 @@ def _trainer(
             log_every_n_steps=max(schedule.steps // 100, 1),
             callbacks=[Checkpoints(rundir.path), *callbacks],
             default_root_dir=rundir.path,
-            plugins=[LightningEnvironment()] if alone else None,
+            plugins=[LightningEnvironment()] if world == 1 else None,
         )
+        _check_processes(trainer, world)
     except Exception as error:
         key, text = "train.strategy", " ".join(str(error).split())
         devices = f"{train.devices} x {train.num_nodes} {'gpu' if gpu else 'cpu'}"
         raise ConfigError(key, f"{train.strategy!r} on {devices}: {text}", origin=experiment.origins[key]) from error
+    return trainer
 
 
 def _logger(name: str, rundir: RunDir, attempt: Attempt) -> Any:
