@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zoo import ModelDims, State
-from zoo.nn import MultiHeadAttention, TransformerStack, at_least_float32, without_autocast
+from zoo.nn import MultiHeadAttention, TransformerStack, at_least_float32, has_values, without_autocast
 from zoo.ops.random_features import draw_features
 from zoo_performer.config import PerformerConfig
 from zoo_performer.op import NO_KEY, FeatureMap, causal_linear_attention, linear_attention
@@ -84,7 +84,7 @@ class PerformerBackbone(TransformerStack):
         super().__init__(config, dims)
         # of the run's own random state; it is saved in the checkpoint, so that a resumed run draws the same features
         self.register_buffer("seed", torch.randint(2**31, ()))
-        if not self.seed.is_meta:  # a meta module gets seed and features with the weights that it is given
+        if has_values(self.seed):  # else seed and features come with the weights that the module is given
             self._draw(0)
 
     def build_mixer(self, layer: int) -> PerformerAttention:

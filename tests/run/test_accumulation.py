@@ -41,7 +41,7 @@ def gradients(case: str, micro: int, rank: int = 0, devices: int = 1) -> dict[st
     options = registry().architecture(arch).record.load_config()
     overrides |= {f"arch.{name}": 0.0 for name in vars(options()) if "dropout" in name}
     module = build_module(resolve_one(arch, task, protocol="smoke", overrides=overrides)).double().train()
-    data = open_data(module.experiment)
+    data = open_data(module.experiment, module.schedule)
     module.setup_metrics(data)
     if devices > 1:
         data.trainer = SimpleTrainer(rank, devices)

@@ -85,6 +85,15 @@ def test_one_device_under_a_launcher_of_several_processes_is_one_run_with_a_noti
     assert "but train.devices=1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm, second task"])
+def test_ddp_on_one_device_is_one_run_whatever_its_rank(
+    tmp_path: Path, launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (LAUNCHED[launcher] | {"MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    assert run(tmp_path, train_strategy="ddp", train_accelerator="cpu").record.status == "ok"
+
+
 def test_fsdp_without_a_gpu_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train.strategy.*: 'fsdp' on 1 x 1 cpu") as refusal:
         run(tmp_path, train_strategy="fsdp", train_accelerator="cpu")
@@ -97,6 +106,30 @@ def test_devices_of_a_slurm_job_of_another_size_are_refused(tmp_path: Path, monk
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"train.strategy.* on 2 x 1 cpu"):
         run(tmp_path, train_devices=2, train_accelerator="cpu")
+
+
+MISFITS = {
+    "torchrun of one": ({"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}, 2, 1),
+    "world of one": ({"RANK": "0", "WORLD_SIZE": "1"}, 2, 1),
+    "local rank of one": ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}, 2, 1),
+    "rank alone": ({"RANK": "1"}, 2, 1),
+    "world without local ranks": ({"RANK": "1", "WORLD_SIZE": "2"}, 2, 1),
+    "nodes without a launcher": ({}, 1, 2),
+    "nodes of which nobody knows the first": ({"NODE_RANK": "1"}, 1, 2),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_processes_that_would_wait_for_others_are_refused_in_one_line(
+    tmp_path: Path, misfit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables, devices, nodes = MISFITS[misfit]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=rf"train.strategy.* on {devices} x {nodes} cpu: ") as refusal:
+        run(tmp_path, train_strategy="ddp", train_devices=devices, train_num_nodes=nodes, train_accelerator="cpu")
+    assert "\n" not in str(refusal.value)
+    assert not list((tmp_path / "results").rglob("*.json"))
 
 
 WITHOUT_UNIX = """
@@ -183,14 +216,16 @@ def test_a_run_is_warned_of_where_the_device_has_less_than_it_needs(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for there, warned in ((needed, False), (needed - 1, True)):
         monkeypatch.setattr(memory, "available_bytes", {device: there}.__getitem__)
-        assert memory.warn_of_memory(experiment, Counted()) == needed
+        example = memory.saved_bytes(experiment, Counted())
+        assert (
+            memory.warn_of_memory(experiment, Counted(), settings.get("train.micro_batch_size", 8), example) == needed
+        )
         assert bool(capsys.readouterr().err) == warned
-    monkeypatch.setattr(memory, "saved_bytes", lambda experiment, model: 3 << 30)
     monkeypatch.setattr(memory, "available_bytes", lambda device: 3 << 29)
     if not settings:
-        memory.warn_of_memory(experiment, Counted())
+        memory.warn_of_memory(experiment, Counted(), 8, 3 << 30)
         assert capsys.readouterr().err == (
-            "zoo: toy on toytask (quick, seed 0) needs more than 24.0 GiB for 8 examples at once (3.00 GiB each), "
+            "zoo: toy on toytask (quick, seed 0) needs more than 24.0 GiB for 8 examples at once, "
             "and 1.5 GiB are free; train.micro_batch_size=4 computes the same with less\n"
         )
 

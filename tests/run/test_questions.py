@@ -186,8 +186,8 @@ ALL += ["performer", "nystromformer", "perceiver", "s4", "s5", "h3", "hyena", "m
 def test_every_architecture_answers(arch: str, form: str, tmp_path: Path) -> None:
     """The same logits whatever else is in the batch, a gradient for the head, and no look at the answer."""
     made = experiment(arch, "toyrecall", **{"task.form": form, "segments.length": 5})
-    data = open_data(made)
-    model = build_module(made).model.double().eval()
+    module = build_module(made)
+    data, model = open_data(made, module.schedule), module.model.double().eval()
     assert isinstance(model, LMHeadModel)
     questions = [data.dataset("test")[i] for i in range(4)]
     collate = QuestionCollator(made.objective, data.specials)

@@ -41,7 +41,8 @@ def test_the_weights_that_were_best_on_validation_are_tested_not_the_last(tmp_pa
     assert record.metrics.val.scores["accuracy"] == best.metric
 
     experiment = resolve_one("toy", "toytask", overrides=overrides)
-    data, model = open_data(experiment), build_module(experiment)
+    model = build_module(experiment)
+    data = open_data(experiment, model.schedule)
     (checkpoint,) = (tmp_path / "runs").rglob("best.ckpt")
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"], strict=False)
     model.eval()
@@ -222,7 +223,7 @@ def test_a_record_counts_the_target_tokens_of_encoder_decoders(tmp_path: Path, a
     experiment = resolve_one(arch, "toyrecall", protocol="smoke", overrides=overrides)
     assert (experiment.objective == "seq2seq") == (arch == "longt5")
     expected = 0
-    for batch in open_data(experiment).train_dataloader():
+    for batch in open_data(experiment, build_module(experiment).schedule).train_dataloader():
         expected += batch.inputs.numel() if batch.mask is None else int(batch.mask.sum())
         if batch.target is not None:
             expected += int((batch.labels != IGNORE).sum())

@@ -4,7 +4,7 @@ from zoo.nn.attention import MultiHeadAttention
 from zoo.nn.buffers import derived_buffer
 from zoo.nn.convolution import DepthwiseConv
 from zoo.nn.dropout import TiedDropout
-from zoo.nn.init import init_lecun_normal, init_normal, init_transformer_xl, init_xavier, truncated_normal_
+from zoo.nn.init import cut_normal_, init_lecun_normal, init_normal, init_transformer_xl, init_xavier, truncated_normal_
 from zoo.nn.masks import sequence_lengths
 from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, make_norm
 from zoo.nn.parameters import ParamOptions, param_options, parameters_with_options
@@ -33,6 +33,7 @@ __all__ = [
     "TiedDropout",
     "TransformerStack",
     "at_least_float32",
+    "cut_normal_",
     "derived_buffer",
     "has_values",
     "init_lecun_normal",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from zoo.nn.norms import LayerNorm
+from zoo.ops.tracing import has_values
 
 
 def init_xavier(*linears: nn.Linear, gain: float = 1.0) -> None:
@@ -30,8 +31,13 @@ def init_lecun_normal(*linears: nn.Linear) -> None:
 
 def truncated_normal_(x: Tensor, std: float) -> Tensor:
     """Fill x with values of deviation `std` from a normal distribution truncated at two deviations."""
-    wide = std / 0.87962566103423978  # what truncation leaves of a standard normal's deviation
-    return nn.init.trunc_normal_(x, std=wide, a=-2 * wide, b=2 * wide)
+    return cut_normal_(x, std / 0.87962566103423978)  # what truncation leaves of a standard normal's deviation
+
+
+def cut_normal_(x: Tensor, std: float) -> Tensor:
+    """Fill x from a normal distribution of deviation `std` that is truncated at two deviations, unless it has no
+    values (FakeTensorMode): torch draws until every value lies within."""
+    return nn.init.trunc_normal_(x, std=std, a=-2 * std, b=2 * std) if has_values(x) else x
 
 
 def init_transformer_xl(module: nn.Module) -> None:

@@ -31,3 +31,9 @@ def has_values(x: Tensor) -> bool:
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """Let nothing inside be cast to half precision, on the device of x; the meta device knows no autocast."""
     return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def draw_seed() -> int:
+    """A seed for a generator, of the CPU's random state; 0 where tensors have no values (FakeTensorMode)."""
+    drawn = torch.randint(1 << 62, (), device="cpu")
+    return int(drawn) if has_values(drawn) else 0

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils.hooks import RemovableHandle
 
 if TYPE_CHECKING:
     from zoo.run.module import ExperimentModule
@@ -56,7 +59,8 @@ class Checkpoints(pl.Callback):
 
 
 class Deadline(pl.Callback):
-    """Raise TimeLimit when the time of a run is over.
+    """Raise TimeLimit when the time of a run is over: before each batch, and within one after each module's forward and
+    backward, since a batch of long inputs may take many minutes.
 
     Not Lightning's Timer, which counts from the first step, does not look during evaluation, and ends a run as if it
     were complete.
@@ -64,6 +68,18 @@ class Deadline(pl.Callback):
 
     def __init__(self, seconds: float | None, started: float) -> None:
         self.seconds, self.started = seconds, started
+        self._hook: RemovableHandle | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.seconds is not None:
+            self._hook = register_module_forward_hook(self._after_module)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "")  # which Lightning does not call then
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self._check()
@@ -74,7 +90,12 @@ class Deadline(pl.Callback):
     def on_test_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self._check()
 
-    def _check(self) -> None:
+    def _after_module(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._check()
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(self._check)
+
+    def _check(self, *_: Any) -> None:
         if self.seconds is not None and time.monotonic() > self.started + self.seconds:
             raise TimeLimit(f"stopped after {self.seconds:g} s (--max-time); the same command goes on from there")
 

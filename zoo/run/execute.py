@@ -14,6 +14,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,15 +25,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.paths import data_dir
-from zoo.ops.backend import any_backend, forms_that_ran, use_backend
+from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.run.callbacks import Checkpoints, Deadline, Report, Reporter, TimeLimit
 from zoo.run.compose import Experiment, Job
-from zoo.run.memory import warn_of_memory
+from zoo.run.memory import count_forward_flops, on_gpu, remedy, warn_of_memory
 from zoo.run.module import Diverged, ExperimentModule, Schedule
-from zoo.run.recording import Ending, count_forward_flops, make_record
+from zoo.run.recording import Ending, make_record
 from zoo.run.rundir import Attempt, RunDir, rank
 from zoo.run.signals import handlers
-from zoo.run.validate import remedy
 from zoo.spec.errors import ConfigError, UserError
 from zoo.spec.record import Status
 from zoo.spec.store import StoredRecord
@@ -68,26 +68,28 @@ def execute(job: Job, report: Report = lambda event: None) -> StoredRecord:
             try:
                 module = build_module(experiment)
                 # one example through the model: a mismatch is an error before data are prepared
-                with any_backend() if on_gpu(experiment) else contextlib.nullcontext():
-                    flops = count_forward_flops(experiment, module.model)
+                flops = count_forward_flops(experiment, module.model)
             except UserError:
                 raise
             except Exception as error:
-                return _write(rundir, attempt, None, open_data(experiment), _ending_of(error, rundir))
+                return _write(rundir, attempt, None, open_data(experiment, None), _ending_of(error, rundir))
             reporter = [Reporter(report)] if rank() == 0 else []
             trainer = _trainer(rundir, attempt, module, [Deadline(job.max_time, started), *reporter])
-            report({"memory": warn_of_memory(experiment, module.model)})
-            data = open_data(experiment)
+            schedule = module.schedule
+            needed = warn_of_memory(experiment, module.model, schedule.micro_batch_size, schedule.example_bytes)
+            report({"memory": needed})
+            data = open_data(experiment, schedule)
             module.setup_metrics(data)
             ending = _fit_and_test(rundir, attempt, module, data, trainer)
             ending.flops = flops
             return _write(rundir, attempt, module, data, ending)
 
 
-def record_lost(job: Job, status: Status, error: str, *, build: bool) -> StoredRecord:
+def record_lost(job: Job, status: Status, error: str, *, build: bool, memory: bool = False) -> StoredRecord:
     """Write the record of a run whose process vanished before it could write one.
 
-    build  whether to build the model, for its number of parameters: that may be what ended the process
+    memory  whether memory may have run out: the error then names the remedy
+    build   whether to build the model, for its number of parameters: that may be what ended the process
     """
     quiet_libraries()
     rundir = RunDir(job)
@@ -95,15 +97,11 @@ def record_lost(job: Job, status: Status, error: str, *, build: bool) -> StoredR
     module: ExperimentModule | None = None
     try:
         module = build_module(job.experiment) if build else None
+        if module is not None and memory:
+            error += remedy(module.model, module.schedule.micro_batch_size)
     except Exception as cause:
         error += f"; and the model cannot be built: {_ending_of(cause, rundir).error}"
-    return _write(rundir, attempt, module, open_data(job.experiment), Ending(status, error[:2000]))
-
-
-def on_gpu(experiment: Experiment) -> bool:
-    """Whether the run is to be on a GPU."""
-    accelerator = experiment.train.accelerator
-    return accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
+    return _write(rundir, attempt, module, open_data(job.experiment, None), Ending(status, error[:2000]))
 
 
 @contextlib.contextmanager
@@ -148,6 +146,27 @@ def _ignore_launcher() -> None:
         print(f"zoo: {', '.join(named)}, but train.devices=1: one process trains on one device", file=sys.stderr)
 
 
+def _check_processes(trainer: pl.Trainer, world: int) -> None:
+    """Raise ValueError where a launcher's variables do not fit the devices, or where nobody starts the processes of the
+    other nodes: one process would wait for others that never come."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment is None:
+        return
+    environment.validate_settings(num_devices=world // trainer.num_nodes, num_nodes=trainer.num_nodes)
+    if type(environment) is not LightningEnvironment:
+        return  # of a launcher that Lightning knows
+    size = os.environ.get("WORLD_SIZE", str(world))
+    if size != str(world):
+        raise ValueError(f"a launcher set WORLD_SIZE={size}; unset it, or start {world} processes")
+    if "RANK" in os.environ and "LOCAL_RANK" not in os.environ:
+        raise ValueError("a launcher set RANK, but not LOCAL_RANK; unset it, or start all processes by torchrun")
+    numbered = "NODE_RANK" in os.environ or "GROUP_RANK" in os.environ
+    if trainer.num_nodes > 1 and not (numbered and "MASTER_ADDR" in os.environ):
+        raise ValueError(
+            "nobody starts the other nodes' processes; use torchrun or SLURM, or set NODE_RANK and MASTER_ADDR"
+        )
+
+
 def build_module(experiment: Experiment) -> ExperimentModule:
     """Build the model on the CPU, seeded. A ValueError of a plugin here is the configuration's fault."""
     pl.seed_everything(experiment.seed, verbose=False)
@@ -157,28 +176,34 @@ def build_module(experiment: Experiment) -> ExperimentModule:
         raise
     except ValueError as error:
         raise ConfigError("arch", f"{experiment.architecture} cannot be built so: {error}") from error
-    return ExperimentModule(experiment, model)
+    module = ExperimentModule(experiment, model)
+    forms_that_ran(reset=True)  # forget those of the calls that its schedule took
+    return module
 
 
-def open_data(experiment: Experiment, *, interval: int | None = None) -> TaskData:
+def open_data(experiment: Experiment, schedule: Schedule | None, *, interval: int | None = None) -> TaskData:
     """The task's data, prepared and configured for the run.
 
+    schedule  None where nothing is to be read batch by batch
     interval  training samples of one epoch in place of those between two validations
     """
-    schedule, train = Schedule.of(experiment), experiment.train
     loading = LoaderConfig(
         kind=experiment.kind,
-        batch_size=schedule.micro_batch_size,
-        rows=schedule.batch_size,
-        eval_batch_size=schedule.eval_batch_size,
         seed=experiment.seed,
-        interval=schedule.steps_per_interval * schedule.batch_size if interval is None else interval,
-        max_samples=schedule.steps * schedule.batch_size,
-        val_limit=train.val_limit or None,
-        num_workers=train.num_workers,
+        val_limit=experiment.train.val_limit or None,
+        num_workers=experiment.train.num_workers,
         objective=experiment.objective,
         length_generalization=experiment.arch_spec.capabilities.length != "fixed",
     )
+    if schedule is not None:
+        loading = replace(
+            loading,
+            batch_size=schedule.micro_batch_size,
+            rows=schedule.batch_size,
+            eval_batch_size=schedule.eval_batch_size,
+            interval=schedule.steps_per_interval * schedule.batch_size if interval is None else interval,
+            max_samples=schedule.steps * schedule.batch_size,
+        )
     data = experiment.task_spec.load_data()(experiment.task_options, data_dir(), loading)
     data.prepare()
     for split in ("train", "val", "test"):
@@ -211,7 +236,10 @@ def _fit_and_test(
         name = "SIGTERM" if terminated else "SIGINT"
         return Ending("interrupted", f"{name}; the same command goes on from the last validation")
     except Exception as error:
-        return _ending_of(error, rundir)
+        ending = _ending_of(error, rundir)
+        if ending.status == "out-of-memory":
+            ending.error += remedy(module.model, module.schedule.micro_batch_size)
+        return ending
 
 
 def _trainer(
@@ -220,14 +248,16 @@ def _trainer(
     experiment, schedule = module.experiment, module.schedule
     train = experiment.train
     gpu = on_gpu(experiment)
-    alone = train.devices * train.num_nodes == 1
+    world = train.devices * train.num_nodes
     logger = _logger(train.logger, rundir, attempt)
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
             devices=train.devices,
             num_nodes=train.num_nodes,
-            strategy=train.strategy,
+            strategy="auto"
+            if world == 1 and train.strategy == "ddp"
+            else train.strategy,  # ddp of one averages nothing
             precision=train.precision,
             max_epochs=schedule.intervals,
             accumulate_grad_batches=schedule.accumulate,
@@ -246,12 +276,14 @@ def _trainer(
             log_every_n_steps=max(schedule.steps // 100, 1),
             callbacks=[Checkpoints(rundir.path), *callbacks],
             default_root_dir=rundir.path,
-            plugins=[LightningEnvironment()] if alone else None,
+            plugins=[LightningEnvironment()] if world == 1 else None,
         )
+        _check_processes(trainer, world)
     except Exception as error:
         key, text = "train.strategy", " ".join(str(error).split())
         devices = f"{train.devices} x {train.num_nodes} {'gpu' if gpu else 'cpu'}"
         raise ConfigError(key, f"{train.strategy!r} on {devices}: {text}", origin=experiment.origins[key]) from error
+    return trainer
 
 
 def _logger(name: str, rundir: RunDir, attempt: Attempt) -> Any:
@@ -287,7 +319,7 @@ def _ending_of(error: Exception, rundir: RunDir) -> Ending:
     (rundir.path / "traceback.txt").write_text("".join(traceback.format_exception(error)), "utf-8", "replace")
     status: Status = "out-of-memory" if _is_out_of_memory(error) else "failed"
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1800]
-    return Ending(status, text + remedy(rundir.experiment) if status == "out-of-memory" else text)
+    return Ending(status, text)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

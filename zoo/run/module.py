@@ -23,6 +23,7 @@ from zoo.kinds.metrics import Scores
 from zoo.nn.backbone import State
 from zoo.nn.state import detach, reset_rows, want_state
 from zoo.run.compose import Experiment
+from zoo.run.memory import choose_micro_batch_size, saved_bytes
 from zoo.run.optim import build_optimizer
 
 
@@ -37,6 +38,7 @@ class Schedule:
     batch_size        the effective batch: samples of one optimiser step
     accumulate        batches that accumulate into one step on each device
     micro_batch_size  samples that a device holds at once
+    example_bytes     what one of them keeps for the backward pass
     """
 
     steps: int
@@ -45,17 +47,19 @@ class Schedule:
     accumulate: int
     micro_batch_size: int
     eval_batch_size: int
+    example_bytes: int
 
     @property
     def intervals(self) -> int:
         return math.ceil(self.steps / self.steps_per_interval)
 
     @classmethod
-    def of(cls, experiment: Experiment) -> Schedule:
-        """The schedule that the configuration gives."""
+    def of(cls, experiment: Experiment, model: nn.Module) -> Schedule:
+        """The schedule that the configuration gives the model."""
         train = experiment.train
         world = train.devices * train.num_nodes
-        micro = train.micro_batch_size or train.batch_size // world
+        example_bytes = saved_bytes(experiment, model)
+        micro = choose_micro_batch_size(experiment, model, example_bytes)
         every = train.val_every or math.ceil(experiment.steps / 10) * train.batch_size
         return cls(
             steps=experiment.steps,
@@ -64,6 +68,7 @@ class Schedule:
             accumulate=train.batch_size // (micro * world),
             micro_batch_size=micro,
             eval_batch_size=train.eval_batch_size or micro,
+            example_bytes=example_bytes,
         )
 
 
@@ -77,7 +82,7 @@ class ExperimentModule(pl.LightningModule):
         self.model = model
         self.experiment = experiment
         self.kind = experiment.kind
-        self.schedule = Schedule.of(experiment)
+        self.schedule = Schedule.of(experiment, model)
         # a module cannot have children called "train" or "eval": those are its methods
         self.metrics = nn.ModuleDict()
         self.history: list[dict[str, Any]] = []

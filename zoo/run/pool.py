@@ -21,11 +21,10 @@ from typing import Any
 
 import psutil
 
-from zoo.run.compose import Experiment, Job
+from zoo.run.compose import Job
 from zoo.run.display import Display
 from zoo.run.machine import available_bytes, count_cores, count_oom_kills, has_gpu
 from zoo.run.signals import handlers
-from zoo.run.validate import remedy
 from zoo.run.worker import CAN_FORK, POLL
 from zoo.spec.errors import UserError, ZooError
 from zoo.spec.store import StoredRecord, read
@@ -101,7 +100,7 @@ def _outcome(
     if reply is None and (stopped_by is not None or worker.code == 0):
         return None, None
     if reply is None:
-        lost = _describe_loss(worker, job.experiment)
+        lost = _describe_loss(worker)
         reply = _record_lost(pool, job, lost | {"build": True}) or _record_lost(pool, job, lost | {"build": False})
         if reply is None:
             raise ZooError(f"{job.experiment.name}: {lost['error']}; its record could not be written either")
@@ -120,7 +119,7 @@ def _record_lost(pool: Pool, job: Job, lost: Mapping[str, Any]) -> dict[str, Any
     return recorder.reply()
 
 
-def _describe_loss(worker: Worker, experiment: Experiment) -> dict[str, str]:
+def _describe_loss(worker: Worker) -> dict[str, Any]:
     """Status and error of a run whose process vanished without a record."""
     code = worker.code
     assert code is not None
@@ -133,8 +132,8 @@ def _describe_loss(worker: Worker, experiment: Experiment) -> dict[str, str]:
     if name != "SIGKILL":
         return {"status": "failed", "error": error}
     if worker.lost_to_memory():
-        return {"status": "out-of-memory", "error": f"{error}: memory ran out{remedy(experiment)}"}
-    return {"status": "failed", "error": f"{error}; somebody sent it, or memory ran out{remedy(experiment)}"}
+        return {"status": "out-of-memory", "error": f"{error}: memory ran out", "memory": True}
+    return {"status": "failed", "error": f"{error}; somebody sent it, or memory ran out", "memory": True}
 
 
 class _Memory:

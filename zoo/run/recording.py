@@ -6,13 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.data.module import TaskData
 from zoo.ops.backend import forms_that_ran
 from zoo.run import provenance
-from zoo.run.compose import Experiment, Job
+from zoo.run.compose import Job
 from zoo.run.module import ExperimentModule
 from zoo.run.rundir import Attempt, now
 from zoo.spec.record import Record, Status
@@ -31,18 +29,6 @@ class Ending:
     error: str = ""
     metrics: dict[str, Any] | None = None
     flops: int | None = None
-
-
-def count_forward_flops(experiment: Experiment, model: nn.Module) -> int:
-    """FLOPs of one example's forward pass: matrix products, convolutions and attention, as torch counts them."""
-    batch = experiment.kind.example_batch(experiment.model_spec)
-    training = model.training
-    model.eval()
-    # with gradients on: the counter hooks parameters that are given as inputs, and can do so only then
-    with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
-        model(batch)
-    model.train(training)
-    return int(counter.get_total_flops())
 
 
 def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, data: TaskData, ending: Ending) -> Record:
@@ -102,6 +88,7 @@ def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, dat
         tokens = int(module.tokens) * experiment.train.devices * experiment.train.num_nodes
         seconds = {name: round(value, 3) for name, value in module.seconds.items()}
         fields |= {
+            "micro_batch_size": schedule.micro_batch_size,
             "segment_plan": asdict(encoder.plan) if capabilities.segment else None,
             "parameters": sum(p.numel() for p in module.model.parameters()),
             "state_size": encoder.backbone.state_size(experiment.seq_len) if has_state else None,

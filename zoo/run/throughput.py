@@ -15,8 +15,9 @@ from zoo.data.bench import measure_loading, measure_step
 from zoo.data.progress import quiet
 from zoo.ops.backend import use_backend
 from zoo.run.compose import Experiment
-from zoo.run.execute import build_module, on_gpu, open_data
-from zoo.run.module import ExperimentModule, Schedule
+from zoo.run.execute import build_module, open_data
+from zoo.run.memory import on_gpu
+from zoo.run.module import ExperimentModule
 from zoo.run.optim import build_optimizer
 
 KEPT = 8
@@ -30,14 +31,13 @@ def measure(experiment: Experiment, seconds: float) -> dict[str, Any]:
     ratio           loader's samples/s over those of the step: below 1, training waits for data
     grew MB         memory that this process took while it loaded
     """
-    schedule = Schedule.of(experiment)
-    whole_run = schedule.steps * schedule.batch_size
     with use_backend(experiment.train.op_backend):
         module = build_module(experiment)
-        open_data(experiment)  # what is not prepared is prepared now
+        schedule = module.schedule
+        open_data(experiment, schedule)  # what is not prepared is prepared now
         began = time.perf_counter()
         with quiet():
-            data = open_data(experiment, interval=whole_run)
+            data = open_data(experiment, schedule, interval=schedule.steps * schedule.batch_size)
             opened = time.perf_counter() - began
             loader = measure_loading(data.train_dataloader(), seconds)
             batches = list(islice(data.train_dataloader(), KEPT))

@@ -70,11 +70,3 @@ def _check_train(flat: Mapping[str, Any]) -> None:
         raise ConfigError("train.micro_batch_size", f"{per} does not divide train.batch_size {batch}")
     if len(flat["optim.betas"]) != 2:
         raise ConfigError("optim.betas", f"expected two numbers, got {flat['optim.betas']}")
-
-
-def remedy(experiment: Experiment) -> str:
-    """What helps a run for which memory is too small: the end of a sentence."""
-    train = experiment.train
-    micro = train.micro_batch_size or train.batch_size // (train.devices * train.num_nodes)
-    smaller = next((n for n in range(micro // 2, 0, -1) if micro % n == 0), 0)
-    return f"; train.micro_batch_size={smaller} computes the same with less" if smaller else ""

@@ -256,6 +256,7 @@ class Record(_Model):
     overrides      dotted key -> value that the user changed;  config: the resolved tree
     sweep          None where the run belongs to none
     stateful       of running text: whether a state is carried from segment to segment; else None
+    micro_batch_size  examples that a device held at once; None when the model could not be built
     segment_plan   how long inputs were fed; None when whole
     match          None where the width was not solved for
     state_size     numbers carried per sample; None without a state
@@ -281,6 +282,7 @@ class Record(_Model):
     mode: Literal["causal", "bidirectional", "seq2seq"]
     objective: Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]*$")]
     stateful: bool | None
+    micro_batch_size: Positive | None = None
     segment_plan: JsonObject | None
     parameters: Count
     match: MatchInfo | None

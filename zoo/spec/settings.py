@@ -86,7 +86,8 @@ class TrainSettings:
     batch_size: PositiveInt = 32
     """Effective batch size of an optimiser step."""
     micro_batch_size: NonNegativeInt = 0
-    """Samples of one forward pass; must divide batch_size, gradients accumulate. 0 = batch_size."""
+    """Samples of one forward pass; must divide batch_size, gradients accumulate. 0 = as many as keep at most 8 GiB for
+    the backward pass, or all with batch norm; the record has their number."""
     eval_batch_size: NonNegativeInt = 0
     """Batch size of validation and test; 0 = the micro batch."""
     val_every: NonNegativeInt = 0

@@ -20,7 +20,7 @@ from zoo.ops.attention import reference_attention
 from zoo.ops.blocked.pattern import Side
 from zoo.ops.chunks import slices
 from zoo.ops.dtypes import at_least_float32
-from zoo.ops.tracing import plain_only
+from zoo.ops.tracing import draw_seed, plain_only
 
 PIECE = 1 << 18
 """Scores that are in memory at once on a CPU, few enough for its caches; on a GPU 128 times as many."""
@@ -50,7 +50,7 @@ def biased_attention(
     """
     if plain_only() or (dropout and torch.compiler.is_compiling()):
         return _plain_attention(q, k, v, bias, side, visible_of(slice(0, len(q))), scale, dropout)
-    seed = int(torch.randint(1 << 62, (), device="cpu")) if dropout else 0
+    seed = draw_seed() if dropout else 0
     side_tensors = (None,) * 4 if side is None else (side.k, side.v, side.bias, side.row)
     return _BiasedAttention.apply(q, k, v, bias, *side_tensors, visible_of, scale, dropout, seed)
 
