@@ -107,11 +107,12 @@ def test_golden(tmp_path: Path) -> None:
 def test_of_perplexities_lower_is_better() -> None:
     records = [language("alpha", nats=3.0), language("beta", nats=2.5), language("gamma", nats=2.51)]
     rows = section(records).rows
-    assert list(zip(rows["name"], rows["rank"], rows["tied"], strict=True)) == [
-        ("beta", 1, True),
-        ("gamma", 1, True),
-        ("alpha", 3, False),
+    assert list(zip(rows["name"], rows["rank"], rows["best_rank"], rows["worst_rank"], strict=True)) == [
+        ("beta", 1, 1, 2),
+        ("gamma", 2, 1, 2),
+        ("alpha", 3, 3, 3),
     ]
+    assert cells(records, "wikitext", "places") == {"beta": "1–2", "gamma": "1–2", "alpha": "3"}
     assert "Lower word perplexity is better." in remarks(section(records))
 
 
@@ -124,10 +125,9 @@ def test_seeds_of_a_perplexity_are_averaged_as_losses() -> None:
     assert row["other_scores"]["bits_per_byte"] == pytest.approx(0.64 / math.log(2))
 
 
-def test_a_run_without_a_standard_error_is_ranked_apart_from_nobody() -> None:
+def test_a_run_without_a_standard_error_may_have_any_place() -> None:
     records = [language("alpha", nats=3.0), language("beta", nats=1.0, stderr=None), language("gamma", nats=5.0)]
-    rows = section(records).rows
-    assert dict(zip(rows["name"], rows["rank"], strict=True)) == {"alpha": 1, "beta": 1, "gamma": 2}
+    assert cells(records, "wikitext", "places") == {"beta": "1–3", "alpha": "1–2", "gamma": "2–3"}
     assert cells(records, "wikitext", "95 % interval")["beta"] == ""
 
 
@@ -155,7 +155,7 @@ def test_a_perplexity_that_is_not_finite_is_a_word() -> None:
 
 def test_further_scores_are_further_columns() -> None:
     table = section_table(section(question_records(), "lambada_openai"))
-    assert table.headers[:4] == ["rank", "architecture", "objective", "stateful"]
+    assert table.headers[:4] == ["rank", "places", "architecture", "objective"]
     assert table.headers.index("perplexity") > table.headers.index("accuracy")
     assert cells(question_records(), "lambada_openai", "perplexity") == {"alpha": "30.00", "gamma": "25.00"}
     assert "byte perplexity" in section_table(section(question_records(), "wikitext")).headers
@@ -444,7 +444,7 @@ def test_results_csv_names_the_metric() -> None:
     text = next(row for row in rows if row["task"] == "wikitext" and row["architecture"] == "beta")
     assert (text["metric"], text["higher_is_better"], text["accuracy"]) == ("word_perplexity", "false", "")
     assert float(text["score"]) == pytest.approx(math.exp(3.7))
-    assert (text["interval"], text["stateful"]) == ("normal", "false")
+    assert (text["interval"], text["stateful"]) == ("pooled", "false")
     assert json.loads(text["other_scores"])["bits_per_byte"] == pytest.approx(0.74 / math.log(2))
     gamma = next(row for row in rows if row["task"] == "mqar" and row["architecture"] == "gamma")
     assert (gamma["length_generalization"], gamma["objective"], gamma["accuracy"]) == (

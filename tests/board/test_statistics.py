@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from zoo.board.metric import Metric, sorted_names
-from zoo.board.statistics import Run, estimate, has_converged, rank_intervals, run_interval, t_interval, wilson
+from zoo.board.metric import ACCURACY, Metric, sorted_names
+from zoo.board.statistics import Estimate, Interval, Run, estimate_rows, has_converged, rank_rows, run_interval, wilson
 
 fractions = st.floats(0, 1)
-
-
-def test_t_interval_by_hand() -> None:
-    # mean 0.4, deviation 0.1, t(2) = 4.302653 from the usual table: half-width 4.302653 * 0.1 / sqrt(3) = 0.248414
-    result = t_interval([0.3, 0.4, 0.5])
-    assert (result.low, result.high) == pytest.approx((0.151586, 0.648414), abs=1e-6)
-    assert result.kind == "t"
 
 
 def test_wilson_by_hand() -> None:
@@ -43,35 +36,11 @@ def test_wilson_is_that_of_scipy(case: tuple[int, int]) -> None:
     assert result.low <= k / n <= result.high
 
 
-@settings(deadline=None)  # scipy is slow on a busy machine
-@given(st.lists(fractions, min_size=2, max_size=10))
-def test_t_interval_is_that_of_scipy_within_the_unit_interval(scores: list[float]) -> None:
-    result = t_interval(scores)
-    mean, error = sum(scores) / len(scores), stats.sem(scores)
-    low, high = stats.t.interval(0.95, len(scores) - 1, mean, error) if error > 0 else (mean, mean)
-    assert result.low == pytest.approx(max(low, 0), abs=1e-9)
-    assert result.high == pytest.approx(min(high, 1), abs=1e-9)
-
-
-def test_one_score_has_no_t_interval() -> None:
-    with pytest.raises(ValueError, match="two scores"):
-        t_interval([0.5])
+def test_a_proportion_lies_between_0_and_1_of_at_least_one() -> None:
     with pytest.raises(ValueError, match="proportion"):
         wilson(1.5, 10)
     with pytest.raises(ValueError, match="proportion"):
         wilson(0.5, 0)
-
-
-def test_a_single_run_is_labelled_as_such_and_none_is_not_zero() -> None:
-    assert estimate([]) is None
-    single = estimate([Run(0.5, 20)])
-    assert single is not None
-    assert single.interval is not None
-    assert (single.mean, single.interval.kind) == (0.5, "binomial")
-    several = estimate([Run(0.3, 20), Run(0.4, 20), Run(0.5, 20)])
-    assert several is not None
-    assert several.interval is not None
-    assert (several.mean, several.interval.kind) == (pytest.approx(0.4), "t")
 
 
 def test_converged_means_above_both_baselines_beyond_doubt() -> None:
@@ -83,47 +52,137 @@ def test_converged_means_above_both_baselines_beyond_doubt() -> None:
     assert not has_converged(Run(0.52, 1000), chance=0.5, majority=0.4)
 
 
-Ends = tuple[float, float]
-
-
-def rank(intervals: list[Ends], **kwargs: bool) -> list[int]:
-    return rank_intervals([low for low, _ in intervals], [high for _, high in intervals], **kwargs)
-
-
-def test_rows_that_overlap_share_a_rank() -> None:
-    best, second, between, worst = (0.8, 0.9), (0.6, 0.7), (0.65, 0.82), (0.1, 0.3)
-    assert rank([worst, best, second, between]) == [4, 1, 2, 1]
-
-
-def test_intervals_that_touch_overlap() -> None:
-    assert rank([(0.2, 0.4), (0.4, 0.6)]) == [1, 1]
-
-
-intervals = st.tuples(fractions, fractions).map(lambda ends: (min(ends), max(ends)))
-
-
-@given(st.lists(intervals, max_size=12))
-def test_ranks_in_general(rows: list[Ends]) -> None:
-    places = rank(rows)
-    assert not rows or min(places) == 1
-    assert all(1 <= place <= len(rows) for place in places)
-    for a, rank_a in zip(rows, places, strict=True):
-        for b, rank_b in zip(rows, places, strict=True):
-            if a[0] > b[1]:
-                assert rank_a < rank_b
-    # with intervals of one width the order of the means is never turned round
-    same = [(low - 0.05, low + 0.05) for low, _ in rows]
-    order = sorted(zip(same, rank(same), strict=True), reverse=True)
-    assert all(a <= b for (_, a), (_, b) in pairwise(order))
-
-
 def test_means_do_not_depend_on_the_order() -> None:
     scores = [0.1, 0.7, 0.3, 0.2]
-    forth = estimate([Run(s, 10) for s in scores])
-    back = estimate([Run(s, 10) for s in reversed(scores)])
-    assert forth == back
+    (forth,) = estimate_rows([[Run(s, 10) for s in scores]])
+    (back,) = estimate_rows([[Run(s, 10) for s in reversed(scores)]])
     assert forth is not None
+    assert back is not None
+    assert forth.mean == back.mean
+    assert forth.error == pytest.approx(back.error)
     assert math.isclose(forth.mean, 0.325)
+
+
+# -- seeds, pooled over the rows of a task --------------------------------------------------------------------------
+
+
+def estimates(rows: list[list[float]], metric: Metric = ACCURACY) -> list[Estimate]:
+    found = estimate_rows([[Run(score, 1000) for score in row] for row in rows], metric)
+    assert None not in found
+    return found  # type: ignore[return-value]
+
+
+def interval(estimate: Estimate) -> Interval:
+    assert estimate.interval is not None
+    return estimate.interval
+
+
+def test_the_interval_of_one_row_by_hand() -> None:
+    # mean 0.4, deviation 0.1, t(2) = 4.302653 from the usual table: half-width 4.302653 * 0.1 / sqrt(3) = 0.248414
+    (row,) = estimates([[0.3, 0.4, 0.5]])
+    assert (interval(row).low, interval(row).high) == pytest.approx((0.151586, 0.648414), abs=1e-6)
+    assert (row.mean, interval(row).kind, row.df) == (pytest.approx(0.4), "t", 2)
+
+
+def test_the_spread_over_seeds_is_pooled_over_the_rows_by_hand() -> None:
+    # squares about the means: 0.02, 0.0002 and nothing, with 2, 1 and 0 degrees of freedom: deviation
+    # sqrt(0.0202 / 3) = 0.0820569; t(3) = 3.182446
+    rows = estimates([[0.3, 0.4, 0.5], [0.60, 0.62], [0.7]])
+    halves = [0.0820569 * 3.182446 / math.sqrt(n) for n in (3, 2, 1)]
+    for row, half in zip(rows, halves, strict=True):
+        assert interval(row).low == pytest.approx(row.mean - half, abs=1e-6)
+        assert interval(row).high == pytest.approx(min(row.mean + half, 1.0), abs=1e-6)
+    assert [interval(row).kind for row in rows] == ["t", "t", "pooled"]
+    assert {row.df for row in rows} == {3}
+
+
+def test_where_no_row_has_two_seeds_the_interval_is_of_the_test_set() -> None:
+    rows = estimate_rows([[Run(0.5, 20)], [], [Run(0.25, 20)]])
+    assert rows[1] is None
+    assert [row and interval(row).kind for row in rows] == ["binomial", None, "binomial"]
+    assert rows[0] is not None
+    assert interval(rows[0]) == wilson(0.5, 20)
+    # Wilson's half-width over z
+    assert rows[0].error == pytest.approx(0.2007021 / 1.959964, abs=1e-6)
+
+
+@settings(deadline=None)  # scipy is slow on a busy machine
+@given(st.lists(st.lists(fractions, min_size=1, max_size=4), min_size=2, max_size=6))
+def test_intervals_are_those_of_an_analysis_of_variance(rows: list[list[float]]) -> None:
+    df = sum(len(row) - 1 for row in rows)
+    if df == 0:
+        return
+    within = sum(np.var(row) * len(row) for row in rows) / df
+    for row, found in zip(rows, estimates(rows), strict=True):
+        low, high = stats.t.interval(0.95, df, np.mean(row), math.sqrt(within / len(row)) or 1e-300)
+        assert interval(found).low == pytest.approx(max(low, 0), abs=1e-7)
+        assert interval(found).high == pytest.approx(min(high, 1), abs=1e-7)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(1, 1e6), min_size=2, max_size=8))
+def test_the_interval_of_perplexities_is_that_of_their_logarithms(scores: list[float]) -> None:
+    (found,) = estimates([scores], PERPLEXITY)
+    logs = [math.log(score) for score in scores]
+    mean, error = sum(logs) / len(logs), stats.sem(logs)
+    assert math.log(found.mean) == pytest.approx(mean, abs=1e-9)
+    low, high = stats.t.interval(0.95, len(logs) - 1, mean, error) if error > 0 else (mean, mean)
+    # cut where there is no such perplexity, or no such number
+    assert math.log(interval(found).low) == pytest.approx(max(low, 0), abs=1e-6)
+    assert interval(found).high == math.inf or math.log(interval(found).high) == pytest.approx(high, abs=1e-6)
+    assert 1 <= interval(found).low <= found.mean * (1 + 1e-9)
+
+
+TRUTH = np.linspace(0.3, 0.6, 10)
+
+
+def draw(rng: np.random.Generator, seeds: list[int], deviation: float = 0.03) -> list[Estimate]:
+    """Estimates of rows whose true scores are TRUTH, each with this many seeds."""
+    return estimates([list(rng.normal(mean, deviation, n)) for mean, n in zip(TRUTH, seeds, strict=True)])
+
+
+@pytest.mark.parametrize("seeds", [[2] * 10, [3] * 10, [5] * 10, [1] * 7 + [2] * 3, [1, 2, 3, 5, 1, 2, 3, 5, 1, 2]])
+def test_intervals_and_places_cover_the_truth_as_often_as_they_claim(seeds: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    covered = np.zeros(len(TRUTH))
+    placed = np.zeros(len(TRUTH))
+    ranks = len(TRUTH) - np.arange(len(TRUTH))
+    for _ in range(2000):
+        rows = draw(rng, seeds)
+        covered += [interval(row).low <= mean <= interval(row).high for row, mean in zip(rows, TRUTH, strict=True)]
+        placed += [row.best <= rank <= row.worst for row, rank in zip(rank_rows(rows), ranks, strict=True)]
+    # over rows and draws: of dependent rows a standard error of at most 0.5 %
+    assert covered.mean() / 2000 == pytest.approx(0.95, abs=0.01)
+    assert placed.min() / 2000 >= 0.95
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_rank_follows_the_means_and_lies_within_its_places(higher: bool) -> None:
+    metric, rng = Metric("f1", higher), np.random.default_rng(1)
+    for _ in range(50):
+        rows = estimates(
+            [list(rng.normal(rng.choice([0.1, 0.4, 0.6]), 0.02, rng.integers(2, 4))) for _ in range(6)], metric
+        )
+        ranks = rank_rows(rows, metric)
+        means = [row.mean if higher else -row.mean for row in rows]
+        assert [rank.rank for rank in ranks] == [1 + sum(other > mean for other in means) for mean in means]
+        assert all(1 <= rank.best <= rank.rank <= rank.worst <= 6 for rank in ranks)
+
+
+def test_rows_far_apart_have_one_place_and_rows_alike_have_all() -> None:
+    apart = rank_rows(estimates([[0.1, 0.11], [0.5, 0.51], [0.9, 0.91]]))
+    assert [(row.rank, row.best, row.worst) for row in apart] == [(3, 3, 3), (2, 2, 2), (1, 1, 1)]
+    alike = rank_rows(estimates([[0.48, 0.52], [0.47, 0.51], [0.5, 0.5]]))
+    assert {(row.best, row.worst) for row in alike} == {(1, 3)}
+    assert [row.rank for row in alike] == [1, 3, 1]
+    assert rank_rows([]) == []
+    assert [tuple(row) for row in rank_rows(estimates([[0.4, 0.5]]))] == [(1, 1, 1)]
+
+
+def test_what_has_no_interval_may_have_any_place() -> None:
+    rows = estimate_rows([[Run(0.9, 1)], [Run(0.5, 1)], [Run(0.1, 1)]], Metric("f1"))
+    assert [row and row.interval for row in rows] == [None, None, None]
+    assert [tuple(rank) for rank in rank_rows([row for row in rows if row])] == [(1, 1, 3), (2, 1, 3), (3, 1, 3)]
 
 
 # -- metrics that are no shares ------------------------------------------------------------------------------------
@@ -160,30 +219,6 @@ def test_a_single_perplexity_by_hand() -> None:
     assert (bits.low, bits.high) == pytest.approx((1 - 0.141382, 1 + 0.141382), abs=1e-6)
     assert run_interval(Run(20.0, 100), PERPLEXITY) is None
     assert run_interval(Run(0.3, 100, 0.05), Metric("f1")) is None
-
-
-@given(st.lists(st.floats(1, 1e6), min_size=2, max_size=8))
-def test_the_interval_of_perplexities_is_that_of_their_logarithms(scores: list[float]) -> None:
-    result = estimate([Run(score, 10) for score in scores], PERPLEXITY)
-    assert result is not None
-    assert result.interval is not None
-    logs = [math.log(score) for score in scores]
-    mean, error = sum(logs) / len(logs), stats.sem(logs)
-    assert math.log(result.mean) == pytest.approx(mean, abs=1e-9)
-    low, high = stats.t.interval(0.95, len(logs) - 1, mean, error) if error > 0 else (mean, mean)
-    # cut where there is no such perplexity, or no such number
-    assert math.log(result.interval.low) == pytest.approx(max(low, 0), abs=1e-6)
-    assert result.interval.high == math.inf or math.log(result.interval.high) == pytest.approx(high, abs=1e-6)
-    assert 1 <= result.interval.low <= result.mean * (1 + 1e-9)
-
-
-@given(st.lists(intervals, max_size=12))
-def test_ranks_where_lower_is_better_mirror_the_others(rows: list[Ends]) -> None:
-    assert rank(rows, higher_is_better=False) == rank([(-high, -low) for low, high in rows])
-
-
-def test_what_has_no_interval_ties_with_everybody() -> None:
-    assert rank([(0.8, 0.9), (math.nan, math.nan), (0.1, 0.3)]) == [1, 1, 2]
 
 
 def test_a_weighted_mean_is_that_of_the_losses_and_nan_if_any_value_is() -> None:

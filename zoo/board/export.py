@@ -14,7 +14,8 @@ from zoo.board.results import Board, dimension_columns, overalls
 from zoo.spec.store import Problem
 
 COLUMNS = [
-    *("protocol", "task", "task_version", "rank", "tied", "architecture", "distribution", "mode", "objective"),
+    *("protocol", "task", "task_version", "rank", "tied", "best_rank", "worst_rank", "architecture", "distribution"),
+    *("mode", "objective", "tuned"),
     *("config_hash", "overrides", "data", "parameters", "parameters_off", "state_size", "seeds", "converged"),
     *("accuracy", "low", "high", "interval", "each_seed", "failures", "chance", "majority", "reported"),
     *("reported_source", "delta", "tokens_per_second", "peak_memory_bytes", "hardware", "superseded", "notes"),

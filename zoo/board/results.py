@@ -21,7 +21,7 @@ import pandas as pd
 
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.metric import Metric, sorted_names
-from zoo.board.statistics import Run, estimate, rank_intervals
+from zoo.board.statistics import Estimate, Run, estimate_rows, rank_rows
 from zoo.spec.presets import Reported
 from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord, best_trial, describe_trial, sweep_key
@@ -181,7 +181,8 @@ KEPT = [
 def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
     """The row of one configuration, from the run of each of its seeds.
 
-    score, low, high, interval   mean over the seeds, ends and kind of its interval; NaN and "" where there is none
+    scored                       the runs of the seeds that have a score
+    score                        mean over the seeds; NaN where none has a score
     each_seed                    seed -> score, or what there is instead of it
     failures                     seeds without a score: "diverged", or "2 diverged, 1 timeout"; empty without any
     other_scores                 means over the seeds of the other test scores; None where one was not finite
@@ -195,8 +196,8 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
     ok = runs[runs["status"] == "ok"]
     scored = ok[ok["score"].notna()]
     spread = scored["stderr"].astype(object).where(scored["stderr"].notna(), None)
-    overall = estimate([Run(*run) for run in zip(scored["score"], scored["n"], spread, strict=True)], metric)
-    interval = overall.interval if overall else None
+    own = [Run(*run) for run in zip(scored["score"], scored["n"], spread, strict=True)]
+    score = metric.mean([run.score for run in own]) if own else math.nan
     outcomes = Counter(outcome for outcome in runs["outcome"] if outcome)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     names = sorted_names(name for scores in ok["scores"] for name in scores)
@@ -204,16 +205,14 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
     longer = ok.loc[ok["evaluated_longer"], "length_generalization"]
     published = reported.get(f"{last['distribution']}:{last['architecture']}", ())
     matching = [one for one in published if one.task == last["task"] and one.metric == metric.name]
-    delta = overall.mean - matching[0].value if overall and matching and last["protocol"] == REPRODUCTION else math.nan
+    delta = score - matching[0].value if own and matching and last["protocol"] == REPRODUCTION else math.nan
     kept: dict[str, Any] = {name: last[name] for name in KEPT}
     return kept | {
         "seeds": len(runs),
         "superseded": int(runs["repeats"].sum()),
         "converged": int(runs["converged"].sum()),
-        "score": overall.mean if overall else math.nan,
-        "low": interval.low if interval else math.nan,
-        "high": interval.high if interval else math.nan,
-        "interval": interval.kind if interval else "",
+        "scored": own,
+        "score": score,
         "each_seed": {int(s): o or v for s, o, v in zip(runs["seed"], runs["outcome"], runs["score"], strict=True)},
         "failures": counted if len(runs) > 1 else "".join(outcomes),
         "other_scores": others,
@@ -238,10 +237,12 @@ def _mean(metric: Metric, values: Sequence[float | None]) -> float | None:
 
 
 def _compare(rows: pd.DataFrame, best: Mapping[str, Record]) -> pd.DataFrame:
-    """The rows with rank, tied, notes, tuned, reference and current, section by section, sorted as they are shown.
+    """The rows of all sections, sorted as they are shown, with what `_rank` adds and:
 
-    best   the best trial of each sweep
-    tuned  "best of 3: optim.lr=0.01" where a row is that; else ""
+    tuned    "best of 3: optim.lr=0.01" where a row is that; else ""
+    current  whether the section's version of the task is the newest
+
+    best  the best trial of each sweep
     """
     won = {record.config_hash: f"best of {_count_trials(record)}: {describe_trial(record)}" for record in best.values()}
     winner = [describe_trial(best[sweep]) if sweep in best else "" for sweep in rows["sweep"]]
@@ -270,6 +271,12 @@ def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
 def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of one section, ranked where they may be and sorted.
 
+    low, high, interval      ends and kind of the interval; NaN and "" where there is none
+    rank, tied               place by the mean, and whether another has the same; NA for rows that are not ranked
+    best_rank, worst_rank    places that the data allow
+    notes                    why a row is not ranked
+    reference                whether it is the reference row
+
     The reference row, whose data and metric others must share to be ranked, is of those of most unmodified rows; of
     equals the latest.
     """
@@ -285,15 +292,28 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     reference = candidates.assign(size=size).sort_values(["size", "ended", "data_key"]).iloc[-1]
     rows = rows.assign(reference=rows.index == reference.name)
     rows["notes"] = [_notes(row, current, reference) for _, row in rows.iterrows()]
-    ranked = rows[rows["score"].notna() & (rows["notes"].map(len) == 0)]
-    higher = bool(reference["higher_is_better"])
-    places = rank_intervals(list(ranked["low"]), list(ranked["high"]), higher_is_better=higher)
-    rank = pd.Series(places, ranked.index).astype("Int64")
-    rows = rows.assign(rank=rank, tied=rank.duplicated(keep=False).astype("boolean"))
+    estimates = _estimates(rows)
+    for name, end in (("low", "low"), ("high", "high"), ("interval", "kind")):
+        missing = "" if name == "interval" else math.nan
+        rows[name] = [getattr(each.interval, end) if each and each.interval else missing for each in estimates]
+    metric = Metric(reference["metric"], bool(reference["higher_is_better"]))
+    may = rows["score"].notna() & (rows["notes"].map(len) == 0)
+    ranks = rank_rows([each for each, ranked in zip(estimates, may, strict=True) if each and ranked], metric)
+    places = pd.DataFrame(ranks, index=rows.index[may], columns=["rank", "best_rank", "worst_rank"]).astype("Int64")
+    rows = rows.join(places)
+    rows["tied"] = rows["rank"].duplicated(keep=False).where(may).astype("boolean")
     signed = rows["score"].where(~rows["higher_is_better"].astype(bool), -rows["score"])
     keys = {"unranked": rows["rank"].isna(), "failed": rows["score"].isna(), "signed": signed}
     order = rows.assign(**keys).sort_values(["unranked", "failed", "rank", "signed", "name", "config_hash", "data_key"])
     return order.drop(columns=list(keys))
+
+
+def _estimates(rows: pd.DataFrame) -> list[Estimate | None]:
+    """The estimate of each row of a section; the spread over seeds is pooled over those of one metric."""
+    estimates: dict[int, Estimate | None] = {}
+    for (name, higher), same in rows.groupby(["metric", "higher_is_better"]):
+        estimates |= zip(same.index, estimate_rows(list(same["scored"]), Metric(str(name), bool(higher))), strict=True)
+    return [estimates[index] for index in rows.index]
 
 
 def _notes(row: pd.Series, current: pd.Series, reference: pd.Series) -> list[str]:

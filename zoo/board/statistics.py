@@ -1,14 +1,17 @@
-"""Confidence intervals and ranks for a few seeds.
+"""Confidence intervals and ranges of ranks for a few seeds.
 
-Several seeds: their mean with a 95 % t-interval, which covers the spread of training; for perplexities both are taken
-over the logarithms, which are mean losses, and transformed back. A single run: an interval for its finite test set
-only, labelled as such everywhere:
-    "binomial"  of an accuracy, Wilson's interval (Wilson 1927) for the number of questions. Where a question has
-                several answers and the accuracy is over answers, the number of questions still counts: answers to one
-                question are not independent. If they depend on each other entirely, this is their interval; if not, the
-                interval is wider than necessary, never narrower
-    "normal"    of a perplexity, exp(ln perplexity ± 1.96 standard errors of the mean loss), which the record holds
-A single run of any other metric, or without a standard error, has no interval and shares its rank with every other row.
+Scores of several seeds: their mean, with Student's 95 % interval. Two or three seeds say little about their own spread,
+so the spread is pooled over the rows of a task: variances within rows with at least two seeds, their degrees of freedom
+added up. This takes the spread to be the same for all. For perplexities all is done with the logarithms, which are mean
+losses, and transformed back. The kind of an interval says where it comes from:
+    "t"         of several seeds
+    "pooled"    of one seed, with the spread of the other rows
+    "binomial"  where no row has two seeds, of one run's finite test set only; of an accuracy: Wilson's interval (Wilson
+                1927) for the number of questions. Where a question has several answers and the accuracy is over
+                answers, the number of questions still counts: answers to one question are not independent. If they
+                depend on each other entirely, this is their interval; if not, it is wider than necessary
+    "normal"    likewise of a perplexity: exp(ln perplexity ± 1.96 standard errors of the mean loss, which are recorded)
+A single run of any other metric, or without a standard error, has no interval there, and any rank is possible.
 A failed run has no score here and never enters as 0.
 """
 
@@ -37,19 +40,22 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval: "t" of the mean over seeds, "binomial" or "normal" of one run's finite test set."""
+    """A 95 % interval, and where it comes from."""
 
     low: float
     high: float
-    kind: Literal["t", "binomial", "normal"]
+    kind: Literal["t", "pooled", "binomial", "normal"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean score and its interval."""
+    """A mean score, its interval, and the standard error of the mean (for perplexities of their logarithm) with its
+    degrees of freedom."""
 
     mean: float
     interval: Interval | None
+    error: float = math.inf
+    df: float = math.inf
 
 
 def wilson(score: float, n: int) -> Interval:
@@ -64,18 +70,6 @@ def wilson(score: float, n: int) -> Interval:
     return Interval(min(max(centre - half, 0.0), score), max(min(centre + half, 1.0), score), "binomial")
 
 
-def t_interval(scores: Sequence[float], metric: Metric = ACCURACY) -> Interval:
-    """Student's interval for the mean of at least two scores, cut to the metric's bounds."""
-    n = len(scores)
-    if n < 2:
-        raise ValueError(f"a t-interval needs two scores, got {n}")
-    values = [metric.to_mean(score) for score in scores]
-    mean = math.fsum(values) / n
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(n)
-    return Interval(metric.from_mean(mean - half), metric.from_mean(mean + half), "t")
-
-
 def run_interval(run: Run, metric: Metric = ACCURACY) -> Interval | None:
     """The interval of a single run; None where the spread over its test set is unknown."""
     if metric.is_share:
@@ -88,14 +82,30 @@ def run_interval(run: Run, metric: Metric = ACCURACY) -> Interval | None:
     return Interval(metric.from_mean(mean - half), metric.from_mean(mean + half), "normal")
 
 
-def estimate(runs: Sequence[Run], metric: Metric = ACCURACY) -> Estimate | None:
-    """The estimate from the runs of each seed that has a score; None without any."""
+def estimate_rows(rows: Sequence[Sequence[Run]], metric: Metric = ACCURACY) -> list[Estimate | None]:
+    """The estimate of each row of one task from its runs, a run for each seed that has a score; None for no runs."""
+    values = [np.array([metric.to_mean(run.score) for run in runs]) for runs in rows]
+    df = sum(len(row) - 1 for row in values if len(row))
+    squares = math.fsum(float(((row - row.mean()) ** 2).sum()) for row in values if len(row))
+    deviation = math.sqrt(squares / df) if df else math.nan
+    return [_estimate(runs, row, metric, deviation, df) for runs, row in zip(rows, values, strict=True)]
+
+
+def _estimate(runs: Sequence[Run], values: np.ndarray, metric: Metric, deviation: float, df: int) -> Estimate | None:
     if not runs:
         return None
-    if len(runs) == 1:
-        return Estimate(runs[0].score, run_interval(runs[0], metric))
-    scores = [run.score for run in runs]
-    return Estimate(metric.mean(scores), t_interval(scores, metric))
+    if df:
+        mean, error = math.fsum(values) / len(values), deviation / math.sqrt(len(values))
+        half = float(stdtrit(df, (1 + CONFIDENCE) / 2)) * error
+        ends = metric.from_mean(mean - half), metric.from_mean(mean + half)
+        interval = Interval(*ends, "t" if len(runs) > 1 else "pooled")
+        return Estimate(metric.mean([run.score for run in runs]), interval, error, df)
+    (run,) = runs
+    alone = run_interval(run, metric)
+    if alone is None:
+        return Estimate(run.score, None)
+    width = metric.to_mean(alone.high) - metric.to_mean(alone.low)
+    return Estimate(run.score, alone, width / 2 / float(ndtri((1 + CONFIDENCE) / 2)))
 
 
 def has_converged(run: Run, metric: Metric = ACCURACY, *, chance: float | None, majority: float | None) -> bool:
@@ -110,12 +120,30 @@ def has_converged(run: Run, metric: Metric = ACCURACY, *, chance: float | None, 
     return high < min(lines, default=math.inf)
 
 
-def rank_intervals(lows: Sequence[float], highs: Sequence[float], *, higher_is_better: bool = True) -> list[int]:
-    """The rank of each interval: 1 + the number of intervals that lie wholly on its better side.
+class Rank(NamedTuple):
+    """The rank by the mean, and the best and worst rank that the data allow."""
 
-    NaN for both ends of an interval that is unknown. So a row stands above another only where their intervals are
-    disjoint, and all that cannot be distinguished from the best share the first rank.
+    rank: int
+    best: int
+    worst: int
+
+
+def rank_rows(estimates: Sequence[Estimate], metric: Metric = ACCURACY) -> list[Rank]:
+    """The rank of each row of one task: 1 + the number of rows with a better mean.
+
+    The true rank of a row lies between `best` and `worst` with at least 95 % probability: the row is compared with
+    every other by the difference of the means (Student's, two-sided), each at 5 % over the number of comparisons, and
+    those that differ stand above or below (Mogstad, Romano, Shaikh & Wilhelm 2024, marginal confidence sets for ranks).
     """
-    low, high = np.asarray(lows, dtype=float), np.asarray(highs, dtype=float)
-    better = low[None, :] > high[:, None] if higher_is_better else high[None, :] < low[:, None]
-    return [int(rank) for rank in 1 + better.sum(axis=1)]
+    n = len(estimates)
+    sign = 1.0 if metric.higher_is_better else -1.0
+    means = np.array([sign * metric.to_mean(each.mean) for each in estimates])
+    errors = np.array([each.error for each in estimates])
+    differences = means[None, :] - means[:, None]  # [row, other]: how much better the other is
+    spreads = np.hypot(errors[None, :], errors[:, None])
+    tail = (1 - CONFIDENCE) / 2 / max(n - 1, 1)
+    df = min((each.df for each in estimates), default=math.inf)
+    needed = float(-ndtri(tail) if math.isinf(df) else stdtrit(df, 1 - tail)) * spreads
+    above, below = (differences > needed).sum(1), (-differences > needed).sum(1)
+    better = (differences > 0).sum(1)
+    return [Rank(1 + int(b), 1 + int(a), n - int(w)) for b, a, w in zip(better, above, below, strict=True)]

@@ -32,12 +32,14 @@ MATCHED = 0.05
 
 LEGEND = (
     "Scores are test scores of the weights that were best on validation (of language models: lowest validation loss). "
-    "Several seeds: mean and 95 % t-interval over seeds, for perplexities of their logarithms. A single run: for an "
-    "accuracy (binomial) the 95 % Wilson interval for its number of test questions, which is wider than necessary "
-    "where a question has several answers; for a perplexity (normal) ±1.96 standard errors of its mean loss; both say "
-    "nothing about other seeds. A row's rank is 1 + the number of rows whose interval lies wholly on the better side "
-    "of its own; = marks shared ranks. Seeds k/n: k of n seeds ended well and better than every baseline there is. A "
-    "failure is a word and enters no average."
+    "Rows are ordered by their mean over seeds; = marks equal ones. The 95 % interval is Student's (t), with the "
+    "spread over seeds pooled over the rows of the task, for perplexities of their logarithms; pooled: one seed, with "
+    "the spread of the other rows. Where no row has two seeds: of an accuracy (binomial) the Wilson interval for its "
+    "number of test questions, which is wider than necessary where a question has several answers; of a perplexity "
+    "(normal) ±1.96 standard errors of its mean loss; both say nothing about other seeds. Places are the ranks that "
+    "the data allow a row: each of the others that differs by more than chance (95 %, adjusted for their number) is "
+    "above or below. Seeds k/n: k of n seeds ended well and better than every baseline there is. A failure is a word "
+    "and enters no average."
 )
 OBJECTIVES = {
     "causal_lm": "causal_lm: each token of an answer is predicted from what comes before it",
@@ -110,6 +112,7 @@ def section_table(section: Section) -> Table:
         lines.append(
             {
                 "rank": NONE if pd.isna(row["rank"]) else f"{row['rank']}{'=' if row['tied'] else ''}",
+                "places": _places(row),
                 "architecture": row["name"],
                 "objective": _objective(row),
                 "stateful": {True: "yes", False: "no", None: ""}[row["stateful"]],
@@ -135,6 +138,14 @@ def section_table(section: Section) -> Table:
             }
         )
     return _table(pd.DataFrame(lines), sources)
+
+
+def _places(row: pd.Series) -> str:
+    """The ranks that the data allow."""
+    if pd.isna(row["rank"]):
+        return ""
+    best, worst = row["best_rank"], row["worst_rank"]
+    return f"{best}" if best == worst else f"{best}–{worst}"
 
 
 def _published(reported: Reported) -> str:

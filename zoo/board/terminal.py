@@ -26,7 +26,7 @@ from zoo.spec.store import Problem, StoredRecord
 if TYPE_CHECKING:
     from rich.console import Console
 
-KEPT = ("rank", "architecture", "objective", "stateful", "notes")
+KEPT = ("rank", "places", "architecture", "objective", "stateful", "notes")
 DROPPED_FIRST = ("tokens/s", "peak memory", "each seed", "data", "mode", "Δ", "reported", "parameters", "seeds")
 DROPPED_LAST = (LENGTH_GENERALIZATION, "95 % interval")
 """Columns that are always shown; that a narrow terminal drops first, in this order; and after all other scores."""
