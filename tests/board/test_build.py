@@ -194,7 +194,7 @@ def test_the_chart_has_a_row_per_configuration_and_a_word_per_failure() -> None:
     assert sum("low" in row for row in values) == 2 * 5  # interval and mean
     assert {row["score"] for row in values if "word" in row and "score" in row} == {0.1, 0.175}
     text = "".join(ElementTree.fromstring(to_svg(scores_chart(sections(classification_records())))).itertext())
-    for word in ("quick: listops", "2 beta", "alpha (modified)", "epsilon (other data)", "out-of-memory"):
+    for word in ("quick: listops", "1 beta", "alpha (modified)", "epsilon (other data)", "out-of-memory"):
         assert word in text.replace("\xa0", " ").replace("  ", " ")
 
 
