@@ -179,7 +179,7 @@ class Counted(nn.Module):
     def forward(self, batch: Any) -> Tensor:
         assert self.training
         self.calls += 1
-        return self.second(torch.tanh(self.first(torch.rand(1, 4))))
+        return self.second(torch.tanh(self.first(torch.rand(len(batch.inputs), 4))))
 
 
 def test_an_estimate_counts_what_backward_needs_and_changes_nothing() -> None:
@@ -216,11 +216,10 @@ def test_a_run_is_warned_of_where_the_device_has_less_than_it_needs(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for there, warned in ((needed, False), (needed - 1, True)):
         monkeypatch.setattr(memory, "available_bytes", {device: there}.__getitem__)
-        example = memory.saved_bytes(experiment, Counted())
-        assert (
-            memory.warn_of_memory(experiment, Counted(), settings.get("train.micro_batch_size", 8), example) == needed
-        )
+        micro, example = settings.get("train.micro_batch_size", 8), memory.saved_bytes(experiment, Counted())
+        assert memory.warn_of_memory(experiment, Counted(), micro, example) == needed
         assert bool(capsys.readouterr().err) == warned
+    monkeypatch.setattr(memory, "saved_bytes", lambda experiment, model, examples: examples * 3 << 30)
     monkeypatch.setattr(memory, "available_bytes", lambda device: 3 << 29)
     if not settings:
         memory.warn_of_memory(experiment, Counted(), 8, 3 << 30)
