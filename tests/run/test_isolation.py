@@ -219,6 +219,7 @@ def test_a_run_is_warned_of_where_the_device_has_less_than_it_needs(
         micro, example = settings.get("train.micro_batch_size", 8), memory.saved_bytes(experiment, Counted())
         assert memory.warn_of_memory(experiment, Counted(), micro, example) == needed
         assert bool(capsys.readouterr().err) == warned
+    monkeypatch.setattr(memory, "saved_bytes", lambda experiment, model, examples: examples * 3 << 30)
     monkeypatch.setattr(memory, "available_bytes", lambda device: 3 << 29)
     if not settings:
         monkeypatch.setattr(memory, "saved_bytes", lambda experiment, model, examples: examples * (3 << 30))
