@@ -181,4 +181,4 @@ def test_a_line_for_all_runs_counts_what_ended_and_how_and_what_is_left() -> Non
         pass
     out = io.StringIO()
     Console(file=out, width=100).print(display.progress.get_renderable())
-    assert re.search(r"^2 ok, 1 failed, 1 out-of-memory .* 4/10 .* left 0:07:30", out.getvalue().strip())
+    assert re.search(r"^0 running, 2 ok, 1 failed, 1 out-of-memory .* 4/10 .* left 0:07:30", out.getvalue().strip())

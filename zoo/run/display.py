@@ -30,7 +30,7 @@ class Display:
             # what is left of the line
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             *([BarColumn(20)] if wide else []),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[count]}"),
             *([] if narrow else [TextColumn("{task.fields[rate]}")]),
             TextColumn("{task.fields[scores]}"),
             *([TextColumn("{task.fields[elapsed]}")] if wide else []),
@@ -61,10 +61,13 @@ class Display:
         """Show a run that begins."""
         if self.summary is None and self.total > 1:
             self.summary = self._add_line("", self.total)
-        self.runs[key] = _Run(name, self._add_line(name, 1))
+        self.runs[key] = _Run(name, self._add_line(name, None))
+        self._summarize()
 
-    def _add_line(self, title: str, total: int) -> TaskID:
-        return self.progress.add_task(title, total=total, rate="", scores="", elapsed=_clock(0), left=_clock(None))
+    def _add_line(self, title: str, total: int | None) -> TaskID:
+        return self.progress.add_task(
+            title, total=total, count="", rate="", scores="", elapsed=_clock(0), left=_clock(None)
+        )
 
     def show(self, key: int, output: str, events: Sequence[dict[str, Any]]) -> None:
         """Show what a run has printed, and what it has reported."""
@@ -82,6 +85,7 @@ class Display:
             run.line,
             completed=last["samples"],
             total=last["total"],
+            count=f"{last['samples']}/{last['total']}",
             rate=f"{last['rate']:.0f}/s",
             scores=f"loss {last['loss']:.3f} val {last.get('val', '-')}",
             elapsed=_clock(last["seconds"]),
@@ -93,22 +97,27 @@ class Display:
         """Take a run that has ended off the bars, which stand still inside the context: others may print there."""
         self.progress.remove_task(self.runs.pop(key).line)
         self.ended[status] += 1
-        if self.summary is not None:
-            done = self.ended.total()
-            seconds = time.monotonic() - self.began
-            others = ", ".join(f"{n} {name}" for name, n in sorted(self.ended.items()) if name != "ok")
-            self.progress.update(
-                self.summary,
-                description=f"{self.ended['ok']} ok" + (f", {others}" if others else ""),
-                completed=done,
-                elapsed=_clock(seconds),
-                left=_clock(seconds / done * (self.total - done)),
-            )
+        self._summarize()
         if self.console.is_interactive:
             self.progress.stop()
         yield
         if self.console.is_interactive and self.ended.total() < self.total:
             self.progress.start()
+
+    def _summarize(self) -> None:
+        """Show how many runs go on, have ended and how, and when all will have, if the others take as long."""
+        if self.summary is None:
+            return
+        done, seconds = self.ended.total(), time.monotonic() - self.began
+        ended = [f"{self.ended['ok']} ok"] + [f"{n} {name}" for name, n in sorted(self.ended.items()) if name != "ok"]
+        self.progress.update(
+            self.summary,
+            description=", ".join([f"{len(self.runs)} running", *ended]),
+            completed=done,
+            count=f"{done}/{self.total}",
+            elapsed=_clock(seconds),
+            left=_clock(seconds / done * (self.total - done) if done else None),
+        )
 
 
 class _Run:
