@@ -13,12 +13,15 @@ from torch.nn import functional as F
 
 from tests.run.conftest import resolve_one
 from zoo import bench
+from zoo.board.checks import record_faults
 from zoo.data.batch import Batch
 from zoo.data.questions import IGNORE
 from zoo.run.callbacks import Checkpoints, TimeLimit
-from zoo.run.execute import build_module, open_data
+from zoo.run.execute import build_module, execute, open_data
 from zoo.run.optim import schedule_factor
-from zoo.spec.record import Record, comparable
+from zoo.run.request import BenchRequest, plan
+from zoo.spec.record import Record, comparable, unpack_bits
+from zoo.spec.store import StoredRecord
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -227,3 +230,41 @@ def test_a_record_counts_the_target_tokens_of_encoder_decoders(tmp_path: Path, a
         if batch.target is not None:
             expected += int((batch.labels != IGNORE).sum())
     assert record.tokens == expected
+
+
+@pytest.mark.parametrize(("task", "name"), [("toytask", "accuracy"), ("toyrecall", "exact"), ("toypairs", "accuracy")])
+def test_a_record_says_which_questions_were_answered_right_in_the_order_of_the_split(
+    tmp_path: Path, task: str, name: str
+) -> None:
+    folders = {"results": str(tmp_path / "results"), "runs": str(tmp_path / "runs")}
+    (job,) = plan(BenchRequest.parse("toy", task, protocol="smoke", **folders))
+    record = execute(job).record
+    assert record.metrics is not None
+    module = build_module(job.experiment)
+    data = open_data(job.experiment, module.schedule)
+    best = next(Path(job.runs).rglob("best.ckpt"))
+    module.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
+    collate = job.experiment.kind.build_collate_fn(data)
+    for split, metrics in dict(record.metrics).items():
+        if split == "val":
+            assert metrics.right is None
+            continue
+        if metrics is None:
+            continue
+        expected = []
+        for example in data.dataset(split):
+            output = module.model.eval()(collate([example]))
+            expected.append(bool((output.logits.argmax(-1) == output.labels).all()))
+        assert unpack_bits(metrics.right, metrics.n) == expected
+        scores = metrics.scores
+        assert sum(expected) == pytest.approx(scores.get(name, scores["accuracy"]) * metrics.n, abs=1e-3)
+    stored = StoredRecord(f"{record.id}.json", record)
+    assert not record_faults(stored)
+
+
+def test_running_text_has_no_right_answers(tmp_path: Path) -> None:
+    folders = {"results": str(tmp_path / "results"), "runs": str(tmp_path / "runs")}
+    (job,) = plan(BenchRequest.parse("toy", "toytext", protocol="smoke", **folders))
+    metrics = execute(job).record.metrics
+    assert metrics is not None
+    assert metrics.test.right is None

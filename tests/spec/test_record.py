@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 import zoo.spec.record
 from tests.records import changed, language, make, recall
+from zoo.board.checks import record_faults
 from zoo.spec.files import default_results_dir, write_atomically
-from zoo.spec.record import Record, comparable, schema_text
+from zoo.spec.record import Record, comparable, pack_bits, schema_text, unpack_bits
 from zoo.spec.store import StoredRecord, describe, read_all, write
 
 
@@ -351,3 +355,26 @@ def test_a_record_does_not_change_with_what_it_was_made_of() -> None:
     record = make(config=config)
     config["model"]["d_model"] = 1
     assert record.config == {"model": {"d_model": 64}}
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_bits_come_back_from_their_text(bits: list[bool]) -> None:
+    packed = pack_bits(bits)
+    assert unpack_bits(packed, len(bits)) == bits
+    assert len(base64.b64decode(packed)) == -(-len(bits) // 8)
+    with pytest.raises(ValueError, match="bytes for"):
+        unpack_bits(packed, len(bits) + 8)
+
+
+def test_answers_that_contradict_the_accuracy_are_a_fault() -> None:
+    def with_bits(text: str) -> StoredRecord:
+        fields = make(accuracy=0.75, n=4).model_dump(mode="json")
+        fields["metrics"]["test"]["right"] = text
+        record = Record.model_validate(fields)
+        return StoredRecord(f"{record.id}.json", record)
+
+    assert not record_faults(with_bits(pack_bits([True, True, False, True])))
+    assert record_faults(with_bits(pack_bits([True, True, False, False]))) == [
+        "metrics.test.right: 2 of 4 questions, but accuracy is 0.75"
+    ]
+    assert record_faults(with_bits(pack_bits([True] * 9))) == ["metrics.test.right: 2 bytes for 4 bits"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zoo.board.frame import weighting
 from zoo.board.metric import Metric
-from zoo.spec.record import Metrics, Record, SplitMetrics, metric_kind
+from zoo.spec.record import Metrics, Record, SplitMetrics, metric_kind, unpack_bits
 from zoo.spec.store import Problem, StoredRecord, read_all
 
 
@@ -43,6 +43,7 @@ def _score_faults(record: Record) -> Iterator[str]:
         if split != "val" and counted is not None and counted < metrics.n:
             yield f"{where}.n: {metrics.n}, but the {split} split has {counted}"
         yield from _share_faults(metrics, where)
+        yield from _right_faults(metrics, where)
         yield from _perplexity_faults(metrics, where)
         yield from _group_faults(metrics, where, metric)
         if metrics.answers is not None and metrics.answers < metrics.n:
@@ -58,6 +59,21 @@ def _share_faults(metrics: Metrics, where: str) -> Iterator[str]:
         hits = [value * n for n in counts] if value is not None and metric_kind(name) == "share" else [0.0]
         if all(abs(hit - round(hit)) > 1e-3 + 1e-6 * metrics.n for hit in hits):
             yield f"{where}.scores.{name}: {value} is not a fraction of {of}"
+
+
+def _right_faults(metrics: SplitMetrics, where: str) -> Iterator[str]:
+    """The questions answered right must be as many as the accuracy says: of several answers a question, all of them."""
+    if metrics.right is None:
+        return
+    try:
+        right = sum(unpack_bits(metrics.right, metrics.n))
+    except ValueError as error:
+        yield f"{where}.right: {error}"
+        return
+    name = "exact" if "exact" in metrics.scores else "accuracy"
+    share = metrics.scores.get(name)
+    if share is not None and abs(share * metrics.n - right) > 1e-3 + 1e-6 * metrics.n:
+        yield f"{where}.right: {right} of {metrics.n} questions, but {name} is {share}"
 
 
 def _perplexity_faults(metrics: Metrics, where: str) -> Iterator[str]:

@@ -52,7 +52,8 @@ class Recall(TaskKind):
     def build_metrics(self, task: Task, split: Split, data: TaskData) -> Metric:
         from zoo.kinds.metrics import TokenMetrics
 
-        return TokenMetrics(split, data.groups(split) if data.has(split) else [], data.score)
+        groups = data.groups(split) if data.has(split) else []
+        return TokenMetrics(split, groups, data.score, running_text=self.running_text)
 
     def example_batch(self, spec: ModelSpec) -> Batch:
         import torch

@@ -18,12 +18,13 @@ from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from zoo.data.module import LoaderConfig, TaskData
+from zoo.data.module import LoaderConfig, Split, TaskData
 from zoo.data.paths import data_dir
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.run.callbacks import Checkpoints, Deadline, Report, Reporter, TimeLimit
@@ -34,7 +35,7 @@ from zoo.run.recording import Ending, make_record
 from zoo.run.rundir import Attempt, RunDir, rank
 from zoo.run.signals import handlers
 from zoo.spec.errors import ConfigError, UserError
-from zoo.spec.record import Status
+from zoo.spec.record import Status, pack_bits
 from zoo.spec.store import StoredRecord
 
 
@@ -307,11 +308,22 @@ def _test(trainer: pl.Trainer, module: ExperimentModule, data: TaskData, rundir:
     module.load_state_dict(best["state_dict"])
     began = time.monotonic()
     trainer.test(module, datamodule=data, verbose=False)
-    metrics: dict[str, Any] = {split: module.scores(split) for split in data.test_splits}
+    metrics: dict[str, Any] = {}
+    for split in data.test_splits:
+        metrics[split] = _in_order_of_the_data(module.scores(split), data, split)
     module.seconds["eval"] += time.monotonic() - began
     point = module.best
     assert point is not None
     return {"val": module.val_scores[point["step"]], **metrics}
+
+
+def _in_order_of_the_data(scores: dict[str, Any], data: TaskData, split: Split) -> dict[str, Any]:
+    """Scores with the bits of the questions that were answered right, which were evaluated by length, say."""
+    if "right" not in scores:
+        return scores
+    right = np.zeros_like(scores["right"])
+    right[list(data.eval_order(split, None))] = scores["right"]
+    return scores | {"right": pack_bits(right)}
 
 
 def _ending_of(error: Exception, rundir: RunDir) -> Ending:

@@ -10,9 +10,11 @@ groups:
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -182,9 +184,28 @@ class GroupMetrics(Metrics):
 
 
 class SplitMetrics(Metrics):
-    """Metrics of a whole split and of its groups."""
+    """Metrics of a whole split and of its groups.
 
+    right  a bit for each question in the order of the split: whether it was answered right (`pack_bits`); None for text
+    """
+
+    right: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9+/]+=*$")] | None = None
     groups: Annotated[tuple[GroupMetrics, ...], Field(strict=False)] = ()
+
+
+def pack_bits(bits: Iterable[bool]) -> str:
+    """Bits as base64, the first one in the highest bit of the first byte."""
+    text = "".join("1" if bit else "0" for bit in bits)
+    padded = text.ljust(-(-len(text) // 8) * 8, "0")
+    return base64.b64encode(bytes(int(padded[k : k + 8], 2) for k in range(0, len(padded), 8))).decode()
+
+
+def unpack_bits(packed: str, n: int) -> list[bool]:
+    """The first n bits of what `pack_bits` gave. Raises ValueError where it has another length."""
+    data = base64.b64decode(packed, validate=True)
+    if len(data) != -(-n // 8):
+        raise ValueError(f"{len(data)} bytes for {n} bits")
+    return [bit == "1" for byte in data for bit in f"{byte:08b}"][:n]
 
 
 class RunMetrics(_Model):
