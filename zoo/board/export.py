@@ -15,7 +15,7 @@ from zoo.spec.store import Problem
 
 COLUMNS = [
     *("protocol", "task", "task_version", "rank", "tied", "best_rank", "worst_rank", "architecture", "distribution"),
-    *("mode", "objective", "tuned"),
+    *("mode", "objective", "tuned", "difference"),
     *("config_hash", "overrides", "data", "parameters", "parameters_off", "state_size", "seeds", "converged"),
     *("accuracy", "low", "high", "interval", "each_seed", "failures", "chance", "majority", "reported"),
     *("reported_source", "delta", "tokens_per_second", "peak_memory_bytes", "hardware", "superseded", "notes"),
@@ -43,6 +43,7 @@ def results_table(board: Board) -> pd.DataFrame:
     return table.assign(
         accuracy=table["score"].where(is_accuracy, table["other_scores"].map(lambda scores: scores.get("accuracy"))),
         each_seed=table["each_seed"].map(lambda seeds: {str(seed): score for seed, score in seeds.items()}),
+        difference=table["difference"].map(lambda one: one._asdict() if one else None),
         reported=first.map(lambda one: one.value if one else None).astype("object"),
         reported_source=first.map(lambda one: f"{one.source}, {one.table}".removesuffix(", ") if one else None),
         **{LENGTH_GENERALIZATION: table[LENGTH_GENERALIZATION].mask(not_defined.astype(bool), NOT_DEFINED)},

@@ -13,7 +13,7 @@ import pandas as pd
 
 from zoo.board.metric import NOT_FINITE, Metric
 from zoo.board.statistics import Run, has_converged
-from zoo.spec.record import Metrics, Record, SplitMetrics
+from zoo.spec.record import Metrics, Record, SplitMetrics, unpack_bits
 from zoo.spec.store import StoredRecord, describe_trial, sweep_key
 
 LENGTH_GENERALIZATION = "length_generalization"
@@ -28,6 +28,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
     sweep, trial   which sweep the run belongs to, and which trial of it; "" for none
     outcome        "" where there is a score, else the status, or "not finite"
     score, scores  the ranked test score (NaN: none), and the other test scores by name
+    right          whether each test question was answered right; None where that is not known
     answers        predicted tokens of the test split; n where answers are not tokens
     length_generalization           the ranked score on that split (NaN: none)
     evaluated_longer, offers_longer whether the run was evaluated on that split, whether the task has one
@@ -42,7 +43,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
 _DTYPES: dict[str, str] = {
     **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "name"), "object"),
     **dict.fromkeys(("distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
-    **dict.fromkeys(("sweep", "trial"), "object"),
+    **dict.fromkeys(("sweep", "trial", "right"), "object"),
     **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
     **dict.fromkeys(("seed", "parameters", "n", "answers", "repeat"), "int64"),
     **dict.fromkeys(("state_size", "peak_memory_bytes"), "Int64"),
@@ -90,6 +91,7 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "higher_is_better": metric.higher_is_better,
         "score": score,
         "scores": {name: value for name, value in test.scores.items() if name != metric.name} if test else {},
+        "right": unpack_bits(test.right, test.n) if test and test.right else None,
         "n": test.n if test else 0,
         "answers": (test.answers or test.n) if test else 0,
         "stderr": test.stderr if test else None,

@@ -17,10 +17,12 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.metric import Metric, sorted_names
+from zoo.board.paired import compare_with
 from zoo.board.statistics import Estimate, Run, estimate_rows, rank_rows
 from zoo.spec.presets import Reported
 from zoo.spec.record import Record
@@ -28,6 +30,9 @@ from zoo.spec.store import StoredRecord, best_trial, describe_trial, sweep_key
 
 UNRANKED_PROTOCOLS = ("smoke",)
 """Protocols whose scores mean nothing."""
+
+BASELINE = "transformer"
+"""The architecture with which the others are compared question by question."""
 
 REPRODUCTION = "paper"
 """The one protocol that is meant to repeat what papers did, so that the difference to their scores is shown."""
@@ -188,6 +193,7 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
     other_scores                 means over the seeds of the other test scores; None where one was not finite
     length_generalization        mean over the seeds of the score on that split
     examples, answers            numbers of test examples, and of predicted tokens where those are others
+    right                        (seeds, n) bool: which test questions were answered right; None where that is not known
     runs, records                rows of `records_frame`, and their files
     """
     last = runs.iloc[-1]
@@ -226,9 +232,18 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
         "reported": matching,
         "delta": delta,
         "interrupted": bool((runs["status"] == "interrupted").all()),
+        "right": _stack(list(scored["right"])),
         "runs": list(runs.index),
         "records": [path for path in runs["path"] if path],
     }
+
+
+def _stack(answers: Sequence[list[bool] | None]) -> np.ndarray | None:
+    """(seeds, n), where all seeds say what they answered right, and to equally many questions."""
+    known = [each for each in answers if each is not None]
+    if not known or len(known) < len(answers) or len({len(each) for each in known}) > 1:
+        return None
+    return np.array(known)
 
 
 def _mean(metric: Metric, values: Sequence[float | None]) -> float | None:
@@ -274,6 +289,7 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     low, high, interval      ends and kind of the interval; NaN and "" where there is none
     rank, tied               place by the mean, and whether another has the same; NA for rows that are not ranked
     best_rank, worst_rank    places that the data allow
+    difference               to the row BASELINE, on the same questions; None where there is none
     notes                    why a row is not ranked
     reference                whether it is the reference row
 
@@ -302,6 +318,10 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     places = pd.DataFrame(ranks, index=rows.index[may], columns=["rank", "best_rank", "worst_rank"]).astype("Int64")
     rows = rows.join(places)
     rows["tied"] = rows["rank"].duplicated(keep=False).where(may).astype("boolean")
+    answers = {row["name"]: row["right"] for _, row in rows[may].iterrows() if row["right"] is not None}
+    differences = compare_with(BASELINE, answers)
+    found = [differences.get(name) if one else None for name, one in zip(rows["name"], may, strict=True)]
+    rows = rows.assign(difference=pd.Series(found, rows.index, dtype="object"))
     signed = rows["score"].where(~rows["higher_is_better"].astype(bool), -rows["score"])
     keys = {"unranked": rows["rank"].isna(), "failed": rows["score"].isna(), "signed": signed}
     order = rows.assign(**keys).sort_values(["unranked", "failed", "rank", "signed", "name", "config_hash", "data_key"])

@@ -22,7 +22,8 @@ from zoo.board.breakdown import (
 )
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric, sorted_names
-from zoo.board.results import REPRODUCTION, Overall, Section, compare
+from zoo.board.paired import Difference
+from zoo.board.results import BASELINE, REPRODUCTION, Overall, Section, compare
 from zoo.spec.presets import Reported
 from zoo.spec.store import Problem, StoredRecord
 
@@ -38,8 +39,9 @@ LEGEND = (
     "number of test questions, which is wider than necessary where a question has several answers; of a perplexity "
     "(normal) ±1.96 standard errors of its mean loss; both say nothing about other seeds. Places are the ranks that "
     "the data allow a row: each of the others that differs by more than chance (95 %, adjusted for their number) is "
-    "above or below. Seeds k/n: k of n seeds ended well and better than every baseline there is. A failure is a word "
-    "and enters no average."
+    "above or below. The difference to the Transformer is over the same questions, in points, with a 95 % interval "
+    "over questions and McNemar's p value, Holm-adjusted. Seeds k/n: k of n seeds ended well and better than every "
+    "baseline there is. A failure is a word and enters no average."
 )
 OBJECTIVES = {
     "causal_lm": "causal_lm: each token of an answer is predicted from what comes before it",
@@ -122,6 +124,7 @@ def section_table(section: Section) -> Table:
                 "seeds": f"{row['converged']}/{row['seeds']}",
                 section.metric.title: metric.format(row["score"]) if scored else row["failures"],
                 "95 % interval": f"{metric.format_range(row['low'], row['high'])} {row['interval']}".strip(),
+                f"difference to {BASELINE}": _difference(row["difference"]),
                 "each seed": " · ".join(each),
                 **{
                     Metric(name).title: Metric(name).format(other[name]) if name in other else ""
@@ -146,6 +149,15 @@ def _places(row: pd.Series) -> str:
         return ""
     best, worst = row["best_rank"], row["worst_rank"]
     return f"{best}" if best == worst else f"{best}–{worst}"
+
+
+def _difference(difference: Difference | None) -> str:
+    """In points, with interval and p value."""
+    if difference is None:
+        return ""
+    mean, low, high = (f"{100 * value:+.1f}" for value in difference[:3])
+    p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
+    return f"{mean} [{low}, {high}], {p}"
 
 
 def _published(reported: Reported) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from zoo.board.frame import LENGTH_GENERALIZATION
-from zoo.board.results import UNRANKED_PROTOCOLS, Section, load_reported, make_board, overalls
+from zoo.board.results import BASELINE, UNRANKED_PROTOCOLS, Section, load_reported, make_board, overalls
 from zoo.board.tables import (
     Table,
     breakdown_remark,
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 KEPT = ("rank", "places", "architecture", "objective", "stateful", "notes")
-DROPPED_FIRST = ("tokens/s", "peak memory", "each seed", "data", "mode", "Δ", "reported", "parameters", "seeds")
+DROPPED_FIRST = (
+    *("tokens/s", "peak memory", f"difference to {BASELINE}", "each seed", "data", "mode", "Δ", "reported"),
+    *("parameters", "seeds"),
+)
 DROPPED_LAST = (LENGTH_GENERALIZATION, "95 % interval")
 """Columns that are always shown; that a narrow terminal drops first, in this order; and after all other scores."""
 

@@ -1,0 +1,101 @@
+"""Rows compared question by question, against values computed elsewhere and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from tests.records import make
+from zoo.board.paired import adjust_holm, compare_answers, compare_with
+from zoo.board.results import compare
+from zoo.board.tables import section_table
+from zoo.spec.record import Record, pack_bits
+from zoo.spec.store import StoredRecord
+
+
+def answers(*rows: str) -> np.ndarray:
+    return np.array([[bit == "1" for bit in row] for row in rows])
+
+
+def test_a_difference_by_hand() -> None:
+    # 6 for, 1 against, 3 alike: mean 0.5; exact McNemar: 2 * (1 + 7) / 2^7 = 0.125
+    found = compare_answers(answers("1111110011"), answers("0000001011"))
+    assert found.mean == pytest.approx(0.5)
+    assert found.p == pytest.approx(0.125)
+    half = 1.959964 * np.std([1] * 6 + [-1] + [0] * 3, ddof=1) / 10**0.5
+    assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half))
+
+
+@given(st.integers(0, 30), st.integers(0, 30))
+def test_mcnemar_is_the_exact_binomial_test_of_scipy(wins: int, losses: int) -> None:
+    row = answers("1" * wins + "0" * losses + "1")
+    other = answers("0" * wins + "1" * losses + "1")
+    expected = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+    assert compare_answers(row, other).p == pytest.approx(expected)
+    back = compare_answers(other, row)
+    assert (back.mean, back.p) == (pytest.approx(-compare_answers(row, other).mean), pytest.approx(expected))
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_by_its_definition(p_values: list[float]) -> None:
+    adjusted = adjust_holm(p_values)
+    order = sorted(range(len(p_values)), key=lambda k: p_values[k])
+    for place, index in enumerate(order):
+        steps = [(len(order) - k) * p_values[order[k]] for k in range(place + 1)]
+        assert adjusted[index] == pytest.approx(min(1.0, max(steps)))
+
+
+def test_the_interval_covers_the_true_difference_as_often_as_it_claims() -> None:
+    rng, n, covered = np.random.default_rng(0), 400, 0
+    for _ in range(2000):
+        difficulty = rng.random(n)  # shared: what makes pairs narrower than two intervals
+        row, other = difficulty < 0.6, rng.permuted(np.stack([difficulty < 0.5, rng.random(n) < 0.5]), axis=0)[0]
+        found = compare_answers(row[None], other[None])
+        covered += found.low <= 0.1 <= found.high
+    assert covered / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_pairs_of_the_same_questions_are_narrower_than_two_intervals() -> None:
+    rng = np.random.default_rng(0)
+    difficulty = rng.random(1000)
+    found = compare_answers((difficulty < 0.6)[None], (difficulty < 0.55)[None])
+    assert found.high - found.low < 0.04  # of two independent shares: 0.087
+    assert found.p < 1e-6
+
+
+def test_a_row_with_other_questions_is_not_compared() -> None:
+    rows = {"a": answers("101"), "b": answers("111"), "c": answers("11")}
+    assert set(compare_with("a", rows)) == {"b"}
+    assert compare_with("z", rows) == {}
+
+
+def record(arch: str, bits: str, seed: int = 0) -> StoredRecord:
+    fields = make(arch, seed=seed, accuracy=bits.count("1") / len(bits), n=len(bits)).model_dump(mode="json")
+    fields["metrics"]["test"]["right"] = pack_bits(bit == "1" for bit in bits)
+    valid = Record.model_validate(fields)
+    return StoredRecord(f"{valid.id}.json", valid)
+
+
+def test_the_board_shows_each_row_beside_the_transformer_on_the_same_questions() -> None:
+    stored = [record("transformer", "0000001011"), record("mamba", "1111110011"), record("s5", "0000001011")]
+    (section,) = compare(stored).sections()
+    table = section_table(section)
+    column = table.headers.index("difference to transformer")
+    name = table.headers.index("architecture")
+    # two comparisons: Holm doubles the smaller p value
+    assert {row[name]: row[column] for row in table.rows} == {
+        "mamba": "+50.0 [+6.2, +93.8], p = 0.250",
+        "s5": "+0.0 [+0.0, +0.0], p = 1.000",
+        "transformer": "",
+    }
+
+
+def test_seeds_of_a_row_count_by_their_share_and_one_without_answers_hides_them_all() -> None:
+    stored = [record("transformer", "0011"), record("s5", "0111"), record("s5", "1011", seed=1)]
+    rows = compare(stored).results.set_index("name")
+    assert rows.loc["s5", "difference"].mean == pytest.approx(0.25)
+    silent = StoredRecord("x", make("s5", seed=2, accuracy=0.5, n=4))
+    assert compare([*stored, silent]).results.set_index("name").loc["s5", "difference"] is None

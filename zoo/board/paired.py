@@ -1,0 +1,62 @@
+"""Comparison of rows on the same test questions, which a record answers one by one (`SplitMetrics.right`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import bdtr, ndtri
+
+from zoo.board.statistics import CONFIDENCE
+
+
+class Difference(NamedTuple):
+    """How many more of the same questions a row answers than another, as a share, with a 95 % interval, and McNemar's p
+    value that they answer equally many, two-sided."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def compare_answers(row: np.ndarray, other: np.ndarray) -> Difference:
+    """Compare two rows on n questions.
+
+    row, other  (seeds, n) bool, whether each seed answered each question right
+
+    Of several seeds a question counts by the share of the seeds that answered it. The interval is the normal one for
+    the mean of the n differences: it covers the choice of questions, not that of seeds. McNemar's test (1947) in its
+    exact form looks only at questions on which the rows differ: as many for as against is the null hypothesis.
+    """
+    differences = row.mean(0) - other.mean(0)
+    n, mean = len(differences), float(differences.mean())
+    half = float(ndtri((1 + CONFIDENCE) / 2)) * float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    p = min(1.0, 2.0 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
+    return Difference(mean, max(mean - half, -1.0), min(mean + half, 1.0), p)
+
+
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjustment (1979) of p values for their number."""
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for k, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - k) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def compare_with(reference: str, answers: Mapping[str, np.ndarray]) -> dict[str, Difference]:
+    """The difference of every other row to the reference on the questions of one task; p values are Holm's.
+
+    answers  (seeds, n) bool by row; empty without the reference
+    """
+    if reference not in answers:
+        return {}
+    against = answers[reference]
+    rows = [name for name in answers if name != reference and answers[name].shape[1] == against.shape[1]]
+    found = [compare_answers(answers[name], against) for name in rows]
+    p_values = adjust_holm([each.p for each in found])
+    return {name: each._replace(p=p) for name, each, p in zip(rows, found, p_values, strict=True)}
