@@ -162,6 +162,8 @@ def test_depth_of_truncation(replay: str, bptt: int | None, reach: int) -> None:
     (gradient,) = torch.autograd.grad(last.hidden.sum(), x)
     touched = [bool(gradient[:, 3 * s : 3 * s + 3].any()) for s in range(5)]
     assert touched == [s >= 5 - reach for s in range(5)]
+    *_, whole = drive(backbone, x, None, None, SegmentPlan(3))
+    assert torch.equal(last.hidden, whole.hidden)  # the state itself is carried all the way
 
 
 def gradients(backbone: Backbone, x: Tensor, mask: Tensor | None, plan: SegmentPlan) -> list[Tensor]:
