@@ -109,7 +109,8 @@ class TrainSettings:
     num_workers: NonNegativeInt = 0
     """Processes that load data."""
     op_backend: Literal["auto", "reference", "torch", "triton"] = "auto"
-    """Implementation that every op uses."""
+    """Implementation that every op uses, and an error where an op has none. Under torch.func and torch.export some ops
+    have their reference only, and refuse a forced torch or triton."""
     logger: Literal["csv", "tensorboard", "none"] = "csv"
     """Where the training history is logged besides the record."""
 

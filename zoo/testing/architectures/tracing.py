@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.func import functional_call, grad
 
 from zoo.nn.backbone import Backbone
@@ -114,7 +115,8 @@ def functional_gradients_equal_autograd(subject: ArchitectureSubject) -> None:
 
 @check(scopes.EVERY_MODE)
 def builds_on_the_meta_device(subject: ArchitectureSubject) -> None:
-    """A backbone can be built and called on the meta device, and then filled from a state dict."""
+    """A backbone can be built and called on the meta device and under FakeTensorMode, and then be filled from a state
+    dict; no fake tensor outlives the mode."""
     backbone = subject.build(n_layers=1)
     inputs = random_inputs(backbone, LENGTH)
     with torch.device("meta"):
@@ -128,3 +130,9 @@ def builds_on_the_meta_device(subject: ArchitectureSubject) -> None:
     filled = empty.to_empty(device="cpu").eval()
     filled.load_state_dict(backbone.state_dict())
     expect.close(run(filled, *inputs, mask=MASK).hidden, expected, 0.0, "outputs after to_empty and load_state_dict")
+    with traced(), FakeTensorMode(allow_non_fake_inputs=True):
+        fake = subject.architecture.build(subject.config(), backbone.dims)
+        hidden = run(fake, *inputs, mask=MASK).hidden
+        hidden.sum().backward()
+    assert hidden.shape == expected.shape, f"hidden vectors of {tuple(hidden.shape)} under FakeTensorMode"
+    expect.close(run(filled, *inputs, mask=MASK).hidden, expected, 0.0, "outputs after a call under FakeTensorMode")
