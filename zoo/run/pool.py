@@ -274,7 +274,8 @@ class Worker:
         """What the run has reported since the last call."""
         events = [json.loads(line) for line in self._read_on("events.jsonl").splitlines()]
         for event in events:
-            self.needs = event.get("memory", self.needs)
+            if "memory" in event:
+                self.needs = event["memory"] + INTERPRETER
         return events
 
     def resident_bytes(self) -> int:
