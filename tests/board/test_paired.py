@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,11 +13,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.records import make
-from zoo.board.paired import adjust_holm, compare_answers, compare_with
+from zoo.board.paired import adjust_holm, answered_by, compare_answers, compare_with, measure_agreement
 from zoo.board.results import compare
 from zoo.board.tables import section_table
+from zoo.cli import main
 from zoo.spec.record import Record, pack_bits
-from zoo.spec.store import StoredRecord
+from zoo.spec.store import StoredRecord, write
 
 
 def answers(*rows: str) -> np.ndarray:
@@ -99,3 +104,38 @@ def test_seeds_of_a_row_count_by_their_share_and_one_without_answers_hides_them_
     assert rows.loc["s5", "difference"].mean == pytest.approx(0.25)
     silent = StoredRecord("x", make("s5", seed=2, accuracy=0.5, n=4))
     assert compare([*stored, silent]).results.set_index("name").loc["s5", "difference"] is None
+
+
+def test_questions_that_nobody_or_everybody_answers_and_agreement_by_hand() -> None:
+    rows = {"a": answers("1100", "1010"), "b": answers("1001")}
+    assert answered_by(rows, everybody=True) == [0]
+    assert answered_by(rows, everybody=False) == []
+    assert answered_by({"a": rows["a"]}, everybody=False) == [3]
+    table = measure_agreement(rows)
+    assert table.loc["a", "a"] == 0.5  # its two seeds agree on the first and the last question
+    assert table.loc["a", "b"] == table.loc["b", "a"] == 0.5
+    assert np.isnan(table.loc["b", "b"])
+
+
+def test_the_questions_of_a_task_as_they_are_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _, each in (record("transformer", "0011"), record("s5", "0111"), record("s5", "0101", seed=1)):
+        write(each, tmp_path)
+
+    def zoo(*args: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["zoo", "leaderboard", "--results", str(tmp_path), *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0)
+
+    assert zoo("--questions", "listops") == 0
+    shown = capsys.readouterr().out
+    assert "Answered by nobody: 1 of 4 questions (0)" in shown
+    assert "Answered by everybody: 1 of 4 questions (3)" in shown
+    assert zoo("--questions", "listops", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["nobody"], found["everybody"]) == ([0], [3])
+    assert found["agreement"]["s5"] == {"s5": 0.75, "transformer": 0.625}
+    assert zoo("--questions", "listop") == 2
+    assert "did you mean 'listops'" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.special import bdtr, ndtri
 
 from zoo.board.statistics import CONFIDENCE
@@ -60,3 +61,24 @@ def compare_with(reference: str, answers: Mapping[str, np.ndarray]) -> dict[str,
     found = [compare_answers(answers[name], against) for name in rows]
     p_values = adjust_holm([each.p for each in found])
     return {name: each._replace(p=p) for name, each, p in zip(rows, found, p_values, strict=True)}
+
+
+def answered_by(answers: Mapping[str, np.ndarray], *, everybody: bool) -> list[int]:
+    """The questions, by number from 0, that every seed of every row answers right, or that none does."""
+    right = np.concatenate(list(answers.values()))
+    return np.flatnonzero(right.all(0) if everybody else ~right.any(0)).tolist()
+
+
+def measure_agreement(answers: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Share of the questions that two rows answer alike, both right or both wrong: the mean over pairs of their seeds.
+    On the diagonal over pairs of different seeds of the row; NaN for a single one."""
+    table = pd.DataFrame(index=list(answers), columns=list(answers), dtype="float64")
+    for a, first in answers.items():
+        for b, second in answers.items():
+            alike = (first[:, None] == second[None]).mean(-1)
+            if a == b:
+                k = len(alike)
+                table.loc[a, b] = (alike.sum() - k) / (k * (k - 1)) if k > 1 else math.nan
+            else:
+                table.loc[a, b] = alike.mean()
+    return table

@@ -102,6 +102,12 @@ class Section:
         return weighted_means(self.groups.assign(weight=1), keys, self.metric).assign(weight=weights["weight"])
 
     @property
+    def answers(self) -> dict[str, np.ndarray]:
+        """(seeds, n) bool by ranked row: which test questions were answered right, where that is known."""
+        ranked = self.rows[self.rows["rank"].notna() & self.rows["right"].notna()]
+        return dict(zip(ranked["name"], ranked["right"], strict=True))
+
+    @property
     def has_longer(self) -> bool:
         """Whether the task has a length_generalization split."""
         return bool((self.rows["evaluated_longer"] | self.rows["offers_longer"]).any())

@@ -22,12 +22,14 @@ from zoo.board.breakdown import (
 )
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric, sorted_names
-from zoo.board.paired import Difference
+from zoo.board.paired import Difference, answered_by, measure_agreement
 from zoo.board.results import BASELINE, REPRODUCTION, Overall, Section, compare
 from zoo.spec.presets import Reported
 from zoo.spec.store import Problem, StoredRecord
 
 NONE = "–"
+SHOWN = 20
+"""Questions that are named, of those that nobody or everybody answers."""
 MATCHED = 0.05
 """A model that is further than this from the baseline's number of parameters says so."""
 
@@ -158,6 +160,25 @@ def _difference(difference: Difference | None) -> str:
     mean, low, high = (f"{100 * value:+.1f}" for value in difference[:3])
     p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
     return f"{mean} [{low}, {high}], {p}"
+
+
+def questions_lines(section: Section) -> list[str]:
+    """Which test questions nobody and everybody answers."""
+    answers = section.answers
+    n = next(iter(answers.values())).shape[1]
+    lines = []
+    for word, everybody in (("nobody", False), ("everybody", True)):
+        found = answered_by(answers, everybody=everybody)
+        shown = ", ".join(map(str, found[:SHOWN])) + (", …" if len(found) > SHOWN else "")
+        lines.append(f"Answered by {word}: {len(found):,} of {n:,} questions" + (f" ({shown})" if found else ""))
+    return lines
+
+
+def agreement_table(section: Section) -> Table:
+    """The share of the questions that two rows answer alike; on the diagonal over the seeds of one."""
+    shares = measure_agreement(section.answers)
+    rows = [[str(name), *("" if math.isnan(v) else f"{100 * v:.1f}" for v in row)] for name, row in shares.iterrows()]
+    return Table(["% alike", *shares.columns], rows)
 
 
 def _published(reported: Reported) -> str:

@@ -9,12 +9,14 @@ from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.results import BASELINE, UNRANKED_PROTOCOLS, Section, load_reported, make_board, overalls
 from zoo.board.tables import (
     Table,
+    agreement_table,
     breakdown_remark,
     breakdown_tables,
     one_line,
     overall_line,
     overall_table,
     problem_lines,
+    questions_lines,
     remarks,
     section_heading,
     section_table,
@@ -70,6 +72,21 @@ def print_board(
             _print(console, overall_line(overall) + "\n", style="dim")
     for line in [*problem_lines(problems), *errors]:
         _print(console, one_line(line), style="yellow")
+
+
+def print_questions(stored: Sequence[StoredRecord], task: str, protocol: str | None = None) -> None:
+    """Print which test questions of a task nobody and everybody answers, and how far rows agree."""
+    from rich.console import Console
+
+    console = Console() if Console().is_terminal else Console(width=240)
+    for section in make_board(stored, protocol=protocol, tasks={task}).sections():
+        if not section.answers:
+            _print(console, f"{section.protocol}: {section_title(section)}: no row says what it answered right")
+            continue
+        title = f"{section.protocol}: {section_title(section)}"
+        _print_table(console, title, agreement_table(section), ())
+        for line in questions_lines(section):
+            _print(console, line, style="dim")
 
 
 def _print(console: Console, text: str, style: str | None = None) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoo.cli.options import path_option
+
+if TYPE_CHECKING:
+    from zoo.spec.store import StoredRecord
 
 app = typer.Typer(help="The leaderboard: show it, build it, check the records.", rich_markup_mode=None)
 
@@ -31,6 +34,9 @@ def show(
     protocol: Annotated[str | None, typer.Option(help="One protocol only.")] = None,
     task: Annotated[str | None, typer.Option(help="Only these tasks or suites, comma-separated.")] = None,
     arch: Annotated[str | None, typer.Option(help="Compare only these architectures, comma-separated.")] = None,
+    questions: Annotated[
+        str | None, typer.Option(help="Instead: which questions of this task nobody answers, and how far rows agree.")
+    ] = None,
     results: Results = None,
     json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
@@ -46,6 +52,10 @@ def show(
     stored, problems = read_all(_results(results))
     records = [record for _, record in stored]
     _require_known("protocol", protocol, {r.protocol for r in records} | set(_protocols()))
+    if questions is not None:
+        _require_known("task", questions, {r.task.name for r in records} | _tasks())
+        _show_questions(stored, questions, protocol, json_)
+        return
     suites = {r.task.suite for r in records}
     tasks = _chosen("task", task, {r.task.name for r in records} | _tasks() | suites)
     if tasks is not None:
@@ -59,6 +69,27 @@ def show(
         print(f"zoo: {error}", file=sys.stderr)
     board = make_board(stored, reported, protocol=protocol, tasks=tasks, architectures=archs)
     print(json.dumps(to_json(board, problems), indent=2))
+
+
+def _show_questions(stored: list[StoredRecord], task: str, protocol: str | None, json_: bool) -> None:
+    from zoo.board.paired import answered_by, measure_agreement
+    from zoo.board.results import make_board
+    from zoo.board.terminal import print_questions
+
+    if not json_:
+        print_questions(stored, task, protocol)
+        return
+    found = []
+    for section in make_board(stored, protocol=protocol, tasks={task}).sections():
+        if section.answers:
+            agreement = measure_agreement(section.answers).astype("object")
+            known = {
+                "nobody": answered_by(section.answers, everybody=False),
+                "everybody": answered_by(section.answers, everybody=True),
+                "agreement": agreement.where(agreement.notna(), None).to_dict("index"),
+            }
+            found.append({"protocol": section.protocol, "task": section.task, "task_version": section.version} | known)
+    print(json.dumps(found, indent=2))
 
 
 def _chosen(kind: str, names: str | None, known: set[str]) -> set[str] | None:
