@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from tests.run.conftest import resolve_one
+from zoo.ops.backend import use_backend
 from zoo.run import memory
 from zoo.run.callbacks import Deadline
 from zoo.run.execute import build_module, execute
-from zoo.run.memory import saved_bytes
+from zoo.run.memory import count_forward_flops, saved_bytes
 from zoo.run.request import BenchRequest, plan
 from zoo.spec.registry import registry
 
@@ -82,3 +83,16 @@ def test_a_time_limit_ends_a_run_within_a_batch(moment: str, tmp_path: Path, mon
     record = execute(job).record
     assert (record.status, record.samples, record.history) == ("timeout", 0, ())
     assert reached == [moment]
+
+
+def test_flops_are_those_of_every_form_of_attention() -> None:
+    """The CPU's fused attention is counted as the plain matrix products are."""
+    counts = []
+    for backend in ("torch", "reference"):
+        with use_backend(backend):
+            experiment = resolve_one("transformer", "listops", protocol="smoke")
+            module = build_module(experiment)
+            counts.append(count_forward_flops(experiment, module.model))
+    assert counts[0] == counts[1]
+    sizes, seq_len = experiment.model, experiment.seq_len
+    assert counts[0] > sizes.n_layers * 4 * seq_len**2 * sizes.d_model
