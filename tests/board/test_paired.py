@@ -34,6 +34,13 @@ def test_a_difference_by_hand() -> None:
     assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half))
 
 
+def test_the_interval_of_one_question_is_everything_and_that_of_two_is_cut_at_1() -> None:
+    assert compare_answers(answers("1"), answers("0")) == (1.0, -1.0, 1.0, 1.0)
+    found = compare_answers(answers("10"), answers("00"))
+    # of 1 and 0 the deviation is sqrt(0.5), its standard error 0.5
+    assert (found.low, found.high) == (pytest.approx(0.5 - 1.959964 * 0.5), 1.0)
+
+
 @given(st.integers(0, 30), st.integers(0, 30))
 def test_mcnemar_is_the_exact_binomial_test_of_scipy(wins: int, losses: int) -> None:
     row = answers("1" * wins + "0" * losses + "1")

@@ -179,6 +179,16 @@ def test_rows_far_apart_have_one_place_and_rows_alike_have_all() -> None:
     assert [tuple(row) for row in rank_rows(estimates([[0.4, 0.5]]))] == [(1, 1, 1)]
 
 
+@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("df", [6, math.inf])
+def test_rows_stand_apart_from_the_quantile_for_their_number_on(n: int, df: float) -> None:
+    # two-sided at 5 % over the n - 1 rows that a row is compared with; standard errors of 0.03 and 0.04 make 0.05
+    needed = stats.t.ppf(1 - 0.05 / 2 / (n - 1), df) * 0.05
+    for gap, places in ((needed * 1.001, {(1, 1), (2, n)}), (needed * 0.999, {(1, n)})):
+        rows = [Estimate(0.3, None, 0.03, df)] * (n - 1) + [Estimate(0.3 + gap, None, 0.04, df)]
+        assert {(row.best, row.worst) for row in rank_rows(rows)} == places
+
+
 def test_what_has_no_interval_may_have_any_place() -> None:
     rows = estimate_rows([[Run(0.9, 1)], [Run(0.5, 1)], [Run(0.1, 1)]], Metric("f1"))
     assert [row and row.interval for row in rows] == [None, None, None]

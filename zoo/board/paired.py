@@ -43,7 +43,7 @@ def compare_answers(row: np.ndarray, other: np.ndarray) -> Difference:
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjustment (1979) of p values for their number."""
     adjusted, largest = [1.0] * len(p_values), 0.0
-    for k, index in enumerate(np.argsort(p_values, kind="stable")):
+    for k, index in enumerate(np.argsort(p_values)):
         largest = max(largest, min(1.0, (len(p_values) - k) * p_values[index]))
         adjusted[index] = largest
     return adjusted
