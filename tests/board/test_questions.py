@@ -401,6 +401,25 @@ def test_perplexities_by_group() -> None:
     assert "lower is better" in to_svg(breakdown_chart(section([record])))
 
 
+def test_a_part_that_is_not_finite_is_a_word_and_the_others_keep_their_scores() -> None:
+    fields = language(task="unheard_of").model_dump(mode="json")
+    fields["metrics"]["test"]["scores"] = {"word_perplexity": None}
+    fields["metrics"]["test"]["groups"] = [
+        {"at": {"length": n}, "scores": {"word_perplexity": score}, "n": 100, "answers": 25_000, "loss": 0.7}
+        for n, score in ((256, 30.0), (512, None))
+    ]
+    result = section([Record.model_validate(fields)])
+    assert list(result.groups["weight"]) == [100, 100]
+    ((_, table),) = breakdown_tables(result)
+    assert table.rows == [["alpha (causal_lm)", "30.00", "not finite"]]
+
+
+def test_parts_of_length_generalization_alone_are_shown() -> None:
+    fields = recall(test={at(length=8): 0.9}, beyond={at(length=16): 0.5, at(length=32): 0.25}).model_dump(mode="json")
+    fields["metrics"]["test"]["groups"] = []
+    assert means_along([Record.model_validate(fields)], "length") == {(True, 16): 0.5, (True, 32): 0.25}
+
+
 # -- files and terminal --------------------------------------------------------------------------------------------
 
 

@@ -275,7 +275,7 @@ def test_numbers_for_people() -> None:
     assert result == ["1.00", "23.46", "456.8", "12,346", "3.20e+07"]
     edges = [other.format(value) for value in (99.99, 100.0, 999.9, 1_000.0, 999_999.0, 1e6, -3.0)]
     assert edges == ["99.99", "100.0", "999.9", "1,000", "999,999", "1.00e+06", "-3.00"]
-    assert [metric.format_difference(-0.0149) for metric in (share, other)] == ["-1.5", "-0.01"]
+    assert [metric.format_difference(-0.2549) for metric in (share, other)] == ["-25.5", "-0.25"]
     assert [metric.format_range(math.nan, 1.0) for metric in (share, other)] == ["", ""]
     assert BITS.format(1.23456) == "1.235"
     assert other.format_range(math.exp(2), math.inf) == "[7.39, inf]"

@@ -128,7 +128,7 @@ def groups_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
             measured = [group for group in whole.groups if record.metric.name in group.scores] if whole else []
             if whole is None or not measured:
                 continue
-            by = weighting(whole, Metric(record.metric.name, record.metric.higher_is_better)) or "n"
+            by = weighting(whole, Metric(record.metric.name)) or "n"
             for group in measured:
                 about = {"run": run, "longer": bool(longer), "score": group.scores[record.metric.name]}
                 rows.append(about | {"weight": getattr(group, by)} | {k: float(v) for k, v in group.at.items()})
