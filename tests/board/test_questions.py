@@ -330,6 +330,16 @@ def test_what_goes_together_is_shown_once() -> None:
     assert over_position.headers[1:] == ["first", "¼", "last", "longer\nfirst", "longer\n½", "longer\nlast"]
 
 
+def test_a_value_names_all_that_goes_with_it_and_nothing_that_varies() -> None:
+    together = {at(length=8, pairs=2, turns=1): 0.5, at(length=16, pairs=4, turns=2): 0.5}
+    assert value_label(placed_groups(section([recall(test=together)])), "length", 16) == "16 (4 pairs, 2 turns)"
+    apart = {at(length=8, pairs=2): 0.5, at(length=8, pairs=3): 0.5, at(length=16, pairs=4): 0.5}
+    groups = placed_groups(section([recall(test=apart)]))
+    assert (value_label(groups, "length", 8), value_label(groups, "pairs", 2)) == ("8", "2")
+    positions = [value_label(groups, "position", value) for value in (0.0, 0.25, 1 / 3, 0.5, 0.75, 1.0)]
+    assert positions == ["first", "¼", "0.3333", "½", "¾", "last"]
+
+
 def test_one_group_is_no_breakdown() -> None:
     result = section([recall(test={at(length=64): 0.9})])
     assert breakdown_tables(result) == []
