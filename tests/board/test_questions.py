@@ -323,6 +323,7 @@ def test_what_goes_together_is_shown_once() -> None:
     result = section(question_records(), "kv_retrieval")
     groups = placed_groups(result)
     assert dimensions(groups) == ["length", "position"]
+    assert dimensions(placed_groups(section(question_records(), "needle"))) == ["length", "depth"]
     assert value_label(groups, "length", 130) == "130 (16 pairs)"
     (_, over_length), (_, over_position) = breakdown_tables(result)
     assert over_length.headers[1:] == ["trained\n34\n(4 pairs)", "longer\n130\n(16 pairs)\n×3.8"]
