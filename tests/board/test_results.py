@@ -178,6 +178,7 @@ def test_versions_of_a_task_are_apart_and_the_newest_is_current() -> None:
         ("9", False, ["alpha"]),
     ]
     assert list(overall_of(records).average.index) == ["beta"]
+    assert [s.version for s in sections([make(version="1"), make(version="2")])] == ["2", "1"]
 
 
 def test_architectures_of_different_distributions_are_different() -> None:
