@@ -43,7 +43,8 @@ from zoo.board.breakdown import (
 from zoo.board.charts import breakdown_chart, choose_view, scores_chart, to_svg
 from zoo.board.export import groups_table, results_table, to_csv, to_json
 from zoo.board.markdown import markdown
-from zoo.board.results import make_board, overalls
+from zoo.board.overall import overalls
+from zoo.board.results import make_board
 from zoo.board.tables import (
     breakdown_tables,
     overall_line,

@@ -11,7 +11,8 @@ import pytest
 from tests.board.samples import board_of, section, sections, stored
 from tests.records import make
 from zoo.board.frame import groups_frame, records_frame
-from zoo.board.results import Overall, Section, make_board, overalls
+from zoo.board.overall import Overall, overalls
+from zoo.board.results import Section, make_board
 from zoo.spec.presets import Reported
 from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord

@@ -86,7 +86,7 @@ def test_a_plan_runs_again_what_would_end_otherwise(tmp_path: Path, status: str,
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("arch: toy\ntask: toytask\nseed: 2", r"seed: unknown key; did you mean 'seeds'\?"),
+        ("arch: toy\ntask: toytask\nseed: 2", r"seed: unknown key; did you mean 'seeds'"),
         ("arch: toy", "task is missing"),
         ("arch: toy\ntask: toytask\nseeds: many", "seeds: expected a number, got 'many'"),
         ("arch: toy\ntask: toytask\nseeds: 0", "no seeds"),

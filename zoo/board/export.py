@@ -10,7 +10,8 @@ import pandas as pd
 
 from zoo.board.breakdown import NOT_DEFINED
 from zoo.board.frame import LENGTH_GENERALIZATION
-from zoo.board.results import Board, dimension_columns, overalls
+from zoo.board.overall import overalls
+from zoo.board.results import Board, dimension_columns
 from zoo.spec.store import Problem
 
 COLUMNS = [

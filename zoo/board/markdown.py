@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
-from zoo.board.results import Board, Section, overalls
+from zoo.board.overall import overalls
+from zoo.board.results import Board, Section
 from zoo.board.tables import (
     LEGEND,
     Table,

@@ -22,8 +22,9 @@ from zoo.board.breakdown import (
 )
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric, sorted_names
+from zoo.board.overall import Overall
 from zoo.board.paired import Difference, answered_by, measure_agreement
-from zoo.board.results import BASELINE, REPRODUCTION, Overall, Section, compare
+from zoo.board.results import BASELINE, REPRODUCTION, Section, compare
 from zoo.spec.presets import Reported
 from zoo.spec.store import Problem, StoredRecord
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from zoo.board.frame import LENGTH_GENERALIZATION
-from zoo.board.results import BASELINE, UNRANKED_PROTOCOLS, Section, load_reported, make_board, overalls
+from zoo.board.overall import overalls
+from zoo.board.results import BASELINE, UNRANKED_PROTOCOLS, Section, load_reported, make_board
 from zoo.board.tables import (
     Table,
     agreement_table,
