@@ -25,8 +25,8 @@ from zoo.nn import (
     at_least_float32,
     init_normal,
     make_norm,
+    returns_state,
     sequence_lengths,
-    state_is_wanted,
     without_autocast,
 )
 from zoo.ops.attention import attention
@@ -71,7 +71,7 @@ class H3Mixer(Mixer):
             shift0, diag0 = (None, None) if state is None else (state["shift"], state["diag"].flatten(0, 2))
             kv = self.outer(run(shift, self.shift.D, k, shift0), v)
             o = self.contract(q, run(diag, self.diag.D, kv, diag0)).transpose(1, 2).to(dtype)
-            if self.bidirectional or not state_is_wanted():
+            if self.bidirectional or not returns_state():
                 return o, None
             kv_lengths = None if lengths is None else lengths.repeat_interleave(d2)
             return o, {

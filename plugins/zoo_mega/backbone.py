@@ -32,8 +32,8 @@ from zoo.nn import (
     init_normal,
     make_norm,
     param_options,
+    returns_state,
     sequence_lengths,
-    state_is_wanted,
     without_autocast,
 )
 from zoo.ops.diagonal import DiagonalSSM
@@ -91,7 +91,7 @@ class MovingAverage(nn.Module):
                 y = y + self.system.response(state, x.shape[1])
             if self.recurrent:
                 lengths = None if mask is None else sequence_lengths(mask)
-                state = self.system.final_state(real, lengths, state) if state_is_wanted() else None
+                state = self.system.final_state(real, lengths, state) if returns_state() else None
             return F.silu(y.transpose(1, 2) + self.omega.to(wide.dtype) * wide).to(x.dtype), state
 
     def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

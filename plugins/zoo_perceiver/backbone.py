@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import MLP, LayerNorm, cut_normal_, init_lecun_normal
+from zoo.nn import MLP, LayerNorm, init_lecun_normal, trunc_normal_
 from zoo_perceiver.config import PerceiverConfig
 from zoo_perceiver.op import latent_attention
 
@@ -178,7 +178,7 @@ class PerceiverBackbone(Backbone):
         self.final_norm = LayerNorm(D)
         self.to_output = nn.Identity() if D == C else nn.Linear(D, C)
         if isinstance(self.core, PerceiverEncoder):
-            cut_normal_(self.core.latents, std=0.02)  # as DeepMind's code
+            trunc_normal_(self.core.latents, std=0.02)  # as DeepMind's code
         init_lecun_normal(*(module for module in self.modules() if isinstance(module, nn.Linear)))
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.nn import cut_normal_
+from zoo.nn import trunc_normal_
 from zoo_perceiver.backbone import Attention, Layer
 
 
@@ -26,7 +26,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.empty(n_queries, d_query))
-        cut_normal_(self.queries, std=0.02)
+        trunc_normal_(self.queries, std=0.02)
         attention = Attention(d_query, d_latents, n_heads=n_heads, qk_channels=qk_channels, v_channels=v_channels)
         self.layer = Layer(attention, d_query, activation=activation, query_residual=query_residual)
 

@@ -22,8 +22,8 @@ from zoo.nn import (
     StackBackbone,
     at_least_float32,
     init_xavier,
+    returns_state,
     sequence_lengths,
-    state_is_wanted,
     without_autocast,
 )
 from zoo.ops.attention import join_heads, split_heads
@@ -86,7 +86,7 @@ class MultiScaleRetention(Mixer):
                         "use denominator=common or form=recurrent"
                     )
                 o = o / published_denominator(q, k, v, log_gamma, c.form, c.chunk_size)[..., None]
-            if self.bidirectional or not state_is_wanted():
+            if self.bidirectional or not returns_state():
                 return o, None
             kv = rotate_state(final_state(k, v, log_gamma, lengths, kv), -n)
             return o, {"kv": kv, "seen": n if seen is None else seen + n}

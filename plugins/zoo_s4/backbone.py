@@ -25,8 +25,8 @@ from zoo.nn import (
     at_least_float32,
     make_norm,
     param_options,
+    returns_state,
     sequence_lengths,
-    state_is_wanted,
     without_autocast,
 )
 from zoo.ops.fftconv import fft_conv
@@ -72,7 +72,7 @@ class S4Mixer(Mixer):
                 y = fft_conv(u, k0)
                 if state is not None:
                     y = y + ssm.response(state, L)
-                after = ssm.final_state(u, lengths, state) if state_is_wanted() else None
+                after = ssm.final_state(u, lengths, state) if returns_state() else None
             return y.transpose(1, 2).to(x.dtype).contiguous(), after
 
     def activate(self, u: Tensor) -> Tensor:

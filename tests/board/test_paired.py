@@ -15,7 +15,7 @@ from scipy import stats
 from tests.records import make
 from zoo.board.paired import adjust_holm, answered_by, compare_answers, compare_with, measure_agreement
 from zoo.board.results import compare
-from zoo.board.tables import section_table
+from zoo.board.tables import remarks, section_table
 from zoo.cli import main
 from zoo.spec.record import Record, pack_bits
 from zoo.spec.store import StoredRecord, write
@@ -67,7 +67,7 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_claims() -> None
         row, other = difficulty < 0.6, rng.permuted(np.stack([difficulty < 0.5, rng.random(n) < 0.5]), axis=0)[0]
         found = compare_answers(row[None], other[None])
         covered += found.low <= 0.1 <= found.high
-    assert covered / 2000 == pytest.approx(0.95, abs=0.015)
+    assert covered / 2000 == pytest.approx(0.95, abs=0.01)
 
 
 def test_pairs_of_the_same_questions_are_narrower_than_two_intervals() -> None:
@@ -86,16 +86,17 @@ def test_a_row_with_other_questions_is_not_compared() -> None:
 
 def record(arch: str, bits: str, seed: int = 0) -> StoredRecord:
     fields = make(arch, seed=seed, accuracy=bits.count("1") / len(bits), n=len(bits)).model_dump(mode="json")
+    fields["match"] = None if arch == "transformer" else {"architecture": "transformer", "parameters": 120_000}
     fields["metrics"]["test"]["right"] = pack_bits(bit == "1" for bit in bits)
     valid = Record.model_validate(fields)
     return StoredRecord(f"{valid.id}.json", valid)
 
 
-def test_the_board_shows_each_row_beside_the_transformer_on_the_same_questions() -> None:
+def test_the_board_shows_each_row_beside_the_baseline_of_its_width_on_the_same_questions() -> None:
     stored = [record("transformer", "0000001011"), record("mamba", "1111110011"), record("s5", "0000001011")]
     (section,) = compare(stored).sections()
     table = section_table(section)
-    column = table.headers.index("difference to transformer")
+    column = table.headers.index("paired difference")
     name = table.headers.index("architecture")
     # two comparisons: Holm doubles the smaller p value
     assert {row[name]: row[column] for row in table.rows} == {
@@ -103,12 +104,15 @@ def test_the_board_shows_each_row_beside_the_transformer_on_the_same_questions()
         "s5": "+0.0 [+0.0, +0.0], p = 1.000",
         "transformer": "",
     }
+    assert "Paired difference: to transformer." in remarks(section)
 
 
 def test_seeds_of_a_row_count_by_their_share_and_one_without_answers_hides_them_all() -> None:
     stored = [record("transformer", "0011"), record("s5", "0111"), record("s5", "1011", seed=1)]
     rows = compare(stored).results.set_index("name")
     assert rows.loc["s5", "difference"].mean == pytest.approx(0.25)
+    unmatched = Record.model_validate(stored[1].record.model_dump() | {"match": None})
+    assert set(compare([stored[0], StoredRecord("x", unmatched)]).results["difference"]) == {None}
     silent = StoredRecord("x", make("s5", seed=2, accuracy=0.5, n=4))
     assert compare([*stored, silent]).results.set_index("name").loc["s5", "difference"] is None
 

@@ -113,7 +113,7 @@ def test_of_perplexities_lower_is_better() -> None:
         ("gamma", 2, 1, 2),
         ("alpha", 3, 3, 3),
     ]
-    assert cells(records, "wikitext", "places") == {"beta": "1–2", "gamma": "1–2", "alpha": "3"}
+    assert cells(records, "wikitext", "rank range") == {"beta": "1–2", "gamma": "1–2", "alpha": "3"}
     assert "Lower word perplexity is better." in remarks(section(records))
 
 
@@ -126,9 +126,9 @@ def test_seeds_of_a_perplexity_are_averaged_as_losses() -> None:
     assert row["other_scores"]["bits_per_byte"] == pytest.approx(0.64 / math.log(2))
 
 
-def test_a_run_without_a_standard_error_may_have_any_place() -> None:
+def test_a_run_without_a_standard_error_may_have_any_rank() -> None:
     records = [language("alpha", nats=3.0), language("beta", nats=1.0, stderr=None), language("gamma", nats=5.0)]
-    assert cells(records, "wikitext", "places") == {"beta": "1–3", "alpha": "1–2", "gamma": "2–3"}
+    assert cells(records, "wikitext", "rank range") == {"beta": "1–3", "alpha": "1–2", "gamma": "2–3"}
     assert cells(records, "wikitext", "95 % interval")["beta"] == ""
 
 
@@ -156,7 +156,7 @@ def test_a_perplexity_that_is_not_finite_is_a_word() -> None:
 
 def test_further_scores_are_further_columns() -> None:
     table = section_table(section(question_records(), "lambada_openai"))
-    assert table.headers[:4] == ["rank", "places", "architecture", "objective"]
+    assert table.headers[:4] == ["rank", "rank range", "architecture", "objective"]
     assert table.headers.index("perplexity") > table.headers.index("accuracy")
     assert cells(question_records(), "lambada_openai", "perplexity") == {"alpha": "30.00", "gamma": "25.00"}
     assert "byte perplexity" in section_table(section(question_records(), "wikitext")).headers

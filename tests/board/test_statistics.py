@@ -69,7 +69,7 @@ def test_means_do_not_depend_on_the_order() -> None:
 def estimates(rows: list[list[float]], metric: Metric = ACCURACY) -> list[Estimate]:
     found = estimate_rows([[Run(score, 1000) for score in row] for row in rows], metric)
     assert None not in found
-    return found  # type: ignore[return-value]
+    return found
 
 
 def interval(estimate: Estimate) -> Interval:
@@ -142,7 +142,7 @@ def draw(rng: np.random.Generator, seeds: list[int], deviation: float = 0.03) ->
 
 
 @pytest.mark.parametrize("seeds", [[2] * 10, [3] * 10, [5] * 10, [1] * 7 + [2] * 3, [1, 2, 3, 5, 1, 2, 3, 5, 1, 2]])
-def test_intervals_and_places_cover_the_truth_as_often_as_they_claim(seeds: list[int]) -> None:
+def test_intervals_and_rank_ranges_cover_the_truth_as_often_as_they_claim(seeds: list[int]) -> None:
     rng = np.random.default_rng(0)
     covered = np.zeros(len(TRUTH))
     placed = np.zeros(len(TRUTH))
@@ -157,7 +157,7 @@ def test_intervals_and_places_cover_the_truth_as_often_as_they_claim(seeds: list
 
 
 @pytest.mark.parametrize("higher", [True, False])
-def test_a_rank_follows_the_means_and_lies_within_its_places(higher: bool) -> None:
+def test_a_rank_follows_the_means_and_lies_within_its_range(higher: bool) -> None:
     metric, rng = Metric("f1", higher), np.random.default_rng(1)
     for _ in range(50):
         rows = estimates(

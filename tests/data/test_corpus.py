@@ -266,7 +266,7 @@ def test_a_word_without_end_is_damage_that_names_the_remedy(tmp_path: Path) -> N
     row[n + -(-n // 8) :] = 0  # behind tokens of one byte and the bits where words begin: those where they end
     stored = SimpleNamespace(**vars(running.stored) | {"data": row})
     with pytest.raises(zoo.DataError, match="a word of train without end; prepare it anew"):
-        TokenStream(stored, 256).word_length(position)  # type: ignore[arg-type]
+        TokenStream(stored, 256).word_length(position)
 
 
 def test_resumed_conversion_gives_the_same_rows(tmp_path: Path) -> None:

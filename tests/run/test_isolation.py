@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -234,7 +235,6 @@ def test_a_run_is_warned_of_where_the_device_has_less_than_it_needs(
 def test_free_memory_is_the_least_of_machine_control_group_and_process(
     limit: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resource = pytest.importorskip("resource")
     space = [resource.RLIM_INFINITY, resource.RLIM_INFINITY]
     monkeypatch.setattr(machine, "Path", {"/sys/fs/cgroup": tmp_path}.__getitem__)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1_000))

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.run import toys
 from zoo import Backbone, ConfigError, Output, registry
 from zoo.model.segments import Segment, SegmentPlan, drive, right_order
-from zoo.nn.state import want_state
+from zoo.nn.state import return_state
 
 
 def make(kind: type[Backbone], seed: int = 0, mode: str = "causal", **options: float) -> Backbone:
@@ -37,7 +37,7 @@ def hidden(segments: list[Segment]) -> Tensor:
 def test_segments_with_state_equal_one_call(length: int, align: str) -> None:
     backbone, x = make(toys.Recurrent), batch(17)
     whole = backbone(x)
-    segments = list(drive(backbone, x, None, None, SegmentPlan(length, align)))  # type: ignore[arg-type]
+    segments = list(drive(backbone, x, None, None, SegmentPlan(length, align)))
     torch.testing.assert_close(hidden(segments), whole.hidden, rtol=0, atol=0)
     torch.testing.assert_close(segments[-1].state["h"], whole.state["h"], rtol=0, atol=0)
     sizes = [s.hidden.shape[1] for s in segments]
@@ -74,12 +74,12 @@ def test_whether_gradient_flows_into_an_earlier_input_is_the_callers_decision() 
 def test_a_ragged_batch_equals_its_rows_one_by_one(kind: type[Backbone], align: str) -> None:
     """Rows of 13, 4, 1 and 9 tokens in one batch of length 13, segments of 4: pads never enter, nor do they count."""
     backbone, x, mask = make(kind), batch(13, rows=4), ragged(13, 13, 4, 1, 9)
-    plan = SegmentPlan(4, align)  # type: ignore[arg-type]
+    plan = SegmentPlan(4, align)
     together = list(drive(backbone, x, mask, None, plan))
     after = backbone(x[:, :3], state=together[-1].state).hidden
     for row, length in enumerate([13, 4, 1, 9]):
         alone = list(drive(backbone, x[row : row + 1, :length], None, None, plan))
-        masks = torch.cat([s.mask for s in together], dim=1)  # type: ignore[misc]
+        masks = torch.cat([s.mask for s in together], dim=1)
         ours = hidden(together)[row][masks[row]]
         torch.testing.assert_close(ours, hidden(alone)[0], rtol=1e-12, atol=1e-14)
         alone_after = backbone(x[row : row + 1, :3], state=alone[-1].state).hidden
@@ -88,7 +88,7 @@ def test_a_ragged_batch_equals_its_rows_one_by_one(kind: type[Backbone], align: 
 
 def test_rows_that_are_all_pad_keep_their_state_even_when_the_backbone_forgets() -> None:
     class Forgetful(toys.Recurrent):
-        def forward(self, x, *, mask=None, state=None):  # type: ignore[no-untyped-def]
+        def forward(self, x, *, mask=None, state=None):
             return super().forward(x, mask=None, state=state)
 
     backbone, x, mask = make(Forgetful), batch(8, rows=2), ragged(8, 8, 4)
@@ -105,7 +105,7 @@ def test_right_order_shifts_targets_like_the_input() -> None:
     assert ids.gather(1, right_order(mask)).tolist() == [[0, 1, 2, 3, 4, 5], [2, 3, 4, 5, 0, 1], [0, 1, 2, 3, 4, 5]]
     x = batch(6)
     segments = list(drive(make(toys.Recurrent), x, mask, None, SegmentPlan(3, "right")))
-    assert torch.cat([s.mask for s in segments], dim=1).tolist()[1] == [False] * 4 + [True] * 2  # type: ignore[misc]
+    assert torch.cat([s.mask for s in segments], dim=1).tolist()[1] == [False] * 4 + [True] * 2
 
 
 def test_content_of_pads_is_irrelevant() -> None:
@@ -113,15 +113,15 @@ def test_content_of_pads_is_irrelevant() -> None:
     x = batch(10)
     noise = torch.where(mask.unsqueeze(-1), x, 1e6 * batch(10, seed=9))
     for align in ("left", "right"):
-        a = list(drive(backbone, x, mask, None, SegmentPlan(4, align)))  # type: ignore[arg-type]
-        b = list(drive(backbone, noise, mask, None, SegmentPlan(4, align)))  # type: ignore[arg-type]
+        a = list(drive(backbone, x, mask, None, SegmentPlan(4, align)))
+        b = list(drive(backbone, noise, mask, None, SegmentPlan(4, align)))
         torch.testing.assert_close(a[-1].state[0], b[-1].state[0], rtol=0, atol=0)
 
 
 def test_mask_of_latents() -> None:
     backbone = make(toys.Latents, mode="bidirectional")
     segments = list(drive(backbone, batch(8, rows=2), ragged(8, 8, 3), None, SegmentPlan(4)))
-    assert [s.mask.tolist() for s in segments] == [  # type: ignore[union-attr]
+    assert [s.mask.tolist() for s in segments] == [
         [[True] * 3, [True] * 3],
         [[True] * 3, [False] * 3],
     ]
@@ -129,23 +129,20 @@ def test_mask_of_latents() -> None:
 
 def test_mask_of_outputs_for_the_last_positions_only() -> None:
     class LastThree(Backbone):
-        def forward(self, x, *, mask=None, state=None):  # type: ignore[no-untyped-def]
+        def forward(self, x, *, mask=None, state=None):
             return Output(x[:, -3:])
 
     backbone, mask = make(LastThree), ragged(10, 10, 3)
     segments = list(drive(backbone, batch(10, rows=2), mask, None, SegmentPlan(4)))
-    assert (
-        [s.mask.tolist() for s in segments]
-        == [  # type: ignore[union-attr]
-            mask[:, start:stop].tolist() for start, stop in ((1, 4), (5, 8), (8, 10))
-        ]
-    )
+    assert [s.mask.tolist() for s in segments] == [
+        mask[:, start:stop].tolist() for start, stop in ((1, 4), (5, 8), (8, 10))
+    ]
 
 
 @pytest.mark.parametrize("wrong", [lambda x: x[:, 0], lambda x: x[:1], lambda x: x[..., :3]])
 def test_hidden_vectors_of_another_shape_are_refused(wrong: Callable[[Tensor], Tensor]) -> None:
     class Flat(Backbone):
-        def forward(self, x, *, mask=None, state=None):  # type: ignore[no-untyped-def]
+        def forward(self, x, *, mask=None, state=None):
             return Output(wrong(x))
 
     with pytest.raises(ValueError, match=r"Flat returned hidden vectors of shape .* shape \(3, 4, 4\)"):
@@ -248,10 +245,10 @@ def saved_bytes(replay: str, length: int, d_model: int = 16) -> int:
 
     class Deep(toys.SlotMemory):
         def __init__(self, config: object, shape: object) -> None:
-            super().__init__(config, shape)  # type: ignore[arg-type]
+            super().__init__(config, shape)
             self.body = nn.Sequential(*(nn.Sequential(nn.Linear(d_model, d_model), nn.Tanh()) for _ in range(8)))
 
-        def forward(self, x, *, mask=None, state=None):  # type: ignore[no-untyped-def]
+        def forward(self, x, *, mask=None, state=None):
             return super().forward(self.body(x), mask=mask, state=state)
 
     torch.manual_seed(0)
@@ -310,7 +307,7 @@ def test_a_state_that_nobody_wants_is_not_computed(architecture: str) -> None:
     backbone = registry().architecture(architecture).record.build(d_model=8, n_layers=1, mode="causal", max_len=64)
     x, flops = torch.randn(2, 64, 8), {}
     for wanted in (True, False):
-        with want_state(wanted), FlopCounterMode(display=False) as counter:
+        with return_state(wanted), FlopCounterMode(display=False) as counter:
             *_, last = drive(backbone, x, None, None, SegmentPlan())
         assert (last.state is not None) is wanted
         flops[wanted] = counter.get_total_flops()

@@ -37,7 +37,7 @@ def validation(record: Record) -> float:
 def test_the_best_trial_on_validation_runs_with_the_further_seeds_and_is_the_row_of_the_board(tmp_path: Path) -> None:
     records = run(tmp_path, seeds=3)
     trials, further = records[:3], records[3:]
-    assert [record.config["optim"]["lr"] for record in trials] == [0.0001, 0.01, 0.03]  # type: ignore[index,call-overload]
+    assert [record.config["optim"]["lr"] for record in trials] == [0.0001, 0.01, 0.03]
     assert {record.seed for record in trials} == {0}
     best = max(trials, key=validation)
     assert [(record.seed, record.config_hash) for record in further] == [(1, best.config_hash), (2, best.config_hash)]
@@ -49,7 +49,7 @@ def test_the_best_trial_on_validation_runs_with_the_further_seeds_and_is_the_row
     rows = compare([StoredRecord("", record) for record in records]).results
     ranked = rows[rows["rank"].notna()]
     assert list(ranked["config_hash"]) == [best.config_hash]
-    assert list(ranked["tuned"]) == [f"best of 3: optim.lr={best.config['optim']['lr']}"]  # type: ignore[index,call-overload]
+    assert list(ranked["tuned"]) == [f"best of 3: optim.lr={best.config['optim']['lr']}"]
     assert list(ranked["seeds"]) == [3]
     others = rows[rows["rank"].isna()]["notes"].map("; ".join)
     assert all(note.startswith("trial optim.lr=") and "the best on validation is" in note for note in others)
@@ -137,6 +137,7 @@ def test_samples_of_a_grid_are_always_the_same_and_in_its_order() -> None:
         (["optim.lr"], "expected key=value,value"),
         (["optim.lr="], "expected several values"),
         (["optim.lr=0.1,0.1"], "a value is there twice"),
+        (["optim.lr=0.1,1e-1"], r"optim\.lr=0\.1 is there twice"),
         (["optim.lr=0.1,0.2", "optim.lr=1,2"], "given twice"),
         (["optim.lrr=0.1,0.2"], "optim.lrr.*unknown key; did you mean 'optim.lr'"),
         (["optim.lr=0.1,x"], "expected number > 0, got 'x'"),

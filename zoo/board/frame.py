@@ -28,6 +28,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
     sweep, trial   which sweep the run belongs to, and which trial of it; "" for none
     outcome        "" where there is a score, else the status, or "not finite"
     score, scores  the ranked test score (NaN: none), and the other test scores by name
+    baseline       the architecture that the width was matched with; "" for none
     right          whether each test question was answered right; None where that is not known
     answers        predicted tokens of the test split; n where answers are not tokens
     length_generalization           the ranked score on that split (NaN: none)
@@ -43,7 +44,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
 _DTYPES: dict[str, str] = {
     **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "name"), "object"),
     **dict.fromkeys(("distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
-    **dict.fromkeys(("sweep", "trial", "right"), "object"),
+    **dict.fromkeys(("baseline", "sweep", "trial", "right"), "object"),
     **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
     **dict.fromkeys(("seed", "parameters", "n", "answers", "repeat"), "int64"),
     **dict.fromkeys(("state_size", "peak_memory_bytes"), "Int64"),
@@ -84,6 +85,7 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "seed": record.seed,
         "parameters": record.parameters,
         "parameters_off": record.parameters / match.parameters - 1 if match and record.parameters else None,
+        "baseline": match.architecture if match else "",
         "state_size": record.state_size,
         "status": record.status,
         "outcome": "" if score is not None else NOT_FINITE if record.status == "ok" else record.status,

@@ -31,9 +31,6 @@ from zoo.spec.store import StoredRecord, best_trial, describe_trial, sweep_key
 UNRANKED_PROTOCOLS = ("smoke",)
 """Protocols whose scores mean nothing."""
 
-BASELINE = "transformer"
-"""The architecture with which the others are compared question by question."""
-
 REPRODUCTION = "paper"
 """The one protocol that is meant to repeat what papers did, so that the difference to their scores is shown."""
 
@@ -106,6 +103,12 @@ class Section:
         """(seeds, n) bool by ranked row: which test questions were answered right, where that is known."""
         ranked = self.rows[self.rows["rank"].notna() & self.rows["right"].notna()]
         return dict(zip(ranked["name"], ranked["right"], strict=True))
+
+    @property
+    def baseline(self) -> str:
+        """The row that the others' `difference` is to; "" for none."""
+        compared = self.rows[self.rows["difference"].notna()]
+        return str(compared["baseline"].iloc[0]) if len(compared) else ""
 
     @property
     def has_longer(self) -> bool:
@@ -183,7 +186,7 @@ def _latest_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
 KEPT = [
     *CONFIGURATION,
     *("suite", "kind", "name", "mode", "objective", "stateful", "overrides", "data", "parameters", "parameters_off"),
-    *("sweep", "trial"),
+    *("baseline", "sweep", "trial"),
     *("state_size", "offers_longer", "chance", "majority", "ended"),
 ]
 """Columns that a row has from the latest of its runs."""
@@ -294,8 +297,8 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
 
     low, high, interval      ends and kind of the interval; NaN and "" where there is none
     rank, tied               place by the mean, and whether another has the same; NA for rows that are not ranked
-    best_rank, worst_rank    places that the data allow
-    difference               to the row BASELINE, on the same questions; None where there is none
+    best_rank, worst_rank    the range of ranks that the data allow
+    difference               to the row of the baseline that widths were matched with, on the same questions; None: none
     notes                    why a row is not ranked
     reference                whether it is the reference row
 
@@ -321,11 +324,12 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     metric = Metric(reference["metric"], bool(reference["higher_is_better"]))
     may = rows["score"].notna() & (rows["notes"].map(len) == 0)
     ranks = rank_rows([each for each, ranked in zip(estimates, may, strict=True) if each and ranked], metric)
-    places = pd.DataFrame(ranks, index=rows.index[may], columns=["rank", "best_rank", "worst_rank"]).astype("Int64")
-    rows = rows.join(places)
+    columns = ["rank", "best_rank", "worst_rank"]
+    rows = rows.join(pd.DataFrame(ranks, index=rows.index[may], columns=columns).astype("Int64"))
     rows["tied"] = rows["rank"].duplicated(keep=False).where(may).astype("boolean")
     answers = {row["name"]: row["right"] for _, row in rows[may].iterrows() if row["right"] is not None}
-    differences = compare_with(BASELINE, answers)
+    matched = Counter(name for name in rows.loc[may, "baseline"] if name)
+    differences = compare_with(matched.most_common(1)[0][0], answers) if matched else {}
     found = [differences.get(name) if one else None for name, one in zip(rows["name"], may, strict=True)]
     rows = rows.assign(difference=pd.Series(found, rows.index, dtype="object"))
     signed = rows["score"].where(~rows["higher_is_better"].astype(bool), -rows["score"])

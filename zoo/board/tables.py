@@ -24,7 +24,7 @@ from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric, sorted_names
 from zoo.board.overall import Overall
 from zoo.board.paired import Difference, answered_by, measure_agreement
-from zoo.board.results import BASELINE, REPRODUCTION, Section, compare
+from zoo.board.results import REPRODUCTION, Section, compare
 from zoo.spec.presets import Reported
 from zoo.spec.store import Problem, StoredRecord
 
@@ -40,11 +40,11 @@ LEGEND = (
     "spread over seeds pooled over the rows of the task, for perplexities of their logarithms; pooled: one seed, with "
     "the spread of the other rows. Where no row has two seeds: of an accuracy (binomial) the Wilson interval for its "
     "number of test questions, which is wider than necessary where a question has several answers; of a perplexity "
-    "(normal) ±1.96 standard errors of its mean loss; both say nothing about other seeds. Places are the ranks that "
+    "(normal) ±1.96 standard errors of its mean loss; both say nothing about other seeds. The rank range is what "
     "the data allow a row: each of the others that differs by more than chance (95 %, adjusted for their number) is "
-    "above or below. The difference to the Transformer is over the same questions, in points, with a 95 % interval "
-    "over questions and McNemar's p value, Holm-adjusted. Seeds k/n: k of n seeds ended well and better than every "
-    "baseline there is. A failure is a word and enters no average."
+    "above or below. The paired difference to the baseline is over the same questions, in points, with a 95 % "
+    "interval over questions and McNemar's p value, Holm-adjusted. Seeds k/n: k of n seeds ended well and better than "
+    "every baseline there is. A failure is a word and enters no average."
 )
 OBJECTIVES = {
     "causal_lm": "causal_lm: each token of an answer is predicted from what comes before it",
@@ -117,7 +117,7 @@ def section_table(section: Section) -> Table:
         lines.append(
             {
                 "rank": NONE if pd.isna(row["rank"]) else f"{row['rank']}{'=' if row['tied'] else ''}",
-                "places": _places(row),
+                "rank range": _rank_range(row),
                 "architecture": row["name"],
                 "objective": _objective(row),
                 "stateful": {True: "yes", False: "no", None: ""}[row["stateful"]],
@@ -127,7 +127,7 @@ def section_table(section: Section) -> Table:
                 "seeds": f"{row['converged']}/{row['seeds']}",
                 section.metric.title: metric.format(row["score"]) if scored else row["failures"],
                 "95 % interval": f"{metric.format_range(row['low'], row['high'])} {row['interval']}".strip(),
-                f"difference to {BASELINE}": _difference(row["difference"]),
+                "paired difference": _difference(row["difference"]),
                 "each seed": " · ".join(each),
                 **{
                     Metric(name).title: Metric(name).format(other[name]) if name in other else ""
@@ -146,8 +146,8 @@ def section_table(section: Section) -> Table:
     return _table(pd.DataFrame(lines), sources)
 
 
-def _places(row: pd.Series) -> str:
-    """The ranks that the data allow."""
+def _rank_range(row: pd.Series) -> str:
+    """The ranks that the data allow: "3–7"."""
     if pd.isna(row["rank"]):
         return ""
     best, worst = row["best_rank"], row["worst_rank"]
@@ -230,6 +230,8 @@ def remarks(section: Section) -> list[str]:
             f"Widths are solved so that every model has the baseline's number of parameters within {100 * MATCHED:.0f} "
             "%. In brackets: the deviation of a model for which no width comes that close."
         )
+    if section.baseline:
+        lines.append(f"Paired difference: to {section.baseline}.")
     if rows["reported"].map(len).any():
         if section.protocol != REPRODUCTION:
             lines.append(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.overall import overalls
-from zoo.board.results import BASELINE, UNRANKED_PROTOCOLS, Section, load_reported, make_board
+from zoo.board.results import UNRANKED_PROTOCOLS, Section, load_reported, make_board
 from zoo.board.tables import (
     Table,
     agreement_table,
@@ -29,9 +29,9 @@ from zoo.spec.store import Problem, StoredRecord
 if TYPE_CHECKING:
     from rich.console import Console
 
-KEPT = ("rank", "places", "architecture", "objective", "stateful", "notes")
+KEPT = ("rank", "rank range", "architecture", "objective", "stateful", "notes")
 DROPPED_FIRST = (
-    *("tokens/s", "peak memory", f"difference to {BASELINE}", "each seed", "data", "mode", "Δ", "reported"),
+    *("tokens/s", "peak memory", "paired difference", "each seed", "data", "mode", "Δ", "reported"),
     *("parameters", "seeds"),
 )
 DROPPED_LAST = (LENGTH_GENERALIZATION, "95 % interval")

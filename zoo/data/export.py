@@ -50,7 +50,7 @@ def export(data: TaskData, to: Path, *, limit: int | None = None, force: bool = 
     """
     write = _writer(data)
     splits = [split for split in (*SPLITS, LENGTH_GENERALIZATION) if data.has(split)]
-    counts = limit_counts({split: len(data.dataset(split)) for split in splits}, limit)  # type: ignore[arg-type]
+    counts = limit_counts({split: data.n_examples(split) for split in splits}, limit)
     to = user_path(to)
     present = sorted(p.name for p in to.iterdir()) if to.is_dir() else [to.name] if to.exists() else []
     if present and not force:

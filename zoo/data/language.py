@@ -185,7 +185,7 @@ class LanguageData(CachedData):
             for kind, n in text.gaps().items():
                 what = "unknown tokens" if kind == "unknown" else "characters without a token"
                 gaps += [f"{split}: {what} in {n} of {len(text.stops)} blocks of text"] if n else []
-        counts = {split: len(self.dataset(split)) for split in SPLITS}  # type: ignore[arg-type]
+        counts = {split: self.n_examples(split) for split in SPLITS}
         return provenance | {"notes": [*provenance["notes"], *gaps], "counts": counts}
 
     def majority(self) -> float | None:

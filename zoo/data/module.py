@@ -150,15 +150,19 @@ class TaskData(LightningDataModule):
         """
         return {"accuracy": totals.hits / totals.answers}
 
+    def n_examples(self, split: Split) -> int:
+        """Number of examples of a split."""
+        return len(self.dataset(split))  # type: ignore[arg-type]  # torch's Dataset does not declare that it has one
+
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
         """Indices of the examples of the samples [start, stop) of the training stream, for one of `world` devices."""
-        loading, size = self.loading, len(self.dataset("train"))  # type: ignore[arg-type]
+        loading, size = self.loading, self.n_examples("train")
         lengths, rows = self._lengths_of_all("train"), loading.train_rows
         return StreamOrder(size, loading.seed, stop, start, rank=rank, world=world, lengths=lengths, rows=rows)
 
     def eval_order(self, split: Split, limit: int | None) -> Sequence[int] | Sampler[int]:
         """Indices of a split's first `limit` examples in their order of evaluation: by length where that is known."""
-        size, lengths = len(self.dataset(split)), self._lengths_of_all(split)  # type: ignore[arg-type]
+        size, lengths = self.n_examples(split), self._lengths_of_all(split)
         n = size if limit is None else min(limit, size)
         return range(n) if lengths is None else np.argsort(lengths[:n], kind="stable").tolist()
 

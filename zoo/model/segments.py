@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 from zoo.nn.backbone import Output, State
-from zoo.nn.state import compatible, detach, state_is_wanted, want_state, where_rows
+from zoo.nn.state import compatible, detach, return_state, returns_state, where_rows
 from zoo.spec.errors import ConfigError
 
 Align = Literal["left", "right"]
@@ -96,7 +96,7 @@ def drive(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, pla
     """Feed x (B, L, D) with mask (B, L) through `backbone` and yield segment after segment.
 
     `state` is what an earlier input left (None = fresh); the last segment's `state` is what this one leaves, None where
-    it is not wanted (`zoo.nn.state.want_state`). Detaching it between optimiser steps is the caller's decision.
+    `zoo.nn.state.return_state` says so. Detaching it between optimiser steps is the caller's decision.
     """
     seq_len = x.shape[1]
     if plan.align == "right" and mask is not None:
@@ -109,7 +109,7 @@ def drive(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, pla
         if i and plan.tbptt is not None and (len(bounds) - i) % plan.tbptt == 0:
             state = detach(state)
         piece, piece_mask = x[:, start:stop], None if mask is None else mask[:, start:stop]
-        wanted = i + 1 < len(bounds) or state_is_wanted()
+        wanted = i + 1 < len(bounds) or returns_state()
         out = _CALLS[plan.activation_checkpointing](backbone, piece, piece_mask, state, wanted)
         hidden = out.hidden
         if hidden.ndim != 3 or (hidden.shape[0], hidden.shape[2]) != (x.shape[0], x.shape[2]):
@@ -161,7 +161,7 @@ def _hidden_mask(backbone: nn.Module, mask: Tensor | None, hidden: Tensor, seq_l
 
 
 def _call(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, wanted: bool) -> Output:
-    with want_state(wanted):
+    with return_state(wanted):
         out = Output(*backbone(x, mask=mask, state=state))
     return out if wanted else out._replace(state=None)
 

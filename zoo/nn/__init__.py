@@ -4,13 +4,20 @@ from zoo.nn.attention import MultiHeadAttention
 from zoo.nn.buffers import derived_buffer
 from zoo.nn.convolution import DepthwiseConv
 from zoo.nn.dropout import TiedDropout
-from zoo.nn.init import cut_normal_, init_lecun_normal, init_normal, init_transformer_xl, init_xavier, truncated_normal_
+from zoo.nn.init import (
+    init_lecun_normal,
+    init_normal,
+    init_transformer_xl,
+    init_xavier,
+    trunc_normal_,
+    truncated_normal_,
+)
 from zoo.nn.masks import sequence_lengths
 from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, make_norm
 from zoo.nn.parameters import ParamOptions, param_options, parameters_with_options
 from zoo.nn.relative import RelativeAttention, RelativeLayer, RelativePositions
 from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, StackBackbone
-from zoo.nn.state import state_is_wanted
+from zoo.nn.state import returns_state
 from zoo.nn.transformer import TransformerStack, transformer_block
 from zoo.ops.dtypes import at_least_float32
 from zoo.ops.tracing import has_values, without_autocast
@@ -33,7 +40,6 @@ __all__ = [
     "TiedDropout",
     "TransformerStack",
     "at_least_float32",
-    "cut_normal_",
     "derived_buffer",
     "has_values",
     "init_lecun_normal",
@@ -43,9 +49,10 @@ __all__ = [
     "make_norm",
     "param_options",
     "parameters_with_options",
+    "returns_state",
     "sequence_lengths",
-    "state_is_wanted",
     "transformer_block",
+    "trunc_normal_",
     "truncated_normal_",
     "without_autocast",
 ]

@@ -89,8 +89,8 @@ class Backbone(nn.Module):
         `pads_first`); the outputs are moved back. The state has the dtypes of `init_state` for the dtype of x.
 
         An architecture whose capabilities declare a state returns it from every causal call, unless computing it is
-        work of its own and `zoo.nn.state_is_wanted` says that nobody reads it; a bidirectional call of
-        a "recurrent" architecture neither takes nor returns one.
+        work of its own and `zoo.nn.returns_state` is False; a bidirectional call of a "recurrent" architecture neither
+        takes nor returns one.
         """
         raise NotImplementedError
 

@@ -31,12 +31,14 @@ def init_lecun_normal(*linears: nn.Linear) -> None:
 
 def truncated_normal_(x: Tensor, std: float) -> Tensor:
     """Fill x with values of deviation `std` from a normal distribution truncated at two deviations."""
-    return cut_normal_(x, std / 0.87962566103423978)  # what truncation leaves of a standard normal's deviation
+    return trunc_normal_(x, std / 0.87962566103423978)  # what truncation leaves of a standard normal's deviation
 
 
-def cut_normal_(x: Tensor, std: float) -> Tensor:
-    """Fill x from a normal distribution of deviation `std` that is truncated at two deviations, unless it has no
-    values (FakeTensorMode): torch draws until every value lies within."""
+def trunc_normal_(x: Tensor, std: float) -> Tensor:
+    """Fill x from a normal distribution of standard deviation `std` before it is truncated at two of them.
+
+    As torch's, but a tensor without values (FakeTensorMode) stays as it is: torch would draw for ever.
+    """
     return nn.init.trunc_normal_(x, std=std, a=-2 * std, b=2 * std) if has_values(x) else x
 
 

@@ -22,27 +22,27 @@ State: TypeAlias = Any
 """A pytree of tensors (dict, list, tuple), every leaf batch-first; None = nothing carried, or the initial state."""
 
 
-_wanted = True  # a value of the process, not of a thread: see zoo/ops/backend.py
+_return_state = True  # a value of the process, not of a thread: see zoo/ops/backend.py
 
 
 @contextlib.contextmanager
-def want_state(wanted: bool) -> Iterator[None]:
-    """Say whether the caller reads the state that calls inside return.
+def return_state(value: bool) -> Iterator[None]:
+    """Set whether backbones called inside return the state after the sequence (True unless set).
 
-    Where it does not, a backbone may return what it likes in its place: the state after a sequence can cost as much as
-    the outputs. Outputs and gradients are the same either way.
+    With False a backbone may return None or anything else in its place, where computing the state is work of its own.
+    Outputs and gradients are the same either way.
     """
-    global _wanted
-    outer, _wanted = _wanted, wanted
+    global _return_state
+    outer, _return_state = _return_state, value
     try:
         yield
     finally:
-        _wanted = outer
+        _return_state = outer
 
 
-def state_is_wanted() -> bool:
-    """Whether somebody reads the state that is returned now, so that it is worth computing; by default yes."""
-    return _wanted
+def returns_state() -> bool:
+    """Whether the state after the sequence is to be returned, as `return_state` has set it."""
+    return _return_state
 
 
 def leaves(state: State) -> list[Tensor]:

@@ -208,7 +208,7 @@ def open_data(experiment: Experiment, schedule: Schedule | None, *, interval: in
     data = experiment.task_spec.load_data()(experiment.task_options, data_dir(), loading)
     data.prepare()
     for split in ("train", "val", "test"):
-        if len(data.dataset(split)) == 0:  # type: ignore[arg-type]
+        if data.n_examples(split) == 0:
             raise UserError(f"{experiment.task}: the {split} split is empty")
     return data
 

@@ -141,7 +141,7 @@ def _call_without_values(experiment: Experiment, model: nn.Module, examples: int
     Raises what FakeTensorMode raises where a shape depends on values, as that of the scored tokens does.
     """
     batch = experiment.kind.example_batch(experiment.model_spec)
-    batch = Batch(*(None if part is None else part.repeat_interleave(examples, 0) for part in batch))  # type: ignore[arg-type]
+    batch = Batch._make(None if part is None else part.repeat_interleave(examples, 0) for part in batch)
     with _here(experiment, model, True), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         tensors = (*model.named_parameters(), *model.named_buffers())
         own: dict[str, Tensor] = {name: mode.from_tensor(x) for name, x in tensors}

@@ -21,7 +21,7 @@ from zoo.data.batch import Batch
 from zoo.data.module import Split, TaskData
 from zoo.kinds.metrics import Scores
 from zoo.nn.backbone import State
-from zoo.nn.state import detach, reset_rows, want_state
+from zoo.nn.state import detach, reset_rows, return_state
 from zoo.run.compose import Experiment
 from zoo.run.memory import choose_micro_batch_size, saved_bytes
 from zoo.run.optim import build_optimizer
@@ -141,7 +141,7 @@ class ExperimentModule(pl.LightningModule):
 
         `slot` tells apart the batches that accumulate into one step: each has texts of its own.
         """
-        with want_state(self.experiment.stateful):
+        with return_state(self.experiment.stateful):
             output = self.model(batch, self._entering_state(split, slot, batch))
         if self.experiment.stateful:
             self._states[split, slot] = detach(output.state)

@@ -16,7 +16,7 @@ from zoo.run.compose import Experiment, Job, compose
 from zoo.run.pool import execute_all
 from zoo.run.sweep import Trials, parse_sweep
 from zoo.run.validate import validate
-from zoo.spec.config import flatten
+from zoo.spec.config import describe_values, flatten
 from zoo.spec.errors import ConfigError, MissingFiles, UserError, did_you_mean
 from zoo.spec.files import default_results_dir, default_runs_dir
 from zoo.spec.registry import Registry, registry
@@ -164,6 +164,9 @@ def _resolve_trials(
     several = [_resolve_pair(arch, task, request.protocol, [*layers, ("--sweep", trial)]) for trial in request.sweep]
     configs = [flatten(each.config) for each in several]
     trials = [{key: config[key] for key in request.sweep[0]} for config in configs]
+    for k, trial in enumerate(trials):
+        if trial in trials[:k]:
+            raise UserError(f"--sweep: {describe_values(trial, trial)} is there twice, written in two ways")
     sweep = {"seed": request.seeds[0], "trials": trials}
     return [replace(each, sweep=sweep) for each in several]
 

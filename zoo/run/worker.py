@@ -16,6 +16,7 @@ Caller and process speak by the files of a folder:
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import select
@@ -45,8 +46,9 @@ def main(*folders: str) -> None:
 
 def _serve() -> Path | None:
     """Fork a process for each request: its folder in the new process, None here when the input ends."""
-    import zoo.run.execute  # noqa: F401  # what every run imports
     from zoo.run import provenance
+
+    importlib.import_module("zoo.run.execute")  # and with it all that every run imports
 
     provenance.versions(), provenance.git_state()  # every record's, looked up once
     before = {each: signal.signal(each, signal.SIG_IGN) for each in STOPPING}

@@ -180,7 +180,7 @@ def best_trial(records: Sequence[Record]) -> Record | None:
     None while trials are missing, and where none has a score.
     """
     ended = {_trial_number(record): record for record in ended_trials(records)}
-    if not ended or len(ended) < len(next(iter(ended.values())).sweep.trials):  # type: ignore[union-attr]
+    if len(ended) < max((len(record.sweep.trials) for record in records if record.sweep), default=1):
         return None
     scored = [(score, -k, ended[k]) for k in ended if (score := _validation_score(ended[k])) is not None]
     return max(scored, key=lambda item: item[:2])[2] if scored else None

@@ -313,7 +313,7 @@ def examples_are_as_long_as_declared(subject: TaskSubject) -> None:
         lengths = subject.data.batch_lengths(split)
         if lengths is None:
             continue
-        n = len(subject.data.dataset(split))  # type: ignore[arg-type]
+        n = subject.data.n_examples(split)
         assert len(lengths) == n, f"{split}: {len(lengths)} lengths of {n} examples"
         if subject.has_token_answers:
             continue  # the objective adds to them
@@ -339,7 +339,7 @@ def provenance_matches_record_schema(subject: TaskSubject) -> None:
     except ValidationError as error:
         raise AssertionError(f"provenance: {'; '.join(describe(error))}") from error
     for split in SPLITS:
-        declared, n = provenance["counts"].get(split), len(subject.data.dataset(split))  # type: ignore[arg-type]
+        declared, n = provenance["counts"].get(split), subject.data.n_examples(split)
         assert declared == n, f"provenance counts {declared} examples in {split}, but there are {n}"
 
 

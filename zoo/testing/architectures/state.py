@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.model.segments import ActivationCheckpointing, SegmentPlan, drive
 from zoo.nn.backbone import Output, State
-from zoo.nn.state import batch_size, compatible, describe, elements, leaves, map_state, select_rows, want_state
+from zoo.nn.state import batch_size, compatible, describe, elements, leaves, map_state, return_state, select_rows
 from zoo.testing import expect
 from zoo.testing.architectures import scopes
 from zoo.testing.architectures.scopes import check
@@ -253,7 +253,7 @@ def unread_states_change_nothing(subject: ArchitectureSubject) -> None:
     start = backbone(random_input(backbone, 20, batch=3, seed=1)).state
     results = []
     for wanted in (True, False):
-        with want_state(wanted):
+        with return_state(wanted):
             *_, last = drive(backbone, x, mask, start, SegmentPlan())
         assert wanted or last.state is None, "a state that nobody wants was handed on"
         results.append([last.hidden, *torch.autograd.grad(weighted_sum(last.hidden), x)])
