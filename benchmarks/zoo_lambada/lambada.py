@@ -190,19 +190,19 @@ class LambadaData(LanguageData):
             return {"accuracy": totals.whole / totals.questions if words else totals.hits / totals.answers}
         n, nats = totals.questions, totals.nats / totals.questions
         variance = max(totals.squares / n - nats * nats, 0.0)
-        return {
-            "accuracy": totals.whole / n,
-            "perplexity": perplexity(nats),
-            "stderr": math.sqrt(variance / max(n - 1, 1)),
-        }
+        scores = {"accuracy": totals.whole / n, "perplexity": perplexity(nats)}
+        ranked = self.options.rank_by
+        return {ranked: scores.pop(ranked), **scores, "stderr": math.sqrt(variance / max(n - 1, 1))}
 
     # -- for a person ----------------------------------------------------------------------------------------------
 
     def majority(self) -> float:
-        """Accuracy of the one word that is right most often, whatever the passage: no constant answer does better."""
+        """The ranked score of the best answer that is the same for every passage: the one word that is right most
+        often, or each word at its frequency among the answers."""
         passages = self.passages()
         words = Counter(passages.untruncated(i).answer.tobytes() for i in range(len(passages)))
-        return max(words.values()) / len(passages)
+        shares = np.array(list(words.values())) / len(passages)
+        return float(shares.max()) if self.options.rank_by == "accuracy" else perplexity(-shares @ np.log(shares))
 
     def lengths(self, split: Split) -> np.ndarray | None:
         if split != "test":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
@@ -11,6 +11,8 @@ from zoo import ConfigError, NonNegativeInt
 
 BYTES = "bytes"
 LARGEST = 1 << 20
+WORD_BYTES = 34_423 / 5_153
+"""Bytes of a last word of LAMBADA and the blank before it, on average."""
 
 
 def _check(options: LambadaOptions | WikitextOptions) -> None:
@@ -54,6 +56,18 @@ class LambadaOptions:
     """Test passages, at most, the first ones; 0 = all 5,153."""
     data_seed: NonNegativeInt = 0
     """Seed of the held-out text where the corpus has no splits, and of the validation words."""
+    rank_by: Literal["accuracy", "perplexity"] = "accuracy"
+    """The score that results are ranked by: accuracy, or the perplexity of the last word."""
+
+    @property
+    def metric(self) -> tuple[str, bool]:
+        """Name of the ranked score, and whether higher is better."""
+        return self.rank_by, self.rank_by == "accuracy"
+
+    @property
+    def chance(self) -> float:
+        """The ranked score of a uniform guess: every byte of the last words among 256, at their WORD_BYTES on average."""
+        return 0.0 if self.rank_by == "accuracy" else 256**WORD_BYTES
 
     def check(self) -> None:
         """Raise ConfigError for a corpus, length or tokenizer that cannot be used."""

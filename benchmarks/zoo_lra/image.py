@@ -8,6 +8,7 @@ train. A prepared picture is its 3,072 colour bytes, so that the way to grey is 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -58,13 +59,21 @@ GREYS = {"tensorflow": grey_tensorflow, "pillow": grey_pillow}
 
 @dataclass(frozen=True)
 class Decoder:
-    """Colour bytes of a picture -> ids (1024,) uint8, or values (1024,) float32."""
+    """Colour bytes of a picture -> ids (seq_len,) uint8, or values (seq_len,) float32."""
 
     grey: str
     values: bool
+    seq_len: int = SIDE * SIDE
+
+    def pixels(self, row: np.ndarray) -> np.ndarray:
+        """The grey picture (seq_len,) uint8, each pixel the rounded mean of those that it covers."""
+        side = math.isqrt(self.seq_len)
+        blocks = GREYS[self.grey](row.reshape(3, -1)).reshape(side, SIDE // side, side, SIDE // side)
+        n = (SIDE // side) ** 2
+        return ((blocks.sum((1, 3), dtype=np.uint32) + n // 2) // n).astype(np.uint8).reshape(-1)
 
     def __call__(self, row: np.ndarray) -> np.ndarray:
-        pixels = GREYS[self.grey](row.reshape(3, -1))
+        pixels = self.pixels(row)
         return (pixels.astype(np.float32) / np.float32(255) - MEAN) / STD if self.values else pixels
 
 
@@ -179,7 +188,7 @@ class ImageData(FilesData):
         return Pictures(self.options, self.place())
 
     def decoder(self) -> Decoder:
-        return Decoder(self.options.grey, self.options.input == "values")
+        return Decoder(self.options.grey, self.options.input == "values", self.options.seq_len)
 
     def write_published(self, folder: Path, counts: Mapping[Split, int]) -> list[str]:
         """Write cifar-10-batches-bin: five batches of train, to which val belongs there, and one of test."""
@@ -195,4 +204,5 @@ class ImageData(FilesData):
         return [*BATCHES, "batches.meta.txt"]
 
     def view(self, split: Split, i: int) -> np.ndarray:
-        return GREYS[self.options.grey](self.stored(split).row(i).reshape(3, -1)).reshape(SIDE, SIDE)
+        side = math.isqrt(self.options.seq_len)
+        return self.decoder().pixels(self.stored(split).row(i)).reshape(side, side)

@@ -11,8 +11,11 @@ from zoo import ConfigError, NonNegativeInt, PositiveInt
 
 Source = Literal["auto", "published", "regenerated"]
 Duplicates = Literal["drop", "keep"]
-GENERATED_DIFFICULTY: Literal["curv_contour_length_14"] = "curv_contour_length_14"
-RESOLUTIONS = {1024: 32, 4096: 64, 16384: 128}
+DASHES = {"curv_contour_length_14": (14, 4), "curv_contour_length_9": (9, 3), "curv_baseline": (6, 2)}
+"""Difficulty of Pathfinder -> dashes of a contour and of a distractor."""
+MOST_DASHES = 6
+"""Of a contour in 16x16 pixels, which has room for no more."""
+RESOLUTIONS = {256: 16, 1024: 32, 4096: 64, 16384: 128}
 """Pixels of a Pathfinder picture -> its side."""
 
 
@@ -98,30 +101,50 @@ class PathfinderOptions:
     """Validation pictures."""
     test_size: PositiveInt = 20_000
     """Test pictures. Regenerated ones do not change with the other sizes."""
-    seq_len: Literal[0, 1024, 4096, 16384] = 0
-    """Pixels: of 32x32, 64x64 or 128x128 pictures; 0 = the task's own."""
+    seq_len: Literal[0, 256, 1024, 4096, 16384] = 0
+    """Pixels: of 16x16 (ours, regenerated only), 32x32, 64x64 or 128x128 pictures; 0 = the task's own."""
     input: Literal["tokens", "values"] = "tokens"
     """tokens: pixels as ids 0 … 255 (0 is black, not padding). values: pixels as numbers in [0, 1]."""
-    difficulty: Literal["curv_contour_length_14", "curv_contour_length_9", "curv_baseline"] = GENERATED_DIFFICULTY
-    """Which of the published sets. All published results are on the first, and only that one can be regenerated."""
+    difficulty: Literal["curv_contour_length_14", "curv_contour_length_9", "curv_baseline"] = "curv_contour_length_14"
+    """Which of the published sets, or which of them to regenerate: contours of 14, 9 or 6 dashes, distractors of 4, 3
+    or 2. All published results are on the first."""
+    target_dashes: Annotated[int, Interval(ge=0, le=14)] = 0
+    """Dashes of a regenerated contour; 0 = as the difficulty has it, 3 in 16x16 pixels."""
+    distractor_dashes: Annotated[int, Interval(ge=0, le=14)] = 0
+    """Dashes of a regenerated distractor; 0 = as the difficulty has it, 2 in 16x16 pixels."""
+    distractors: Annotated[int, Interval(ge=0, le=100)] | None = None
+    """Regenerated distractors, at most: one that finds no room is left out; null = as the published pictures have."""
 
     def check(self) -> None:
-        """Raise ConfigError for a difficulty that cannot be generated."""
+        """Raise ConfigError for pictures that cannot be generated."""
+        if self.own and (self.source == "published" or self.path):
+            raise ConfigError("source", "there are no published pictures of 16x16 pixels or of other contours")
         if self.generated:
             self.check_generated()
 
     def check_generated(self) -> None:
-        """Raise ConfigError for a difficulty that cannot be generated."""
-        if self.difficulty != GENERATED_DIFFICULTY:
-            raise ConfigError(
-                "difficulty", f"{self.difficulty} is not generated; bring its published files with --from DIR"
-            )
+        """Raise ConfigError for contours that do not fit into the picture."""
+        for key, dashes in zip(("target_dashes", "distractor_dashes"), self.dashes, strict=True):
+            if self.seq_len == 256 and dashes > MOST_DASHES:
+                raise ConfigError(key, f"expected at most {MOST_DASHES} dashes in 16x16 pixels, got {dashes}")
+
+    @property
+    def dashes(self) -> tuple[int, int]:
+        """Dashes of a contour and of a distractor."""
+        target, distractor = (3, 2) if self.seq_len == 256 else DASHES[self.difficulty]
+        return self.target_dashes or target, self.distractor_dashes or distractor
 
     @property
     def generated(self) -> bool:
         """Whether no published files are looked for."""
-        by_default = not self.path and not self.as_published and self.difficulty == GENERATED_DIFFICULTY
+        hard = self.difficulty == "curv_contour_length_14"
+        by_default = self.own or (not self.path and not self.as_published and hard)
         return self.source == "regenerated" or (self.source == "auto" and by_default)
+
+    @property
+    def own(self) -> bool:
+        """Whether nobody published such pictures."""
+        return self.seq_len == 256 or (self.target_dashes, self.distractor_dashes, self.distractors) != (0, 0, None)
 
     @property
     def as_published(self) -> bool:
@@ -169,6 +192,8 @@ class ImageOptions:
     """At most this many validation pictures."""
     test_size: PositiveInt = 10_000
     """At most this many test pictures."""
+    seq_len: Literal[256, 1024] = 1_024
+    """Pixels: 1024 as published; 256: 16x16, each the mean of 2x2 grey pixels, rounded."""
     input: Literal["tokens", "values"] = "tokens"
     """tokens: pixels as ids 0 … 255 (0 is black, not padding). values: as numbers, (x/255 - 0.481) / 0.239 as in the S4
     code."""

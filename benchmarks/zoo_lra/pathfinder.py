@@ -27,7 +27,7 @@ from zoo.data.splits import HOLD_OUT_ORDER
 from zoo.data.store import Chunk, Rows
 from zoo_lra.options import RESOLUTIONS, PathfinderOptions
 from zoo_lra.pathfinder_generator import VERSION, pictures
-from zoo_lra.pathfinder_tables import DISTRACTOR_DASHES, LEVELS, TARGET_DASHES
+from zoo_lra.pathfinder_tables import LEVELS, Level
 from zoo_lra.published import GeneratedOrFilesData
 
 CHUNK = 64
@@ -69,19 +69,20 @@ class GeneratedPictures:
     """Pictures from the generator. Implements zoo.data.store.Recipe."""
 
     options: PathfinderOptions
-    resolution: int
+    level: Level
 
     def counts(self) -> Mapping[Split, int]:
         return {split: getattr(self.options, f"{split}_size") for split in HOLD_OUT_ORDER}
 
     def provenance(self) -> dict[str, Any]:
-        seed = self.options.data_seed
-        return {"kind": "regenerated", "version": VERSION, "seed": seed, "resolution": self.resolution}
+        seed, level = self.options.data_seed, self.level
+        told = {"kind": "regenerated", "version": VERSION, "seed": seed, "resolution": level.resolution}
+        return told if level == LEVELS[level.resolution] else told | {"level": level._asdict()}
 
     def draw(self, split: Split, first: int, count: int) -> Chunk:
         """Return the pictures [first, first + count) of a split."""
-        family = key("lra/pathfinder", VERSION, self.options.data_seed, split, self.resolution)
-        images, labels, margins = pictures(family, first, count, self.resolution)
+        family = key("lra/pathfinder", VERSION, self.options.data_seed, split, self.level.resolution)
+        images, labels, margins = pictures(family, first, count, self.level)
         return Chunk(*pack(images.reshape(count, -1)), labels, margins)
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:
@@ -241,6 +242,13 @@ class PathfinderData(GeneratedOrFilesData):
         return RESOLUTIONS[self.options.seq_len or self.pixels]
 
     @property
+    def level(self) -> Level:
+        """What is drawn."""
+        (target, distractor), n, level = self.options.dashes, self.options.distractors, LEVELS[self.resolution]
+        level = level._replace(target_dashes=target, distractor_dashes=distractor)
+        return level if n is None else level._replace(distractors=n)
+
+    @property
     def prefix(self) -> str:
         return f"{self.resolution}x{self.resolution}-"
 
@@ -256,7 +264,7 @@ class PathfinderData(GeneratedOrFilesData):
         return [*metadata_files(folder), *sorted((folder / "imgs").iterdir())]
 
     def generator(self) -> GeneratedPictures:
-        return GeneratedPictures(self.options, self.resolution)
+        return GeneratedPictures(self.options, self.level)
 
     def published(self, folder: Path) -> PublishedPictures:
         return PublishedPictures(self.options, folder, self.resolution)
@@ -268,7 +276,7 @@ class PathfinderData(GeneratedOrFilesData):
         return unpack(self.stored(split).row(i), self.resolution**2).reshape(self.resolution, self.resolution)
 
     def write_published(self, folder: Path, counts: Mapping[Split, int]) -> list[str]:
-        level, r = LEVELS[self.resolution], self.resolution
+        level, r = self.level, self.resolution
         (folder / "metadata").mkdir()
         order = [(split, i) for split, count in counts.items() for i in range(count)]
         stored = {split: self.stored(split) for split in counts}
@@ -281,8 +289,8 @@ class PathfinderData(GeneratedOrFilesData):
                 pixels = unpack(stored[split].row(row), r * r).reshape(r, r)
                 Image.fromarray(pixels).save(images / f"sample_{i}.png")
                 lines.append(
-                    f"imgs/{b} sample_{i}.png {i} {stored[split].labels[row]} {level.continuity} {TARGET_DASHES}"
-                    f" {DISTRACTOR_DASHES} {level.length} {level.thickness:g} {stored[split].notes[row]} 1\n"
+                    f"imgs/{b} sample_{i}.png {i} {stored[split].labels[row]} {level.continuity} {level.target_dashes}"
+                    f" {level.distractor_dashes} {level.length} {level.thickness:g} {stored[split].notes[row]} 1\n"
                 )
             (folder / "metadata" / f"{b}.npy").write_text("".join(lines), encoding="utf-8", newline="\n")
         return ["imgs", "metadata"]

@@ -1,4 +1,4 @@
-"""Pathfinder pictures: two contours of 14 dashes, short distractors, two discs. Compiled; one thread a call.
+"""Pathfinder pictures: two contours of dashes, shorter distractors, two discs. Compiled; one thread a call.
 
 The algorithm is the one of Linsley et al. 2018 (arXiv 1805.08315) with Long Range Arena's parameters; the tables that
 it reads are in pathfinder_tables.py. A picture depends on (version, seed, split, index, resolution) alone.
@@ -16,7 +16,7 @@ import numpy as np
 
 from zoo.data.compiled import compiled
 from zoo.data.rng import below, start, uniform
-from zoo_lra.pathfinder_tables import AA, DISTRACTOR_DASHES, FREE, LEVELS, TARGET_DASHES, Tables, tables
+from zoo_lra.pathfinder_tables import AA, FREE, LEVELS, Level, Tables, tables
 
 VERSION = "1"
 SEED_TRIES = DRAW_TRIES = 3
@@ -151,12 +151,12 @@ def _border(M, width):
 
 @compiled
 def _targets(stream, t, k, M, log, weight):
-    """Both targets into M and log rows 0 … 27 (dash i of snake s in row 2 i + s). Starts over until both are whole."""
+    """Both targets into M and log (dash i of snake s in row 2 i + s). Starts over until both are whole."""
     snakes = np.empty((2, 6), np.int64)
     while True:
         _border(M, t.padding)
         whole = _first_target(stream, t, k, snakes[0]) and _second_target(stream, t, k, snakes[0], snakes[1])
-        for i in range(TARGET_DASHES):
+        for i in range(t.target_dashes):
             for s in range(2):
                 if whole and i > 0:
                     whole = _extend(stream, t, k, M, snakes[s], weight)
@@ -221,20 +221,20 @@ def _distractor_seed(stream, t, k, M, snake):
 
 @compiled
 def _distractors(stream, t, k, M, log, dashes, weight):
-    """Up to `t.distractors` snakes of 4 dashes into M and log; one that finds no room is left out."""
+    """Up to `t.distractors` snakes into M and log; one that finds no room is left out."""
     before, snake = np.empty_like(M), np.empty(6, np.int64)
     for _ in range(t.distractors):
         for _ in range(DISTRACTOR_TRIES):
             before[:] = M
             whole = _distractor_seed(stream, t, k, M, snake)
-            for i in range(DISTRACTOR_DASHES):
+            for i in range(t.distractor_dashes):
                 if whole and i > 0:
                     whole = _extend(stream, t, k, M, snake, weight)
                 if whole:
                     log[dashes + i] = snake[3:]
             if whole:
                 _merge(M, t, k, snake[3], snake[4], snake[5])
-                dashes += DISTRACTOR_DASHES
+                dashes += t.distractor_dashes
                 break
             M[:] = before
     return dashes
@@ -266,7 +266,7 @@ def _compose(t, k, log, dashes, origin, terminal, out):
     n = t.resolution
     lines, markers = np.zeros((n, n)), np.zeros((n, n))
     for i in range(dashes):
-        contrast = t.target_contrast if i < 2 * TARGET_DASHES else t.distractor_contrast
+        contrast = t.target_contrast if i < 2 * t.target_dashes else t.distractor_contrast
         _light(lines, t, k, log[i, 0], log[i, 1], log[i, 2], contrast)
     _mark(markers, t, log[origin, 1], log[origin, 2])
     _mark(markers, t, log[terminal, 1], log[terminal, 2])
@@ -284,8 +284,8 @@ def picture(stream, t, out, log):
 
     t    Tables
     out  (R, R) uint8, filled
-    log  (28 + 4 n, 3) int64, filled with (patch, y, x) of each dash: rows 0 … 27 the targets (dash i of snake s in
-         row 2 i + s; (y, x) is a tail for i = 0, else a head), then the distractors
+    log  (dashes, 3) int64, filled with (patch, y, x) of each dash: the targets (dash i of snake s in row 2 i + s;
+         (y, x) is a tail for i = 0, else a head), then the distractors
     Returns (label, margin index, number of dashes, row of the origin disc, row of the terminal disc).
     """
     n = t.resolution
@@ -293,9 +293,9 @@ def picture(stream, t, out, log):
     label = below(stream, 2)
     k = below(stream, len(t.margins))
     _targets(stream, t, k, M, log, weight)
-    dashes = _distractors(stream, t, k, M, log, 2 * TARGET_DASHES, weight)
+    dashes = _distractors(stream, t, k, M, log, 2 * t.target_dashes, weight)
     origin = below(stream, 2)
-    terminal = 2 * (TARGET_DASHES - 1) + (origin if label == 1 else 1 - origin)
+    terminal = 2 * (t.target_dashes - 1) + (origin if label == 1 else 1 - origin)
     _compose(t, k, log, dashes, origin, terminal, out)
     return label, k, dashes, origin, terminal
 
@@ -303,21 +303,21 @@ def picture(stream, t, out, log):
 @compiled
 def _pictures(t, family, first, out, labels, margins):
     stream = np.empty(1, np.uint64)
-    log = np.empty((2 * TARGET_DASHES + DISTRACTOR_DASHES * t.distractors, 3), np.int64)
+    log = np.empty((2 * t.target_dashes + t.distractor_dashes * t.distractors, 3), np.int64)
     for i in range(len(out)):
         start(stream, family, first + i)
         labels[i], k, _, _, _ = picture(stream, t, out[i], log)
         margins[i] = t.margins[k]
 
 
-def pictures(family: np.uint64, first: int, count: int, resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pictures(family: np.uint64, first: int, count: int, level: Level) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pictures first … first + count - 1 of a family of streams (`zoo.data.rng.key`).
 
     Returns pictures (count, R, R) uint8, labels (count,) uint8, margins (count,) uint8. Releases the interpreter's
     lock, so threads run side by side.
     """
-    t: Tables = tables(resolution)
-    out = np.empty((count, resolution, resolution), np.uint8)
+    t: Tables = tables(level)
+    out = np.empty((count, level.resolution, level.resolution), np.uint8)
     labels, margins = np.empty(count, np.uint8), np.empty(count, np.uint8)
     _pictures(t, family, first, out, labels, margins)
     return out, labels, margins

@@ -23,8 +23,9 @@ FREE = 76
 
 
 class Level(NamedTuple):
-    """Parameters of the hard level (14 dashes) at one resolution, as Long Range Arena used them."""
+    """Parameters of the pictures of one resolution and difficulty."""
 
+    resolution: int
     padding: int
     seed_distance: int
     length: int
@@ -35,17 +36,19 @@ class Level(NamedTuple):
     distractors: int
     target_contrast: float
     distractor_contrast: float
+    target_dashes: int = 14
+    distractor_dashes: int = 4
 
 
 LEVELS = {
-    32: Level(1, 7, 2, 0.5, (1,), 1.5, 1.0, 10, 1.5, 2.0),
-    64: Level(1, 12, 5, 1.0, (1,), 2.5, 1.8, 11, 1.0, 1.0),
-    128: Level(1, 20, 5, 1.5, (2, 3), 3.0, 1.8, 17, 1.0, 1.0),
+    16: Level(16, 1, 3, 2, 0.5, (1,), 1.0, 1.0, 2, 1.5, 2.0, 3, 2),
+    32: Level(32, 1, 7, 2, 0.5, (1,), 1.5, 1.0, 10, 1.5, 2.0),
+    64: Level(64, 1, 12, 5, 1.0, (1,), 2.5, 1.8, 11, 1.0, 1.0),
+    128: Level(128, 1, 20, 5, 1.5, (2, 3), 3.0, 1.8, 17, 1.0, 1.0),
 }
-"""The number of distractors is the one of the baseline level (22//2 = 11, 35//2 = 17): the original computed it once
-for distractors of two dashes and kept it for those of four. At 32 the distractors are brighter than the targets."""
-TARGET_DASHES = 14
-DISTRACTOR_DASHES = 4
+"""From 32 pixels on the hard level as Long Range Arena used it. The number of distractors is the one of the baseline
+level (22//2 = 11, 35//2 = 17): the original computed it once for distractors of two dashes and kept it for those of four.
+At 32 the distractors are brighter than the targets. 16 pixels are ours."""
 
 
 class Tables(NamedTuple):
@@ -102,6 +105,8 @@ class Tables(NamedTuple):
     target_contrast: float
     distractor_contrast: float
     marker_radius: float
+    target_dashes: int
+    distractor_dashes: int
 
 
 def away(theta: float, distance: float) -> tuple[float, float]:
@@ -235,9 +240,8 @@ def turn_weight(delta: float, continuity: float) -> float:
 
 
 @cache
-def tables(resolution: int) -> Tables:
-    """The tables of one resolution: 32, 64 or 128."""
-    level = LEVELS[resolution]
+def tables(level: Level) -> Tables:
+    """The tables of a level."""
     degrees = [d * math.pi / 180 for d in range(-180, 180)]
     L, K = level.length, len(level.margins)
     reach = np.array([L + math.ceil(level.thickness) + m for m in level.margins])
@@ -272,14 +276,16 @@ def tables(resolution: int) -> Tables:
         n_near=np.array([len(disc(m)) for m in level.margins]),
         value=value,
         clash=np.where(sums.any(1), sums.argmax(1), 256),
-        shrink=lanczos(resolution * AA, resolution),
+        shrink=lanczos(level.resolution * AA, level.resolution),
         margins=np.array(level.margins),
-        resolution=resolution,
+        resolution=level.resolution,
         padding=level.padding,
         distractors=level.distractors,
         target_contrast=level.target_contrast,
         distractor_contrast=level.distractor_contrast,
         marker_radius=level.marker_radius,
+        target_dashes=level.target_dashes,
+        distractor_dashes=level.distractor_dashes,
     )
     for k, m in enumerate(level.margins):
         side = slice(S // 2 - reach[k], S // 2 + reach[k] + 1)

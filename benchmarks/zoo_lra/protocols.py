@@ -20,18 +20,19 @@ LISTOPS: dict[str, dict[str, Any]] = {
         "optim.lr": 1e-3,
     },
     "quick": {
-        "task.train_size": 16_000,
+        "task.train_size": 64_000,
         "task.val_size": 1_000,
         "task.test_size": 2_000,
-        "task.min_len": 15,
-        "task.max_len": 257,
-        "task.seq_len": 256,
-        "train.max_samples": 16_000,
-        "train.batch_size": 32,
-        "train.val_every": 4_000,
+        "task.min_len": 5,
+        "task.max_len": 33,
+        "task.seq_len": 32,
+        "train.max_samples": 64_000,
+        "train.batch_size": 64,
+        "train.val_every": 16_000,
         "model.match_params_of": "transformer",
         "model.d_model": 64,
         "model.n_layers": 2,
+        "segments.length": 8,
         "optim.lr": 3e-3,
     },
     "paper": {
@@ -45,7 +46,7 @@ LISTOPS: dict[str, dict[str, Any]] = {
 
 
 def pictures(**quick: Any) -> dict[str, dict[str, Any]]:
-    """Protocols of a Pathfinder task. quick keeps the real length and saves on pictures; smoke is 32x32 always."""
+    """Protocols of a Pathfinder task; smoke is 32x32 always."""
     return {
         "smoke": {
             "task.train_size": 128,
@@ -69,16 +70,22 @@ def pictures(**quick: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-# The slowest architecture of the zoo takes three minutes on two cores with these.
+# contours and pictures that can be told apart within minutes: docs/quick.md
 PATHFINDER_QUICK = {
-    "task.train_size": 2_400,
-    "task.val_size": 400,
-    "task.test_size": 800,
-    "train.max_samples": 2_400,
+    "task.seq_len": 256,
+    "task.input": "values",
+    "task.target_dashes": 2,
+    "task.distractors": 0,
+    "task.train_size": 48_000,
+    "task.val_size": 1_000,
+    "task.test_size": 2_000,
+    "train.max_samples": 48_000,
     "train.batch_size": 32,
-    "train.val_every": 1_200,
+    "train.val_every": 8_000,
     "model.n_layers": 2,
+    "segments.length": 64,
 }
+# the true length: what a run costs, not what it can learn
 PATHX_QUICK = {
     "task.train_size": 64,
     "task.val_size": 24,
@@ -105,16 +112,19 @@ QUICK: dict[str, Any] = {
     "model.match_params_of": "transformer",
     "model.d_model": 64,
     "model.n_layers": 2,
+    # an architecture that reads by segments knows what is longer ago than a quarter of the input from its memory alone
+    "segments.length": 64,
     "optim.lr": 3e-3,
 }
-# the beginnings of all reviews: 512 bytes hold a third of the mean review
+# the beginnings of all reviews: 256 bytes hold a fifth of the mean review
 TEXT: dict[str, dict[str, Any]] = {
     "smoke": {**SMOKE, "task.seq_len": 128},
     "quick": {
         **QUICK,
-        "task.seq_len": 512,
-        "train.max_samples": 8_000,
-        "train.val_every": 2_000,
+        "task.seq_len": 256,
+        "task.test_size": 5_000,
+        "train.max_samples": 22_500,
+        "train.val_every": 4_500,
         "train.val_limit": 1_000,
     },
     "paper": {
@@ -130,11 +140,12 @@ IMAGE: dict[str, dict[str, Any]] = {
     "quick": {
         **QUICK,
         "model.d_model": 32,
-        "task.train_size": 3_200,
-        "task.val_size": 400,
-        "task.test_size": 1_000,
-        "train.max_samples": 3_200,
-        "train.val_every": 1_600,
+        "task.seq_len": 256,
+        "task.input": "values",
+        "task.val_size": 1_000,
+        "task.test_size": 2_000,
+        "train.max_samples": 24_000,
+        "train.val_every": 6_000,
     },
     "paper": {
         "train.max_samples": 200 * 45_000,
@@ -148,12 +159,12 @@ RETRIEVAL: dict[str, dict[str, Any]] = {
     "smoke": {**SMOKE, "task.seq_len": 128},
     "quick": {
         **QUICK,
-        "task.seq_len": 512,
-        "task.train_size": 4_000,
+        "task.seq_len": 256,
+        "task.train_size": 8_000,
         "task.val_size": 500,
         "task.test_size": 1_000,
-        "train.max_samples": 4_000,
-        "train.val_every": 1_000,
+        "train.max_samples": 8_000,
+        "train.val_every": 2_000,
     },
     "paper": {
         "train.max_samples": 5_000 * 32,

@@ -195,8 +195,8 @@ def test_impossible_laws_are_refused(tmp_path: Path) -> None:
     data = ListOpsData(ListOpsOptions(max_depth=2), tmp_path)
     with pytest.raises(zoo.ConfigError, match="500 < tokens < 2000"):
         data.prepare()
-    with pytest.raises(zoo.ConfigError, match=r"task.seq_len: 100 would cut"):
-        open_task(task(), "quick", {"task.seq_len": 100})
+    with pytest.raises(zoo.ConfigError, match=r"task.seq_len: 20 would cut"):
+        open_task(task(), "quick", {"task.seq_len": 20})
     paper = open_task(task(), "paper", {"task.seq_len": 100}, tmp_path)  # published files may be cut, if there are any
     with pytest.raises(zoo.ConfigError, match=r"task.seq_len: 100 would cut"):
         paper.prepare()

@@ -58,7 +58,7 @@ def test_real_contours_obey_the_rules(resolution: int, i: int) -> None:
     """Some seed direction that the generator can draw leads through all 14 real heads by allowed turns; the dashes
     drawn at those heads are never brighter than the picture, and nearly all pixels agree."""
     pixels, chain = real(resolution, i)
-    t, heads = tables(resolution), np.array(chain["heads"])
+    t, heads = tables(LEVELS[resolution]), np.array(chain["heads"])
     k = LEVELS[resolution].margins.index(chain["margin"])
     found = [r for r in (follow(t, k, seed, heads) for seed in range(360)) if r is not None]
     assert found
@@ -113,22 +113,23 @@ def agreement(t, k, patches, heads, pixels, clear, peak, brightest) -> float:  #
 
 @pytest.mark.parametrize("resolution", LEVELS)
 def test_labels_say_whether_the_discs_share_a_contour(resolution: int) -> None:
-    t, level = tables(resolution), LEVELS[resolution]
+    level = LEVELS[resolution]
+    t, targets = tables(level), 2 * level.target_dashes
     stream, out = np.empty(1, np.uint64), np.empty((resolution, resolution), np.uint8)
-    log = np.empty((28 + 4 * level.distractors, 3), np.int64)
+    log = np.empty((targets + level.distractor_dashes * level.distractors, 3), np.int64)
     labels = []
     for i in range(30):
         start(stream, key("labels"), i)
         label, k, dashes, origin, terminal = picture(stream, t, out, log)
         assert label == (origin % 2 == terminal % 2)
         assert origin in (0, 1)
-        assert terminal in (26, 27)
-        assert (dashes - 28) % 4 == 0
+        assert terminal in (targets - 2, targets - 1)
+        assert (dashes - targets) % level.distractor_dashes == 0
         for row in (origin, terminal):  # a bright disc is there
             y, x = log[row, 1:]
             assert out[y, x] > 180
         for s in range(2):  # no turn is sharper than continuity allows, no jump longer than a dash and its margins
-            heads = log[s + 2 : 28 : 2, 1:]
+            heads = log[s + 2 : targets : 2, 1:]
             steps = np.hypot(*np.diff(heads, axis=0).T)
             assert steps.max() <= level.length + 2 * level.margins[k] + 3
         assert out.max() == 255
@@ -141,7 +142,7 @@ def test_labels_say_whether_the_discs_share_a_contour(resolution: int) -> None:
     ("resolution", "over_20", "spread"), [(32, 169.97, 20.5), (64, 575.46, 59.7), (128, 1347.87, 117.0)]
 )
 def test_brightness_matches_the_original_generator(resolution: int, over_20: float, spread: float) -> None:
-    images, labels, _ = pictures(key("statistics"), 0, 120, resolution)
+    images, labels, _ = pictures(key("statistics"), 0, 120, LEVELS[resolution])
     mean = (images > 20).sum((1, 2)).mean()
     # the reference means come from 2000, 140 and 200 pictures of the original code
     n = {32: 2000, 64: 140, 128: 200}[resolution]
@@ -150,6 +151,7 @@ def test_brightness_matches_the_original_generator(resolution: int, over_20: flo
 
 
 GOLDEN = {
+    16: "c88ff8b378a91de6d5b63097d59b73f6e5c70aa606e0a845e6774eed5b6e59f3",
     32: "dc2d73e65b6420052c5a0d05f28e2612581c55ae2f8da66561e2e223dd3ffb18",
     64: "436af57bd39456e2fd7bfee125c5bec1f2f2cdc3b164bbcdf39c3c0cf2ea269e",
     128: "68209873e5e25136fe8de7a0b8c5d37b458a70cfdde258d0003593ee78d4c7f9",
@@ -159,7 +161,7 @@ GOLDEN = {
 @pytest.mark.parametrize("resolution", LEVELS)
 def test_golden_pictures(resolution: int) -> None:
     """Version 1 gives these bytes for ever; other bytes need another version."""
-    images, labels, margins = pictures(key("golden"), 0, 10, resolution)
+    images, labels, margins = pictures(key("golden"), 0, 10, LEVELS[resolution])
     digest = hashlib.sha256(images.tobytes() + labels.tobytes() + margins.tobytes()).hexdigest()
     assert digest == GOLDEN[resolution]
 
@@ -188,13 +190,13 @@ def test_golden_rows_of_the_tasks(name: str, tmp_path: Path) -> None:
 
 
 def test_a_picture_depends_on_its_index_alone() -> None:
-    recipe = GeneratedPictures(PathfinderOptions(), 32)
+    recipe = GeneratedPictures(PathfinderOptions(), LEVELS[32])
     together, alone = recipe.draw("val", 0, 9), recipe.draw("val", 8, 1)
     assert np.array_equal(together.data[-together.lengths[-1] :], alone.data)
 
 
 def test_packing_is_lossless() -> None:
-    images = pictures(key("pack"), 0, 5, 64)[0].reshape(5, -1)
+    images = pictures(key("pack"), 0, 5, LEVELS[64])[0].reshape(5, -1)
     data, lengths = pack(images)
     for row, image in zip(np.split(data, np.cumsum(lengths)[:-1]), images, strict=True):
         assert np.array_equal(unpack(row, 64 * 64), image)
@@ -215,7 +217,7 @@ def test_black_is_no_padding(tmp_path: Path) -> None:
     assert (real_valued.inputs * 255).round().long().equal(batch.inputs)
 
 
-@pytest.mark.parametrize("resolution", LEVELS)
+@pytest.mark.parametrize("resolution", [32, 64, 128])
 def test_published_pictures(tmp_path: Path, resolution: int) -> None:
     folder = FIXTURES / f"pathfinder{resolution}"
     options = PathfinderOptions(path=str(folder), seq_len=resolution**2)
@@ -317,7 +319,7 @@ def test_sizes_do_not_change_the_test_split(tmp_path: Path) -> None:
 
 def test_bad_options() -> None:
     pathfinder = zoo.registry().task("pathfinder").record
-    with pytest.raises(zoo.ConfigError, match=r"task\.seq_len: expected 0 \| 1024 \| 4096 \| 16384, got 1000"):
+    with pytest.raises(zoo.ConfigError, match=r"task\.seq_len: expected 0 \| 256 \| 1024 \| 4096 \| 16384, got 1000"):
         pathfinder.check(PathfinderOptions(seq_len=1000))
     with pytest.raises(zoo.ConfigError, match=r"task\.input: expected tokens \| values, got 'floats'"):
         pathfinder.check(PathfinderOptions(input="floats"))
@@ -333,8 +335,35 @@ def test_the_other_difficulties_are_read_and_not_made_up(tmp_path: Path) -> None
     assert (
         PathfinderData(PathfinderOptions(difficulty="curv_baseline", train_size=3), tmp_path).find_published() == easy
     )
-    not_here = PathfinderOptions(difficulty="curv_contour_length_9")
-    with pytest.raises(zoo.ConfigError, match=r"curv_contour_length_9 is not generated; bring its published files"):
-        PathfinderData(not_here, tmp_path).prepare()
-    with pytest.raises(zoo.ConfigError, match="is not generated"):
-        PathfinderOptions(difficulty="curv_baseline", source="regenerated").check()
+    own = PathfinderOptions(difficulty="curv_baseline", target_dashes=4, train_size=3)
+    assert PathfinderData(own, tmp_path).find_published() is None
+    with pytest.raises(zoo.ConfigError, match="no published pictures of 16x16 pixels or of other contours"):
+        PathfinderOptions(seq_len=256, source="published").check()
+    with pytest.raises(zoo.ConfigError, match="distractor_dashes: expected at most 6 dashes in 16x16 pixels, got 7"):
+        PathfinderOptions(seq_len=256, distractor_dashes=7).check()
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "targets", "distractor"), [("curv_baseline", 6, 2), ("curv_contour_length_9", 9, 3)]
+)
+def test_the_other_difficulties_are_drawn_where_they_are_not_there(
+    difficulty: str, targets: int, distractor: int, tmp_path: Path
+) -> None:
+    data = PathfinderData(PathfinderOptions(difficulty=difficulty, train_size=40, val_size=1, test_size=1), tmp_path)
+    hard = PathfinderData(PathfinderOptions(train_size=40, val_size=1, test_size=1), tmp_path)
+    data.prepare()
+    hard.prepare()
+    assert (data.level.target_dashes, data.level.distractor_dashes, data.level.distractors) == (targets, distractor, 10)
+    assert data.provenance()["level"]["target_dashes"] == targets
+    assert "level" not in hard.provenance()
+    lit, lit_hard = (sum(int((d.view("train", i) > 20).sum()) for i in range(40)) for d in (data, hard))
+    assert lit < 0.8 * lit_hard
+
+
+@pytest.mark.parametrize("options", [{}, {"target_dashes": 6, "distractor_dashes": 6, "distractors": 0}])
+def test_small_pictures(options: dict, tmp_path: Path) -> None:
+    data = PathfinderData(PathfinderOptions(seq_len=256, train_size=20, val_size=1, test_size=1, **options), tmp_path)
+    data.prepare()
+    inputs, _ = data.dataset("train")[0]
+    assert inputs.shape == (256,)
+    assert data.view("train", 0).shape == (16, 16)

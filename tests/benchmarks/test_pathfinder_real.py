@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from zoo.data.rng import key, start
 from zoo_lra.pathfinder_generator import picture
-from zoo_lra.pathfinder_tables import DISTRACTOR_DASHES, LEVELS, TARGET_DASHES, tables
+from zoo_lra.pathfinder_tables import LEVELS, tables
 
 FIXTURES = Path(__file__).parent / "fixtures" / "pathfinder"
 MEASURED = json.loads((FIXTURES / "measured.json").read_text())
@@ -34,7 +34,7 @@ larger than this once in a hundred times."""
 def measure(pixels: np.ndarray, discs: list[tuple[int, int]]) -> dict[str, float]:
     """pixels (R, R), centres (y, x) of the two discs."""
     n = len(pixels)
-    radius = tables(n).marker_radius
+    radius = tables(LEVELS[n]).marker_radius
     pieces, count = ndimage.label(pixels > PIECES_ABOVE[n], np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel())[1:]
     dashes, reach = pixels.copy(), math.ceil(radius) + 3
@@ -63,9 +63,10 @@ def measure(pixels: np.ndarray, discs: list[tuple[int, int]]) -> dict[str, float
 @cache
 def generated(resolution: int, family: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Statistics of N pictures, (N,) each, and how often each grey value occurs, (256,)."""
-    t, level = tables(resolution), LEVELS[resolution]
+    level = LEVELS[resolution]
+    t = tables(level)
     stream, out = np.empty(1, np.uint64), np.empty((resolution, resolution), np.uint8)
-    log = np.empty((2 * TARGET_DASHES + DISTRACTOR_DASHES * level.distractors, 3), np.int64)
+    log = np.empty((2 * level.target_dashes + level.distractor_dashes * level.distractors, 3), np.int64)
     found, histogram = [], np.zeros(256, np.int64)
     for i in range(N):
         start(stream, key(family, resolution), i)
@@ -113,7 +114,7 @@ def test_the_eight_real_pictures_lie_inside_the_generated_distribution(resolutio
 
 
 @pytest.mark.parametrize("family", ["original", "another seed"])
-@pytest.mark.parametrize("resolution", LEVELS)
+@pytest.mark.parametrize("resolution", [32, 64, 128])
 def test_all_statistics_are_those_of_the_original_generator(resolution: int, family: str) -> None:
     ours, _ = generated(resolution, family)
     original = MEASURED[str(resolution)]["original"]

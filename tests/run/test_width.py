@@ -84,8 +84,8 @@ def test_the_solved_width_is_no_override_and_a_users_width_is() -> None:
 
 
 def test_the_baseline_follows_what_the_user_sets() -> None:
-    deeper = resolve_one("mamba", "listops", overrides=["model.n_layers=4", "task.max_len=129"])
-    baseline = resolve_one("transformer", "listops", overrides=["model.n_layers=4", "task.max_len=129"])
+    deeper = resolve_one("mamba", "listops", overrides=["model.n_layers=4", "task.max_len=31"])
+    baseline = resolve_one("transformer", "listops", overrides=["model.n_layers=4", "task.max_len=31"])
     assert deeper.matched == {"architecture": "transformer", "parameters": count_parameters(baseline)}
     assert abs(count_parameters(deeper) / count_parameters(baseline) - 1) <= TOLERANCE
 
@@ -98,7 +98,7 @@ def test_an_unknown_baseline_is_refused() -> None:
 def test_a_width_is_solved_once_and_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(match_module, "_SOLVED", {})
-    first = resolve_one("mamba", "listops", overrides=["task.max_len=131"])
+    first = resolve_one("mamba", "listops", overrides=["task.max_len=29"])
     assert len(list((tmp_path / "widths").glob("*.json"))) == 1
 
     def refuse(*_: object, **__: object) -> int:
@@ -106,8 +106,8 @@ def test_a_width_is_solved_once_and_kept_on_disk(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(match_module, "_SOLVED", {})
     monkeypatch.setattr(match_module, "solve", refuse)
-    assert resolve_one("mamba", "listops", overrides=["task.max_len=131"]) == first
-    assert resolve_one("mamba", "listops", overrides=["task.max_len=131"], seeds=[3]).config == first.config
+    assert resolve_one("mamba", "listops", overrides=["task.max_len=29"]) == first
+    assert resolve_one("mamba", "listops", overrides=["task.max_len=29"], seeds=[3]).config == first.config
 
 
 def test_a_run_builds_its_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

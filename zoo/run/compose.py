@@ -148,6 +148,12 @@ class Experiment:
         return int(getattr(self.task_options, "vocab_size", self.task_spec.vocab_size))
 
     @property
+    def metric(self) -> tuple[str, bool]:
+        """The ranked score and whether higher is better: the task's, or of its options (a property `metric`)."""
+        own: tuple[str, bool] | None = getattr(self.task_options, "metric", None)
+        return own or (self.task_spec.metrics[0], self.task_spec.higher_is_better)
+
+    @property
     def chance(self) -> float:
         """The score of a uniform guess: the task's, or of its options (a property `chance`)."""
         return float(getattr(self.task_options, "chance", self.task_spec.chance))

@@ -216,7 +216,7 @@ class ExperimentModule(pl.LightningModule):
         points = [point for point in self.history if point["split"] == "val"]
         if self.kind.selects_by_loss:
             return min(points, key=lambda point: point["loss"], default=None)
-        sign = 1 if self.experiment.task_spec.higher_is_better else -1
+        sign = 1 if self.experiment.metric[1] else -1
         return max(points, key=lambda point: sign * point["metric"], default=None)
 
     # -- checkpoint and optimiser ------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, dat
         "state_size": None,
         "status": ending.status,
         "error": ending.error,
-        "metric": {"name": task.metrics[0], "higher_is_better": task.higher_is_better},
+        "metric": dict(zip(("name", "higher_is_better"), experiment.metric, strict=True)),
         "metrics": ending.metrics,
         "baselines": {"chance": experiment.chance, "majority": data.majority()},
         "history": [],

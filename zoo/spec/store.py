@@ -193,6 +193,11 @@ def _trial_number(record: Record) -> int:
 
 
 def _validation_score(record: Record) -> float | None:
-    """The score by which trials are compared, greater is better."""
-    score = record.metrics.val.scores.get(record.metric.name) if record.metrics else None
-    return score if score is None or record.metric.higher_is_better else -score
+    """The score by which trials are compared, greater is better: the ranked one, or the loss where that is of the test
+    split alone."""
+    if record.metrics is None:
+        return None
+    score, val = record.metrics.val.scores.get(record.metric.name), record.metrics.val
+    if score is None:
+        return None if val.loss is None else -val.loss
+    return score if record.metric.higher_is_better else -score
