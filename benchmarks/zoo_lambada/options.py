@@ -66,7 +66,7 @@ class LambadaOptions:
 
     @property
     def chance(self) -> float:
-        """The ranked score of a uniform guess: every byte of the last words among 256, at their WORD_BYTES on average."""
+        """The ranked score of a uniform guess: each of a last word's WORD_BYTES bytes among 256."""
         return 0.0 if self.rank_by == "accuracy" else 256**WORD_BYTES
 
     def check(self) -> None:

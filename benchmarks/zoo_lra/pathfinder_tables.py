@@ -47,8 +47,8 @@ LEVELS = {
     128: Level(128, 1, 20, 5, 1.5, (2, 3), 3.0, 1.8, 17, 1.0, 1.0),
 }
 """From 32 pixels on the hard level as Long Range Arena used it. The number of distractors is the one of the baseline
-level (22//2 = 11, 35//2 = 17): the original computed it once for distractors of two dashes and kept it for those of four.
-At 32 the distractors are brighter than the targets. 16 pixels are ours."""
+level (22//2 = 11, 35//2 = 17): the original computed it once for distractors of two dashes and kept it for those of
+four. At 32 the distractors are brighter than the targets. 16 pixels are ours."""
 
 
 class Tables(NamedTuple):
