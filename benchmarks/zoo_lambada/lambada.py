@@ -202,7 +202,9 @@ class LambadaData(LanguageData):
         passages = self.passages()
         words = Counter(passages.untruncated(i).answer.tobytes() for i in range(len(passages)))
         shares = np.array(list(words.values())) / len(passages)
-        return float(shares.max()) if self.options.rank_by == "accuracy" else perplexity(float(-shares @ np.log(shares)))
+        if self.options.rank_by == "accuracy":
+            return float(shares.max())
+        return perplexity(float(-shares @ np.log(shares)))
 
     def lengths(self, split: Split) -> np.ndarray | None:
         if split != "test":
