@@ -183,6 +183,36 @@ def test_no_constant_answer_is_right_more_often_than_majority_says(genuine: Path
     assert opened("lambada_standard").majority() == expected > 0
 
 
+def test_no_constant_distribution_is_less_perplexed_than_majority_says(genuine: Path) -> None:
+    words = [text.rpartition(" ")[2] for text in fixture.passages("lambada_standard")]
+    nats = -sum(math.log(words.count(word) / 200) for word in words) / 200
+    assert opened("lambada_standard", rank_by="perplexity").majority() == pytest.approx(math.exp(nats))
+
+
+def test_ranked_by_perplexity_less_is_better_and_the_trial_of_least_validation_loss_wins(
+    made_up: Path, tmp_path: Path
+) -> None:
+    stored = zoo.bench(
+        "transformer",
+        "lambada",
+        protocol="smoke",
+        seeds=2,
+        overrides={"task.rank_by": "perplexity", "task.seq_len": 48},
+        sweep=["optim.lr=0.000001,0.01"],
+        results=tmp_path / "results",
+        runs=tmp_path / "runs",
+    )
+    slow, fast, further = (record for _, record in stored)
+    for record in (slow, fast, further):
+        assert record.status == "ok", record.error
+        assert (record.metric.name, record.metric.higher_is_better) == ("perplexity", False)
+        assert record.metrics is not None
+        assert list(record.metrics.test.scores) == ["perplexity", "accuracy"]
+        assert record.baselines.chance == pytest.approx(256 ** (34_423 / 5_153))
+    assert fast.metrics.val.loss < slow.metrics.val.loss
+    assert further.config_hash == fast.config_hash
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_word_list_is_split_at_single_blanks(form: str, genuine: Path) -> None:
     """`split(" ")`, not `split()`: words that an end of line joins are one."""

@@ -299,6 +299,13 @@ def test_image_reads_records_and_makes_them_grey(tmp_path: Path) -> None:
         assert grey[pixels.astype(np.uint8).tobytes()] == label
         assert np.abs(data.dataset("test")[i][0].astype(int) - pixels).max() <= 1
     assert data.provenance()["counts"] == {"train": 90, "val": 10, "test": 20}
+    small = prepared("image", tmp_path, tmp_path / "root", seq_len=256)
+    assert small.folder == data.folder
+    for i in range(20):
+        whole = data.dataset("test")[i][0].reshape(32, 32).astype(float)
+        means = (whole[::2, ::2] + whole[::2, 1::2] + whole[1::2, ::2] + whole[1::2, 1::2]) / 4
+        assert np.array_equal(small.dataset("test")[i][0].reshape(16, 16), np.floor(means + 0.5))
+        assert np.array_equal(small.view("test", i), small.dataset("test")[i][0].reshape(16, 16))
     values = prepared("image", tmp_path, tmp_path / "root", input="values").dataset("test")[0][0]
     expected = (data.dataset("test")[0][0] / 255 - 122.6 / 255) / (61.0 / 255)
     assert values.dtype == np.float32
