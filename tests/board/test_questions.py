@@ -22,7 +22,6 @@ from tests.board.samples import (
     board_of,
     lambada,
     mqar,
-    needle,
     question_records,
     section,
     sections,
@@ -43,16 +42,12 @@ from zoo.board.breakdown import (
 from zoo.board.charts import breakdown_chart, choose_view, scores_chart, to_svg
 from zoo.board.export import groups_table, results_table, to_csv, to_json
 from zoo.board.markdown import markdown
-from zoo.board.overall import overalls
 from zoo.board.results import make_board
 from zoo.board.tables import (
     breakdown_tables,
-    overall_line,
-    overall_table,
     remarks,
     run_line,
     section_table,
-    titled_overalls,
 )
 from zoo.board.terminal import print_board
 from zoo.spec.errors import UserError
@@ -186,32 +181,6 @@ def test_the_objective_and_whether_state_is_carried_are_always_shown() -> None:
         for word in ("infilling", "causal_lm", "stateful", "yes"):
             assert word in text
     assert "gamma (infilling)" in to_svg(scores_chart(sections(question_records())))
-
-
-def test_averages_are_of_accuracies_and_within_a_suite() -> None:
-    result = overalls(sections(question_records()))
-    assert {overall.suite: overall.common for overall in result} == {
-        "lambada": ["lambada_openai"],
-        "lra": ["listops"],
-        "recall": ["mqar"],
-    }
-    titled = dict(titled_overalls(result))
-    assert sorted(titled) == ["overall: lambada", "overall: recall"]
-    lines = {title: overall_line(overall) for title, overall in titled.items()}
-    assert lines["overall: lambada"].endswith("lambada_openai. No average includes word perplexity.")
-    table = overall_table(titled["overall: lambada"])
-    assert table.headers[:3] == ["architecture", "objective", "average of 1"]
-    assert table.headers[3:] == ["lambada_openai", "wikitext (word perplexity)"]
-    (only_texts,) = overalls(sections([language("alpha"), language("alpha", "pg19")]))
-    assert only_texts.common == []
-    assert math.isnan(only_texts.average["alpha"])
-    assert overall_table(only_texts).headers[:3] == ["architecture", "objective", "pg19 (word perplexity)"]
-
-
-def test_an_architecture_with_two_objectives_names_both() -> None:
-    records = [mqar("alpha", 0.9, 0.5), needle("alpha", 0.9, 0.5, objective="seq2seq", mode="seq2seq")]
-    (result,) = overalls(sections(records))
-    assert overall_table(result).rows[0][1] == "causal_lm, seq2seq"
 
 
 def test_reported_perplexities_stand_beside_perplexities() -> None:

@@ -11,16 +11,9 @@ import pytest
 from tests.board.samples import board_of, section, sections, stored
 from tests.records import make
 from zoo.board.frame import groups_frame, records_frame
-from zoo.board.overall import Overall, overalls
 from zoo.board.results import Section, make_board
 from zoo.spec.presets import Reported
-from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord
-
-
-def overall_of(records: list[Record], **kwargs: Any) -> Overall:
-    (overall,) = overalls(sections(records, **kwargs))
-    return overall
 
 
 def places(result: Section) -> dict[str, int | None]:
@@ -142,7 +135,6 @@ def test_modified_rows_stand_below_and_rank_against_nobody() -> None:
     assert list(result.rows["rank"][:2]) == [1, 2]
     assert pd.isna(result.rows["rank"].iloc[2])
     assert result.rows["notes"].iloc[2] == ["modified: arch.kind=x, model.d_model=256"]
-    assert dict(overall_of(records).average) == {"beta": 0.6, "alpha": 0.4}
 
 
 def test_an_earlier_configuration_does_not_rank_against_the_current_one() -> None:
@@ -178,7 +170,6 @@ def test_versions_of_a_task_are_apart_and_the_newest_is_current() -> None:
         ("10", True, ["beta"]),
         ("9", False, ["alpha"]),
     ]
-    assert list(overall_of(records).average.index) == ["beta"]
     assert [s.version for s in sections([make(version="1"), make(version="2")])] == ["2", "1"]
 
 
@@ -186,31 +177,6 @@ def test_architectures_of_different_distributions_are_different() -> None:
     other = {"distribution": "theirs", "version": "1", "entry_point": "x", "source_hash": "y"}
     result = section([make("alpha", accuracy=0.5), make("alpha", accuracy=0.9, plugin=other)])
     assert places(result) == {"theirs:alpha": 1, "alpha": 2}
-
-
-def test_averages_are_over_the_tasks_that_all_rows_have() -> None:
-    records = [
-        make("alpha", "listops", accuracy=0.4),
-        make("alpha", "pathfinder", accuracy=0.8),
-        make("alpha", "image", accuracy=0.99),
-        make("beta", "listops", accuracy=0.5),
-        make("beta", "pathfinder", accuracy=0.6),
-        make("beta", "image", status="diverged"),
-        make("gamma", "image", status="failed"),
-    ]
-    overall = overall_of(records)
-    assert overall.common == ["listops", "pathfinder"]
-    assert list(overall.average.index) == ["alpha", "beta", "gamma"]
-    assert list(overall.average[:2]) == pytest.approx([0.6, 0.55])
-    assert pd.isna(overall.average["gamma"])
-    narrowed = overall_of(records, architectures={"alpha"})
-    assert narrowed.common == ["image", "listops", "pathfinder"]
-
-
-def test_no_common_task_means_no_average() -> None:
-    overall = overall_of([make("alpha", "listops"), make("beta", "image")])
-    assert overall.common == []
-    assert overall.average.isna().all()
 
 
 def test_reported_scores_stand_beside_and_change_nothing() -> None:
@@ -232,7 +198,6 @@ def test_reported_scores_stand_beside_and_change_nothing() -> None:
     assert pd.isna(quick["delta"])
     assert by_name(with_them, "beta")["reported"] == []
     assert places(with_them) == places(without) == {"beta": 1, "alpha": 2}
-    assert overall_of(records, reported=reported).average.equals(overall_of(records).average)
 
 
 def test_tasks_can_be_chosen() -> None:

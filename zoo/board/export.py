@@ -10,7 +10,7 @@ import pandas as pd
 
 from zoo.board.breakdown import NOT_DEFINED
 from zoo.board.frame import LENGTH_GENERALIZATION
-from zoo.board.overall import overalls
+from zoo.board.overall import Overall, overalls
 from zoo.board.results import Board, dimension_columns
 from zoo.spec.store import Problem
 
@@ -69,6 +69,18 @@ def _json_values(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype("object").where(frame.notna(), None)
 
 
+def _overall_values(overall: Overall) -> dict[str, Any]:
+    """The table over the tasks of a suite; of each row its score on each task, or a word for want of one."""
+    rows = overall.rows.rename_axis("architecture").reset_index().drop(columns="objectives")
+    scores = pd.Series(overall.cells.to_dict("records"), dtype="object")
+    return {
+        "suite": overall.suite,
+        "tasks": list(overall.metrics),
+        "common_tasks": overall.common,
+        "rows": _json_values(rows.assign(scores=scores)).to_dict("records"),
+    }
+
+
 def to_csv(table: pd.DataFrame) -> str:
     """CSV text. Lists and objects are JSON."""
     return table.map(_csv_cell).to_csv(index=False, lineterminator="\n")
@@ -82,26 +94,17 @@ def _csv_cell(value: Any) -> Any:
 
 def to_json(board: Board, problems: Sequence[Problem] = ()) -> dict[str, Any]:
     """The object that `zoo leaderboard --json` prints: of each protocol the rows of results.csv and groups.csv and the
-    averages over tasks; and the skipped files."""
+    tables over tasks; and the skipped files."""
     results, groups = results_table(board), groups_table(board)
     boards = []
     for protocol, sections in board.protocols():
         rows = results[results["protocol"] == protocol]
-        averages = [
-            {
-                "suite": overall.suite,
-                "tasks": list(overall.metrics),
-                "common_tasks": overall.common,
-                "average": _json_values(overall.average.to_frame())["average"].to_dict(),
-            }
-            for overall in overalls(sections)
-        ]
         boards.append(
             {
                 "protocol": protocol,
                 "rows": rows.to_dict("records"),
                 "groups": groups[groups["protocol"] == protocol].to_dict("records"),
-                "overall": averages,
+                "overall": [_overall_values(overall) for overall in overalls(sections)],
                 "superseded": int(rows["superseded"].sum()),
             }
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
-from zoo.board.overall import overalls
+from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
 from zoo.board.results import Board, Section
 from zoo.board.tables import (
     LEGEND,
@@ -14,14 +14,11 @@ from zoo.board.tables import (
     breakdown_remark,
     breakdown_tables,
     one_line,
-    overall_line,
-    overall_table,
     problem_lines,
     remarks,
     section_heading,
     section_table,
     section_title,
-    titled_overalls,
 )
 from zoo.spec.store import Problem
 
@@ -44,8 +41,9 @@ def markdown(
         lines += [f"## Protocol `{protocol}`", ""]
         if superseded := sum(section.rows["superseded"].sum() for section in sections):
             lines += [f"Repeated runs superseded by later ones: {superseded}.", ""]
-        for title, overall in titled_overalls(overalls(sections)):
-            lines += [f"### {title.capitalize()}", "", overall_line(overall), "", *_pipes(overall_table(overall)), ""]
+        for overall in overalls(sections):
+            lines += [f"### {overall_title(overall)}", "", " ".join(overall_lines(overall)), ""]
+            lines += [*_pipes(overall_table(overall)), ""]
         for section in sections:
             table = section_table(section)
             heading = [f"{section_heading(section).capitalize()}.", ""] if section_heading(section) else []

@@ -27,7 +27,7 @@ class Metric:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a fraction, the only kind that is averaged over tasks."""
+        """Whether it is a fraction."""
         return self.kind == "share"
 
     @property
@@ -53,6 +53,12 @@ class Metric:
             return math.nan
         total = math.fsum(w * self.to_mean(v) for w, v in zip(weights, values, strict=True))
         return self.from_mean(total / math.fsum(weights))
+
+    def error(self, value: float) -> float:
+        """What is missing to a perfect score: 1 - a share, or the mean loss of a perplexity; NaN for any other number,
+        which has no perfect score."""
+        perfect = {"share": 1.0, "perplexity": 0.0, "bits": 0.0, "number": math.nan}[self.kind]
+        return abs(self.to_mean(max(value, BOUNDS[self.kind][0])) - perfect)
 
     # -- formatting ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import bdtr, ndtri
 
-from zoo.board.statistics import CONFIDENCE
+from zoo.board.statistics import TWO_SIDED
 
 
 class Difference(NamedTuple):
@@ -34,7 +34,7 @@ def compare_answers(row: np.ndarray, other: np.ndarray) -> Difference:
     """
     differences = row.mean(0) - other.mean(0)
     n, mean = len(differences), float(differences.mean())
-    half = float(ndtri((1 + CONFIDENCE) / 2)) * float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+    half = float(ndtri(TWO_SIDED)) * float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     p = min(1.0, 2.0 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
     return Difference(mean, max(mean - half, -1.0), min(mean + half, 1.0), p)

@@ -26,13 +26,15 @@ from zoo.board.paired import compare_with
 from zoo.board.statistics import Estimate, Run, estimate_rows, rank_rows
 from zoo.spec.presets import Reported
 from zoo.spec.record import Record
-from zoo.spec.store import StoredRecord, best_trial, describe_trial, sweep_key
+from zoo.spec.store import StoredRecord, best_trial, describe_trial, ended_trials, sweep_key
 
 UNRANKED_PROTOCOLS = ("smoke",)
 """Protocols whose scores mean nothing."""
 
 REPRODUCTION = "paper"
 """The one protocol that is meant to repeat what papers did, so that the difference to their scores is shown."""
+
+UNFINISHED = "not all trials have ended"
 
 SECTION = ["protocol", "task", "task_version"]
 CONFIGURATION = [*SECTION, "architecture", "distribution", "config_hash", "data_key", "metric", "higher_is_better"]
@@ -161,13 +163,14 @@ def compare(stored: Sequence[StoredRecord], reported: ReportedScores | None = No
     return Board(results, groups.sort_values(["row", "seed", "longer", *dimension_columns(groups)], ignore_index=True))
 
 
-def _best_trials(records: Sequence[Record]) -> dict[str, Record]:
-    """The best trial of each sweep that is complete, by the sweep's key; of repeated trials the latest counts."""
+def _best_trials(records: Sequence[Record]) -> dict[str, Record | None]:
+    """The best trial of each sweep whose trials have all ended, by the sweep's key; None where none has a score. Of
+    repeated trials the latest counts."""
     sweeps: dict[str, dict[str, Record]] = {}
     for record in sorted(records, key=lambda record: record.ended):
         sweeps.setdefault(sweep_key(record), {})[record.id] = record
-    best = {key: best_trial(list(trials.values())) for key, trials in sweeps.items() if key}
-    return {key: record for key, record in best.items() if record is not None}
+    ended = {key: ended_trials(list(trials.values())) for key, trials in sweeps.items() if key}
+    return {key: best_trial(trials) for key, trials in ended.items() if len(trials) == _count_trials(trials)}
 
 
 def dimension_columns(groups: pd.DataFrame) -> list[str]:
@@ -260,17 +263,22 @@ def _mean(metric: Metric, values: Sequence[float | None]) -> float | None:
     return metric.mean(finite) if len(finite) == len(values) else None
 
 
-def _compare(rows: pd.DataFrame, best: Mapping[str, Record]) -> pd.DataFrame:
+def _compare(rows: pd.DataFrame, best: Mapping[str, Record | None]) -> pd.DataFrame:
     """The rows of all sections, sorted as they are shown, with what `_rank` adds and:
 
     tuned    "best of 3: optim.lr=0.01" where a row is that; else ""
     current  whether the section's version of the task is the newest
 
-    best  the best trial of each sweep
+    best  the best trial of each sweep whose trials have all ended
     """
-    won = {record.config_hash: f"best of {_count_trials(record)}: {describe_trial(record)}" for record in best.values()}
-    winner = [describe_trial(best[sweep]) if sweep in best else "" for sweep in rows["sweep"]]
-    rows = rows.assign(tuned=[won.get(config_hash, "") for config_hash in rows["config_hash"]], winner=winner)
+    winners = {key: describe_trial(record) for key, record in best.items() if record}
+    won = {r.config_hash: f"best of {_count_trials([r])}: {winners[key]}" for key, r in best.items() if r}
+    ends = dict.fromkeys(best, "no trial has a score")
+    ends |= {key: f"the best on validation is {winner}" for key, winner in winners.items()}
+    rows = rows.assign(
+        tuned=[won.get(config_hash, "") for config_hash in rows["config_hash"]],
+        sweep_end=[ends.get(sweep, UNFINISHED) for sweep in rows["sweep"]],
+    )
     by_task = rows.groupby(["protocol", "task"])["task_version"]
     newest = by_task.transform(lambda versions: max(versions, key=_natural))
     rows = rows.assign(current=rows["task_version"] == newest)
@@ -282,8 +290,9 @@ def _compare(rows: pd.DataFrame, best: Mapping[str, Record]) -> pd.DataFrame:
     return pd.concat([section for *_, section in sections], ignore_index=True)
 
 
-def _count_trials(record: Record) -> int:
-    return len(record.sweep.trials) if record.sweep else 0
+def _count_trials(records: Sequence[Record]) -> int:
+    """How many trials the sweep of these records has."""
+    return max((len(record.sweep.trials) for record in records if record.sweep), default=1)
 
 
 def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -295,7 +304,8 @@ def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
 def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of one section, ranked where they may be and sorted.
 
-    low, high, interval      ends and kind of the interval; NaN and "" where there is none
+    estimate                 mean and its error; None for a row without a score
+    low, high, interval      ends and kind of its interval; NaN and "" where there is none
     rank, tied               place by the mean, and whether another has the same; NA for rows that are not ranked
     best_rank, worst_rank    the range of ranks that the data allow
     difference               to the row of the baseline that widths were matched with, on the same questions; None: none
@@ -318,6 +328,7 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(reference=rows.index == reference.name)
     rows["notes"] = [_notes(row, current, reference) for _, row in rows.iterrows()]
     estimates = _estimates(rows)
+    rows = rows.assign(estimate=pd.Series(estimates, rows.index, dtype="object"))
     for name, end in (("low", "low"), ("high", "high"), ("interval", "kind")):
         missing = "" if name == "interval" else math.nan
         rows[name] = [getattr(each.interval, end) if each and each.interval else missing for each in estimates]
@@ -353,8 +364,7 @@ def _notes(row: pd.Series, current: pd.Series, reference: pd.Series) -> list[str
         values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(row["overrides"].items())}
         notes.append("modified: " + ", ".join(f"{key}={value}" for key, value in values.items()))
     elif row["sweep"] and not row["tuned"]:
-        best = f"the best on validation is {row['winner']}" if row["winner"] else "not all trials have ended"
-        notes.append(f"trial {row['trial']}: {best}")
+        notes.append(f"trial {row['trial']}: {row['sweep_end']}")
     elif row["config_hash"] != current[row["name"]]:
         notes.append("earlier configuration")
     elif row["data_key"] != reference["data_key"]:

@@ -28,6 +28,7 @@ from scipy.special import ndtri, stdtrit  # importing scipy.stats takes ten time
 from zoo.board.metric import ACCURACY, Metric
 
 CONFIDENCE = 0.95
+TWO_SIDED = (1 + CONFIDENCE) / 2
 
 
 class Run(NamedTuple):
@@ -63,7 +64,7 @@ def wilson(score: float, n: int) -> Interval:
     if n < 1 or not 0 <= score <= 1:
         raise ValueError(f"a proportion of {score} of {n} examples")
     # scipy's takes whole counts only; an accuracy over answers is not a whole number of questions
-    z = float(ndtri((1 + CONFIDENCE) / 2))
+    z = float(ndtri(TWO_SIDED))
     centre = (score + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(score * (1 - score) / n + z * z / (4 * n * n))
     # the ends are 0 and 1 exactly when the score is; rounding must not cut the score off
@@ -77,7 +78,7 @@ def run_interval(run: Run, metric: Metric = ACCURACY) -> Interval | None:
     if run.stderr is None or metric.kind == "number":
         return None
     unit = math.log(2) if metric.kind == "bits" else 1.0
-    half = float(ndtri((1 + CONFIDENCE) / 2)) * run.stderr / unit
+    half = float(ndtri(TWO_SIDED)) * run.stderr / unit
     mean = metric.to_mean(run.score)
     return Interval(metric.from_mean(mean - half), metric.from_mean(mean + half), "normal")
 
@@ -96,7 +97,7 @@ def _estimate(runs: Sequence[Run], values: np.ndarray, metric: Metric, deviation
         return None
     if df:
         mean, error = math.fsum(values) / len(values), deviation / math.sqrt(len(values))
-        half = float(stdtrit(df, (1 + CONFIDENCE) / 2)) * error
+        half = _quantile(df, TWO_SIDED) * error
         ends = metric.from_mean(mean - half), metric.from_mean(mean + half)
         interval = Interval(*ends, "t" if len(runs) > 1 else "pooled")
         return Estimate(metric.mean([run.score for run in runs]), interval, error, df)
@@ -105,7 +106,27 @@ def _estimate(runs: Sequence[Run], values: np.ndarray, metric: Metric, deviation
     if alone is None:
         return Estimate(run.score, None)
     width = metric.to_mean(alone.high) - metric.to_mean(alone.low)
-    return Estimate(run.score, alone, width / 2 / float(ndtri((1 + CONFIDENCE) / 2)))
+    return Estimate(run.score, alone, width / 2 / float(ndtri(TWO_SIDED)))
+
+
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """The plain mean of independent estimates of one scale, such as normalized scores of several tasks, with its
+    interval; None where the error of any is unknown. Degrees of freedom are Welch's and Satterthwaite's (1946)."""
+    n = len(estimates)
+    mean = math.fsum(each.mean for each in estimates) / n
+    variances = [(each.error / n) ** 2 for each in estimates]
+    error = math.sqrt(math.fsum(variances))
+    if math.isinf(error):
+        return Estimate(mean, None)
+    spread = math.fsum(each**2 / estimate.df for each, estimate in zip(variances, estimates, strict=True))
+    df = error**4 / spread if spread else math.inf
+    half = _quantile(df, TWO_SIDED) * error
+    return Estimate(mean, Interval(mean - half, mean + half, "normal" if math.isinf(df) else "t"), error, df)
+
+
+def _quantile(df: float, p: float) -> float:
+    """Student's; with infinitely many degrees of freedom the normal one."""
+    return float(ndtri(p) if math.isinf(df) else stdtrit(df, p))
 
 
 def has_converged(run: Run, metric: Metric = ACCURACY, *, chance: float | None, majority: float | None) -> bool:
@@ -142,8 +163,7 @@ def rank_rows(estimates: Sequence[Estimate], metric: Metric = ACCURACY) -> list[
     differences = means[None, :] - means[:, None]  # [row, other]: how much better the other is
     spreads = np.hypot(errors[None, :], errors[:, None])
     tail = (1 - CONFIDENCE) / 2 / max(n - 1, 1)
-    df = min((each.df for each in estimates), default=math.inf)
-    needed = float(-ndtri(tail) if math.isinf(df) else stdtrit(df, 1 - tail)) * spreads
+    needed = _quantile(min((each.df for each in estimates), default=math.inf), 1 - tail) * spreads
     above, below = (differences > needed).sum(1), (-differences > needed).sum(1)
     better = (differences > 0).sum(1)
     return [Rank(1 + int(b), 1 + int(a), n - int(w)) for b, a, w in zip(better, above, below, strict=True)]

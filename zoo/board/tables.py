@@ -22,7 +22,6 @@ from zoo.board.breakdown import (
 )
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric, sorted_names
-from zoo.board.overall import Overall
 from zoo.board.paired import Difference, answered_by, measure_agreement
 from zoo.board.results import REPRODUCTION, Section, compare
 from zoo.spec.presets import Reported
@@ -61,7 +60,7 @@ class Table(NamedTuple):
     sources: Sequence[str] = ()
 
 
-def _table(cells: pd.DataFrame, sources: Sequence[str] = ()) -> Table:
+def make_table(cells: pd.DataFrame, sources: Sequence[str] = ()) -> Table:
     """The columns in which any cell has text."""
     cells = cells[[name for name in cells if (cells[name] != "").any()]]
     return Table([str(name) for name in cells], cells.to_numpy().tolist(), sources)
@@ -116,8 +115,7 @@ def section_table(section: Section) -> Table:
         each = [f"{s}: {v if isinstance(v, str) else metric.format_bare(v)}" for s, v in row["each_seed"].items()]
         lines.append(
             {
-                "rank": NONE if pd.isna(row["rank"]) else f"{row['rank']}{'=' if row['tied'] else ''}",
-                "rank range": _rank_range(row),
+                **rank_cells(row),
                 "architecture": row["name"],
                 "objective": _objective(row),
                 "stateful": {True: "yes", False: "no", None: ""}[row["stateful"]],
@@ -143,15 +141,16 @@ def section_table(section: Section) -> Table:
                 "notes": "; ".join(row["notes"]),
             }
         )
-    return _table(pd.DataFrame(lines), sources)
+    return make_table(pd.DataFrame(lines), sources)
 
 
-def _rank_range(row: pd.Series) -> str:
-    """The ranks that the data allow: "3–7"."""
+def rank_cells(row: pd.Series) -> dict[str, str]:
+    """The rank, and the range of ranks that the data allow: "3–7"."""
     if pd.isna(row["rank"]):
-        return ""
+        return {"rank": NONE, "rank range": ""}
     best, worst = row["best_rank"], row["worst_rank"]
-    return f"{best}" if best == worst else f"{best}–{worst}"
+    shown = f"{best}" if best == worst else f"{best}–{worst}"
+    return {"rank": f"{row['rank']}{'=' if row['tied'] else ''}", "rank range": shown}
 
 
 def _difference(difference: Difference | None) -> str:
@@ -271,7 +270,7 @@ def breakdown_tables(section: Section) -> list[tuple[str, Table]]:
         over = f" (over all {' and '.join(rest)})" if rest else ""
         cells.columns = pd.Index([_header(exact, name, longer, value, trained) for longer, value in heads])
         title = f"{section.task}: {section.metric.title} by {name}{over}{', %' if section.metric.is_share else ''}"
-        tables.append((title, _table(cells.join(labels).sort_index()[["architecture", *cells.columns]])))
+        tables.append((title, make_table(cells.join(labels).sort_index()[["architecture", *cells.columns]])))
     return tables
 
 
@@ -294,44 +293,6 @@ def breakdown_remark(section: Section) -> str:
         if (measured & ~section.rows["evaluated_longer"]).any():
             lines.append("Not defined: the architecture has no form for lengths beyond those it was built for.")
     return " ".join(lines)
-
-
-# -- over tasks ----------------------------------------------------------------------------------------------------
-
-
-def overall_table(overall: Overall) -> Table:
-    """Architectures by the tasks of a suite, best average first."""
-    cells = []
-    for _, row in overall.rows.iterrows():
-        metric = overall.metrics[row["task"]]
-        text = f"{metric.format(row['score'])} {metric.format_range(row['low'], row['high'])}".rstrip()
-        cells.append(row["failures"] if math.isnan(row["score"]) else text)
-    rows = overall.rows.assign(cell=cells, objective=[_objective(row) for _, row in overall.rows.iterrows()])
-    tasks = rows.pivot(index="name", columns="task", values="cell").reindex(overall.average.index).fillna("not run")
-    objectives = rows.groupby("name")["objective"].agg(lambda names: ", ".join(sorted(set(filter(None, names)))))
-    table = pd.DataFrame({"architecture": tasks.index, "objective": list(objectives[tasks.index])})
-    table[f"average of {len(overall.common)}"] = [
-        NONE if math.isnan(average) else f"{100 * average:.1f} %" for average in overall.average
-    ]
-    for task, metric in overall.metrics.items():
-        table[task if metric.is_share else f"{task} ({metric.title})"] = list(tasks[task])
-    return _table(table.drop(columns="average of 0", errors="ignore"))
-
-
-def overall_line(overall: Overall) -> str:
-    """The tasks that the average of a suite is over."""
-    odd = sorted({metric.title for metric in overall.metrics.values() if not metric.is_share})
-    never = f" No average includes {' or '.join(odd)}." if odd else ""
-    if not overall.common:
-        kind = "task of accuracies" if odd else "task"
-        return f"No average: no {kind} has a score of every architecture.{never}"
-    return f"Average over the tasks that all these rows have a score on: {', '.join(overall.common)}.{never}"
-
-
-def titled_overalls(overalls: Sequence[Overall]) -> list[tuple[str, Overall]]:
-    """The suites with several tasks, with their titles."""
-    title = "overall" if len(overalls) == 1 else "overall: {}"
-    return [(title.format(overall.suite), overall) for overall in overalls if len(overall.metrics) > 1]
 
 
 # -- one run -------------------------------------------------------------------------------------------------------

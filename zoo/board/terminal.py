@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from zoo.board.frame import LENGTH_GENERALIZATION
-from zoo.board.overall import overalls
+from zoo.board.overall import INTERVAL, MEAN, NORMALIZED, overall_lines, overall_table, overall_title, overalls
 from zoo.board.results import UNRANKED_PROTOCOLS, Section, load_reported, make_board
 from zoo.board.tables import (
     Table,
@@ -14,15 +14,12 @@ from zoo.board.tables import (
     breakdown_remark,
     breakdown_tables,
     one_line,
-    overall_line,
-    overall_table,
     problem_lines,
     questions_lines,
     remarks,
     section_heading,
     section_table,
     section_title,
-    titled_overalls,
 )
 from zoo.spec.store import Problem, StoredRecord
 
@@ -34,7 +31,7 @@ DROPPED_FIRST = (
     *("tokens/s", "peak memory", "paired difference", "each seed", "data", "mode", "Δ", "reported"),
     *("parameters", "seeds"),
 )
-DROPPED_LAST = (LENGTH_GENERALIZATION, "95 % interval")
+DROPPED_LAST = (LENGTH_GENERALIZATION, INTERVAL)
 """Columns that are always shown; that a narrow terminal drops first, in this order; and after all other scores."""
 
 NOTES_WIDTH = 14
@@ -68,9 +65,12 @@ def print_board(
             _print_section(console, section)
             if tasks is not None and section.current:
                 _print_breakdowns(console, section)
-        for title, overall in titled_overalls(overalls(sections)):
-            _print_table(console, f"{name}: {title}", overall_table(overall), ())
-            _print(console, overall_line(overall) + "\n", style="dim")
+        for overall in overalls(sections):
+            table = overall_table(overall)
+            scores = [name for name in reversed(table.headers) if name not in (*KEPT, NORMALIZED, INTERVAL, MEAN)]
+            droppable = (INTERVAL, MEAN, *scores)
+            _print_table(console, f"{name}: {overall_title(overall)}", table, droppable)
+            _print(console, "\n".join([*overall_lines(overall), ""]), style="dim")
     for line in [*problem_lines(problems), *errors]:
         _print(console, one_line(line), style="yellow")
 
