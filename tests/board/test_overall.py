@@ -121,7 +121,7 @@ def test_perplexities_take_part_by_their_mean_loss() -> None:
     rows = read(overall_table(overall))
     # alpha (1 - 4 / 8 + 0.2) / 2, beta (1 - 6 / 8 + 0.4) / 2
     assert {name: row["normalized score"] for name, row in rows.items()} == {"alpha": "35.0 %", "beta": "32.5 %"}
-    assert rows["alpha"]["wikitext (word perplexity)"] == "54.60"
+    assert rows["alpha"]["wikitext\n(word perplexity)"] == "54.60"
     assert "mean score" not in rows["alpha"]
     assert overall_lines(overall) == [
         "Ranked by the mean normalized score over lambada and wikitext: (score − baseline) / (100 % − baseline), with "
@@ -164,7 +164,7 @@ def test_what_has_no_baseline_or_no_perfect_score_is_shown_and_not_counted() -> 
     assert overall_lines(overall)[1:] == [
         "Not counted: constant (no baseline), f1 (no baseline) and wikitext (no baseline)."
     ]
-    assert [row["f1 (f1)"] for row in read(overall_table(overall)).values()] == ["3.00", "3.00"]
+    assert [row["f1\n(f1)"] for row in read(overall_table(overall)).values()] == ["3.00", "3.00"]
 
 
 def test_architectures_that_share_no_task_are_not_ranked() -> None:

@@ -107,16 +107,17 @@ def test_failures_are_words_and_never_numbers() -> None:
         make("beta", status="diverged"),
         make("gamma", seed=0, accuracy=0.6),
         make("gamma", seed=1, status="diverged"),
+        *(make("delta", seed=s, status="diverged") for s in range(2)),
     ]
     result = section(records)
     alpha, beta, gamma = (by_name(result, name) for name in ("alpha", "beta", "gamma"))
     assert alpha["failures"] == "2 out-of-memory, 1 timeout"
-    assert beta["failures"] == "diverged"
+    assert beta["failures"] == by_name(result, "delta")["failures"] == "diverged"
     assert pd.isna(alpha["score"])
     assert pd.isna(beta["score"])
-    assert places(result) == {"gamma": 1, "alpha": None, "beta": None}
+    assert places(result) == {"gamma": 1, "alpha": None, "beta": None, "delta": None}
     assert (gamma["score"], gamma["failures"], gamma["converged"], gamma["seeds"]) == (0.6, "1 diverged", 1, 2)
-    assert list(result.rows["name"]) == ["gamma", "alpha", "beta"]
+    assert list(result.rows["name"]) == ["gamma", "alpha", "beta", "delta"]
 
 
 def test_a_run_that_did_not_learn_has_a_score_but_has_not_converged() -> None:

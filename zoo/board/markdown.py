@@ -32,7 +32,7 @@ def markdown(
 ) -> str:
     """The board as a Markdown document. `chart` is the name of an image file beside it, `breakdown_chart` gives that of
     a section's breakdown; empty where there is none."""
-    lines = ["# Leaderboard", "", LEGEND, ""]
+    lines = ["# Leaderboard", "", *(f"- **{column}**: {text}" for column, text in LEGEND.items()), ""]
     if chart and len(board.results):
         lines += [f"![Scores with intervals, task by task]({chart})", ""]
     if board.results.empty:

@@ -155,7 +155,7 @@ def overall_table(overall: Overall) -> Table:
         },
     )
     for task, metric in overall.metrics.items():
-        title = task if metric.is_share else f"{task} ({metric.title})"
+        title = task if metric.is_share else f"{task}\n({metric.title})"
         table[title] = [cell if isinstance(cell, str) else metric.format(cell) for cell in overall.cells[task]]
     return make_table(table)
 

@@ -201,7 +201,7 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
     scored                       the runs of the seeds that have a score
     score                        mean over the seeds; NaN where none has a score
     each_seed                    seed -> score, or what there is instead of it
-    failures                     seeds without a score: "diverged", or "2 diverged, 1 timeout"; empty without any
+    failures                     seeds without a score: "diverged" if all, or "2 diverged, 1 timeout"; empty without any
     other_scores                 means over the seeds of the other test scores; None where one was not finite
     length_generalization        mean over the seeds of the score on that split
     examples, answers            numbers of test examples, and of predicted tokens where those are others
@@ -232,7 +232,7 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
         "scored": own,
         "score": score,
         "each_seed": {int(s): o or v for s, o, v in zip(runs["seed"], runs["outcome"], runs["score"], strict=True)},
-        "failures": counted if len(runs) > 1 else "".join(outcomes),
+        "failures": counted if runs["outcome"].nunique() > 1 else "".join(outcomes),
         "other_scores": others,
         "length_generalization": metric.mean(list(longer)) if len(longer) else math.nan,
         "evaluated_longer": len(longer) > 0,

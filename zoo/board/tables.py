@@ -33,18 +33,21 @@ SHOWN = 20
 MATCHED = 0.05
 """A model that is further than this from the baseline's number of parameters says so."""
 
-LEGEND = (
-    "Scores are test scores of the weights that were best on validation (of language models: lowest validation loss). "
-    "Rows are ordered by their mean over seeds; = marks equal ones. The 95 % interval is Student's (t), with the "
-    "spread over seeds pooled over the rows of the task, for perplexities of their logarithms; pooled: one seed, with "
-    "the spread of the other rows. Where no row has two seeds: of an accuracy (binomial) the Wilson interval for its "
-    "number of test questions, which is wider than necessary where a question has several answers; of a perplexity "
-    "(normal) ±1.96 standard errors of its mean loss; both say nothing about other seeds. The rank range is what "
-    "the data allow a row: each of the others that differs by more than chance (95 %, adjusted for their number) is "
-    "above or below. The paired difference to the baseline is over the same questions, in points, with a 95 % "
-    "interval over questions and McNemar's p value, Holm-adjusted. Seeds k/n: k of n seeds ended well and better than "
-    "every baseline there is. A failure is a word and enters no average."
-)
+LEGEND = {
+    "score": "test score of the weights that were best on validation (of language models: lowest validation loss), "
+    "mean over seeds. A failure is a word and enters no mean.",
+    "rank": "by the score; = marks equal ones.",
+    "rank range": "the places that the data allow: each of the other rows that differs by more than chance (95 %, "
+    "adjusted for their number) is above or below.",
+    "95 % interval": "t: Student's, with the spread over seeds pooled over the rows of the task, of perplexities with "
+    "their logarithms; pooled: the same for one seed, with the spread of the other rows. Where no row has two seeds, "
+    "it says nothing about other seeds: binomial, Wilson's for the number of test questions, wider than necessary "
+    "where a question has several answers; normal, of a perplexity ±1.96 standard errors of its mean loss.",
+    "paired difference": "to the baseline, over the same test questions, in points, with a 95 % interval over "
+    "questions and McNemar's p value, Holm-adjusted.",
+    "seeds": "k/n: k of n ended well and better than every baseline there is.",
+}
+"""What the columns of a section's table mean."""
 OBJECTIVES = {
     "causal_lm": "causal_lm: each token of an answer is predicted from what comes before it",
     "infilling": "infilling: all tokens of an answer are predicted at once; every output sees every input",
