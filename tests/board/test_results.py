@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 
 from tests.board.samples import board_of, section, sections, stored
-from tests.records import make
+from tests.records import make, recall
+from zoo.board.export import results_table
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.results import Section, make_board
+from zoo.board.tables import remarks
 from zoo.spec.presets import Reported
 from zoo.spec.store import StoredRecord
 
@@ -136,6 +138,30 @@ def test_modified_rows_stand_below_and_rank_against_nobody() -> None:
     assert list(result.rows["rank"][:2]) == [1, 2]
     assert pd.isna(result.rows["rank"].iloc[2])
     assert result.rows["notes"].iloc[2] == ["modified: arch.kind=x, model.d_model=256"]
+
+
+def test_of_a_sweep_the_best_trial_is_shown_and_the_others_are_counted() -> None:
+    sweep = {"seed": 0, "trials": [{"optim.lr": lr} for lr in (0.1, 0.2, 0.3)]}
+    trials = [
+        recall(
+            "alpha",
+            test={(("length", 64),): 0.5 + lr},
+            config={"optim": {"lr": lr}},
+            config_hash=f"{10 * lr:.0f}" * 12,
+            sweep=sweep,
+        )
+        for lr in (0.1, 0.2, 0.3)
+    ]
+    unfinished = section(trials[:2])
+    assert (len(unfinished.rows), unfinished.lost_trials) == (2, 0)
+    board = board_of(trials)
+    (whole,) = board.sections()
+    assert list(whole.rows["tuned"]) == ["best of 3: optim.lr=0.1"]
+    assert whole.groups["row"].isin(whole.rows.index).all()
+    assert remarks(whole)[-1] == "Of each sweep the best trial is shown; others, in results.csv: 2."
+    assert not any("sweep" in line for line in remarks(unfinished))
+    assert len(results_table(board)) == 3
+    assert len(board.groups) == 3
 
 
 def test_an_earlier_configuration_does_not_rank_against_the_current_one() -> None:

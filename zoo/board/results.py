@@ -58,6 +58,7 @@ class Board(NamedTuple):
         """Every version of every task under every protocol."""
         for _, rows in self.results.groupby(SECTION, sort=False) if len(self.results) else ():
             of = rows[rows["reference"]].iloc[0]
+            shown = rows[~rows["lost"]]
             yield Section(
                 protocol=of["protocol"],
                 task=of["task"],
@@ -67,8 +68,9 @@ class Board(NamedTuple):
                 metric=Metric(of["metric"], bool(of["higher_is_better"])),
                 chance=float(of["chance"]),
                 majority=float(of["majority"]),
-                rows=rows,
-                groups=self.groups[self.groups["row"].isin(rows.index)],
+                rows=shown,
+                groups=self.groups[self.groups["row"].isin(shown.index)],
+                lost_trials=len(rows) - len(shown),
             )
 
     def protocols(self) -> Iterator[tuple[str, list[Section]]]:
@@ -80,7 +82,7 @@ class Board(NamedTuple):
 @dataclass(frozen=True)
 class Section:
     """One version of one task under one protocol: metric and baselines (NaN: none) of the ranked rows; all rows and
-    their groups."""
+    their groups, but for trials of a sweep that has a better one."""
 
     protocol: str
     task: str
@@ -92,6 +94,7 @@ class Section:
     majority: float
     rows: pd.DataFrame
     groups: pd.DataFrame
+    lost_trials: int
 
     @cached_property
     def mean_groups(self) -> pd.DataFrame:
@@ -267,6 +270,7 @@ def _compare(rows: pd.DataFrame, best: Mapping[str, Record | None]) -> pd.DataFr
     """The rows of all sections, sorted as they are shown, with what `_rank` adds and:
 
     tuned    "best of 3: optim.lr=0.01" where a row is that; else ""
+    lost     whether it is another trial of such a sweep
     current  whether the section's version of the task is the newest
 
     best  the best trial of each sweep whose trials have all ended
@@ -279,6 +283,7 @@ def _compare(rows: pd.DataFrame, best: Mapping[str, Record | None]) -> pd.DataFr
         tuned=[won.get(config_hash, "") for config_hash in rows["config_hash"]],
         sweep_end=[ends.get(sweep, UNFINISHED) for sweep in rows["sweep"]],
     )
+    rows["lost"] = rows["sweep"].isin(winners.keys()) & (rows["tuned"] == "")
     by_task = rows.groupby(["protocol", "task"])["task_version"]
     newest = by_task.transform(lambda versions: max(versions, key=_natural))
     rows = rows.assign(current=rows["task_version"] == newest)

@@ -234,6 +234,8 @@ def remarks(section: Section) -> list[str]:
         )
     if section.baseline:
         lines.append(f"Paired difference: to {section.baseline}.")
+    if section.lost_trials:
+        lines.append(f"Of each sweep the best trial is shown; others, in results.csv: {section.lost_trials}.")
     if rows["reported"].map(len).any():
         if section.protocol != REPRODUCTION:
             lines.append(
