@@ -321,6 +321,25 @@ def test_the_table_shows_interval_and_range_from_the_spread_over_seeds() -> None
     assert rows["alpha"]["95 % interval"] == f"[{91 - half:.1f}, {91 + half:.1f}]"
 
 
+def test_a_score_whose_error_is_unknown_leaves_every_rank_possible() -> None:
+    records = [
+        record
+        for arch, nats in (("alpha", 2.0), ("beta", 6.0))
+        for record in (
+            language(arch, nats=nats, stderr=None, **LANGUAGE),
+            make(arch, "lambada", accuracy=0.5, majority=0.1, suite="language"),
+        )
+    ]
+    overall = overall_of(records)
+    assert [(row["rank"], row["rank range"]) for row in read(overall_table(overall)).values()] == [
+        ("1", "1–2"),
+        ("2", "1–2"),
+    ]
+    assert "95 % interval" not in overall_table(overall).headers
+    assert overall.rows["low"].isna().all()
+    assert overall.rows["high"].isna().all()
+
+
 # -- where it is shown ---------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from zoo.board.metric import Metric
+from zoo.board.metric import ACCURACY, Metric
 from zoo.board.results import UNFINISHED, Section
 from zoo.board.statistics import Estimate, average, rank_rows
 from zoo.board.tables import Table, make_table, rank_cells
@@ -53,8 +53,7 @@ def _overall(suite: str, sections: Sequence[Section]) -> Overall:
     metrics = {section.task: section.metric for section in sections}
     every = pd.concat([section.rows for section in sections])
     objectives = every.groupby("name")["objective"].agg(lambda own: ", ".join(sorted({*own} - {"classify"})))
-    cells = pd.DataFrame({section.task: _cells(section) for section in sections}, objectives.index, dtype="object")
-    cells = cells.fillna(NO_RECORD)
+    cells = pd.DataFrame({section.task: _cells(section) for section in sections}).fillna(NO_RECORD)
     estimates = {section.task: normalize(section) for section in sections}
     unscaled = [s.task for s in sections if s.rows["rank"].notna().any() and not estimates[s.task]]
     scored = {str(name): frozenset(t for t in metrics if name in estimates[t]) for name in objectives.index}
@@ -144,13 +143,12 @@ def overall_title(overall: Overall) -> str:
 def overall_table(overall: Overall) -> Table:
     """Architectures by the tasks of a suite, best normalized score first."""
     rows = overall.rows
-    ends = zip(rows["low"], rows["high"], strict=True)
     table = pd.DataFrame([rank_cells(row) for _, row in rows.iterrows()]).assign(
         architecture=rows.index,
         objective=list(rows["objectives"]),
         **{
             NORMALIZED: [_percent(value) for value in rows["normalized"]],
-            INTERVAL: ["" if math.isnan(low) else f"[{100 * low:.1f}, {100 * high:.1f}]" for low, high in ends],
+            INTERVAL: [ACCURACY.format_range(*ends) for ends in rows[["low", "high"]].to_numpy()],
             MEAN: [_percent(value) for value in rows["average"]],
         },
     )
@@ -161,7 +159,7 @@ def overall_table(overall: Overall) -> Table:
 
 
 def _percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.1f} %"
+    return "" if math.isnan(value) else ACCURACY.format(value)
 
 
 def overall_lines(overall: Overall) -> list[str]:
