@@ -308,7 +308,7 @@ def test_ranges_of_the_overall_rank_cover_the_truth_as_often_as_they_claim() -> 
 def test_the_table_shows_interval_and_range_from_the_spread_over_seeds() -> None:
     scores = {"alpha": (0.90, 0.92), "beta": (0.50, 0.52), "gamma": (0.51, 0.52)}
     records = [
-        make(arch, task, seed=seed, accuracy=accuracy, majority=None, chance=0.0)
+        make(arch, task, seed=seed, accuracy=accuracy, majority=None, chance=0.2)
         for arch, own in scores.items()
         for task in ("listops", "text")
         for seed, accuracy in enumerate(own)
@@ -317,8 +317,9 @@ def test_the_table_shows_interval_and_range_from_the_spread_over_seeds() -> None
     assert {name: row["rank range"] for name, row in rows.items()} == {"alpha": "1", "gamma": "2–3", "beta": "2–3"}
     # pooled variance of a task (2 × 0.0002 + 0.00005) / 3, of its mean over two seeds half of that; two tasks, df 6
     error = math.sqrt(0.00045 / 3 / 2 / 2)
-    half = 100 * stats.t.ppf(0.975, 6) * error
-    assert rows["alpha"]["95 % interval"] == f"[{91 - half:.1f}, {91 + half:.1f}]"
+    half = 100 * stats.t.ppf(0.975, 6) * error / 0.8  # of the 80 % between baseline and perfection
+    mean = 100 * (0.91 - 0.2) / 0.8
+    assert rows["alpha"]["95 % interval"] == f"[{mean - half:.1f}, {mean + half:.1f}]"
 
 
 def test_a_score_whose_error_is_unknown_leaves_every_rank_possible() -> None:

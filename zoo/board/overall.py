@@ -94,10 +94,10 @@ def normalize(section: Section) -> dict[str, Estimate]:
     unit = min((metric.error(line) for line in baselines if not math.isnan(line)), default=math.nan)
     if not unit > 0:
         return {}
-    ranked = section.rows[section.rows["rank"].notna()]
+    ranked = section.rows[section.rows["rank"].notna()].set_index("name")["estimate"]
     return {
-        name: Estimate(1 - metric.error(each.mean) / unit, None, each.error / unit, each.df)
-        for name, each in zip(ranked["name"], ranked["estimate"], strict=True)
+        str(name): Estimate(1 - metric.error(each.mean) / unit, None, each.error / unit, each.df)
+        for name, each in ranked.items()
     }
 
 
