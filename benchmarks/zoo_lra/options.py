@@ -118,7 +118,8 @@ class PathfinderOptions:
     def check(self) -> None:
         """Raise ConfigError for pictures that cannot be generated."""
         if self.own and (self.source == "published" or self.path):
-            raise ConfigError("source", "there are no published pictures of 16x16 pixels or of other contours")
+            mend = "published ones have task.target_dashes=0 task.distractor_dashes=0 task.distractors=null, seq_len not 256"
+            raise ConfigError("source", f"nobody published pictures of 16x16 pixels or with other contours; {mend}")
         if self.generated:
             self.check_generated()
 

@@ -337,7 +337,7 @@ def test_the_other_difficulties_are_read_and_not_made_up(tmp_path: Path) -> None
     )
     own = PathfinderOptions(difficulty="curv_baseline", target_dashes=4, train_size=3)
     assert PathfinderData(own, tmp_path).find_published() is None
-    with pytest.raises(zoo.ConfigError, match="no published pictures of 16x16 pixels or of other contours"):
+    with pytest.raises(zoo.ConfigError, match="nobody published pictures of 16x16 pixels or with other contours"):
         PathfinderOptions(seq_len=256, source="published").check()
     with pytest.raises(zoo.ConfigError, match="distractor_dashes: expected at most 6 dashes in 16x16 pixels, got 7"):
         PathfinderOptions(seq_len=256, distractor_dashes=7).check()
