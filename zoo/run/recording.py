@@ -58,7 +58,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, data: TaskData, ending: Ending) -> Record:
     """Build the record of a run. `module` is None when the model could not be built: there are then no parameters."""
     experiment = job.experiment
-    task, capabilities = experiment.task_spec, experiment.arch_spec.capabilities
+    capabilities = experiment.arch_spec.capabilities
     has_state = capabilities.state != "none" and (experiment.mode == "causal" or capabilities.state == "memory")
     fields: dict[str, Any] = {
         **identity(experiment),
