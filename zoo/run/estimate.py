@@ -13,7 +13,7 @@ from zoo.data.progress import progress
 from zoo.run import pool
 from zoo.run.compose import Experiment
 
-SECONDS = 15.0
+SECONDS = 8.0
 """How long the steps of one shape are measured."""
 NOTICE_SECONDS = 20.0
 """How long a run may wait for an estimate that nobody asked for."""

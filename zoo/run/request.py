@@ -126,6 +126,8 @@ class BenchRequest:
 
 PUBLISHED = "paper"
 """The protocol with the published budgets."""
+ESTIMATED = 2
+"""Of so many runs that will be shown as cost only it is found out at once what the published budget would take."""
 PLAN_KEYS = ("arch", "task", "protocol", "seeds", "overrides", "sweep")
 """Keys of a plan's file."""
 
@@ -257,7 +259,7 @@ def run(request: BenchRequest, *, on_record: Callable[[StoredRecord], None] | No
     try:
         experiments = resolve(request)
         jobs = _plan(request, experiments)
-        _tell_cost_only(request, [job.experiment for job in jobs])
+        _tell_cost_only([job.experiment for job in jobs])
         stored = execute_all(jobs, request.jobs, record_came)
         interrupted = any(record.status == "interrupted" for _, record in stored)
         if request.sweep and len(request.seeds) > 1 and not interrupted:
@@ -275,11 +277,11 @@ def estimate(request: BenchRequest) -> list[Estimate]:
     return estimate_all(left_to_run(request, resolve(request)), further)
 
 
-def _tell_cost_only(request: BenchRequest, experiments: Sequence[Experiment]) -> None:
+def _tell_cost_only(experiments: Sequence[Experiment]) -> None:
     """Say before it is run what will be shown as cost only, and what the published budget would take."""
     pairs = {(each.architecture, each.task): each for each in experiments if each.cost_only}
     published = []
-    for arch, task in pairs if "all" not in request.arch else ():
+    for arch, task in pairs if len(pairs) <= ESTIMATED else ():
         with contextlib.suppress(UserError):
             published.append(_resolve_pair(arch, task, PUBLISHED, ()))
     tell_cost_only(list(pairs.values()), [each for each in published if not each.cost_only])
