@@ -195,7 +195,7 @@ def _time_examples(call: EvalStep, batches: list[Batch], micro: int, seconds: fl
         alone = time.perf_counter() - began
         if alone > seconds / 6:
             return alone, 1
-    at_once = min(micro, max(1, int(seconds / 6 / alone)))
+    at_once = min(micro, max(1, int(seconds / 2 / alone)))  # several together take less than one by one
     taken = take_batches(call, [_rows(batch, at_once) for batch in batches], seconds / 6)
     return time_passes(call, taken, seconds / 6, least=1).seconds, at_once
 
