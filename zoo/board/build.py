@@ -13,7 +13,8 @@ from pathlib import Path
 from zoo.board.breakdown import dimensions, placed_groups
 from zoo.board.export import COLUMNS, GROUP_COLUMNS, groups_table, results_table, to_csv
 from zoo.board.markdown import markdown
-from zoo.board.results import Board, Section, load_reported, make_board
+from zoo.board.reported import load_reported
+from zoo.board.results import Board, Section, make_board
 from zoo.spec.cost import read_costs
 from zoo.spec.errors import UserError
 from zoo.spec.files import write_atomically

@@ -24,9 +24,9 @@ from zoo.board.costs import costs_of
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.metric import Metric, sorted_names
 from zoo.board.paired import compare_with
+from zoo.board.reported import ReportedScores
 from zoo.board.statistics import Estimate, Run, estimate_rows, rank_rows
 from zoo.spec.cost import CostRecord
-from zoo.spec.presets import Reported
 from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord, best_trial, describe_trial, ended_trials, sweep_key
 
@@ -40,9 +40,6 @@ UNFINISHED = "not all trials have ended"
 
 SECTION = ["protocol", "task", "task_version"]
 CONFIGURATION = [*SECTION, "architecture", "distribution", "config_hash", "data_key", "metric", "higher_is_better"]
-
-ReportedScores = Mapping[str, Sequence[Reported]]
-"""Scores that the literature reports, by "distribution:architecture"."""
 
 
 class Board(NamedTuple):
@@ -389,21 +386,3 @@ def _notes(row: pd.Series, current: pd.Series, reference: pd.Series) -> list[str
     if (row["metric"], row["higher_is_better"]) != (reference["metric"], reference["higher_is_better"]):
         notes.append(f"other metric: {Metric(row['metric']).title}")
     return notes
-
-
-def load_reported(stored: Sequence[StoredRecord]) -> tuple[dict[str, list[Reported]], list[str]]:
-    """The scores that the literature reports for the architectures of these records, and errors of loading them.
-
-    Architectures that are not installed here have no reported scores.
-    """
-    from zoo.spec.registry import registry
-
-    scores: dict[str, list[Reported]] = {}
-    errors: list[str] = []
-    here = {f"{e.plugin.distribution}:{e.record.name}": e.record for e in registry().architectures.values()}
-    for key in sorted({f"{r.plugin.distribution}:{r.architecture.name}" for _, r in stored} & set(here)):
-        try:
-            scores[key] = list(here[key].load_reported())
-        except Exception as error:  # a broken plugin must not take the board down
-            errors.append(f"reported scores of {key}: {' '.join(str(error).split())}")
-    return scores, errors

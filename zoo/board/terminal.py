@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.overall import INTERVAL, MEAN, NORMALIZED, overall_lines, overall_table, overall_title, overalls
-from zoo.board.results import UNRANKED_PROTOCOLS, Section, load_reported, make_board
+from zoo.board.reported import load_reported
+from zoo.board.results import UNRANKED_PROTOCOLS, Section, make_board
 from zoo.board.tables import (
     Table,
     agreement_table,

@@ -45,7 +45,8 @@ def show(
         context.obj = results
         return
     from zoo.board.export import to_json
-    from zoo.board.results import load_reported, make_board
+    from zoo.board.reported import load_reported
+    from zoo.board.results import make_board
     from zoo.board.terminal import print_board
     from zoo.spec.cost import read_costs
     from zoo.spec.store import read_all
