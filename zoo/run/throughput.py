@@ -133,9 +133,10 @@ def time_steps(report: Report, *, experiment: dict[str, Any], seconds: float) ->
         report(found | counts)
         with _others_busy() as others:
             found["train"], found["at_once"] = _time_examples(TrainStep(module), batches, micro, 0.7 * seconds)
-            report(found)
-            found["inference"], _ = _time_examples(EvalStep(module), batches, micro, 0.3 * seconds)
-    return found | counts | {"others": round(others[0], 2)}
+        found["others"] = round(others[0], 2)
+        report(found)
+        found["inference"], _ = _time_examples(EvalStep(module), batches, micro, 0.3 * seconds)
+    return found | counts
 
 
 @contextlib.contextmanager
