@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ def private_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def runs_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`zoo.bench` runs jobs here, so that no test waits for torch again; `processes` marks those that need a child."""
+    """`zoo.bench` runs and measures here, so that no test waits for torch again; `processes` marks those that need a
+    child."""
     if "processes" in request.keywords:
         return
 
@@ -45,7 +47,18 @@ def runs_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
                 break
         return stored
 
+    def call(processes: object, function: str, arguments: Any, seconds: float | None = None) -> Any:
+        from zoo.run.pool import Answer
+        from zoo.spec.architecture import load_object
+        from zoo.spec.errors import UserError
+
+        try:
+            return Answer(load_object(function, what="test")(lambda event: None, **json.loads(json.dumps(arguments))))
+        except UserError as error:
+            return Answer(None, str(error), mistake=True)
+
     monkeypatch.setattr("zoo.run.request.execute_all", execute_all)
+    monkeypatch.setattr("zoo.run.pool.call", call)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.spec.config import shape_hash
+from zoo.spec.cost import CostRecord
 from zoo.spec.record import Record
 
 ACCURACY = {"name": "accuracy", "higher_is_better": True}
@@ -90,6 +92,29 @@ def make(
         "ended": ended,
     }
     return Record.model_validate(fields | changes)
+
+
+def make_cost(
+    record: Record,
+    *,
+    train: float = 0.01,
+    inference: float = 0.002,
+    memory_bytes: int = 64 * 2**20,
+    machine: str = "a processor, 1 thread",
+    others: float = 0.0,
+    **changes: Any,
+) -> CostRecord:
+    """What the configuration of a record costs: seconds per example of 100 tokens, with quartiles 10 % around them."""
+    names = (record.plugin.distribution, record.architecture.name, record.architecture.version)
+    shape = shape_hash(names, (record.task.name, record.task.version), record.protocol, record.config)
+    taken = ("architecture", "plugin", "task", "protocol", "protocol_version", "config", "parameters", "op_backends")
+    shared = ("hardware", "versions", "git", "command")
+    fields = {name: value for name, value in record.model_dump(mode="json").items() if name in (*taken, *shared)}
+    for name, seconds in (("train", train), ("inference", inference)):
+        fields[name] = {"seconds": seconds, "low": 0.9 * seconds, "high": 1.1 * seconds, "passes": 5}
+    fields |= {"shape": shape, "batch_size": 32, "tokens": 100.0, "places": 120.0, "memory_bytes": memory_bytes}
+    fields |= {"machine": machine, "others": others, "measured": "2026-01-02T03:04:05+00:00"}
+    return CostRecord.model_validate(fields | changes)
 
 
 def recall(

@@ -18,7 +18,7 @@ def test_wheel_holds_every_package_card_and_schema(wheel: Path) -> None:
             assert f"{folder.name}/README.md" in names
             if (folder / "presets.toml").exists():
                 assert f"{folder.name}/presets.toml" in names
-    assert "zoo/spec/record.schema.json" in names
+    assert {"zoo/spec/record.schema.json", "zoo/spec/cost.schema.json"} <= set(names)
     assert "zoo/py.typed" in names
     assert "zoo/scaffold/templates/arch/zoo_NAME/backbone.py.tmpl" in names
     assert not [n for n in names if n.startswith(("tests/", "plugins/", "benchmarks/", "efficiency/"))]

@@ -145,6 +145,8 @@ def zoo_tasks() -> Iterable[Task]:
             data=f"zoo_lra.pathfinder:{'PathXData' if name == 'pathx' else 'PathfinderData'}",
             options="zoo_lra.options:PathfinderOptions",
             protocols=settings,
+            # 64 pictures of 16,384 pixels are minutes of training; the published runs see 32 million
+            cost_only=("quick",) if name == "pathx" else (),
             description=f"Are the two discs on the ends of one dashed contour? {side}x{side} pixels.",
         )
     yield Task(

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from tests.records import language, make, recall
+from tests.records import language, make, make_cost, recall
 from zoo.board.results import Board, Section, make_board
+from zoo.spec.cost import CostRecord
 from zoo.spec.presets import Reported
 from zoo.spec.record import Record
 from zoo.spec.store import Problem, StoredRecord
@@ -70,6 +71,19 @@ def classification_records() -> list[Record]:
         make("alpha", protocol="paper", accuracy=0.55),
         make("alpha", protocol="smoke", accuracy=0.99),
     ]
+
+
+def classification_costs(records: list[Record]) -> list[CostRecord]:
+    """What some of them cost: on two machines, one of them measured while others ran."""
+    costs: dict[str, dict[str, Any]] = {
+        "alpha": {"train": 0.004, "inference": 0.001},
+        "beta": {"train": 0.02, "inference": 0.004, "memory_bytes": 2**31, "others": 0.8},
+        "gamma": {"train": 0.001},
+    }
+    quick = [record for record in records if record.protocol == "quick" and record.task.name == "listops"]
+    first = {record.architecture.name: record for record in reversed(quick)}
+    elsewhere = make_cost(first["alpha"], machine="another processor, 1 thread", train=0.1)
+    return [elsewhere, *(make_cost(first[name], **cost) for name, cost in costs.items())]
 
 
 # -- answers as tokens ---------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from tests.board.samples import (
     PROBLEMS,
     REPORTED,
     board_of,
+    classification_costs,
     classification_records,
     question_records,
     sections,
@@ -29,7 +30,7 @@ from tests.board.samples import (
 )
 from tests.records import changed, make
 from zoo.board import build as board
-from zoo.board.charts import scores_chart, to_svg
+from zoo.board.charts import cost_chart, scores_chart, to_svg
 from zoo.board.checks import check_records, record_faults
 from zoo.board.export import COLUMNS, results_table, to_csv, to_json
 from zoo.board.markdown import markdown
@@ -50,14 +51,16 @@ def fill(results: Path) -> Path:
     return results
 
 
-@pytest.mark.parametrize("name", ["README.md", "results.csv", "board.svg", "board.json"])
+@pytest.mark.parametrize("name", ["README.md", "results.csv", "board.svg", "cost.svg", "board.json"])
 def test_golden(name: str) -> None:
     """The whole text. To renew after an intended change: ZOO_GOLDEN=write pytest tests/board, then read the diff."""
-    result = board_of(classification_records(), REPORTED)
+    records = classification_records()
+    result = board_of(records, REPORTED, classification_costs(records))
     texts = {
         "README.md": lambda: markdown(result, PROBLEMS, chart="board.svg"),
         "results.csv": lambda: to_csv(results_table(result)),
         "board.svg": lambda: to_svg(scores_chart(list(result.sections()))),
+        "cost.svg": lambda: to_svg(cost_chart(list(result.sections()))),
         "board.json": lambda: json.dumps(to_json(result, PROBLEMS), indent=1, ensure_ascii=False) + "\n",
     }
     text = texts[name]()
@@ -226,15 +229,16 @@ refresh(sys.argv[1])
     assert "](breakdown-quick-mqar.svg)" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.parametrize("width", [60, 100, 250])
+@pytest.mark.parametrize("width", [60, 100, 300])
 def test_the_terminal_shows_ranks_scores_and_reasons_at_any_width(width: int) -> None:
     out = io.StringIO()
-    print_board(stored(classification_records()), PROBLEMS, protocol="quick", console=Console(file=out, width=width))
+    records, console = classification_records(), Console(file=out, width=width)
+    print_board(stored(records), PROBLEMS, classification_costs(records), protocol="quick", console=console)
     text = out.getvalue()
     assert all(len(line.rstrip()) <= width for line in text.split("\n"))
     for word in ("alpha", "out-of-memory", "41.0 %", "modified", "chance 10.0 %", "cut.json"):
         assert word in text
-    assert ("512 MiB" in text) == (width == 250)
+    assert ("64 MiB" in text) == (width == 300)
     assert "99.0" not in text
 
 

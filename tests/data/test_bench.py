@@ -12,7 +12,7 @@ import torch
 
 import zoo
 from zoo.data.batch import Batch
-from zoo.data.bench import measure_loading, measure_step, private_memory
+from zoo.data.bench import measure_loading, memory_growth, private_memory, take_batches, time_passes
 from zoo.data.cached import CachedData
 from zoo.data.module import SPLITS, LoaderConfig
 from zoo.data.questions import IGNORE
@@ -46,7 +46,44 @@ def test_rates_are_those_of_a_clock() -> None:
     assert 0.3 <= found.seconds < 1
     assert 100 < found.samples_per_second <= 400
     assert abs(found.tokens_per_second / found.samples_per_second - 10) < 1e-6
-    assert 100 < measure_step(lambda b: time.sleep(0.01), [batch(4, 10)], 0.3) <= 400
+
+
+def test_the_time_of_an_example_is_that_of_a_clock_with_its_spread() -> None:
+    calls: list[int] = []
+
+    def call(given: Batch) -> None:
+        calls.append(len(given.inputs))
+        time.sleep(0.01 if len(calls) % 2 else 0.02)
+
+    found = time_passes(call, [batch(4, 10), batch(1, 10)], 0.3)
+    assert 0.03 / 5 <= found.low <= found.seconds <= found.high < 0.03
+    assert found.passes >= 3
+    assert len(calls) == 1 + 2 * found.passes
+    slow = time_passes(lambda given: time.sleep(0.05), [batch(1, 1)], 0.01)
+    assert slow.passes == 3  # a spread, however long a pass takes
+
+
+def test_a_pass_has_as_many_batches_as_it_has_time_for() -> None:
+    def kept(seconds: float) -> int:
+        return len(take_batches(lambda given: time.sleep(seconds), iter([batch(1, 1)] * 40)))
+
+    assert kept(0.3) == 1
+    assert 2 <= kept(0.1) <= 4
+    assert kept(0.001) == 32
+    assert take_batches(lambda given: None, iter([])) == []
+
+
+def test_memory_that_is_taken_and_given_back_within_is_noticed() -> None:
+    grown: list[float] = []
+    with memory_growth(grown):
+        time.sleep(0.02)
+    with memory_growth(grown):
+        time.sleep(0.02)
+        taken = np.ones(50 * MB, np.uint8)
+        time.sleep(0.02)
+        del taken
+    assert grown[0] < 5 * MB
+    assert 45 * MB < grown[1] < 60 * MB
 
 
 def test_growth_is_noticed() -> None:

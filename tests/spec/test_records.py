@@ -56,6 +56,7 @@ def task(**changes: Any) -> Task:
         (lambda: task(name="Path X"), "lower-case"),
         (lambda: task(kind="regression"), "'regression'"),
         (lambda: task(metrics=()), "at least one metric"),
+        (lambda: task(cost_only=("quik",)), "cost_only 'quik': expected one of the protocols"),
     ],
 )
 def test_impossible_records(make: Callable[[], object], said: str) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import pandas as pd
 
 from zoo.board.breakdown import NOT_DEFINED
+from zoo.board.costs import MODES
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.overall import Overall, overalls
 from zoo.board.results import Board, dimension_columns
+from zoo.spec.cost import CostRecord
 from zoo.spec.store import Problem
 
 COLUMNS = [
@@ -19,11 +22,13 @@ COLUMNS = [
     *("mode", "objective", "tuned", "difference"),
     *("config_hash", "overrides", "data", "parameters", "parameters_off", "state_size", "seeds", "converged"),
     *("accuracy", "low", "high", "interval", "each_seed", "failures", "chance", "majority", "reported"),
-    *("reported_source", "delta", "tokens_per_second", "peak_memory_bytes", "hardware", "superseded", "notes"),
+    *("reported_source", "delta", "train_tokens_per_second", "inference_tokens_per_second", "extra_memory_bytes"),
+    *("cost", "cost_only", "hardware", "superseded", "notes"),
     *("records", "metric", "higher_is_better", "score", "other_scores", LENGTH_GENERALIZATION, "stateful"),
 ]
 """Columns of results.csv. `low` to `each_seed`, the baselines and reported scores are of `metric`; `accuracy` is filled
-whether it is the ranked metric or not."""
+whether it is the ranked metric or not. `hardware` is that of the runs; `cost` says where speed and memory were
+measured, and gives the seconds of an example."""
 
 GROUP_COLUMNS = [
     *("protocol", "task", "task_version", "architecture", "distribution", "objective", "config_hash"),
@@ -38,17 +43,31 @@ def results_table(board: Board) -> pd.DataFrame:
     if board.results.empty:
         return pd.DataFrame(columns=COLUMNS)
     table = _json_values(board.results)
+    costs = table["cost"]
+    memory = [cost.memory_bytes if cost else None for cost in costs]
     first = table["reported"].map(lambda reported: reported[0] if reported else None)
     is_accuracy = table["metric"] == "accuracy"
     not_defined = board.results["offers_longer"] & ~board.results["evaluated_longer"] & table["score"].notna()
     return table.assign(
         accuracy=table["score"].where(is_accuracy, table["other_scores"].map(lambda scores: scores.get("accuracy"))),
         each_seed=table["each_seed"].map(lambda seeds: {str(seed): score for seed, score in seeds.items()}),
+        **{f"{mode}_tokens_per_second": costs.map(partial(_speed, mode=mode)) for mode in MODES},
+        extra_memory_bytes=pd.Series(memory, costs.index, dtype="object"),
+        cost=costs.map(_cost),
         difference=table["difference"].map(lambda one: one._asdict() if one else None),
         reported=first.map(lambda one: one.value if one else None).astype("object"),
         reported_source=first.map(lambda one: f"{one.source}, {one.table}".removesuffix(", ") if one else None),
         **{LENGTH_GENERALIZATION: table[LENGTH_GENERALIZATION].mask(not_defined.astype(bool), NOT_DEFINED)},
     )[COLUMNS]
+
+
+def _speed(cost: CostRecord | None, mode: Literal["train", "inference"]) -> float | None:
+    return round(cost.tokens_per_second(mode)[0], 1) if cost else None
+
+
+def _cost(cost: CostRecord | None) -> dict[str, Any] | None:
+    shown = {"machine", "measured", "others", "tokens", "places", "batch_size", "train", "inference"}
+    return cost.model_dump(mode="json", include=shown) if cost else None
 
 
 def groups_table(board: Board) -> pd.DataFrame:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from zoo.board.metric import NOT_FINITE, Metric
 from zoo.board.statistics import Run, has_converged
+from zoo.spec.config import shape_hash
+from zoo.spec.cost import machine_name
 from zoo.spec.record import Metrics, Record, SplitMetrics, unpack_bits
 from zoo.spec.store import StoredRecord, describe_trial, sweep_key
 
@@ -29,6 +30,8 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
     outcome        "" where there is a score, else the status, or "not finite"
     score, scores  the ranked test score (NaN: none), and the other test scores by name
     baseline       the architecture that the width was matched with; "" for none
+    cost_only      whether the score says nothing, because the budget is too small to learn the task
+    shape          what decides its cost (zoo/spec/cost.py)
     right          whether each test question was answered right; None where that is not known
     answers        predicted tokens of the test split; n where answers are not tokens
     length_generalization           the ranked score on that split (NaN: none)
@@ -44,13 +47,12 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
 _DTYPES: dict[str, str] = {
     **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "name"), "object"),
     **dict.fromkeys(("distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
-    **dict.fromkeys(("baseline", "sweep", "trial", "right"), "object"),
+    **dict.fromkeys(("baseline", "sweep", "trial", "right", "shape"), "object"),
     **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
     **dict.fromkeys(("seed", "parameters", "n", "answers", "repeat"), "int64"),
-    **dict.fromkeys(("state_size", "peak_memory_bytes"), "Int64"),
+    **dict.fromkeys(("state_size",), "Int64"),
     **dict.fromkeys(("parameters_off", "score", "stderr", "length_generalization", "chance", "majority"), "float64"),
-    **dict.fromkeys(("tokens_per_second",), "float64"),
-    **dict.fromkeys(("higher_is_better", "converged", "evaluated_longer", "offers_longer"), "bool"),
+    **dict.fromkeys(("cost_only", "higher_is_better", "converged", "evaluated_longer", "offers_longer"), "bool"),
 }
 
 
@@ -70,6 +72,7 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "task": record.task.name,
         "task_version": record.task.version,
         "kind": record.task.kind,
+        "cost_only": record.task.cost_only,
         "architecture": architecture,
         "distribution": distribution,
         "name": architecture if distribution == "seqzoo" else f"{distribution}:{architecture}",
@@ -103,20 +106,16 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "offers_longer": LENGTH_GENERALIZATION in record.data.counts,
         "chance": record.baselines.chance,
         "majority": record.baselines.majority,
-        "tokens_per_second": record.tokens_per_second,
-        "peak_memory_bytes": record.peak_memory_bytes,
-        "machine": _machine(record.hardware),
+        "shape": _shape(record),
+        "machine": machine_name(record.hardware),
         "ended": record.ended,
         "repeat": int(repeat[1]) if repeat else 1,
     }
 
 
-def _machine(hardware: Mapping[str, Any]) -> str:
-    gpus = Counter(hardware.get("gpus") or ())
-    if gpus:
-        return ", ".join(f"{count} × {name}" for name, count in sorted(gpus.items()))
-    threads = hardware.get("threads") or hardware.get("cores") or "?"
-    return f"{hardware.get('cpu') or 'unknown CPU'}, {threads} thread{'' if threads == 1 else 's'}"
+def _shape(record: Record) -> str:
+    names = (record.plugin.distribution, record.architecture.name, record.architecture.version)
+    return shape_hash(names, (record.task.name, record.task.version), record.protocol, record.config)
 
 
 def groups_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from tabulate import tabulate
 
@@ -29,9 +29,10 @@ def markdown(
     *,
     chart: str = "",
     breakdown_chart: Callable[[Section], str] = lambda section: "",
+    charts: Collection[str] = (),
 ) -> str:
     """The board as a Markdown document. `chart` is the name of an image file beside it, `breakdown_chart` gives that of
-    a section's breakdown; empty where there is none."""
+    a section's breakdown; empty where there is none. `charts` are the names of all."""
     lines = ["# Leaderboard", "", *(f"- **{column}**: {text}" for column, text in LEGEND.items()), ""]
     if chart and len(board.results):
         lines += [f"![Scores with intervals, task by task]({chart})", ""]
@@ -44,6 +45,9 @@ def markdown(
         for overall in overalls(sections):
             lines += [f"### {overall_title(overall)}", "", " ".join(overall_lines(overall)), ""]
             lines += [*_pipes(overall_table(overall)), ""]
+        for name, what in (("cost", "the time of training"), ("state", "the size of the state")):
+            if f"{name}-{protocol}.svg" in charts:
+                lines += [f"![Scores against {what}]({name}-{protocol}.svg)", ""]
         for section in sections:
             table = section_table(section)
             heading = [f"{section_heading(section).capitalize()}.", ""] if section_heading(section) else []

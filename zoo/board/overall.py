@@ -44,7 +44,7 @@ def overalls(sections: Sequence[Section]) -> list[Overall]:
     """The table over tasks of each suite with several, of the sections of one protocol."""
     suites: dict[str, list[Section]] = {}
     for section in sections:
-        if section.current:
+        if section.current and not section.cost_only:
             suites.setdefault(section.suite, []).append(section)
     return [_overall(suite, suites[suite]) for suite in sorted(suites) if len(suites[suite]) > 1]
 

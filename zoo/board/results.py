@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from zoo.board.costs import costs_of
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.metric import Metric, sorted_names
 from zoo.board.paired import compare_with
+from zoo.board.reported import ReportedScores
 from zoo.board.statistics import Estimate, Run, estimate_rows, rank_rows
-from zoo.spec.presets import Reported
+from zoo.spec.cost import CostRecord
 from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord, best_trial, describe_trial, ended_trials, sweep_key
 
@@ -38,9 +40,6 @@ UNFINISHED = "not all trials have ended"
 
 SECTION = ["protocol", "task", "task_version"]
 CONFIGURATION = [*SECTION, "architecture", "distribution", "config_hash", "data_key", "metric", "higher_is_better"]
-
-ReportedScores = Mapping[str, Sequence[Reported]]
-"""Scores that the literature reports, by "distribution:architecture"."""
 
 
 class Board(NamedTuple):
@@ -65,6 +64,7 @@ class Board(NamedTuple):
                 version=of["task_version"],
                 suite=of["suite"],
                 current=bool(of["current"]),
+                cost_only=bool(of["cost_only"]),
                 metric=Metric(of["metric"], bool(of["higher_is_better"])),
                 chance=float(of["chance"]),
                 majority=float(of["majority"]),
@@ -82,13 +82,17 @@ class Board(NamedTuple):
 @dataclass(frozen=True)
 class Section:
     """One version of one task under one protocol: metric and baselines (NaN: none) of the ranked rows; all rows and
-    their groups, but for trials of a sweep that has a better one."""
+    their groups, but for trials of a sweep that has a better one.
+
+    cost_only  whether no row is ranked, because scores say nothing under a budget so small
+    """
 
     protocol: str
     task: str
     version: str
     suite: str
     current: bool
+    cost_only: bool
     metric: Metric
     chance: float
     majority: float
@@ -134,6 +138,7 @@ def weighted_means(groups: pd.DataFrame, keys: list[str], metric: Metric) -> pd.
 def make_board(
     stored: Sequence[StoredRecord],
     reported: ReportedScores | None = None,
+    costs: Sequence[CostRecord] = (),
     *,
     protocol: str | None = None,
     tasks: Collection[str] | None = None,
@@ -148,17 +153,19 @@ def make_board(
         and (tasks is None or one.record.task.name in tasks)
         and (architectures is None or one.record.architecture.name in architectures)
     ]
-    return compare(chosen, reported)
+    return compare(chosen, reported, costs)
 
 
-def compare(stored: Sequence[StoredRecord], reported: ReportedScores | None = None) -> Board:
-    """The board of exactly these records."""
+def compare(
+    stored: Sequence[StoredRecord], reported: ReportedScores | None = None, costs: Sequence[CostRecord] = ()
+) -> Board:
+    """The board of exactly these records, with what was measured of their costs."""
     runs = records_frame(stored)
     best = _best_trials([record for _, record in stored])
     runs["repeats"] = runs.groupby([*CONFIGURATION, "seed"])["path"].transform("size") - 1
     counting = _latest_of_each_seed(runs)
     rows = [_summarize(group, reported or {}) for _, group in counting.groupby(CONFIGURATION)]
-    results = _compare(pd.DataFrame(rows), best) if rows else pd.DataFrame()
+    results = _compare(pd.DataFrame(rows), best, costs) if rows else pd.DataFrame()
     row_of = {run: row for row, own in results["runs"].items() for run in own} if rows else {}
     groups = groups_frame(stored)
     groups = groups[groups["run"].isin(row_of.keys())]
@@ -191,8 +198,8 @@ def _latest_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
 
 KEPT = [
     *CONFIGURATION,
-    *("suite", "kind", "name", "mode", "objective", "stateful", "overrides", "data", "parameters", "parameters_off"),
-    *("baseline", "sweep", "trial"),
+    *("suite", "kind", "cost_only", "name", "mode", "objective", "stateful", "overrides", "data", "parameters"),
+    *("parameters_off", "baseline", "sweep", "trial", "shape"),
     *("state_size", "offers_longer", "chance", "majority", "ended"),
 ]
 """Columns that a row has from the latest of its runs."""
@@ -239,8 +246,6 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
         "other_scores": others,
         "length_generalization": metric.mean(list(longer)) if len(longer) else math.nan,
         "evaluated_longer": len(longer) > 0,
-        "tokens_per_second": ok["tokens_per_second"].mean(),
-        "peak_memory_bytes": ok["peak_memory_bytes"].max() if len(ok) else pd.NA,
         "hardware": sorted(set(ok["machine"])),
         "examples": sorted(set(ok["n"])),
         "answers": sorted(set(ok.loc[ok["answers"] != ok["n"], "answers"])),
@@ -266,12 +271,13 @@ def _mean(metric: Metric, values: Sequence[float | None]) -> float | None:
     return metric.mean(finite) if len(finite) == len(values) else None
 
 
-def _compare(rows: pd.DataFrame, best: Mapping[str, Record | None]) -> pd.DataFrame:
+def _compare(rows: pd.DataFrame, best: Mapping[str, Record | None], costs: Sequence[CostRecord]) -> pd.DataFrame:
     """The rows of all sections, sorted as they are shown, with what `_rank` adds and:
 
     tuned    "best of 3: optim.lr=0.01" where a row is that; else ""
     lost     whether it is another trial of such a sweep
     current  whether the section's version of the task is the newest
+    cost     what was measured of its cost; None: nothing
 
     best  the best trial of each sweep whose trials have all ended
     """
@@ -289,6 +295,7 @@ def _compare(rows: pd.DataFrame, best: Mapping[str, Record | None]) -> pd.DataFr
     rows = rows.assign(current=rows["task_version"] == newest)
     sections = []
     for key, section in rows.groupby(["protocol", ~rows["current"], "suite", "task", "task_version"]):
+        section = section.assign(cost=costs_of(section, costs))
         sections.append((key[:-1], _natural(str(key[-1])), _rank(section)))
     sections.sort(key=lambda item: item[1], reverse=True)
     sections.sort(key=lambda item: item[0])
@@ -338,7 +345,7 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
         missing = "" if name == "interval" else math.nan
         rows[name] = [getattr(each.interval, end) if each and each.interval else missing for each in estimates]
     metric = Metric(reference["metric"], bool(reference["higher_is_better"]))
-    may = rows["score"].notna() & (rows["notes"].map(len) == 0)
+    may = rows["score"].notna() & (rows["notes"].map(len) == 0) & ~rows["cost_only"].astype(bool)
     ranks = rank_rows([each for each, ranked in zip(estimates, may, strict=True) if each and ranked], metric)
     columns = ["rank", "best_rank", "worst_rank"]
     rows = rows.join(pd.DataFrame(ranks, index=rows.index[may], columns=columns).astype("Int64"))
@@ -349,6 +356,8 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     found = [differences.get(name) if one else None for name, one in zip(rows["name"], may, strict=True)]
     rows = rows.assign(difference=pd.Series(found, rows.index, dtype="object"))
     signed = rows["score"].where(~rows["higher_is_better"].astype(bool), -rows["score"])
+    seconds = [cost.train.seconds if cost else math.nan for cost in rows["cost"]]
+    signed = signed.mask(rows["cost_only"].astype(bool), pd.Series(seconds, rows.index))
     keys = {"unranked": rows["rank"].isna(), "failed": rows["score"].isna(), "signed": signed}
     order = rows.assign(**keys).sort_values(["unranked", "failed", "rank", "signed", "name", "config_hash", "data_key"])
     return order.drop(columns=list(keys))
@@ -377,21 +386,3 @@ def _notes(row: pd.Series, current: pd.Series, reference: pd.Series) -> list[str
     if (row["metric"], row["higher_is_better"]) != (reference["metric"], reference["higher_is_better"]):
         notes.append(f"other metric: {Metric(row['metric']).title}")
     return notes
-
-
-def load_reported(stored: Sequence[StoredRecord]) -> tuple[dict[str, list[Reported]], list[str]]:
-    """The scores that the literature reports for the architectures of these records, and errors of loading them.
-
-    Architectures that are not installed here have no reported scores.
-    """
-    from zoo.spec.registry import registry
-
-    scores: dict[str, list[Reported]] = {}
-    errors: list[str] = []
-    here = {f"{e.plugin.distribution}:{e.record.name}": e.record for e in registry().architectures.values()}
-    for key in sorted({f"{r.plugin.distribution}:{r.architecture.name}" for _, r in stored} & set(here)):
-        try:
-            scores[key] = list(here[key].load_reported())
-        except Exception as error:  # a broken plugin must not take the board down
-            errors.append(f"reported scores of {key}: {' '.join(str(error).split())}")
-    return scores, errors

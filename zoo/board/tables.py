@@ -20,6 +20,7 @@ from zoo.board.breakdown import (
     trained_length,
     value_label,
 )
+from zoo.board.costs import cost_cells, cost_remarks
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric, sorted_names
 from zoo.board.paired import Difference, answered_by, measure_agreement
@@ -28,6 +29,8 @@ from zoo.spec.presets import Reported
 from zoo.spec.store import Problem, StoredRecord
 
 NONE = "–"
+COST_ONLY = "cost only"
+"""Shown instead of a score where the budget is too small to learn the task."""
 SHOWN = 20
 """Questions that are named, of those that nobody or everybody answers."""
 MATCHED = 0.05
@@ -138,12 +141,14 @@ def section_table(section: Section) -> Table:
                 LENGTH_GENERALIZATION: format_longer(row, groups, metric) if section.has_longer else "",
                 "reported": ", ".join(f"{_published(r)} [{_number(sources, r)}]" for r in row["reported"]),
                 "Δ": "" if math.isnan(row["delta"]) else metric.format_difference(row["delta"]),
-                "tokens/s": "" if math.isnan(row["tokens_per_second"]) else f"{row['tokens_per_second']:,.0f}",
-                "peak memory": "" if pd.isna(row["peak_memory_bytes"]) else _memory(row["peak_memory_bytes"]),
+                **cost_cells(row["cost"]),
                 "data": row["data"] if several_kinds else "",
                 "notes": "; ".join(row["notes"]),
             }
         )
+        if section.cost_only:
+            lines[-1] |= dict.fromkeys(("95 % interval", "each seed", LENGTH_GENERALIZATION, "Δ"), "")
+            lines[-1] |= {"seeds": f"{row['seeds']}", section.metric.title: COST_ONLY if scored else row["failures"]}
     return make_table(pd.DataFrame(lines), sources)
 
 
@@ -208,14 +213,15 @@ def _parameters(row: pd.Series) -> str:
     return f"{row['parameters']:,}" + (f" ({100 * off:+.0f} %)" if abs(off) > MATCHED else "")
 
 
-def _memory(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
 def remarks(section: Section) -> list[str]:
     """Remarks for below a section's table."""
     rows = section.rows
     lines = []
+    if section.cost_only:
+        lines.append(
+            f"Cost only: the budget of `{section.protocol}` is too small to learn this task. Scores say nothing; they "
+            "are not shown and not ranked, and enter no average."
+        )
     if not section.metric.higher_is_better:
         lines.append(f"Lower {section.metric.title} is better.")
     objectives = [text for name, text in OBJECTIVES.items() if rows["objective"].eq(name).any()]
@@ -223,10 +229,7 @@ def remarks(section: Section) -> list[str]:
         lines.append(f"Objective: {'; '.join(objectives)}.")
     if rows["stateful"].notna().any():
         lines.append("Stateful: whether the state is carried from one segment of a text to the next.")
-    machines = sorted({machine for hardware in rows["hardware"] for machine in hardware})
-    if machines:
-        where = " are from different machines" if len(machines) > 1 else ""
-        lines.append(f"Tokens/s and memory{where}: {'; '.join(machines)}.")
+    lines += cost_remarks(rows)
     if (rows["parameters_off"].abs() > MATCHED).any():
         lines.append(
             f"Widths are solved so that every model has the baseline's number of parameters within {100 * MATCHED:.0f} "
@@ -258,7 +261,7 @@ def row_label(row: pd.Series) -> str:
 def breakdown_tables(section: Section) -> list[tuple[str, Table]]:
     """Tables of the score along each dimension of the groups, with their titles; positions in quarters."""
     exact, groups = placed_groups(section), placed_groups(section, coarse=True)
-    names = dimensions(exact)
+    names = [] if section.cost_only else dimensions(exact)
     labels = pd.Series({index: row_label(row) for index, row in section.rows.iterrows()}, name="architecture")
     undefined = section.rows.index[~section.rows["evaluated_longer"].astype(bool)]
     tables = []
@@ -310,6 +313,9 @@ def run_line(stored: StoredRecord) -> str:
     where = f"\n  record: {path}"
     if record.metrics is None:
         return f"{what}: {record.status}: {record.error}{where}"
+    seconds = f", {record.seconds.train + record.seconds.eval:.0f} s"
+    if record.task.cost_only:
+        return f"{what}: {COST_ONLY}: this budget is too small to learn the task{seconds}{where}"
     (section,) = compare([stored]).sections()
     row, metric, test = section.rows.iloc[0], section.metric, record.metrics.test
     lines = ((section.majority, majority_word(section)), (section.chance, "chance"))
@@ -320,7 +326,7 @@ def run_line(stored: StoredRecord) -> str:
     text += ", stateful" if record.stateful else ""
     text += "".join(f", {Metric(n).title} {Metric(n).format(value)}" for n, value in row["other_scores"].items())
     text += f" ({baselines})" if baselines else ""
-    text += f", {record.seconds.train + record.seconds.eval:.0f} s"
+    text += seconds
     if section.has_longer:
         text += f"\n  {LENGTH_GENERALIZATION}: {format_longer(row, section.mean_groups, metric) or NONE}"
     return text + where

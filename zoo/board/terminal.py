@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.overall import INTERVAL, MEAN, NORMALIZED, overall_lines, overall_table, overall_title, overalls
-from zoo.board.results import UNRANKED_PROTOCOLS, Section, load_reported, make_board
+from zoo.board.reported import load_reported
+from zoo.board.results import UNRANKED_PROTOCOLS, Section, make_board
 from zoo.board.tables import (
     Table,
     agreement_table,
@@ -21,6 +22,7 @@ from zoo.board.tables import (
     section_table,
     section_title,
 )
+from zoo.spec.cost import CostRecord
 from zoo.spec.store import Problem, StoredRecord
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
 KEPT = ("rank", "rank range", "architecture", "objective", "stateful", "notes")
 DROPPED_FIRST = (
-    *("tokens/s", "peak memory", "paired difference", "each seed", "data", "mode", "Δ", "reported"),
-    *("parameters", "seeds"),
+    *("inference tokens/s", "train tokens/s", "extra memory", "paired difference", "each seed", "data", "mode", "Δ"),
+    *("reported", "parameters", "seeds"),
 )
 DROPPED_LAST = (LENGTH_GENERALIZATION, INTERVAL)
 """Columns that are always shown; that a narrow terminal drops first, in this order; and after all other scores."""
@@ -41,6 +43,7 @@ NOTES_WIDTH = 14
 def print_board(
     stored: Sequence[StoredRecord],
     problems: Sequence[Problem] = (),
+    costs: Sequence[CostRecord] = (),
     *,
     protocol: str | None = None,
     tasks: Collection[str] | None = None,
@@ -52,7 +55,7 @@ def print_board(
     from rich.console import Console
 
     reported, errors = load_reported(stored)
-    board = make_board(stored, reported, protocol=protocol, tasks=tasks, architectures=architectures)
+    board = make_board(stored, reported, costs, protocol=protocol, tasks=tasks, architectures=architectures)
     # a file or a pipe has no width; tables wrapped at 80 columns are of no use there
     wide = Console()
     console = console or (wide if wide.is_terminal else Console(width=240))

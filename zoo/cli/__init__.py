@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli import bench, check, convert, data, doctor, leaderboard, listing, new
+from zoo.cli import bench, check, convert, cost, data, doctor, leaderboard, listing, new
 from zoo.spec.errors import ZooError
 from zoo.spec.streams import keep_working, replace_unprintable
 
@@ -43,6 +43,7 @@ def root(
 
 
 app.command("bench")(bench.bench)
+app.command("cost")(cost.cost)
 app.command("list")(listing.list_)
 app.command("show")(listing.show)
 app.command("check")(check.check)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +42,7 @@ def bench(
     max_time: Annotated[float | None, typer.Option(min=0, help="Seconds a run may take; resumable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again, from the beginning.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once [cores / train.num_threads].")] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only say what the runs would take here.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,
 ) -> None:
     """Train, evaluate, record, refresh the leaderboard.
@@ -47,25 +50,18 @@ def bench(
     A run that was killed goes on from its last checkpoint by the same command.
     """
     from zoo.board.tables import run_line
-    from zoo.run.request import BenchRequest, run
+    from zoo.run.request import run
 
     keep_working("stdout")  # a sweep outlives the terminal that it reports to
     shared: dict[str, Any] = {"results": results, "runs": runs, "max_time": max_time, "force": force, "jobs": jobs}
-    what: dict[str, Any] = {"arch": arch, "task": task, "protocol": protocol, "seeds": seeds, "seed": seed}
-    what |= {"set": set_ or None, "sweep": sweep or None, "sweep-samples": sweep_samples, "config": config}
-    given = [f"--{option}" for option, value in what.items() if value is not None]
     if seed is not None and seeds is not None:
         raise UserError("--seed names one seed and --seeds counts them from 0: one of the two")
-    if plan is not None:
-        if given:
-            raise UserError(f"{', '.join(given)}: --plan says what to run; one of the two")
-        request = BenchRequest.read_plan(plan, **shared)
-    elif arch is None or task is None:
-        raise UserError("say what to run: --arch and --task, or --plan; `zoo list` shows what there is")
-    else:
-        shared |= {"protocol": protocol or "quick", "overrides": set_ or [], "config": config}
-        shared |= {"sweep": sweep or (), "sweep_samples": sweep_samples}
-        request = BenchRequest.parse(arch, task, seeds=(seeds or 1) if seed is None else [seed], **shared)
+    what: dict[str, Any] = {"arch": arch, "task": task, "protocol": protocol, "seeds": seeds, "seed": seed}
+    what |= {"set": set_ or None, "sweep": sweep or None, "sweep-samples": sweep_samples, "config": config}
+    request = read_request(plan, what, shared)
+    if estimate:
+        _print_estimates(request, json_)
+        return
     stored: list[StoredRecord] = []
 
     def on_record(each: StoredRecord) -> None:
@@ -83,6 +79,59 @@ def bench(
     raise typer.Exit(max((_exit_code(record) for _, record in stored), default=0))
 
 
+def read_request(plan: Path | None, what: dict[str, Any], shared: dict[str, Any]) -> BenchRequest:
+    """The request of --plan or of the options that say what to run (None: not given), one of the two.
+
+    shared  the request's other fields
+    """
+    from zoo.run.request import BenchRequest
+
+    given = {option: value for option, value in what.items() if value is not None}
+    if plan is not None:
+        if given:
+            raise UserError(f"{', '.join(f'--{option}' for option in given)}: --plan says what to run; one of the two")
+        return BenchRequest.read_plan(plan, **shared)
+    if "arch" not in given or "task" not in given:
+        raise UserError("say what to run: --arch and --task, or --plan; `zoo list` shows what there is")
+    fields = {"set": "overrides", "sweep-samples": "sweep_samples"}
+    given = {fields.get(option, option): value for option, value in given.items()}
+    if "seed" in given:
+        given["seeds"] = [given.pop("seed")]
+    return BenchRequest.parse(**given, **shared)
+
+
+def _print_estimates(request: BenchRequest, json_: bool) -> None:
+    from tabulate import tabulate
+
+    from zoo.board.costs import format_memory
+    from zoo.run.estimate import format_hours, total_hours
+    from zoo.run.request import estimate
+    from zoo.spec.cost import BUSY
+
+    estimates = estimate(request)
+    hours, at_least = total_hours(estimates)
+    if json_:
+        rows = [asdict(each) for each in estimates]
+        print(json.dumps({"runs": rows, "hours": hours, "at_least": at_least}, indent=2))
+        return
+    table = [
+        {
+            "run": f"{each.architecture} on {each.task} ({each.protocol})",
+            "runs": each.runs,
+            "steps": f"{each.steps:,}",
+            "each": format_hours(each.hours, each.at_least),
+            "memory": "?" if each.memory_bytes is None else f"> {format_memory(each.memory_bytes)}",
+            "": each.remark,
+        }
+        for each in estimates
+    ]
+    print(tabulate(table, headers="keys", tablefmt="plain", disable_numparse=True))
+    runs = sum(each.runs for each in estimates)
+    print(f"in all {format_hours(hours, at_least)} in {runs} run{'' if runs == 1 else 's'}, one after the other, here")
+    if any(each.others > BUSY for each in estimates):
+        print("zoo: this machine is not idle: on an idle one they take less", file=sys.stderr)
+
+
 def _report(stored: list[StoredRecord], request: BenchRequest, json_: bool) -> None:
     from zoo.board.terminal import print_board
 
@@ -92,11 +141,14 @@ def _report(stored: list[StoredRecord], request: BenchRequest, json_: bool) -> N
         print("smoke runs prove that the pieces fit; they are on no board")
     else:
         from zoo.board.build import board_paths
+        from zoo.spec.cost import read_costs
         from zoo.spec.store import read_all
 
         folder = Path(request.results)
         on_disk, problems = read_all(folder)
-        print_board(on_disk, problems, protocol=request.protocol, tasks={record.task.name for _, record in stored})
+        costs, _ = read_costs(folder)
+        tasks = {record.task.name for _, record in stored}
+        print_board(on_disk, problems, costs, protocol=request.protocol, tasks=tasks)
         for path in board_paths(folder):
             print(f"board: {path}")
 

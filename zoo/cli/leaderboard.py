@@ -45,11 +45,16 @@ def show(
         context.obj = results
         return
     from zoo.board.export import to_json
-    from zoo.board.results import load_reported, make_board
+    from zoo.board.reported import load_reported
+    from zoo.board.results import make_board
     from zoo.board.terminal import print_board
+    from zoo.spec.cost import read_costs
     from zoo.spec.store import read_all
 
-    stored, problems = read_all(_results(results))
+    folder = _results(results)
+    stored, problems = read_all(folder)
+    costs, not_costs = read_costs(folder)
+    problems += not_costs
     records = [record for _, record in stored]
     _require_known("protocol", protocol, {r.protocol for r in records} | set(_protocols()))
     if questions is not None:
@@ -62,12 +67,12 @@ def show(
         tasks |= {r.task.name for r in records if r.task.suite in tasks}
     archs = _chosen("architecture", arch, {r.architecture.name for r in records} | _architectures())
     if not json_:
-        print_board(stored, problems, protocol=protocol, tasks=tasks, architectures=archs)
+        print_board(stored, problems, costs, protocol=protocol, tasks=tasks, architectures=archs)
         return
     reported, errors = load_reported(stored)
     for error in errors:
         print(f"zoo: {error}", file=sys.stderr)
-    board = make_board(stored, reported, protocol=protocol, tasks=tasks, architectures=archs)
+    board = make_board(stored, reported, costs, protocol=protocol, tasks=tasks, architectures=archs)
     print(json.dumps(to_json(board, problems), indent=2))
 
 

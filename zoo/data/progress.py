@@ -34,9 +34,9 @@ def notice(text: str, *, always: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def progress(title: str, unit: Literal["examples", "bytes"] = "examples") -> Iterator[Progress]:
+def progress(title: str, unit: Literal["examples", "bytes", "runs"] = "examples") -> Iterator[Progress]:
     """Yield `update(done, total)` of a progress bar on a terminal, shown after two seconds; a total of 0 is unknown."""
-    size = {"unit": "B", "unit_scale": True} if unit == "bytes" else {"unit": " examples"}
+    size = {"unit": "B", "unit_scale": True} if unit == "bytes" else {"unit": f" {unit}"}
     # a dumb terminal cannot go back to the beginning of the line; None: unless stderr is a terminal
     silent = True if _quiet.get() or os.environ.get("TERM") in ("dumb", "unknown") else None
     line = "{desc}: {n_fmt}/{total_fmt} left {remaining} |{bar}| {rate_fmt}"

@@ -17,7 +17,16 @@ from zoo.kinds import TaskKind
 from zoo.model.spec import ModelSpec
 from zoo.run.provenance import source_hash
 from zoo.spec.architecture import Architecture, Mode, ModelDims, Objective
-from zoo.spec.config import config_hash, defaults, describe_values, flatten, nest, sections, validate_layer
+from zoo.spec.config import (
+    config_hash,
+    defaults,
+    describe_values,
+    flatten,
+    nest,
+    sections,
+    shape_hash,
+    validate_layer,
+)
 from zoo.spec.constraints import describe_fields
 from zoo.spec.errors import UserError, did_you_mean
 from zoo.spec.registry import Entry, registry
@@ -203,6 +212,11 @@ class Experiment:
         return math.ceil(self.train.max_samples / self.train.batch_size)
 
     @property
+    def cost_only(self) -> bool:
+        """Whether the protocol's budget is too small to learn the task."""
+        return self.protocol in self.task_spec.cost_only
+
+    @property
     def code_hash(self) -> str:
         """sha256 over the sources of zoo, the plugin and the task."""
         return source_hash("zoo", self.arch_spec.backbone, self.arch_spec.config, self.task_spec.data)
@@ -212,6 +226,13 @@ class Experiment:
         """The id of its record."""
         names = f"{self.protocol}/{self.task_spec.name}/{self.arch_spec.name}"
         return f"{names}/{self.hash}-s{self.seed}"
+
+    @property
+    def shape(self) -> str:
+        """Identity of what a step costs (zoo/spec/cost.py)."""
+        arch, task = self.arch_entry, self.task_spec
+        names = (arch.plugin.distribution, arch.record.name, arch.record.version)
+        return shape_hash(names, (task.name, task.version), self.protocol, self.config)
 
     @property
     def name(self) -> str:

@@ -182,8 +182,8 @@ def build_module(experiment: Experiment) -> ExperimentModule:
     return module
 
 
-def open_data(experiment: Experiment, schedule: Schedule | None, *, interval: int | None = None) -> TaskData:
-    """The task's data, prepared and configured for the run.
+def load_data(experiment: Experiment, schedule: Schedule | None, *, interval: int | None = None) -> TaskData:
+    """The task's data, configured for the run, not yet prepared.
 
     schedule  None where nothing is to be read batch by batch
     interval  training samples of one epoch in place of those between two validations
@@ -205,7 +205,12 @@ def open_data(experiment: Experiment, schedule: Schedule | None, *, interval: in
             interval=schedule.steps_per_interval * schedule.batch_size if interval is None else interval,
             max_samples=schedule.steps * schedule.batch_size,
         )
-    data = experiment.task_spec.load_data()(experiment.task_options, data_dir(), loading)
+    return experiment.task_spec.load_data()(experiment.task_options, data_dir(), loading)
+
+
+def open_data(experiment: Experiment, schedule: Schedule | None, *, interval: int | None = None) -> TaskData:
+    """The task's data as `load_data` gives them, prepared."""
+    data = load_data(experiment, schedule, interval=interval)
     data.prepare()
     for split in ("train", "val", "test"):
         if data.n_examples(split) == 0:

@@ -46,16 +46,22 @@ def choose_micro_batch_size(experiment: Experiment, model: nn.Module, example_by
 def warn_of_memory(experiment: Experiment, model: nn.Module, micro: int, example_bytes: int) -> int:
     """Bytes that a step's micro-batch needs at least; prints a line when they cannot fit into what memory there is."""
     there = available_bytes("cuda" if on_gpu(experiment) else "cpu")
-    parameters = ADAM * sum(p.numel() * p.element_size() for p in model.parameters())
-    needed = parameters + micro * example_bytes
-    if needed > there:  # examples may share what they keep, such as the kernels of a convolution
-        needed = parameters + (saved_bytes(experiment, model, micro) or micro * example_bytes)
+    needed = needed_bytes(experiment, model, micro, example_bytes, there)
     if needed > there:
         print(
             f"zoo: {experiment.name} needs more than {needed / 2**30:.1f} GiB for {micro} examples at once, and "
             f"{there / 2**30:.1f} GiB are free{remedy(model, micro)}",
             file=sys.stderr,
         )
+    return needed
+
+
+def needed_bytes(experiment: Experiment, model: nn.Module, micro: int, example_bytes: int, there: int) -> int:
+    """Bytes that a step's micro-batch needs at least; found out more exactly where that is more than `there`."""
+    parameters = ADAM * sum(p.numel() * p.element_size() for p in model.parameters())
+    needed = parameters + micro * example_bytes
+    if needed > there:  # examples may share what they keep, such as the kernels of a convolution
+        needed = parameters + (saved_bytes(experiment, model, micro) or micro * example_bytes)
     return needed
 
 

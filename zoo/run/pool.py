@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -110,6 +110,47 @@ def _outcome(
     if isinstance(record, str):
         raise ZooError(f"{reply['record']}: {record}")
     return StoredRecord(reply["record"], record), None
+
+
+class Answer(NamedTuple):
+    """What came of a function that was called in a process of its own.
+
+    value     what it returned; None where it did not return
+    error     why not; "" where it did
+    mistake   whether that was the user's mistake
+    reported  the last value of each name that it reported
+    seconds   since its last report, where it was stopped
+    """
+
+    value: Any
+    error: str = ""
+    mistake: bool = False
+    reported: Mapping[str, Any] = {}
+    seconds: float = 0.0
+
+
+def call(pool: Pool, function: str, arguments: Mapping[str, Any], seconds: float | None = None) -> Answer:
+    """Call `function`, "package.module:name", with (report, **arguments) in a process of its own, for at most `seconds`
+    (None: as long as it takes). Arguments and value are plain JSON values."""
+    worker = pool.start({"call": function, "arguments": arguments})
+    began = reported_at = time.monotonic()
+    reported: dict[str, Any] = {}
+    while True:
+        ended = worker.poll()
+        for event in worker.read_events():
+            reported |= event
+            reported_at = time.monotonic()
+        print(worker.read_output(), end="", file=sys.stderr)
+        if ended:
+            break
+        if seconds is not None and time.monotonic() > began + seconds:
+            worker.stop(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+            return Answer(None, f"not done after {seconds:.0f} s", False, reported, time.monotonic() - reported_at)
+        time.sleep(POLL)
+    reply = worker.reply() or {"failure": _describe_loss(worker)["error"]}
+    if "value" in reply:
+        return Answer(reply["value"], reported=reported)
+    return Answer(None, reply.get("error") or reply["failure"], "error" in reply, reported)
 
 
 def _record_lost(pool: Pool, job: Job, lost: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -18,8 +18,9 @@ import psutil
 if TYPE_CHECKING:
     import torch
 
-from zoo.run.machine import count_cores
+from zoo.run.machine import count_cores, has_gpu
 from zoo.spec.registry import own_version
+from zoo.spec.settings import TrainSettings
 
 
 def hardware() -> dict[str, Any]:
@@ -35,6 +36,16 @@ def hardware() -> dict[str, Any]:
         "gpus": gpus,
         "os": platform.platform(),
     }
+
+
+def computing(train: TrainSettings) -> dict[str, Any]:
+    """What of the hardware a run under these settings computes with."""
+    gpus: list[str] = []
+    if train.accelerator != "cpu" and has_gpu():
+        import torch
+
+        gpus = [torch.cuda.get_device_name(i) for i in range(min(train.devices, torch.cuda.device_count()))]
+    return {"cpu": _cpu_name(), "threads": train.num_threads, "gpus": gpus}
 
 
 @cache

@@ -10,7 +10,7 @@ import torch
 from zoo.data.module import TaskData
 from zoo.ops.backend import forms_that_ran
 from zoo.run import provenance
-from zoo.run.compose import Job
+from zoo.run.compose import Experiment, Job
 from zoo.run.module import ExperimentModule
 from zoo.run.rundir import Attempt, now
 from zoo.spec.record import Record, Status
@@ -31,13 +31,10 @@ class Ending:
     flops: int | None = None
 
 
-def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, data: TaskData, ending: Ending) -> Record:
-    """Build the record of a run. `module` is None when the model could not be built: there are then no parameters."""
-    experiment = job.experiment
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """What was run, as records of results and of costs say it."""
     arch, task, origin = experiment.arch_spec, experiment.task_spec, experiment.arch_entry.plugin
-    capabilities = arch.capabilities
-    has_state = capabilities.state != "none" and (experiment.mode == "causal" or capabilities.state == "memory")
-    fields: dict[str, Any] = {
+    return {
         "architecture": {"name": arch.name, "title": arch.title, "family": arch.family, "version": arch.version},
         "plugin": {
             "distribution": origin.distribution,
@@ -45,12 +42,28 @@ def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, dat
             "entry_point": origin.entry_point,
             "source_hash": experiment.code_hash,
         },
-        "task": {"name": task.name, "version": task.version, "suite": task.suite, "kind": task.kind},
-        "data": data.provenance(),
+        "task": {
+            "name": task.name,
+            "version": task.version,
+            "suite": task.suite,
+            "kind": task.kind,
+            "cost_only": experiment.cost_only,
+        },
         "protocol": experiment.protocol,
         "protocol_version": PROTOCOLS[experiment.protocol],
-        "overrides": dict(experiment.overrides),
         "config": experiment.config,
+    }
+
+
+def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, data: TaskData, ending: Ending) -> Record:
+    """Build the record of a run. `module` is None when the model could not be built: there are then no parameters."""
+    experiment = job.experiment
+    capabilities = experiment.arch_spec.capabilities
+    has_state = capabilities.state != "none" and (experiment.mode == "causal" or capabilities.state == "memory")
+    fields: dict[str, Any] = {
+        **identity(experiment),
+        "data": data.provenance(),
+        "overrides": dict(experiment.overrides),
         "sweep": experiment.sweep,
         "config_hash": experiment.hash,
         "seed": experiment.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shlex
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.run.compose import Experiment, Job, compose
+from zoo.run.estimate import Estimate, estimate_all, tell_cost_only
 from zoo.run.pool import execute_all
 from zoo.run.sweep import Trials, parse_sweep
 from zoo.run.validate import validate
@@ -122,6 +124,10 @@ class BenchRequest:
         return cls.parse(written["arch"], written["task"], **given, **fields)
 
 
+PUBLISHED = "paper"
+"""The protocol with the published budgets."""
+ESTIMATED = 2
+"""Of so many runs that will be shown as cost only it is found out at once what the published budget would take."""
 PLAN_KEYS = ("arch", "task", "protocol", "seeds", "overrides", "sweep")
 """Keys of a plan's file."""
 
@@ -206,13 +212,17 @@ def _plan(request: BenchRequest, experiments: Sequence[Experiment]) -> list[Job]
         _check_writable(option, Path(folder))
     _check_files(experiments)
     shared = {name: getattr(request, name) for name in ("results", "runs", "max_time", "force", "command")}
-    jobs = [Job(experiment=experiment, **shared) for experiment in experiments]
-    if request.skip_recorded and not request.force:
-        recorded = {record.id for _, record in read_all(request.results)[0] if record.status in REPEATABLE}
-        left = [job for job in jobs if job.experiment.id not in recorded]
-        print(f"zoo: {len(jobs) - len(left)} of {len(jobs)} runs have a record", file=sys.stderr)
-        return left
-    return jobs
+    return [Job(experiment=experiment, **shared) for experiment in left_to_run(request, experiments)]
+
+
+def left_to_run(request: BenchRequest, experiments: Sequence[Experiment]) -> list[Experiment]:
+    """The experiments without those that have a record, where the request skips them."""
+    if not request.skip_recorded or request.force:
+        return list(experiments)
+    recorded = {record.id for _, record in read_all(request.results)[0] if record.status in REPEATABLE}
+    left = [experiment for experiment in experiments if experiment.id not in recorded]
+    print(f"zoo: {len(experiments) - len(left)} of {len(experiments)} runs have a record", file=sys.stderr)
+    return left
 
 
 def bench(
@@ -248,7 +258,9 @@ def run(request: BenchRequest, *, on_record: Callable[[StoredRecord], None] | No
 
     try:
         experiments = resolve(request)
-        stored = execute_all(_plan(request, experiments), request.jobs, record_came)
+        jobs = _plan(request, experiments)
+        _tell_cost_only([job.experiment for job in jobs])
+        stored = execute_all(jobs, request.jobs, record_came)
         interrupted = any(record.status == "interrupted" for _, record in stored)
         if request.sweep and len(request.seeds) > 1 and not interrupted:
             further = _further_seeds(request, experiments)
@@ -256,6 +268,23 @@ def run(request: BenchRequest, *, on_record: Callable[[StoredRecord], None] | No
         return stored
     finally:
         refreshed.now()
+
+
+def estimate(request: BenchRequest) -> list[Estimate]:
+    """What every run of a request that is left to run will take on this machine. Nothing is trained, prepared or
+    recorded. Raises what `resolve` raises."""
+    further = len(request.seeds) - 1 if request.sweep else 0
+    return estimate_all(left_to_run(request, resolve(request)), further)
+
+
+def _tell_cost_only(experiments: Sequence[Experiment]) -> None:
+    """Say before it is run what will be shown as cost only, and what the published budget would take."""
+    pairs = {(each.architecture, each.task): each for each in experiments if each.cost_only}
+    published = []
+    for arch, task in pairs if len(pairs) <= ESTIMATED else ():
+        with contextlib.suppress(UserError):
+            published.append(_resolve_pair(arch, task, PUBLISHED, ()))
+    tell_cost_only(list(pairs.values()), [each for each in published if not each.cost_only])
 
 
 def _further_seeds(request: BenchRequest, trials: Sequence[Experiment]) -> list[Experiment]:

@@ -4,13 +4,15 @@
     python -m zoo.run.worker FOLDER   execute the request in this folder
 
 Caller and process speak by the files of a folder:
-    request.json  {"job": …}, with {"lost": {"status", "error", "build"}} to record a job whose process vanished;
+    request.json  {"job": …}, with {"lost": {"status", "error", "build"}} to record a job whose process vanished; or
+                  {"call": "package.module:function", "arguments": {…}}, which gets a `report` besides;
                   who renames it first has it: the process to execute it, or the caller to withdraw it
     pid           of the forked process, and, when that has ended,
     code          its exit code
     events.jsonl  what the run reports while it goes on, one JSON object a line
     output.txt    what it prints
-    reply.json    {"record": path}, or {"error": text} for the user's mistake
+    reply.json    {"record": path}, {"value": what the function returned}, {"error": text} for the user's mistake, or
+                  {"failure": text} for what else a function raised
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo.run.compose import Job
 from zoo.run.signals import STOPPING
+from zoo.spec.architecture import load_object
 from zoo.spec.errors import UserError
 from zoo.spec.streams import keep_working
 
@@ -79,7 +83,7 @@ def _serve() -> Path | None:
 
 
 def _execute(folder: Path) -> None:
-    """Execute the request of a folder and write its record's path, or the user's mistake, into the reply."""
+    """Execute the request of a folder and write its record's path or value, or the user's mistake, into the reply."""
     for each in STOPPING:  # ends this process at once, without a traceback, until the run handles it
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, signal.SIG_DFL)
@@ -92,20 +96,31 @@ def _execute(folder: Path) -> None:
     from zoo.run.execute import execute, record_lost
 
     request = json.loads((folder / "taken.json").read_text("utf-8"))
-    job, lost = Job.from_json(request["job"]), request.get("lost")
     with (folder / "events.jsonl").open("a", encoding="utf-8", buffering=1) as events:
 
         def report(event: dict[str, Any]) -> None:
             events.write(json.dumps(event) + "\n")
 
         try:
-            stored = record_lost(job, **lost) if lost else execute(job, report)
-            reply = {"record": str(Path(stored.path).absolute())}
+            if "call" in request:
+                reply = {"value": _call(report, **request)}
+            else:
+                job, lost = Job.from_json(request["job"]), request.get("lost")
+                stored = record_lost(job, **lost) if lost else execute(job, report)
+                reply = {"record": str(Path(stored.path).absolute())}
         except UserError as error:
             reply = {"error": str(error)}
+        except Exception as error:
+            if "call" not in request:
+                raise
+            reply = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     partial = folder / "reply.partial"
     partial.write_text(json.dumps(reply), "utf-8")
     partial.replace(folder / "reply.json")
+
+
+def _call(report: Callable[[dict[str, Any]], None], call: str, arguments: Mapping[str, Any]) -> Any:
+    return load_object(call, what="the request")(report, **arguments)
 
 
 def _redirect(output: Path) -> None:

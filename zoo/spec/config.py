@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.spec.architecture import Architecture
 from zoo.spec.constraints import field_types, validate_value
 from zoo.spec.errors import ConfigError, did_you_mean
-from zoo.spec.settings import NOT_IDENTITY, SECTIONS
+from zoo.spec.settings import NO_COST, NOT_IDENTITY, SECTIONS
 from zoo.spec.task import PROTOCOLS, Task
 
 if TYPE_CHECKING:
@@ -96,3 +96,16 @@ def config_hash(
     if sweep is not None:
         identity["sweep"] = sweep
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def shape_hash(
+    architecture: tuple[str, str, str], task: tuple[str, str], protocol: str, config: Mapping[str, Any]
+) -> str:
+    """Hash what decides the cost of an example (12 hex digits): code and shapes, not rates or budgets.
+
+    architecture  distribution, name and version
+    task          name and version
+    """
+    kept = {key: value for key, value in flatten(config).items() if key not in NO_COST and not key.startswith("optim.")}
+    text = json.dumps([*architecture, *task, protocol, kept], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -102,11 +102,13 @@ Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\
 Status = Literal["ok", "out-of-memory", "diverged", "timeout", "interrupted", "failed"]
 
 
-class _Model(BaseModel):
+class RecordPart(BaseModel):
+    """Part of a record: frozen, with exactly its fields, of exactly their types."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class ArchitectureInfo(_Model):
+class ArchitectureInfo(RecordPart):
     """The architecture that was run; `version` is raised when its equations or defaults change."""
 
     name: Name
@@ -115,7 +117,7 @@ class ArchitectureInfo(_Model):
     version: Text
 
 
-class PluginInfo(_Model):
+class PluginInfo(RecordPart):
     """The distribution of the architecture. `source_hash`: sha256 over the sources of zoo, the plugin and the task."""
 
     distribution: Text
@@ -124,16 +126,20 @@ class PluginInfo(_Model):
     source_hash: Text
 
 
-class TaskInfo(_Model):
-    """The task; `kind` as classification, pair_classification, language_modeling, recall, or a plugin's own."""
+class TaskInfo(RecordPart):
+    """The task; `kind` as classification, pair_classification, language_modeling, recall, or a plugin's own.
+
+    cost_only  whether the protocol's budget is too small to learn it, so that the score says nothing
+    """
 
     name: Name
     version: Text
     suite: str
     kind: Text
+    cost_only: bool = False
 
 
-class DataInfo(_Model):
+class DataInfo(RecordPart):
     """Where the examples came from: a generator's version and seed, or published files by sha256; and how many
     examples each split has. A task may add keys of its own, such as its tokenizer."""
 
@@ -153,14 +159,14 @@ class DataInfo(_Model):
         return self
 
 
-class MetricInfo(_Model):
+class MetricInfo(RecordPart):
     """The score by which runs are ranked."""
 
     name: Name
     higher_is_better: bool
 
 
-class Metrics(_Model):
+class Metrics(RecordPart):
     """Scores over `n` examples (questions; of running text: pieces).
 
     answers  predicted tokens, where answers are tokens
@@ -208,7 +214,7 @@ def unpack_bits(packed: str, n: int) -> list[bool]:
     return [bit == "1" for byte in data for bit in f"{byte:08b}"][:n]
 
 
-class RunMetrics(_Model):
+class RunMetrics(RecordPart):
     """Metrics of the weights that were best on validation.
 
     `length_generalization`: examples that are longer or harder than any in training; None where there are none, or
@@ -220,7 +226,7 @@ class RunMetrics(_Model):
     length_generalization: SplitMetrics | None = None
 
 
-class Baselines(_Model):
+class Baselines(RecordPart):
     """Test scores in the ranked metric that need no learning: of a uniform guess, and of another trivial answer, such
     as the most frequent training label; None where there is no such score."""
 
@@ -228,7 +234,7 @@ class Baselines(_Model):
     majority: Amount | None
 
 
-class HistoryPoint(_Model):
+class HistoryPoint(RecordPart):
     """Loss and metric at one validation interval; None: not finite."""
 
     step: Count
@@ -239,14 +245,14 @@ class HistoryPoint(_Model):
     metric: Loss
 
 
-class MatchInfo(_Model):
+class MatchInfo(RecordPart):
     """The baseline whose number of parameters the width was solved for."""
 
     architecture: Name
     parameters: Count
 
 
-class SweepInfo(_Model):
+class SweepInfo(RecordPart):
     """The sweep that a run is a trial of, or a further seed of its best trial.
 
     seed    of the trials
@@ -257,21 +263,21 @@ class SweepInfo(_Model):
     trials: Annotated[tuple[JsonObject, ...], Field(strict=False, min_length=1)]
 
 
-class Seconds(_Model):
+class Seconds(RecordPart):
     """Wall-clock seconds."""
 
     train: Amount
     eval: Amount
 
 
-class GitInfo(_Model):
+class GitInfo(RecordPart):
     """Commit and dirty flag of the checkout; None where zoo does not run from one."""
 
     commit: str | None
     dirty: bool | None
 
 
-class Record(_Model):
+class Record(RecordPart):
     """The record of one (architecture, task, protocol, configuration, seed), however the run ended.
 
     overrides      dotted key -> value that the user changed;  config: the resolved tree
@@ -360,9 +366,9 @@ def comparable(record: Record) -> dict[str, Any]:
     )
 
 
-def schema_text() -> str:
+def schema_text(model: type[RecordPart] = Record) -> str:
     """The JSON Schema (2020-12) of a record, with a line for each field and each definition."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Record.model_json_schema()}
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
     parts = []
     for key, value in schema.items():
         text = json.dumps(value, ensure_ascii=False)

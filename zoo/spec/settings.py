@@ -129,3 +129,6 @@ NO_EFFECT = ("train.logger", "train.num_workers", "train.eval_batch_size")
 NOT_IDENTITY = (*NO_EFFECT, "train.accelerator", "train.op_backend", "train.num_threads")
 """Keys that say where and how a run is computed, not what: they are not part of an experiment's identity, and
 changing them does not make a record "modified". (The micro batch is part of it: batch norm depends on it.)"""
+
+NO_COST = ("train.max_samples", "train.val_every", "train.val_limit", *NOT_IDENTITY)
+"""Keys that say how long a run is, or where it runs, and nothing about what a step costs; so do those of `optim`."""

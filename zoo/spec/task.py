@@ -94,6 +94,7 @@ class Task:
                 layout, as they would lie in the data directory, so that `zoo check` needs no downloads; empty: none
     objectives  of tasks with token answers: the objectives that they offer (zoo/data/questions.py)
     aliases     other names of this task; a warning names the canonical one
+    cost_only   protocols whose budget is too small to learn the task: their records are shown as cost, not as a score
     protocols   per protocol the dotted configuration keys it sets (`task.seq_len`, `train.max_samples`, `optim.lr` …)
     """
 
@@ -118,6 +119,7 @@ class Task:
     needs: str = ""
     sample_files: str = ""
     aliases: tuple[str, ...] = ()
+    cost_only: tuple[str, ...] = ()
     api: int = API
 
     def __post_init__(self) -> None:
@@ -128,6 +130,9 @@ class Task:
             raise ValueError(f"task kind {self.kind!r}: expected one of {list(KINDS)} or 'package.module:Class'")
         if not self.metrics:
             raise ValueError("a task needs at least one metric")
+        for name in self.cost_only:
+            if name not in self.protocols:
+                raise ValueError(f"cost_only {name!r}: expected one of the protocols {list(self.protocols)}")
 
     def load_options(self) -> type[Any]:
         """The dataclass of the task's named settings."""

@@ -1,0 +1,76 @@
+"""Measurements of cost (zoo/spec/cost.py) beside the rows of the board, and as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import pandas as pd
+
+from zoo.spec.cost import BUSY, CostRecord
+
+MODES: tuple[Literal["train"], Literal["inference"]] = ("train", "inference")
+
+
+def costs_of(rows: pd.DataFrame, costs: Sequence[CostRecord]) -> pd.Series:
+    """The cost of each row of one section by its `shape`, None where there is none.
+
+    All are of one machine, or they could not be compared: the one with costs of most rows; of equals the one that
+    measured last.
+    """
+    by_machine: dict[str, dict[str, CostRecord]] = {}
+    for cost in costs:
+        by_machine.setdefault(cost.machine, {})[cost.shape] = cost
+    matching = {
+        machine: {shape: cost for shape, cost in own.items() if shape in set(rows["shape"])}
+        for machine, own in by_machine.items()
+    }
+    counts = Counter({machine: int(rows["shape"].isin(own).sum()) for machine, own in matching.items()})
+    best = max(
+        matching.items(),
+        key=lambda item: (counts[item[0]], max((cost.measured for cost in item[1].values()), default=""), item[0]),
+        default=("", {}),
+    )
+    return pd.Series([best[1].get(shape) for shape in rows["shape"]], rows.index, dtype="object")
+
+
+def cost_cells(cost: CostRecord | None) -> dict[str, str]:
+    """The cells of a row of a task's table."""
+    speeds = {f"{mode} tokens/s": "" if cost is None else format_speed(cost, mode) for mode in MODES}
+    return speeds | {"extra memory": "" if cost is None else format_memory(cost.memory_bytes)}
+
+
+def cost_remarks(rows: pd.DataFrame) -> list[str]:
+    """How to read the costs in a task's table."""
+    costs = [cost for cost in rows["cost"] if cost is not None]
+    if not costs:
+        return []
+    text = "Tokens/s and extra memory were measured apart from the runs: real tokens a second, the median and in "
+    text += "brackets the quartiles of repeated passes over the same batches; the memory that training takes beyond "
+    text += f"model and data. On {costs[0].machine}"
+    busy = sorted({cost.architecture.name for cost in costs if cost.others > BUSY})
+    return [text + (f"; other processes ran meanwhile: {', '.join(busy)}." if busy else ".")]
+
+
+def cost_line(cost: CostRecord) -> str:
+    """A measurement in a line."""
+    speeds = ", ".join(f"{mode} {format_speed(cost, mode)} tokens/s" for mode in MODES)
+    name = f"{cost.architecture.name} on {cost.task.name} ({cost.protocol})"
+    return f"{name}: {speeds}, {format_memory(cost.memory_bytes)}"
+
+
+def format_speed(cost: CostRecord, mode: Literal["train", "inference"]) -> str:
+    """Tokens per second, with the quartiles: "12,300 (12,100–12,400)"."""
+    median, low, high = (_rounded(value) for value in cost.tokens_per_second(mode))
+    return f"{median} ({low}–{high})"
+
+
+def _rounded(value: float) -> str:
+    """With three digits: 12345.6 -> "12,300"."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def format_memory(count: int) -> str:
+    """ "1.50 GiB" or "64 MiB"."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,62 @@
+"""Measure what architectures cost on tasks, one after the other, each in a process of its own. Imports no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from zoo.data.progress import progress
+from zoo.run import pool, provenance
+from zoo.run.compose import Experiment
+from zoo.run.request import BenchRequest, plan
+from zoo.spec.cost import BUSY, CostRecord, cost_id, machine_name, read_costs, write_cost
+from zoo.spec.errors import UserError
+
+
+def measure_costs(
+    request: BenchRequest, on_cost: Callable[[Path, CostRecord], None] | None = None
+) -> tuple[list[Path], list[str]]:
+    """Measure every shape of a request that has no cost record of this machine (with `force` every one), write the
+    records beside its results, and return their files, and a line for each that could not be measured.
+
+    Seeds, and the trials of a sweep that differ only in rates, cost the same and are measured once.
+    Raises what `plan` raises, and UserError at the end for what turned out to be impossible.
+    """
+    # nothing goes into the folder of runs
+    jobs = plan(replace(request, seeds=request.seeds[:1], skip_recorded=False, runs=request.results))
+    shapes = {job.experiment.shape: job.experiment for job in jobs}
+    known = set() if request.force else {cost.id for cost in read_costs(request.results)[0]}
+    left = [experiment for experiment in shapes.values() if _id(experiment) not in known]
+    if len(left) < len(shapes):
+        print(f"zoo: {len(shapes) - len(left)} of {len(shapes)} have been measured on this machine", file=sys.stderr)
+    files: list[Path] = []
+    failures: list[str] = []
+    mistakes: list[str] = []
+    with pool.Pool() as processes, progress("measuring", "runs") as update:
+        for k, experiment in enumerate(left):
+            name = f"{experiment.architecture} on {experiment.task} ({experiment.protocol})"
+            arguments = {"experiment": asdict(experiment), "command": request.command}
+            answer = pool.call(processes, "zoo.run.throughput:measure_cost", arguments)
+            update(k + 1, len(left))
+            if answer.value is None:
+                (mistakes if answer.mistake else failures).append(f"{name}: {answer.error}")
+                continue
+            cost = CostRecord.model_validate(answer.value)
+            files.append(write_cost(cost, request.results))
+            if on_cost is not None:
+                on_cost(files[-1], cost)
+            if cost.others > BUSY:
+                print(
+                    f"zoo: {name}: this machine is not idle: others kept {cost.others:.1f} cores busy meanwhile",
+                    file=sys.stderr,
+                )
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return files, failures
+
+
+def _id(experiment: Experiment) -> str:
+    machine = machine_name(provenance.computing(experiment.train))
+    return cost_id(experiment.protocol, experiment.task_spec.name, experiment.arch_spec.name, experiment.shape, machine)
