@@ -118,8 +118,10 @@ class PathfinderOptions:
     def check(self) -> None:
         """Raise ConfigError for pictures that cannot be generated."""
         if self.own and (self.source == "published" or self.path):
-            mend = "published ones have task.target_dashes=0 task.distractor_dashes=0 task.distractors=null, seq_len not 256"
-            raise ConfigError("source", f"nobody published pictures of 16x16 pixels or with other contours; {mend}")
+            published = "task.target_dashes=0, task.distractor_dashes=0, task.distractors=null and seq_len not 256"
+            raise ConfigError(
+                "source", f"nobody published pictures of 16x16 pixels or with other contours; published: {published}"
+            )
         if self.generated:
             self.check_generated()
 
