@@ -153,10 +153,8 @@ class ExperimentModule(pl.LightningModule):
     def _entering_state(self, split: Split, slot: int, batch: Batch) -> State:
         """The state that the batch before left; rows in which a text begins get a fresh one."""
         state = self._states.get((split, slot))
-        if state is None or batch.fresh is None or bool(batch.fresh.all()):
+        if state is None or batch.fresh is None:
             return None
-        if not bool(batch.fresh.any()):
-            return state
         backbone = self.model.encoder.backbone
         dtype = next(self.model.parameters()).dtype
         fresh = backbone.init_state(batch.inputs.shape[0], device=batch.inputs.device, dtype=dtype)
