@@ -338,7 +338,7 @@ def test_presets_are_configurations_and_sourced() -> None:
     for preset in PRESETS.values():
         own = {k.removeprefix("arch."): v for k, v in preset.values.items() if k.startswith("arch.")}
         config = MegaConfig(**own)
-        width = preset.values["model.d_model"]
+        width = preset.values.get("model.d_model", 64)
         dims = ModelDims(d_model=width, n_layers=1, mode="bidirectional", max_len=4000)
         registry().architecture("mega").record.check(config, dims)
     assert PRESETS["text", "paper"].values["train.max_samples"] == 25_000 * 50
