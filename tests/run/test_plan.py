@@ -131,3 +131,15 @@ def test_plans_that_are_shipped_can_be_run() -> None:
     for file in files:
         known: Any = resolve(BenchRequest.read_plan(file))
         assert len({experiment.id for experiment in known}) == len(known)
+
+
+def test_the_files_of_a_task_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo_lra.text import TextData
+
+    looked: list[str] = []
+    monkeypatch.setattr(TextData, "folder_name", lambda self: looked.append(self.name) or "prepared")
+    places = {"results": str(tmp_path / "results"), "runs": str(tmp_path / "runs")}
+    sweep = ["optim.lr=0.001,0.003,0.01"]
+    jobs = plan(BenchRequest.parse("transformer,s5", "text", protocol="smoke", sweep=sweep, **places))
+    assert len(jobs) == 6
+    assert looked == ["text"]

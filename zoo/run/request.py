@@ -373,7 +373,9 @@ def _check_writable(option: str, folder: Path) -> None:
 def _check_files(experiments: Sequence[Experiment]) -> None:
     """Raise MissingFiles now, for every task whose files are missing, not after the runs of the other tasks."""
     missing: dict[str, str] = {}
-    for experiment in experiments:
+    # each once: to look through a folder of 50,000 files takes a second
+    different = {repr((each.task, each.config["task"])): each for each in experiments}
+    for experiment in different.values():
         # a task that can be generated says whether it is, under these options
         reads_files = experiment.task_spec.needs or not getattr(experiment.task_options, "generated", True)
         if reads_files and experiment.task not in missing:
