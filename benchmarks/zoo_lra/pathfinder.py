@@ -76,8 +76,8 @@ class GeneratedPictures:
 
     def provenance(self) -> dict[str, Any]:
         seed, level = self.options.data_seed, self.level
-        told = {"kind": "regenerated", "version": VERSION, "seed": seed, "resolution": level.resolution}
-        return told if level == LEVELS[level.resolution] else told | {"level": level._asdict()}
+        provenance = {"kind": "regenerated", "version": VERSION, "seed": seed, "resolution": level.resolution}
+        return provenance if level == LEVELS[level.resolution] else provenance | {"level": level._asdict()}
 
     def draw(self, split: Split, first: int, count: int) -> Chunk:
         """Return the pictures [first, first + count) of a split."""

@@ -70,7 +70,7 @@ def pictures(**quick: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-# contours and pictures that can be told apart within minutes: docs/quick.md
+# contours and pictures that are learned within minutes: docs/quick.md
 PATHFINDER_QUICK = {
     "task.seq_len": 256,
     "task.input": "values",

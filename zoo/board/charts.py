@@ -190,7 +190,7 @@ def _tradeoff_panel(section: Section, points: Rows, title: str, absent: str) -> 
     scale = alt.Scale(type="log", domain=[min(xs) / 1.2, max(xs) * 2.5], nice=False)
     x = alt.X("x:Q", title=title, scale=scale, axis=alt.Axis(format="~s", tickCount=4, grid=False))
     y = alt.Y("score:Q", title=None, **_score_scale(metric, scores, ticks=5))
-    if metric.is_share:  # as far as the scores go, so that those that are near one another can be told apart
+    if metric.is_share:  # as far as the scores go, so that near ones stay distinguishable
         y = y.scale(domain=[min(scores), max(scores)], zero=False, nice=True)
     color = alt.Color("color:N", scale=None)
     line = alt.Chart(_data(front)).encode(x=x, y=y)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -152,7 +152,7 @@ class TaskData(LightningDataModule):
 
     def n_examples(self, split: Split) -> int:
         """Number of examples of a split."""
-        return len(self.dataset(split))  # type: ignore[arg-type]  # torch's Dataset does not declare that it has one
+        return len(cast(Sized, self.dataset(split)))
 
     def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
         """Indices of the examples of the samples [start, stop) of the training stream, for one of `world` devices."""

@@ -109,8 +109,8 @@ def drive(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, pla
         if i and plan.tbptt is not None and (len(bounds) - i) % plan.tbptt == 0:
             state = detach(state)
         piece, piece_mask = x[:, start:stop], None if mask is None else mask[:, start:stop]
-        wanted = i + 1 < len(bounds) or returns_state()
-        out = _CALLS[plan.activation_checkpointing](backbone, piece, piece_mask, state, wanted)
+        needs_state = i + 1 < len(bounds) or returns_state()
+        out = _CALLS[plan.activation_checkpointing](backbone, piece, piece_mask, state, needs_state)
         hidden = out.hidden
         if hidden.ndim != 3 or (hidden.shape[0], hidden.shape[2]) != (x.shape[0], x.shape[2]):
             raise ValueError(
@@ -160,17 +160,17 @@ def _hidden_mask(backbone: nn.Module, mask: Tensor | None, hidden: Tensor, seq_l
     return mask.any(dim=1, keepdim=True).expand(-1, out_len)
 
 
-def _call(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, wanted: bool) -> Output:
-    with return_state(wanted):
+def _call(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, needs_state: bool) -> Output:
+    with return_state(needs_state):
         out = Output(*backbone(x, mask=mask, state=state))
-    return out if wanted else out._replace(state=None)
+    return out if needs_state else out._replace(state=None)
 
 
-def _call_checkpoint(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, wanted: bool) -> Output:
+def _call_checkpoint(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, needs_state: bool) -> Output:
     leaves, tree = pytree.tree_flatten(state)
 
     def call(x: Tensor, mask: Tensor | None, *leaves: Tensor) -> Output:
-        return _call(backbone, x, mask, pytree.tree_unflatten(list(leaves), tree), wanted)
+        return _call(backbone, x, mask, pytree.tree_unflatten(list(leaves), tree), needs_state)
 
     return checkpoint(call, x, mask, *leaves, use_reentrant=False)
 

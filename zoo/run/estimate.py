@@ -16,7 +16,7 @@ from zoo.run.compose import Experiment
 SECONDS = 8.0
 """How long the steps of one shape are measured."""
 NOTICE_SECONDS = 20.0
-"""How long a run may wait for an estimate that nobody asked for."""
+"""Most seconds that `zoo bench` spends on estimates before it runs, without --estimate."""
 LIMIT = 75.0
 """Seconds after which a measurement is stopped; what is known then is a lower bound."""
 
@@ -123,8 +123,8 @@ def tell_cost_only(experiments: Sequence[Experiment], published: Sequence[Experi
             hours = format_hours(found.hours, found.at_least)
             name = f"{found.architecture} on {found.task} under {found.protocol}"
             print(f"zoo: {name}: {hours}{memory}, here", file=sys.stderr)
-    told = {(each.architecture, each.task) for each in published}
-    if any((each.architecture, each.task) not in told for each in experiments):
+    estimated = {(each.architecture, each.task) for each in published}
+    if any((each.architecture, each.task) not in estimated for each in experiments):
         task = ",".join(dict.fromkeys(each.task for each in experiments))
         command = f"zoo bench --task {task} --protocol paper --estimate --arch NAME"
         print(f"zoo: what the published budget takes here says {command}", file=sys.stderr)

@@ -126,8 +126,8 @@ class BenchRequest:
 
 PUBLISHED = "paper"
 """The protocol with the published budgets."""
-ESTIMATED = 2
-"""Of so many runs that will be shown as cost only it is found out at once what the published budget would take."""
+MAX_ESTIMATES = 2
+"""Up to this many cost-only pairs, `zoo bench` estimates the published budget before it runs."""
 PLAN_KEYS = ("arch", "task", "protocol", "seeds", "overrides", "sweep")
 """Keys of a plan's file."""
 
@@ -281,7 +281,7 @@ def _tell_cost_only(experiments: Sequence[Experiment]) -> None:
     """Say before it is run what will be shown as cost only, and what the published budget would take."""
     pairs = {(each.architecture, each.task): each for each in experiments if each.cost_only}
     published = []
-    for arch, task in pairs if len(pairs) <= ESTIMATED else ():
+    for arch, task in pairs if len(pairs) <= MAX_ESTIMATES else ():
         with contextlib.suppress(UserError):
             published.append(_resolve_pair(arch, task, PUBLISHED, ()))
     tell_cost_only(list(pairs.values()), [each for each in published if not each.cost_only])

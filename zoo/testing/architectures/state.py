@@ -252,10 +252,10 @@ def unread_states_change_nothing(subject: ArchitectureSubject) -> None:
     x, mask = random_input(backbone, 33, batch=3).requires_grad_(), right_padded(33, (33, 20, 5))
     start = backbone(random_input(backbone, 20, batch=3, seed=1)).state
     results = []
-    for wanted in (True, False):
-        with return_state(wanted):
+    for needs_state in (True, False):
+        with return_state(needs_state):
             *_, last = drive(backbone, x, mask, start, SegmentPlan())
-        assert wanted or last.state is None, "a state that nobody wants was handed on"
+        assert needs_state or last.state is None, "a state was returned under return_state(False)"
         results.append([last.hidden, *torch.autograd.grad(weighted_sum(last.hidden), x)])
     for what, a, b in zip(("outputs", "gradients"), *results, strict=True):
         expect.close(a, b, expect.SAME, f"{what} without and with the state")
