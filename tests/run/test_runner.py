@@ -92,7 +92,7 @@ def test_a_record_that_came_from_elsewhere_does_not_replace_the_run(tmp_path: Pa
 @pytest.mark.parametrize(
     ("fault", "status", "says"),
     [
-        ("nan", "diverged", "nan"),
+        ("nan", "diverged", "the loss was not finite at step 1"),
         ("oom", "out-of-memory", "can't allocate memory"),
         ("raise", "failed", "planted fault"),
         # weights that became NaN in an interval's last step: seen only by validation

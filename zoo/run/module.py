@@ -26,6 +26,9 @@ from zoo.run.compose import Experiment
 from zoo.run.memory import choose_micro_batch_size, saved_bytes
 from zoo.run.optim import build_optimizer
 
+STEPS_BETWEEN_CHECKS = 50
+"""Optimiser steps between two looks at whether the loss is finite: each waits for the device."""
+
 
 class Diverged(Exception):
     """The loss is no longer a finite number."""
@@ -76,6 +79,7 @@ class ExperimentModule(pl.LightningModule):
     """One experiment's model, loss, metrics and learning curve."""
 
     model: Any  # of the kind's `build_model`
+    nonfinite_step: Tensor
 
     def __init__(self, experiment: Experiment, model: nn.Module) -> None:
         super().__init__()
@@ -88,6 +92,8 @@ class ExperimentModule(pl.LightningModule):
         self.history: list[dict[str, Any]] = []
         self.tokens: int | Tensor = 0
         self.loss = torch.tensor(math.nan)  # of the last training batch
+        # the first step whose loss is not finite, kept on the device; -1 = none
+        self.register_buffer("nonfinite_step", torch.tensor(-1), persistent=False)
         self.seconds = {"train": 0.0, "eval": 0.0}
         self.val_scores: dict[int, Scores] = {}
         self.val_metric = ""
@@ -110,8 +116,10 @@ class ExperimentModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, aux = self._run("train", batch, batch_idx % self.schedule.accumulate)
         total = loss + sum(aux.values()) if aux else loss
-        if not torch.isfinite(total):
-            raise Diverged(f"the loss became {total.item()} at step {self.global_step}")
+        step = torch.where(total.isfinite(), -1, self.global_step)
+        self.nonfinite_step = torch.where(self.nonfinite_step < 0, step, self.nonfinite_step)
+        if self.global_step % STEPS_BETWEEN_CHECKS == 0:
+            self._raise_if_diverged()
         self.loss = total.detach()
         self.tokens = self.tokens + batch.n_tokens  # on the device: no synchronisation in a step
         return loss * self._weight(batch, loss.dtype) + sum(aux.values())
@@ -180,7 +188,13 @@ class ExperimentModule(pl.LightningModule):
         # an interval begins without carried states: a resumed run has none either
         self._states.clear()
 
+    def _raise_if_diverged(self) -> None:
+        step = int(self.nonfinite_step)  # waits for the device
+        if step >= 0:
+            raise Diverged(f"the loss was not finite at step {step}")
+
     def on_validation_epoch_start(self) -> None:
+        self._raise_if_diverged()
         self._add_point("train", self.scores("train"))
 
     def on_validation_epoch_end(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
-from torch.func import functional_call, grad
+from torch.func import functional_call, grad, vmap
 
 from zoo.nn.backbone import Backbone
 from zoo.testing import expect
@@ -111,6 +112,18 @@ def functional_gradients_equal_autograd(subject: ArchitectureSubject) -> None:
         found = grad(loss)({name: p.detach() for name, p in parameters.items()})
     _, expected = gradients(model, model, [x.requires_grad_() for x in inputs])
     equal_gradients(found, {name: expected[name] for name in parameters}, "torch.func.grad")
+
+
+@check(scopes.EVERY_MODE)
+def vmap_equals_a_loop(subject: ArchitectureSubject) -> None:
+    """torch.func.vmap over inputs gives the hidden vectors of one call for each."""
+    model = Hidden(subject.build_float64(n_layers=1))
+    inputs = [torch.stack([x, x + 0.1]) for x in random_inputs(model.backbone, LENGTH)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*batching rule.*")  # it is slower, not wrong
+        hidden = vmap(lambda *inputs: model(*inputs, mask=MASK))(*inputs)
+    expected = torch.stack([model(*each, mask=MASK) for each in zip(*inputs, strict=True)])
+    expect.close(hidden, expected, expect.EQUIVALENT, "vmap: outputs")
 
 
 @check(scopes.EVERY_MODE)
