@@ -22,6 +22,8 @@ from .spec.errors import DataError as DataError
 from .spec.errors import MissingFiles as MissingFiles
 from .spec.errors import UserError as UserError
 from .spec.errors import ZooError as ZooError
+from .spec.positions import RopeScaling as RopeScaling
+from .spec.positions import SelfExtend as SelfExtend
 from .spec.presets import Preset as Preset
 from .spec.presets import Reported as Reported
 from .spec.registry import hookimpl as hookimpl

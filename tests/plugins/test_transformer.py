@@ -1,8 +1,8 @@
-"""The Transformer: its four kinds of positions, its errors, and that it takes the fused kernel."""
+"""The Transformer: its kinds of positions, its errors, and that it takes the fused kernel."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 from typing import get_args, get_type_hints
 
@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from zoo import ConfigError, registry
+from zoo import ConfigError, RopeScaling, SelfExtend, registry
 from zoo_transformer.config import TransformerConfig
 
-POSITIONS = get_args(get_type_hints(TransformerConfig)["positions"])
+EVERY_POSITIONS = get_args(get_type_hints(TransformerConfig)["positions"])
+POSITIONS = [positions for positions in EVERY_POSITIONS if positions != "none"]
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -52,7 +53,40 @@ def test_learned_positions_say_when_they_run_out() -> None:
         build(TransformerConfig(positions="learned"))(noise(1, 40, 16))
 
 
-@pytest.mark.parametrize(("positions", "mode"), list(product(POSITIONS, ("causal", "bidirectional"))))
+@pytest.mark.parametrize("mode", ["causal", "bidirectional"])
+def test_without_positions_earlier_tokens_are_a_set(mode: str) -> None:
+    model, x = build(TransformerConfig(positions="none"), mode=mode, n_layers=1), noise(1, 9, 16)
+    swapped = x[:, [0, 5, 2, 3, 4, 1, 6, 7, 8]]
+    torch.testing.assert_close(model(swapped).hidden[0, 8], model(x).hidden[0, 8], rtol=1e-9, atol=1e-11)
+
+
+SCALINGS = [
+    *(RopeScaling(rope_type=kind, factor=4.0) for kind in ("linear", "ntk", "dynamic", "yarn", "llama3")),
+    RopeScaling(rope_type="longrope", factor=4.0, short_factor=[1.0, 1.0], long_factor=[1.0, 3.0]),
+]
+
+
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling.rope_type)
+def test_scaled_rope_reaches_the_scores(scaling: RopeScaling) -> None:
+    """Beyond the trained length the outputs are others than rope's, and those of a row do not depend on its batch."""
+    scaling = replace(scaling, original_max_position_embeddings=8)
+    model, plain = (build(TransformerConfig(rope_scaling=s)) for s in (scaling, RopeScaling()))
+    x, mask = noise(2, 20, 16), torch.arange(20) < torch.tensor([20, 7])[:, None]
+    hidden = model(x, mask=mask).hidden
+    assert (hidden[0] - plain(x).hidden[0]).abs().max() > 1e-6
+    torch.testing.assert_close(hidden[1, :7], model(x[1:, :7]).hidden[0], rtol=1e-9, atol=1e-11)
+
+
+def test_self_extend_is_for_evaluation_beyond_its_window() -> None:
+    model = build(TransformerConfig(self_extend=SelfExtend(group_size=2, window=8)))
+    plain, x = build(TransformerConfig()), noise(2, 20, 16)
+    torch.testing.assert_close(model(x[:, :8]).hidden, plain(x[:, :8]).hidden)
+    assert (model(x).hidden[:, :8] - plain(x).hidden[:, :8]).abs().max() < 1e-9
+    assert (model(x).hidden[:, 12:] - plain(x).hidden[:, 12:]).abs().max() > 1e-6
+    torch.testing.assert_close(model.train()(x).hidden, plain.train()(x).hidden)
+
+
+@pytest.mark.parametrize(("positions", "mode"), list(product(EVERY_POSITIONS, ("causal", "bidirectional"))))
 @pytest.mark.parametrize("masked", [False, True])
 def test_every_form_takes_the_fused_kernel(positions: str, mode: str, masked: bool) -> None:
     model, x = build(TransformerConfig(positions=positions), mode=mode), noise(2, 16, 16)
@@ -82,8 +116,24 @@ def test_dropouts_act_in_training_only() -> None:
         (
             TransformerConfig(positions="rotary"),
             "arch.positions",
-            r"rope \| sinusoidal \| learned \| alibi, got 'rotary'",
+            r"rope \| sinusoidal \| learned \| alibi \| none, got 'rotary'",
         ),
+        (
+            TransformerConfig(positions="learned", rope_scaling=RopeScaling(rope_type="yarn", factor=2.0)),
+            "arch.rope_scaling.rope_type",
+            "positions is learned; it needs rope",
+        ),
+        (
+            TransformerConfig(positions="alibi", self_extend=SelfExtend(group_size=2)),
+            "arch.self_extend.group_size",
+            "positions is alibi; it needs rope",
+        ),
+        (
+            TransformerConfig(self_extend=SelfExtend(group_size=3, window=8)),
+            "arch.self_extend.window",
+            "8 is no multiple of group_size 3",
+        ),
+        (TransformerConfig(rope_scaling=RopeScaling(rope_type="yarn", factor=0.5)), "arch.rope_scaling.factor", "0.5"),
         (TransformerConfig(rope_theta=0.0), "arch.rope_theta", "> 1, got 0.0"),
         (
             TransformerConfig(activation="swish"),

@@ -17,6 +17,7 @@ from zoo.convert.conversion import Conversion, HFConfig
 from zoo.convert.keymap import HFTensor, export_tensors, import_tensors, match_keys
 from zoo.nn.backbone import State
 from zoo.spec.architecture import Architecture
+from zoo.spec.constraints import build_config
 from zoo.spec.errors import ConfigError
 
 
@@ -41,7 +42,7 @@ class PretrainedModel(nn.Module):
         values, self.dims = conversion.import_config(hf_config)
         parts = conversion.build_parts(hf_config)
         try:
-            self.config: Any = architecture.load_config()(**values)
+            self.config: Any = build_config(architecture.load_config(), values)
         except TypeError as error:
             raise ConfigError("arch", f"{architecture.name}: {error}") from error
         self.backbone = architecture.build(self.config, self.dims)

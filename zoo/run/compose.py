@@ -27,7 +27,7 @@ from zoo.spec.config import (
     shape_hash,
     validate_layer,
 )
-from zoo.spec.constraints import describe_fields
+from zoo.spec.constraints import build_config, describe_fields
 from zoo.spec.errors import UserError, did_you_mean
 from zoo.spec.registry import Entry, registry
 from zoo.spec.settings import NOT_IDENTITY, ModelSettings, OptimSettings, SegmentSettings, TrainSettings
@@ -102,12 +102,12 @@ class Experiment:
     @cached_property
     def arch_config(self) -> Any:
         """An instance of the plugin's configuration dataclass."""
-        return self.arch_spec.load_config()(**self.config["arch"])
+        return build_config(self.arch_spec.load_config(), self.config["arch"])
 
     @cached_property
     def task_options(self) -> Any:
         """An instance of the task's options dataclass."""
-        return self.task_spec.load_options()(**self.config["task"])
+        return build_config(self.task_spec.load_options(), self.config["task"])
 
     # -- what follows from them --------------------------------------------------------------------------------------
 

@@ -46,11 +46,14 @@ def describe_values(tree: Mapping[str, Any], keys: Iterable[str]) -> str:
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """{"node.key": value} -> {"node": {"key": value}}."""
+    """{"node.key": value} -> {"node": {"key": value}}, to any depth."""
     tree: dict[str, dict[str, Any]] = {}
     for full, value in flat.items():
-        node, _, key = full.partition(".")
-        tree.setdefault(node, {})[key] = value
+        *nodes, key = full.split(".")
+        at: dict[str, Any] = tree
+        for node in nodes:
+            at = at.setdefault(node, {})
+        at[key] = value
     return tree
 
 
@@ -63,6 +66,9 @@ def validate_layer(layer: Mapping[str, Any], dataclasses: Mapping[str, type], or
     hints = {f"{node}.{name}": hint for node, cls in dataclasses.items() for name, hint in field_types(cls).items()}
     values = flatten(layer)
     for key, value in values.items():
+        inner = [hint for hint in hints if hint.startswith(f"{key}.")]
+        if inner:
+            raise ConfigError(key, f"has fields of its own: {', '.join(inner)}", origin=origin)
         if key not in hints:
             raise ConfigError(key, f"unknown key{did_you_mean(key, hints)}", origin=origin)
         values[key] = validate_value(key, value, hints[key], origin=origin)

@@ -11,8 +11,9 @@ import contextlib
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_type_hints
 
 from annotated_types import Ge, Gt, Lt
 
@@ -70,7 +71,7 @@ def validate_fields(config: Any) -> None:
     """Check every field of a configuration dataclass against its annotation. Raises ConfigError."""
     cls: Any = type(config)
     for name, hint in field_types(cls).items():
-        validate_value(name, getattr(config, name), hint)
+        validate_value(name, operator.attrgetter(name)(config), hint)
 
 
 class Written(str):
@@ -121,9 +122,30 @@ def _validator(hint: Any) -> TypeAdapter[Any]:
 
 @functools.cache
 def field_types(cls: type) -> Mapping[str, Any]:
-    """Annotation of each field of a dataclass, with its constraints."""
+    """Annotation of each field of a dataclass, with its constraints; fields of a nested dataclass by dotted names."""
     hints = get_type_hints(cls, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    types: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            types |= {f"{field.name}.{name}": inner for name, inner in field_types(cast("type", hint)).items()}
+        else:
+            types[field.name] = hint
+    return types
+
+
+T = TypeVar("T")
+
+
+def build_config(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Create a configuration dataclass from its fields, those of nested dataclasses as mappings."""
+    hints = get_type_hints(cls)
+    return cls(
+        **{
+            name: build_config(hints[name], value) if isinstance(value, Mapping) and name in hints else value
+            for name, value in values.items()
+        }
+    )
 
 
 def mismatch(value: Any, hint: Any) -> str:
@@ -174,12 +196,16 @@ def describe_fields(cls: type) -> list[FieldHelp]:
     """Documentation of every field of a configuration dataclass; the docstring under a field is its help."""
     import docstring_parser
 
+    hints = get_type_hints(cls)
     docs: dict[str, str] = {}
     for owner in reversed(cls.__mro__[:-1]):
         parsed = docstring_parser.parse_from_object(owner)
         docs |= {param.arg_name: " ".join((param.description or "").split()) for param in parsed.params}
+    for name, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            docs |= {f"{name}.{field.name}": field.help for field in describe_fields(cast("type", hint))}
     defaults = cls()
     return [
-        FieldHelp(name, describe(hint), getattr(defaults, name), docs.get(name, ""))
+        FieldHelp(name, describe(hint), operator.attrgetter(name)(defaults), docs.get(name, ""))
         for name, hint in field_types(cls).items()
     ]

@@ -18,6 +18,10 @@ class UserError(ZooError):
     exit_code = 2
 
 
+NODES = ("model", "segments", "optim", "train", "arch", "task")
+"""The top-level nodes of a configuration."""
+
+
 class ConfigError(UserError, ValueError):
     """A configuration key that is unknown, or a value of the wrong type or impossible together with others.
 
@@ -32,8 +36,8 @@ class ConfigError(UserError, ValueError):
         self.origin = origin
 
     def under(self, node: str) -> ConfigError:
-        """The same error about `node.key`; a dotted key stays."""
-        key = self.key if "." in self.key else f"{node}.{self.key}"
+        """The same error about `node.key`; a key that begins with a node stays."""
+        key = self.key if self.key.partition(".")[0] in NODES else f"{node}.{self.key}"
         return ConfigError(key, self.message, origin=self.origin)
 
     def __str__(self) -> str:

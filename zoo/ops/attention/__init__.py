@@ -4,8 +4,7 @@ B batch, H heads, Lq queries, Lk keys, d head dimension, dv of the values.
 
 Forms: "torch" calls PyTorch's fused kernels without an (L, L) mask or bias, so that memory grows with L (fused.py). On
 a CPU these have no dropout; there the scores are computed in parts, and again in backward. "reference" holds all scores
-(reference.py). self_extend.py reads beyond the trained length; it and the scaled RoPEs of `zoo.ops.positions` have no
-configuration key yet.
+(reference.py). self_extend.py reads beyond the trained length.
 """
 
 from __future__ import annotations

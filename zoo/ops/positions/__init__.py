@@ -12,11 +12,14 @@ from zoo.ops.positions.rotary import (
     rope,
     rope_dynamic_ntk,
     rope_linear,
+    rope_llama3,
+    rope_longrope,
     rope_ntk,
     rope_tables,
     rope_yarn,
     rotate,
 )
+from zoo.ops.positions.scaling import scaled_rope
 from zoo.ops.positions.sinusoids import sinusoidal
 from zoo.ops.positions.t5 import t5_buckets
 
@@ -30,10 +33,13 @@ __all__ = [
     "rope",
     "rope_dynamic_ntk",
     "rope_linear",
+    "rope_llama3",
+    "rope_longrope",
     "rope_ntk",
     "rope_tables",
     "rope_yarn",
     "rotate",
+    "scaled_rope",
     "sinusoidal",
     "t5_buckets",
 ]

@@ -1,11 +1,9 @@
-"""Rotary positions (RoPE, Su et al. 2021) and their extensions to longer contexts.
-
-The extensions (linear, NTK, dynamic NTK, YaRN) are not reachable from a configuration yet.
-"""
+"""Rotary positions (RoPE, Su et al. 2021) and their extensions to longer contexts."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -20,7 +18,7 @@ RopeLayout = Literal["half-split", "interleaved"]
 class Rope(NamedTuple):
     """Rotation frequencies of one head.
 
-    inv_freq  (d/2,) radians per position
+    inv_freq  (d/2,) radians per position; (…, 1, d/2) where rows have frequencies of their own
     factor    scales cosines and sines, so that scores grow by its square (YaRN's temperature); 1 otherwise
     """
 
@@ -57,16 +55,22 @@ def rope_dynamic_ntk(
     *,
     factor: float,
     trained_len: int,
-    seq_len: int,
+    seq_len: int | Tensor,
     theta: float = 10000.0,
     device: torch.device | str = "cpu",
 ) -> Rope:
     """NTK-aware scaling that follows the current length; up to `trained_len` nothing changes.
 
+    seq_len  L, or one for each row: (B, 1) -> inv_freq (B, d/2)
     alpha = factor * L/trained_len - (factor - 1). The frequencies depend on L: do not cache keys rotated for another L.
     """
-    alpha = factor * max(seq_len, trained_len) / trained_len - (factor - 1)
-    return rope_ntk(d_head, alpha=alpha, theta=theta, device=device)
+    if d_head == 2:
+        raise ConfigError("d_head", "NTK scaling changes the base by alpha^(d/(d-2)) and needs d >= 4, got 2")
+    inv_freq = rope(d_head, theta=theta, device=device).inv_freq
+    length = torch.as_tensor(seq_len, device=device).clamp_min(trained_len).to(inv_freq.dtype)
+    alpha = factor * length / trained_len - (factor - 1)
+    t = torch.arange(d_head // 2, dtype=inv_freq.dtype, device=device)
+    return Rope(inv_freq * alpha ** (-2 * t / (d_head - 2)))  # the base theta alpha^(d/(d-2)), to the power -2t/d
 
 
 def rope_yarn(
@@ -114,6 +118,52 @@ def rope_yarn(
         else:
             attention_factor = temperature(1.0)
     return Rope(base * (1 - ramp) + base / factor * ramp, attention_factor)
+
+
+def rope_llama3(
+    d_head: int,
+    *,
+    factor: float,
+    trained_len: int,
+    theta: float = 10000.0,
+    low_freq_factor: float = 1.0,
+    high_freq_factor: float = 4.0,
+    device: torch.device | str = "cpu",
+) -> Rope:
+    """The scaling of Llama 3.1: interpolate slow pairs, keep fast ones, blend those between by their frequency.
+
+    From the code published with the model (Grattafiori et al. 2024 name the base only). A pair turns
+    trained_len inv_freq / 2π times: at least `high_freq_factor` times keeps it, at most `low_freq_factor` divides it.
+    """
+    base = rope(d_head, theta=theta, device=device).inv_freq
+    turns = trained_len * base / (2 * math.pi)
+    kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0, 1)
+    return Rope(base * kept + base / factor * (1 - kept))
+
+
+def rope_longrope(
+    d_head: int,
+    *,
+    short_factor: Sequence[float],
+    long_factor: Sequence[float],
+    factor: float,
+    trained_len: int,
+    seq_len: int | Tensor,
+    theta: float = 10000.0,
+    attention_factor: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Rope:
+    """LongRoPE (Ding et al. 2024): every frequency divided by a factor of its own, another one for long inputs.
+
+    seq_len           L, or one for each row: (B, 1) -> inv_freq (B, d/2); above `trained_len` it is long
+    attention_factor  given, or sqrt(1 + ln(factor) / ln(trained_len))
+    """
+    base = rope(d_head, theta=theta, device=device).inv_freq
+    short, long = (torch.tensor(list(x), dtype=base.dtype, device=device) for x in (short_factor, long_factor))
+    if attention_factor is None:
+        attention_factor = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(trained_len))
+    is_long = torch.as_tensor(seq_len, device=device) > trained_len
+    return Rope(base / torch.where(is_long, long, short), attention_factor)
 
 
 def rope_tables(positions: Tensor, frequencies: Rope) -> tuple[Tensor, Tensor]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from dataclasses import fields
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.nn.backbone import Backbone
 from zoo.nn.state import leaves
+from zoo.spec.constraints import field_types
 from zoo.testing import expect
 from zoo.testing.architectures import scopes
 from zoo.testing.architectures.scopes import check
@@ -34,7 +35,8 @@ def spec_without_torch(subject: ArchitectureSubject) -> None:
 @check(scopes.declaration)
 def preset_keys_exist(subject: ArchitectureSubject) -> None:
     """Presets and reported scores can be read, the presets' configuration keys exist, and accuracies are fractions."""
-    own = [f"arch.{f.name}" for f in fields(subject.architecture.load_config())]
+    config: Any = subject.architecture.load_config()
+    own = [f"arch.{name}" for name in field_types(config)]
     for where, preset in subject.architecture.load_presets().items():
         keys = (key for key in preset.values if not key.startswith("task."))
         expect.known_settings(keys, f"preset {'.'.join(where)}", own)

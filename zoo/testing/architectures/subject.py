@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.model.segments import SegmentPlan
 from zoo.nn.backbone import Backbone, Output, State
 from zoo.spec.architecture import Architecture, Capabilities, Mode, ModelDims
+from zoo.spec.constraints import build_config
 from zoo.spec.errors import ConfigError
 from zoo.spec.registry import registry
 from zoo.testing.expect import right_padded, weighted_sum
@@ -70,7 +71,7 @@ class ArchitectureSubject:
 
     def config(self) -> Any:
         """A new default configuration with the overrides."""
-        return self.architecture.load_config()(**self.overrides)
+        return build_config(self.architecture.load_config(), self.overrides)
 
     def dims(self, *, d_model: int = 8, n_layers: int = 2, max_len: int = 64) -> ModelDims:
         """The given dimensions, or the nearest larger ones that the configuration accepts (noted in the report)."""
