@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo import ModelDims, State
 from zoo.nn import (
@@ -23,6 +22,9 @@ from zoo.nn import (
     MultiHeadAttention,
     StackBackbone,
     at_least_float32,
+    attend_to_cache,
+    extend_cache,
+    init_cache,
     init_normal,
     make_norm,
     returns_state,
@@ -121,7 +123,7 @@ class H3Mixer(Mixer):
 class AttentionMixer(MultiHeadAttention):
     """Softmax attention of the hybrid, without positions: the H3 layers around it know the order.
 
-    State, causal only: {"k", "v": (B, H, T, d), "real": (B, T) bool} of all T tokens so far.
+    The state, causal only, is the key-value cache of all tokens so far (zoo/nn/cache.py).
     """
 
     def __init__(self, n_heads: int, d_model: int, *, causal: bool) -> None:
@@ -133,25 +135,13 @@ class AttentionMixer(MultiHeadAttention):
     def compute_attention(
         self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, state: State
     ) -> tuple[Tensor, State]:
-        if mask is not None:
-            k, v = (z.masked_fill(~mask[:, None, :, None], 0.0) for z in (k, v))
         if not self.causal:
             return attention(q, k, v, mask=mask), None
-        L = q.shape[2]
-        real = torch.ones(q.shape[0], L, dtype=torch.bool, device=q.device) if mask is None else mask
-        if state is not None:
-            k, v = (torch.cat([state[name].to(z.dtype), z], 2) for name, z in (("k", k), ("v", v)))
-            mask = real = torch.cat([state["real"], real], 1)
-        if L > 1:  # zero queries at earlier tokens, so that query i sees keys 0 .. i
-            q = F.pad(q, (0, 0, k.shape[2] - L, 0))
-        y = attention(q, k, v, mask=mask, causal=L > 1)[:, :, -L:]
-        return y, {"k": k, "v": v, "real": real}
+        cache = extend_cache(state, k, v, mask)
+        return attend_to_cache(q, cache, all_real=state is None and mask is None), cache
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        if not self.causal:
-            return None
-        k, v = (torch.zeros(batch, self.n_heads, 0, self.d_head, device=device, dtype=dtype) for _ in range(2))
-        return {"k": k, "v": v, "real": torch.zeros(batch, 0, device=device, dtype=torch.bool)}
+        return init_cache(batch, self.n_heads, self.d_head, device=device, dtype=dtype) if self.causal else None
 
     def state_size(self, seq_len: int) -> int:
         return 2 * seq_len * self.n_heads * self.d_head if self.causal else 0

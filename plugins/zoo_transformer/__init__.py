@@ -29,6 +29,14 @@ def zoo_architectures() -> Iterator[Architecture]:
         backbone="zoo_transformer.backbone:TransformerBackbone",
         config="zoo_transformer.config:TransformerConfig",
         # only learned positions run out, and they say so themselves; the default, rope, does not
-        capabilities=Capabilities(modes=frozenset({"causal", "bidirectional"}), length="any", positions="internal"),
+        capabilities=Capabilities(
+            modes=frozenset({"causal", "bidirectional"}),
+            state="cache",
+            chunk_exact=True,
+            state_grad=True,
+            step=True,
+            length="any",
+            positions="internal",
+        ),
         cost=Cost(time="O(L² d)", memory="O(L d)", time_exponent=2.0, memory_exponent=1.0),
     )

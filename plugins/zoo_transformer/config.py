@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt
 
-from zoo import BlockConfig, ConfigError, Fraction, ModelDims, RopeScaling, SelfExtend
+from zoo import BlockConfig, ConfigError, Fraction, ModelDims, NonNegativeInt, RopeScaling, SelfExtend
 
 
 @dataclass
 class TransformerConfig(BlockConfig):
     """The pre-norm block h = x + MHA(LN x), y = h + MLP(LN h)."""
 
+    n_kv_heads: NonNegativeInt = 0
+    """Heads of keys and values, each shared by several heads of queries (grouped-query attention); 0 = n_heads."""
     positions: Literal["rope", "sinusoidal", "learned", "alibi", "none"] = "rope"
     """Position encoding; sinusoidal and learned are added to the input."""
     rope_theta: Annotated[float, Gt(1)] = 10000.0
@@ -30,6 +32,8 @@ class TransformerConfig(BlockConfig):
         super().check(dims)
         d_qkv = self.d_qkv or dims.d_model
         d_head = d_qkv // self.n_heads
+        if self.n_kv_heads and self.n_heads % self.n_kv_heads:
+            raise ConfigError("n_kv_heads", f"{self.n_kv_heads} does not divide n_heads {self.n_heads}")
         if self.positions == "rope" and d_head % 2:
             raise ConfigError(
                 "n_heads", f"rope needs an even head dimension; {d_qkv} / {self.n_heads} heads = {d_head}"

@@ -11,6 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from zoo import ConfigError, RopeScaling, SelfExtend, registry
+from zoo.nn.state import return_state
 from zoo_transformer.config import TransformerConfig
 
 EVERY_POSITIONS = get_args(get_type_hints(TransformerConfig)["positions"])
@@ -86,6 +87,60 @@ def test_self_extend_is_for_evaluation_beyond_its_window() -> None:
     torch.testing.assert_close(model.train()(x).hidden, plain.train()(x).hidden)
 
 
+@pytest.mark.parametrize("n_kv_heads", [0, 2, 1])
+@pytest.mark.parametrize("positions", EVERY_POSITIONS)
+def test_the_cache_gives_what_one_call_gives(positions: str, n_kv_heads: int) -> None:
+    """A padded batch in pieces, then token by token: positions go on after each row's own tokens."""
+    model = build(TransformerConfig(positions=positions, n_kv_heads=n_kv_heads))
+    x, lengths = noise(2, 14, 16), torch.tensor([6, 4])
+    mask = torch.arange(6) < lengths[:, None]
+    first = model(x[:, :6], mask=mask)
+    second = model(x[:, 6:11], state=first.state)
+    hidden, state = [second.hidden], second.state
+    for t in range(11, 14):
+        y, state = model.step(x[:, t], state)
+        hidden.append(y[:, None])
+    whole = model(x, mask=torch.cat([mask, torch.ones(2, 8, dtype=torch.bool)], 1)).hidden
+    torch.testing.assert_close(torch.cat(hidden, 1), whole[:, 6:], rtol=1e-9, atol=1e-11)
+    assert state[0]["k"].shape == (2, n_kv_heads or 4, 14, 4)
+    assert model.state_size(14) == 2 * 2 * 14 * 4 * (n_kv_heads or 4)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling.rope_type)
+def test_a_step_turns_by_the_length_so_far(scaling: RopeScaling) -> None:
+    """Angles that depend on the length are those of one call on the text so far; in one layer, all else is equal."""
+    scaling = replace(scaling, original_max_position_embeddings=8)
+    model, x, state = build(TransformerConfig(rope_scaling=scaling), n_layers=1), noise(2, 14, 16), None
+    for t in range(14):
+        y, state = model.step(x[:, t], state)
+        torch.testing.assert_close(y, model(x[:, : t + 1]).hidden[:, -1], rtol=1e-9, atol=1e-11)
+
+
+def test_a_step_with_self_extend_is_one_call() -> None:
+    model, x, state = build(TransformerConfig(self_extend=SelfExtend(group_size=2, window=4))), noise(2, 14, 16), None
+    hidden = model(x[:, :6], mask=torch.arange(6) < torch.tensor([6, 3])[:, None])
+    y = model(x[:, 6:], state=hidden.state).hidden
+    whole = model(torch.cat([x[1:, :3], x[1:, 6:]], 1)).hidden[0, 3:]
+    torch.testing.assert_close(y[1], whole, rtol=1e-9, atol=1e-11)
+    for t in range(14):
+        y, state = model.step(x[:, t], state)
+    torch.testing.assert_close(y, model(x).hidden[:, -1], rtol=1e-9, atol=1e-11)
+
+
+def test_training_keeps_no_cache() -> None:
+    model = build(TransformerConfig())
+    with return_state(False):
+        assert model(noise(1, 5, 16)).state is None
+    assert build(TransformerConfig(), mode="bidirectional")(noise(1, 5, 16)).state is None
+
+
+def test_learned_positions_run_out_in_generation_too() -> None:
+    model = build(TransformerConfig(positions="learned"))
+    state = model(noise(1, 32, 16)).state
+    with pytest.raises(ValueError, match="33 tokens, but learned positions for 32"):
+        model.step(noise(1, 16), state)
+
+
 @pytest.mark.parametrize(("positions", "mode"), list(product(EVERY_POSITIONS, ("causal", "bidirectional"))))
 @pytest.mark.parametrize("masked", [False, True])
 def test_every_form_takes_the_fused_kernel(positions: str, mode: str, masked: bool) -> None:
@@ -111,6 +166,7 @@ def test_dropouts_act_in_training_only() -> None:
     [
         (TransformerConfig(n_heads=3), "arch.n_heads", "3 does not divide d_model 16"),
         (TransformerConfig(n_heads=3, d_qkv=8), "arch.n_heads", "3 does not divide d_qkv 8"),
+        (TransformerConfig(n_kv_heads=3), "arch.n_kv_heads", "3 does not divide n_heads 4"),
         (TransformerConfig(n_heads=0), "arch.n_heads", "integer > 0, got 0"),
         (TransformerConfig(n_heads=16), "arch.n_heads", "even head dimension; 16 / 16 heads = 1"),
         (

@@ -47,9 +47,9 @@ def task(**changes: Any) -> Task:
         (lambda: Capabilities(modes=frozenset({"causal"}), state="some"), "state='some'"),  # type: ignore[arg-type]
         (lambda: Capabilities(modes=frozenset({"causal"}), length="short"), "length='short'"),  # type: ignore[arg-type]
         (lambda: Capabilities(modes=frozenset({"causal"}), positions="x"), "positions='x'"),  # type: ignore[arg-type]
-        (lambda: Capabilities(modes=frozenset({"causal"}), step=True), "need state="),
-        (lambda: Capabilities(modes=frozenset({"causal"}), chunk_exact=True), "need state="),
-        (lambda: Capabilities(modes=frozenset({"causal"}), state_grad=True), "need state="),
+        (lambda: Capabilities(modes=frozenset({"causal"}), step=True), "need a state"),
+        (lambda: Capabilities(modes=frozenset({"causal"}), chunk_exact=True), "need a state"),
+        (lambda: Capabilities(modes=frozenset({"causal"}), state_grad=True), "need a state"),
         (lambda: architecture(name="S4"), "lower-case"),
         (lambda: architecture(name="my-mixer"), "lower-case"),
         (lambda: architecture(name=""), "lower-case"),

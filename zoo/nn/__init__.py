@@ -2,6 +2,7 @@
 
 from zoo.nn.attention import MultiHeadAttention
 from zoo.nn.buffers import derived_buffer
+from zoo.nn.cache import attend_to_cache, extend_cache, init_cache, repeat_heads
 from zoo.nn.convolution import DepthwiseConv
 from zoo.nn.dropout import TiedDropout
 from zoo.nn.init import (
@@ -40,8 +41,11 @@ __all__ = [
     "TiedDropout",
     "TransformerStack",
     "at_least_float32",
+    "attend_to_cache",
     "derived_buffer",
+    "extend_cache",
     "has_values",
+    "init_cache",
     "init_lecun_normal",
     "init_normal",
     "init_transformer_xl",
@@ -49,6 +53,7 @@ __all__ = [
     "make_norm",
     "param_options",
     "parameters_with_options",
+    "repeat_heads",
     "returns_state",
     "sequence_lengths",
     "transformer_block",

@@ -17,7 +17,9 @@ class MultiHeadAttention(Mixer):
         y = concat_h(attention(Q_h, K_h, V_h)) W_o  (B, L, D)
 
     n_heads    heads; divides d_qkv
-    d_qkv      width of all heads together; 0 = d_model
+    d_qkv      width of all heads of queries together; 0 = d_model
+    n_kv_heads heads of keys and values, each shared by n_heads / n_kv_heads heads of queries (grouped-query attention,
+               Ainslie et al. 2023); 0 = n_heads
     bias       biases in the four projections
     fused_qkv  one matrix `qkv` for W_q, W_k and W_v, instead of `q`, `k` and `v`
     causal     query i sees keys 0 .. i
@@ -35,6 +37,7 @@ class MultiHeadAttention(Mixer):
         n_heads: int,
         *,
         d_qkv: int = 0,
+        n_kv_heads: int = 0,
         bias: bool = True,
         fused_qkv: bool = False,
         causal: bool = False,
@@ -43,11 +46,14 @@ class MultiHeadAttention(Mixer):
         super().__init__()
         d_qkv = d_qkv or d_model
         self.n_heads, self.d_head = n_heads, d_qkv // n_heads
+        self.n_kv_heads = n_kv_heads or n_heads
         self.fused_qkv, self.causal, self.attn_dropout = fused_qkv, causal, dropout
+        d_kv = self.n_kv_heads * self.d_head
+        self.widths = (d_qkv, d_kv, d_kv)
         if fused_qkv:
-            self.qkv = nn.Linear(d_model, 3 * d_qkv, bias=bias)
+            self.qkv = nn.Linear(d_model, sum(self.widths), bias=bias)
         else:
-            self.q, self.k, self.v = (nn.Linear(d_model, d_qkv, bias=bias) for _ in range(3))
+            self.q, self.k, self.v = (nn.Linear(d_model, width, bias=bias) for width in self.widths)
         self.out = nn.Linear(d_qkv, d_model, bias=bias)
         self.reset_parameters()
 
@@ -67,9 +73,10 @@ class MultiHeadAttention(Mixer):
         return attention(q, k, v, mask=mask, causal=self.causal, dropout=self.dropout_p), None
 
     def project_qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, L, D) -> q, k, v (B, H, L, d)."""
-        parts = self.qkv(x).chunk(3, dim=-1) if self.fused_qkv else (self.q(x), self.k(x), self.v(x))
-        q, k, v = (split_heads(part, self.n_heads) for part in parts)
+        """x (B, L, D) -> q (B, H, L, d), k and v (B, n_kv_heads, L, d)."""
+        parts = self.qkv(x).split(self.widths, dim=-1) if self.fused_qkv else (self.q(x), self.k(x), self.v(x))
+        heads = (self.n_heads, self.n_kv_heads, self.n_kv_heads)
+        q, k, v = (split_heads(part, n) for part, n in zip(parts, heads, strict=True))
         return q, k, v
 
     def project_out(self, y: Tensor, q: Tensor) -> Tensor:

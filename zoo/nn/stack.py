@@ -166,21 +166,22 @@ class StackBackbone(Backbone):
     def build_positions(self) -> None:
         """Create the parameters of `add_positions`, before any block is built."""
 
-    def add_positions(self, x: Tensor) -> Tensor:
-        """Add absolute positions to the stack's input: x (B, L, D) -> (B, L, D). By default none."""
+    def add_positions(self, x: Tensor, state: State) -> Tensor:
+        """Add absolute positions to the stack's input, after the tokens in `state`: x (B, L, D) -> (B, L, D). By
+        default none."""
         return x
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
         """x (B, L, D), mask (B, L) -> hidden (B, L, D), state."""
         states = [None] * self.dims.n_layers if state is None else state
-        x, states = self.stack(self.add_positions(x), mask=mask, states=states)
+        x, states = self.stack(self.add_positions(x, state), mask=mask, states=states)
         return Output(x, None if all(s is None for s in states) else states)
 
     def forward_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """Process one token: x_t (B, D), state -> y_t (B, D), state. TypeError if no state is carried in this mode."""
         if state is None:
             raise TypeError("no step form: this backbone carries no state in its mode")
-        return self.stack.step(x_t, state)
+        return self.stack.step(self.add_positions(x_t[:, None], state)[:, 0], state)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         states = [mixer.init_state(batch, device=device, dtype=dtype) for mixer in self.mixers()]

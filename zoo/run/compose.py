@@ -134,7 +134,7 @@ class Experiment:
         return (
             self.kind.running_text
             and self.mode == "causal"
-            and capabilities.state != "none"
+            and capabilities.state in ("recurrent", "memory")
             and capabilities.positions == "internal"
         )
 

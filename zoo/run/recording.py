@@ -59,7 +59,7 @@ def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, dat
     """Build the record of a run. `module` is None when the model could not be built: there are then no parameters."""
     experiment = job.experiment
     capabilities = experiment.arch_spec.capabilities
-    has_state = capabilities.state != "none" and (experiment.mode == "causal" or capabilities.state == "memory")
+    has_state = capabilities.state == "memory" or (capabilities.state == "recurrent" and experiment.mode == "causal")
     fields: dict[str, Any] = {
         **identity(experiment),
         "data": data.provenance(),

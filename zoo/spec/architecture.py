@@ -21,7 +21,7 @@ API = 1
 
 Mode = Literal["causal", "bidirectional", "seq2seq"]
 Objective = Literal["classify", "causal_lm", "infilling", "seq2seq"]
-StateKind = Literal["none", "recurrent", "memory"]
+StateKind = Literal["none", "recurrent", "memory", "cache"]
 LengthKind = Literal["any", "max", "fixed"]
 Positions = Literal["external", "internal"]
 
@@ -103,7 +103,8 @@ class Capabilities:
     """What an architecture is defined for. Each entry turns a conformance check on.
 
     modes         "causal", "bidirectional" or both; "seq2seq" for encoder-decoders
-    state         "none" | "recurrent" (S4, Mamba …) | "memory" (Transformer-XL …)
+    state         "none" | "recurrent" (S4, Mamba …) | "memory" (Transformer-XL …) | "cache": keys and values of every
+                  token so far, which generation carries and training does not
     chunk_exact   pieces with carried state equal one call
     state_grad    gradient may flow through the carried state; otherwise the backbone detaches what it emits
     step          `step()` exists and equals `forward`
@@ -132,7 +133,7 @@ class Capabilities:
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {list(get_args(allowed))}")
         if (self.chunk_exact or self.state_grad or self.step) and self.state == "none":
-            raise ValueError("chunk_exact, state_grad and step need state='recurrent' or 'memory'")
+            raise ValueError("chunk_exact, state_grad and step need a state: 'recurrent', 'memory' or 'cache'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

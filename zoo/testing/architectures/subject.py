@@ -61,7 +61,7 @@ class ArchitectureSubject:
             return True
         if self.capabilities.state == "memory":
             return self.mode != "seq2seq"
-        return self.capabilities.state == "recurrent" and self.mode == "causal"
+        return self.capabilities.state in ("recurrent", "cache") and self.mode == "causal"
 
     def cases(self) -> list[ArchitectureSubject]:
         """One case per declared mode; they share the notes."""
