@@ -4,6 +4,7 @@ from .nn.backbone import Output as Output
 from .nn.backbone import State as State
 from .nn.state import check_state as check_state
 from .run.request import bench as bench
+from .run.trained import load as load
 from .spec.architecture import Architecture as Architecture
 from .spec.architecture import Capabilities as Capabilities
 from .spec.architecture import Cost as Cost

@@ -8,10 +8,11 @@ validation split: ours is a tenth of train.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -141,7 +142,14 @@ class TextData(FilesData):
     )
     layout = "{train,test}/{pos,neg}, aclImdb_v1.tar.gz or {train,test}*.parquet"
     needs = TEXT
+    input_columns = ("text",)
     options: TextOptions
+
+    def encode(self, values: Sequence[Any]) -> np.ndarray:
+        text = values[0]
+        if not isinstance(text, str) or not text:
+            raise ValueError("expected a text")
+        return self.decoder()(np.frombuffer(text.encode("utf-8"), np.uint8))
 
     def accepts(self, place: Path) -> bool:
         if place.is_file():

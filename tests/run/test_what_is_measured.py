@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from tests.run.conftest import resolve_one
@@ -45,8 +46,8 @@ def test_the_weights_that_were_best_on_validation_are_tested_not_the_last(tmp_pa
     experiment = resolve_one("toy", "toytask", overrides=overrides)
     model = build_module(experiment)
     data = open_data(experiment, model.schedule)
-    (checkpoint,) = (tmp_path / "runs").rglob("best.ckpt")
-    model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"], strict=False)
+    (weights,) = (tmp_path / "runs").rglob("model.safetensors")
+    model.model.load_state_dict(load_file(weights))
     model.eval()
     with torch.no_grad():
         outputs = [model.model(batch) for batch in data.eval_dataloader("test")]
@@ -56,7 +57,8 @@ def test_the_weights_that_were_best_on_validation_are_tested_not_the_last(tmp_pa
     assert record.metrics.test.scores["accuracy"] == pytest.approx(accuracy)
 
 
-def test_the_learning_rate_moves_with_every_step_of_a_run(tmp_path: Path) -> None:
+def test_the_learning_rate_moves_with_every_step_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.run.rundir.RunDir._keep_model", lambda *_: False)  # or the checkpoint would be dropped
     overrides = {"optim.lr": 0.01, "optim.warmup_ratio": 0.25, "train.max_samples": 64, "train.val_every": 32}
     run(tmp_path, "toy", "toytask", protocol="smoke", overrides=overrides)
     (path,) = (tmp_path / "runs").rglob("best.ckpt")
@@ -242,8 +244,7 @@ def test_a_record_says_which_questions_were_answered_right_in_the_order_of_the_s
     assert record.metrics is not None
     module = build_module(job.experiment)
     data = open_data(job.experiment, module.schedule)
-    best = next(Path(job.runs).rglob("best.ckpt"))
-    module.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
+    module.model.load_state_dict(load_file(next(Path(job.runs).rglob("model.safetensors"))))
     collate = job.experiment.kind.build_collate_fn(data)
     for split, metrics in dict(record.metrics).items():
         if split == "val":

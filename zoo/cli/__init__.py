@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli import bench, check, convert, cost, data, doctor, leaderboard, listing, new
+from zoo.cli import bench, check, convert, cost, data, doctor, leaderboard, listing, new, trained
 from zoo.spec.errors import ZooError
 from zoo.spec.streams import keep_working, replace_unprintable
 
@@ -48,6 +48,8 @@ app.command("list")(listing.list_)
 app.command("show")(listing.show)
 app.command("check")(check.check)
 app.command("convert")(convert.convert)
+app.command("predict")(trained.predict)
+app.command("export")(trained.export)
 app.command("doctor")(doctor.doctor)
 app.command("new", no_args_is_help=True)(new.new)
 app.add_typer(data.app, name="data")

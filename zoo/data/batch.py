@@ -19,9 +19,10 @@ from zoo.spec.architecture import Objective
 class Batch(NamedTuple):
     """The input and labels of one step.
 
-    inputs  (B, L) int64 ids or float32 values; (B, 2, L) for pair classification
-    mask    same shape, bool, True = real token; None when every token of every row is real
-    labels  (B,) int64 for classes; for token answers (B, L), or (B, T) beside `target`, IGNORE where nothing is scored
+    inputs  (B, L) int64 ids or float32 values, (B, L, channels) values; (B, 2, L) ids for pair classification
+    mask    same shape without channels, bool, True = real token; None when every token of every row is real
+    labels  (B,) int64 for classes, float32 for numbers; for answers at positions (B, L), or (B, T) beside `target`,
+            IGNORE where nothing is scored
     target  (B, T) int64, what the decoder reads; seq2seq only
     fresh   (B,) bool: rows in which a text begins and no state is carried from the batch before; None = all
     groups  (B,) int64, rows of `TaskData.groups`; None = the split has no groups
@@ -46,8 +47,14 @@ class Batch(NamedTuple):
     @property
     def n_tokens(self) -> Tensor:
         """Real tokens that the model reads, those of the decoder included; a scalar on the batch's device."""
-        read = torch.full((), self.inputs.numel(), device=self.inputs.device) if self.mask is None else self.mask.sum()
+        read = torch.full((), self.n_places, device=self.inputs.device) if self.mask is None else self.mask.sum()
         return read if self.target is None else read + (self.labels != IGNORE).sum()
+
+    @property
+    def n_places(self) -> int:
+        """Positions of the inputs, pads included."""
+        channels = self.inputs.shape[-1] if self.inputs.ndim == 3 and self.inputs.is_floating_point() else 1
+        return self.inputs.numel() // channels
 
 
 class TrainLoader(DataLoader[Batch]):
@@ -67,22 +74,43 @@ class TrainLoader(DataLoader[Batch]):
 
 
 def collate_sequences(examples: Sequence[tuple[np.ndarray, int]]) -> Batch:
-    """Right-pad sequences (L,), or pairs of sequences (2, L), with 0 to the longest of the batch."""
-    arrays = [np.asarray(inputs) for inputs, _ in examples]
+    """Right-pad sequences (L,) or (L, channels), or pairs of sequences of ids (2, L), with 0 to the longest of the
+    batch."""
     labels = torch.tensor([label for _, label in examples], dtype=torch.int64)
-    lengths = [a.shape[-1] for a in arrays]
-    longest = max(lengths)
+    return Batch(*_pad_inputs([np.asarray(inputs) for inputs, _ in examples]), labels)
+
+
+def collate_numbers(examples: Sequence[tuple[np.ndarray, float]]) -> Batch:
+    """The same with real numbers to be predicted."""
+    labels = torch.tensor([label for _, label in examples], dtype=torch.float32)
+    return Batch(*_pad_inputs([np.asarray(inputs) for inputs, _ in examples]), labels)
+
+
+def collate_labelled(examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> Batch:
+    """The same with a label for each position, IGNORE at pads."""
+    labels = _padded([labels for _, labels in examples], IGNORE)
+    return Batch(*_pad_inputs([np.asarray(inputs) for inputs, _ in examples]), labels)
+
+
+def _pad_inputs(arrays: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
+    """Inputs and mask of a batch."""
     real = np.issubdtype(arrays[0].dtype, np.floating)
-    inputs = np.zeros((len(arrays), *arrays[0].shape[:-1], longest), dtype=np.float32 if real else np.int64)
-    for row, array in zip(inputs, arrays, strict=True):
-        row[..., : array.shape[-1]] = array
+    pairs = arrays[0].ndim == 2 and not real
+    lengths = [len(array[0] if pairs else array) for array in arrays]
+    longest = max(lengths)
+    shape = (2, longest) if pairs else (longest, *arrays[0].shape[1:])
+    inputs = np.zeros((len(arrays), *shape), dtype=np.float32 if real else np.int64)
+    for row, array, length in zip(inputs, arrays, lengths, strict=True):
+        if pairs:
+            row[:, :length] = array
+        else:
+            row[:length] = array
     tensor = torch.from_numpy(inputs)
-    if arrays[0].ndim == 2:
-        return Batch(tensor, tensor != 0, labels)
+    if pairs:
+        return tensor, tensor != 0
     if min(lengths) == longest:
-        return Batch(tensor, None, labels)
-    mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
-    return Batch(tensor, mask, labels)
+        return tensor, None
+    return tensor, torch.arange(longest) < torch.tensor(lengths)[:, None]
 
 
 @dataclass(frozen=True)

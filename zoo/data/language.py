@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -43,6 +43,14 @@ VAL_WORDS = 2_000
 """Validation words where the options do not say."""
 
 
+class EncodedText(NamedTuple):
+    """A text as task ids (n,), and its numbers of words (between white space) and bytes."""
+
+    ids: np.ndarray
+    words: int
+    bytes: int
+
+
 def _find_library(place: Path, exclude: Sequence[str]) -> CorpusFiles | None:
     """Return a folder of books, but not any folder that happens to hold a .txt file."""
     corpus = find_books(place, exclude)
@@ -60,6 +68,7 @@ class LanguageData(CachedData):
     """
 
     suite = "language"
+    input_columns = ("text",)
     needs = ""
     """The files that a user must bring, for messages."""
     corpus_elsewhere = False
@@ -190,6 +199,15 @@ class LanguageData(CachedData):
 
     def majority(self) -> float | None:
         return None
+
+    def encode(self, values: Sequence[Any]) -> EncodedText:
+        text = values[0]
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError("expected a text")
+        ids = np.asarray(self.tokenizer.encode(text).ids, np.int64) + 1
+        if not len(ids):
+            raise ValueError("a text without tokens")
+        return EncodedText(ids, len(text.split()), len(text.encode()))
 
     def view(self, split: Split, i: int) -> str:
         """The text of an example; ‖ stands before an answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
@@ -106,6 +106,7 @@ class TaskData(LightningDataModule):
         self.root = root
         self.loading = loading or LoaderConfig()
         self._lengths: dict[Split, np.ndarray | None] = {}
+        self._codec: Mapping[str, Any] | None = None
 
     # -- what a task supplies ------------------------------------------------------------------------------------
 
@@ -176,6 +177,44 @@ class TaskData(LightningDataModule):
         if split not in self._lengths:
             self._lengths[split] = self.batch_lengths(split)
         return self._lengths[split]
+
+    # -- for `zoo predict` -----------------------------------------------------------------------------------------
+
+    input_columns: tuple[str, ...] = ("input",)
+    """Columns of a user's table that hold an input."""
+
+    def make_codec(self) -> dict[str, Any]:
+        """What the options do not say and `encode` and `label_names` need, as JSON values. Only after `prepare`."""
+        return {}
+
+    @property
+    def codec(self) -> Mapping[str, Any]:
+        """The codec of the prepared data, or that of the run whose model was loaded."""
+        if self._codec is None:
+            self._codec = self.make_codec()
+        return self._codec
+
+    @codec.setter
+    def codec(self, codec: Mapping[str, Any]) -> None:
+        self._codec = codec
+
+    @property
+    def target_scale(self) -> tuple[float, float]:
+        """Of numbers to be predicted: what was subtracted from them, and by what they were then divided."""
+        return 0.0, 1.0
+
+    @property
+    def label_names(self) -> Sequence[str] | None:
+        """The names of the classes; None where they are numbers."""
+        return None
+
+    def encode(self, values: Sequence[Any]) -> Any:
+        """An input, the values of `input_columns`, as the kind's collate function takes it. By default the ids or
+        values that the model reads. Raises ValueError."""
+        array = np.asarray(values[0])
+        if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.number):
+            raise ValueError("expected a list of the numbers that the model reads (zoo data sample --json shows them)")
+        return array.astype(np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64)
 
     # -- loaders ---------------------------------------------------------------------------------------------------
 

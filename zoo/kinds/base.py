@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.spec.architecture import Architecture, Mode, Objective
-from zoo.spec.errors import ConfigError
+from zoo.spec.errors import ConfigError, UserError
 from zoo.spec.task import Task
 
 if TYPE_CHECKING:
@@ -64,6 +64,15 @@ class TaskKind:
     def example_batch(self, spec: ModelSpec) -> Batch:
         """A batch of one example of `spec.seq_len` tokens, for counting FLOPs."""
         raise NotImplementedError
+
+    def predict(
+        self, model: nn.Module, data: TaskData, inputs: Sequence[Any], *, stateful: bool
+    ) -> list[dict[str, Any]]:
+        """The model's answer to each of a few inputs (`TaskData.encode`), as plain JSON values.
+
+        stateful  whether a state is carried from piece to piece of a running text
+        """
+        raise UserError("answers to inputs of this kind are not written; zoo.load(RUN) gives the model")
 
     def example_to_json(self, data: TaskData, split: Split, example: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Facts about an example for a person, and what the model is given of it, both as plain JSON values."""

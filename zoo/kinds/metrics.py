@@ -53,6 +53,36 @@ class ClassificationMetrics(Metric):
         return scores | ({"right": torch.cat(self.right).cpu().numpy()} if self.right else {})
 
 
+class RegressionMetrics(Metric):
+    """Mean squared error and R² over the examples of a split; float64. The loss stays in the units of training.
+
+    scale  a unit of the labels, in the units of the user's numbers
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self, split: Split, scale: float) -> None:
+        super().__init__(sync_on_compute=split == "train")
+        self.scale = scale
+        zeros = torch.zeros(4, dtype=torch.float64)  # examples, squared errors, labels, squared labels
+        self.add_state("sums", zeros, dist_reduce_fx="sum")
+
+    def update(self, output: ModelOutput, batch: Batch, loss: Tensor) -> None:
+        """Count one batch."""
+        labels = output.labels.double()
+        error = (output.logits[:, 0].double() - labels).square().sum()
+        self.sums += torch.stack([torch.full_like(error, len(labels)), error, labels.sum(), labels.square().sum()])
+
+    def compute(self) -> Scores:
+        n, error, total, squares = self.sums.tolist()
+        spread = squares - total * total / n
+        scores = {"mse": error / n * self.scale**2}
+        # numbers that are all alike have nothing to be explained
+        scores |= {"r2": 1 - error / spread} if spread > 1e-12 * squares else {}
+        return {"n": int(n), "loss": error / n, "scores": scores}
+
+
 class TokenMetrics(Metric):
     """Sums over the questions of a split, and over each of its groups; float64.
 

@@ -91,3 +91,35 @@ class LanguageModeling(Recall):
 
     selects_by_loss = True
     running_text = True
+
+    def predict(
+        self, model: nn.Module, data: TaskData, inputs: Sequence[Any], *, stateful: bool
+    ) -> list[dict[str, Any]]:
+        return [self._score_text(model, data, text, stateful) for text in inputs]
+
+    def _score_text(self, model: nn.Module, data: TaskData, text: Any, stateful: bool) -> dict[str, Any]:
+        """Perplexities of a text (zoo.data.language.EncodedText), of which every token is predicted once."""
+        import math
+
+        import numpy as np
+        from torch.nn import functional as F
+
+        from zoo.data.module import perplexity
+        from zoo.data.questions import Piece
+        from zoo.nn.state import return_state
+
+        collate, length = self.build_collate_fn(data), data.options.seq_len
+        read = [data.specials.end, *text.ids[:-1].tolist()]
+        nats, state = 0.0, None
+        for start in range(0, len(read), length):
+            ids, labels = (np.asarray(part[start : start + length]) for part in (read, text.ids))
+            with return_state(stateful):
+                output = model(collate([Piece(ids, labels, fresh=start == 0)]), state)
+            state = output.state if stateful else None
+            nats += F.cross_entropy(output.logits, output.labels, reduction="sum").item()
+        return {
+            "tokens": len(read),
+            "perplexity": perplexity(nats / len(read)),
+            "word_perplexity": perplexity(nats / text.words),
+            "bits_per_byte": nats / text.bytes / math.log(2),
+        }

@@ -80,9 +80,9 @@ class Encoder(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         d_model = spec.dims.d_model
-        self.values = spec.values
-        if self.values:
-            self.embedding: nn.Module = nn.Linear(1, d_model)
+        self.channels = spec.channels
+        if self.channels:
+            self.embedding: nn.Module = nn.Linear(self.channels, d_model)
         else:
             self.embedding = nn.Embedding(spec.vocab_size, d_model)
             # unit variance per feature, as LRA's flax models and the S4 code have it
@@ -99,13 +99,15 @@ class Encoder(nn.Module):
         self.causal = spec.dims.mode == "causal"
 
     def embed(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """inputs (B, L), mask (B, L) -> (B, L, D), with positions where the architecture has none of its own.
+        """inputs (B, L) or (B, L, channels), mask (B, L) -> (B, L, D), with positions where the architecture has none.
 
         What pads hold, NaN too, reaches no gradient.
         """
+        if self.channels:
+            inputs = inputs.to(self.dtype) if inputs.ndim == 3 else inputs[..., None].to(self.dtype)
         if mask is not None:
-            inputs = inputs.masked_fill(~mask, 0)
-        x = self.embedding(inputs[..., None].to(self.dtype) if self.values else inputs)
+            inputs = inputs.masked_fill(~mask[..., None] if self.channels else ~mask, 0)
+        x = self.embedding(inputs)
         if self.cls is not None:
             x = torch.cat([self.cls.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         if self.positions is not None:
@@ -113,7 +115,7 @@ class Encoder(nn.Module):
         return self.dropout(x)
 
     def forward(self, inputs: Tensor, mask: Tensor | None, state: State = None) -> Iterator[Segment]:
-        """inputs (B, L), mask (B, L), state from an earlier piece -> the segments' hidden vectors."""
+        """inputs as in `embed`, mask (B, L), state from an earlier piece -> the segments' hidden vectors."""
         x = self.embed(inputs, mask)
         if self.cls is not None and mask is not None:
             mask = torch.cat([mask.new_ones(mask.shape[0], 1), mask], dim=1)
@@ -195,7 +197,11 @@ class SequenceClassifier(nn.Module):
         else:
             features, aux = self.pooled(batch.inputs, batch.mask)
         logits = at_least_float32(self.head(features.to(next(self.head.parameters()).dtype)))
-        return ModelOutput(logits, batch.labels, torch.arange(len(logits), device=logits.device), aux)
+        return ModelOutput(logits, batch.labels, torch.arange(logits.shape[0], device=logits.device), aux)
+
+    def logits(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """inputs (B, L) or (B, L, channels), of pairs (B, 2, L), mask (B, L) or (B, 2, L) or None -> (B, n_classes)"""
+        return self(Batch(inputs, mask, inputs.new_zeros(inputs.shape[0], dtype=torch.int64))).logits
 
     def pooled(self, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """inputs (B, L), mask (B, L) -> (B, D), auxiliary losses (`AuxLosses`)."""
@@ -231,13 +237,16 @@ class SequenceClassifier(nn.Module):
 
 
 class LMHeadModel(nn.Module):
-    """An encoder and a linear head over the vocabulary; for seq2seq, the backbone's decoder between them."""
+    """An encoder and a linear head over the vocabulary; for seq2seq, the backbone's decoder between them.
 
-    def __init__(self, spec: ModelSpec) -> None:
+    outputs  the head's, where they are no tokens of the vocabulary
+    """
+
+    def __init__(self, spec: ModelSpec, *, outputs: int = 0) -> None:
         super().__init__()
         self.architecture, self.objective, self.max_len = spec.architecture.name, spec.objective, spec.max_len
         self.encoder = Encoder(spec)
-        self.head = nn.Linear(spec.dims.d_model, spec.vocab_size)
+        self.head = nn.Linear(spec.dims.d_model, outputs or spec.vocab_size)
 
     def forward(self, batch: Batch, state: State = None) -> ModelOutput:
         """One answer per label; `state` is what an earlier piece of the same rows returned, None = nothing."""
@@ -266,6 +275,18 @@ class LMHeadModel(nn.Module):
         hidden, labels, rows = (torch.cat(parts) for parts in zip(*chosen, strict=True))
         return ModelOutput(self._logits(hidden), labels, rows, losses.mean(), state)
 
+    def logits(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """inputs (B, L) or (B, L, channels), mask (B, L) or None -> (B, L, V), what is predicted at each position.
+
+        Not for seq2seq.
+        """
+        parts = [segment.hidden for segment in self.encoder(inputs, mask)]
+        hidden = torch.cat(parts, 1)
+        self._check_outputs(hidden, inputs.shape[1])
+        if hidden.shape[1] != inputs.shape[1]:
+            raise ConfigError("model.mode", f"{self.architecture} has outputs for the last positions only")
+        return self._logits(hidden)
+
     def _collect_in_parts(
         self, batch: Batch, scored: Tensor, hidden: Tensor, collect: Callable[[Tensor, int], None]
     ) -> None:
@@ -277,12 +298,16 @@ class LMHeadModel(nn.Module):
         The prefixes end at multiples of K and at the longest input there is, wherever the batch ends: what a row is
         given must not depend on the length of others. Pads make the last one whole.
         """
-        (_, L), K = batch.inputs.shape, hidden.shape[1]
+        L, K = batch.inputs.shape[1], hidden.shape[1]
         longest = max(min(-(-L // K) * K, self.max_len), L)
         inputs, mask = batch.inputs, batch.mask
         if longest > L:
-            mask = torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask
-            inputs, mask = (nn.functional.pad(part, (0, longest - L)) for part in (inputs, mask))
+            mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device) if mask is None else mask
+            channels = (0, 0) * (inputs.ndim - 2)
+            inputs, mask = (
+                nn.functional.pad(inputs, (*channels, 0, longest - L)),
+                nn.functional.pad(mask, (0, longest - L)),
+            )
         x: Tensor | None = None
         for start in range(0, L, K):
             if not bool(scored[:, start : start + K].any()):

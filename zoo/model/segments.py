@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.nn.backbone import Output, State
 from zoo.nn.state import compatible, detach, return_state, returns_state, where_rows
+from zoo.ops.tracing import has_values
 from zoo.spec.errors import ConfigError
 
 Align = Literal["left", "right"]
@@ -138,6 +139,8 @@ def _live_rows(mask: Tensor | None, bounds: Sequence[tuple[int, int]]) -> list[T
     if mask is None:
         return [None] * len(bounds)
     rows = torch.stack([mask[:, start:stop].any(dim=1) for start, stop in bounds])  # (S, B)
+    if not has_values(mask):  # a program that is traced is for any rows
+        return list(rows.unbind())
     return [None if whole else rows[i] for i, whole in enumerate(rows.all(dim=1).tolist())]
 
 

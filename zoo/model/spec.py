@@ -18,9 +18,9 @@ class ModelSpec:
     """Everything that decides a model: embedding, backbone and head.
 
     architecture  whose backbone is built from (arch_config, dims)
-    vocab_size    token ids, padding (0) included; not used where `values`
+    vocab_size    token ids, padding (0) included; not used with `channels`
     n_classes     outputs of a classifier; token answers have vocab_size outputs
-    values        inputs are real numbers, one per position, instead of token ids
+    channels      real numbers per position, instead of token ids; 0 = token ids
     seq_len       the longest training example
     max_len       the longest example of any split, for absolute positions
     objective     how the task is put to the architecture
@@ -36,7 +36,7 @@ class ModelSpec:
     dims: ModelDims
     vocab_size: int
     n_classes: int = 0
-    values: bool = False
+    channels: int = 0
     seq_len: int
     max_len: int
     objective: Objective = "classify"

@@ -22,4 +22,4 @@ def put_rows(y: Tensor, index: Tensor, rows: Tensor) -> Tensor:
 
 def _over_channels(index: Tensor, x: Tensor) -> Tensor:
     """Repeat index (B, g) over the heads and channels of x (B, …, L, d): (B, …, g, d)."""
-    return index.view(len(index), *[1] * (x.ndim - 3), -1, 1).expand(*x.shape[:-2], -1, x.shape[-1])
+    return index.view(index.shape[0], *[1] * (x.ndim - 3), -1, 1).expand(*x.shape[:-2], -1, x.shape[-1])

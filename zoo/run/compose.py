@@ -163,9 +163,10 @@ class Experiment:
         return own or (self.task_spec.metrics[0], self.task_spec.higher_is_better)
 
     @property
-    def chance(self) -> float:
-        """The score of a uniform guess: the task's, or of its options (a property `chance`)."""
-        return float(getattr(self.task_options, "chance", self.task_spec.chance))
+    def chance(self) -> float | None:
+        """The score of a uniform guess: the task's, or of its options (a property `chance`); None: there is none."""
+        chance = getattr(self.task_options, "chance", self.task_spec.chance)
+        return None if chance is None else float(chance)
 
     @property
     def dims(self) -> ModelDims:
@@ -195,7 +196,7 @@ class Experiment:
             dims=self.dims,
             vocab_size=self.vocab_size,
             n_classes=self.task_spec.classes,
-            values=getattr(self.task_options, "input", "tokens") == "values",
+            channels=self.task_spec.channels or int(getattr(self.task_options, "input", "tokens") == "values"),
             seq_len=self.seq_len,
             max_len=self.max_len,
             objective=self.objective,

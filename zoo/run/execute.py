@@ -352,7 +352,7 @@ def _write(
     record = make_record(rundir.job, attempt, module, data, ending)
     if rank() > 0:
         sys.exit(0)  # the first rank writes the record and reports it
-    return rundir.write_record(record)
+    return rundir.write_record(record, data.codec if record.status == "ok" else {})
 
 
 def quiet_libraries() -> None:

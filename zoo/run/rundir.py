@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import filelock
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo.run.compose import Job
+from zoo.run.trained import BEST, CONFIG, WEIGHTS, keep_model
 from zoo.spec.config import flatten
 from zoo.spec.errors import UserError
 from zoo.spec.files import write_atomically
@@ -38,6 +39,7 @@ class RunDir:
 
     run.json   the code and configuration that last ran here, and the record where the run ended well
     last.ckpt  after each validation interval;  best.ckpt  the weights that were best on validation
+    model.safetensors, config.json  in place of these, after a run that ended well (zoo/run/trained.py)
     """
 
     def __init__(self, job: Job) -> None:
@@ -46,7 +48,7 @@ class RunDir:
         self.path = Path(job.runs) / experiment.id
         self.path.mkdir(parents=True, exist_ok=True)
         self.note = self.path / "run.json"
-        self.last, self.best = self.path / "last.ckpt", self.path / "best.ckpt"
+        self.last, self.best = self.path / "last.ckpt", self.path / BEST
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -91,8 +93,8 @@ class RunDir:
             if earlier and not self.job.force:
                 what = "settings of how it is computed have" if earlier.get("code") == code else "the code has"
                 print(f"zoo: {what} changed since {self.path} was begun; starting afresh", file=sys.stderr)
-            for checkpoint in (self.last, self.best):
-                checkpoint.unlink(missing_ok=True)
+            for name in (self.last, self.best, CONFIG, WEIGHTS):
+                (self.path / name).unlink(missing_ok=True)
         attempt = Attempt(
             number=earlier.get("attempt", 0) + 1,
             started=earlier["started"] if same and self.last.exists() else now(),
@@ -103,13 +105,28 @@ class RunDir:
         )
         return attempt
 
-    def write_record(self, record: Record) -> StoredRecord:
-        """Write the record under the results folder; after a run that ended well, note it and drop `last.ckpt`."""
+    def write_record(self, record: Record, codec: Mapping[str, Any]) -> StoredRecord:
+        """Write the record under the results folder; after a run that ended well, keep its model and note the record.
+
+        codec  of the run's data
+        """
+        kept = record.status == "ok" and self._keep_model(record, codec)
         path = write(record, self.job.results)
         if record.status == "ok":
             self._write_note(self._read_note() | {"record": str(path.resolve())})
             self.last.unlink(missing_ok=True)
+        if kept:
+            self.best.unlink(missing_ok=True)
         return StoredRecord(str(path), record)
+
+    def _keep_model(self, record: Record, codec: Mapping[str, Any]) -> bool:
+        """Whether the model could be kept. Where it could not, on a full disk, say, the record still comes first."""
+        try:
+            keep_model(self.path, self.experiment, record, codec)
+        except OSError as error:
+            print(f"zoo: {self.experiment.name}: the model could not be kept: {error}", file=sys.stderr)
+            return False
+        return True
 
     def _read_note(self) -> dict[str, Any]:
         """What an earlier call noted; nothing when there was none, or it was cut off."""

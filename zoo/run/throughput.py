@@ -92,7 +92,7 @@ def measure_cost(report: Report, *, experiment: dict[str, Any], command: str) ->
             train = time_passes(step, batches, TRAIN_SECONDS)
             inference = time_passes(forward, batches, EVAL_SECONDS)
     examples = sum(batch.inputs.shape[0] for batch in batches)
-    places = sum(part.numel() for batch in batches for part in (batch.inputs, batch.target) if part is not None)
+    places = sum(batch.n_places + (0 if batch.target is None else batch.target.numel()) for batch in batches)
     computing = provenance.computing(measured.train)
     cost = CostRecord.model_validate(
         {

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+
+from zoo.spec.errors import UserError
 
 
 def default_results_dir() -> Path:
@@ -46,6 +50,33 @@ def write_temporary(path: Path, text: str) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+@contextlib.contextmanager
+def placed_atomically(path: Path) -> Iterator[Path]:
+    """Give the name of a new file beside `path`; what is written there replaces `path`, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def check_target(option: str, path: Path, *, force: bool) -> None:
+    """Raise UserError before any work where a file cannot be written to `path`, or exists and is not to be replaced."""
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder; name a file")
+    if path.exists() and not force:
+        raise UserError(f"{option} {path}: exists already; --force replaces it")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"{option} {path}: no such folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{option} {path}: {folder} cannot be written to")
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 KINDS = {
     "classification": "zoo.kinds.classification:Classification",
     "pair_classification": "zoo.kinds.classification:PairClassification",
+    "token_classification": "zoo.kinds.classification:TokenClassification",
+    "regression": "zoo.kinds.regression:Regression",
     "language_modeling": "zoo.kinds.questions:LanguageModeling",
     "recall": "zoo.kinds.questions:Recall",
 }
@@ -81,9 +83,11 @@ class Task:
     vocab_size  number of token ids including padding (0), or 0 for tasks of real values; a property of this name of
                 the options class overrides it
     classes     number of labels
+    channels    real numbers per position of the inputs, in place of token ids; 0 = token ids
     length      the longest example of the published task, in tokens
     metrics     names; the first is what is ranked
-    chance      the score of a uniform guess; a property of this name of the options class overrides it
+    chance      the score of a uniform guess, None where there is none; a property of this name of the options class
+                overrides it
     data        "package.module:Class", a `zoo.data.TaskData`, built from (options, root)
     options     "package.module:Dataclass" of the `task.*` keys; a field's annotation says which values it may have
                 (zoo/spec/constraints.py), the docstring under it is its help. `check(self)`, where it is defined,
@@ -107,7 +111,7 @@ class Task:
     classes: int
     length: int
     metrics: tuple[str, ...]
-    chance: float
+    chance: float | None
     license: str
     source: Source
     data: str
@@ -115,6 +119,7 @@ class Task:
     protocols: Mapping[str, Mapping[str, Any]]
     objectives: tuple[Objective, ...] = ("causal_lm", "infilling", "seq2seq")
     higher_is_better: bool = True
+    channels: int = 0
     description: str = ""
     needs: str = ""
     sample_files: str = ""

@@ -188,7 +188,8 @@ def chance_is_a_uniform_guess(subject: TaskSubject) -> None:
     task = subject.task
     if subject.has_token_answers or task.metrics[0] != "accuracy":
         raise NotDeclared("not a classification task that is ranked by accuracy")
-    assert abs(task.chance * task.classes - 1) < 1e-6, f"chance is {task.chance} with {task.classes} classes"
+    of_one = task.classes * (task.chance or 0.0)
+    assert abs(of_one - 1) < 1e-6, f"chance is {task.chance} with {task.classes} classes"
 
 
 @check(TaskSubject.per_objective)

@@ -154,7 +154,7 @@ class DPLRSSM:
                 t += 1
             s = v[:, :, 0]
             if state is not None:
-                tokens = torch.full((len(x),), L, device=x.device) if lengths is None else lengths
+                tokens = torch.full((x.shape[0],), L, device=x.device) if lengths is None else lengths
                 before = as_real(state)
                 for i in range(L.bit_length()):  # Abar^tokens by squaring
                     moved = torch.einsum("hmn,bhn->bhm", self.square(i, before.dtype), before)

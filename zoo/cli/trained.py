@@ -1,0 +1,60 @@
+"""`zoo predict` and `zoo export`: what a finished run's model answers, and the model as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.options import path_option
+from zoo.spec.files import check_target
+
+Run = Annotated[Path, typer.Argument(help="The folder of a finished run, or its record.", metavar="RUN")]
+Runs = Annotated[Path | None, path_option(help="Where the run of a record lies [ZOO_RUNS_DIR, else runs].")]
+
+
+def predict(
+    run: Run,
+    source: Annotated[Path, path_option("--input", help="A table (.jsonl, .csv, .tsv, .parquet), or a text file.")],
+    target: Annotated[Path, path_option("--output", help="The file to write: .jsonl or .csv.")],
+    runs: Runs = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
+) -> None:
+    """Write a trained model's answer to each row: labels with probabilities, numbers, or perplexities of texts."""
+    check_target("--output", target, force=force)
+    from zoo.run.predict import predict as predict_rows
+    from zoo.run.trained import load_trained
+
+    trained = load_trained(run, runs=runs or "")
+    n = predict_rows(trained, source, target)
+    print(f"{target}: {n} row{'' if n == 1 else 's'} by {trained.experiment.name}")
+
+
+def export(
+    run: Run,
+    form: Annotated[str, typer.Option("--format", help="safetensors | pt2 | onnx.")] = "safetensors",
+    target: Annotated[
+        Path | None, path_option("--output", help="The file to write [ARCHITECTURE-TASK.FORMAT here].")
+    ] = None,
+    runs: Runs = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
+) -> None:
+    """Write a trained model as a file for other programs; what a format has no form for is said, and nothing written.
+
+    A program (pt2, onnx) is kept only if it gives the model's outputs.
+    """
+    from zoo.spec.errors import UserError, did_you_mean
+
+    known = ("safetensors", "pt2", "onnx")
+    if form not in known:
+        raise UserError(f"--format {form!r}: unknown{did_you_mean(form, known)}")
+    from zoo.run.export import export as export_model
+    from zoo.run.trained import load_trained
+
+    trained = load_trained(run, runs=runs or "")
+    experiment = trained.experiment
+    target = target or Path(f"{experiment.arch_spec.name}-{experiment.task_spec.name}.{form}")
+    check_target("--output", target, force=force)
+    takes = export_model(trained, form, target)
+    print(f"{target}: {experiment.name}: {takes}")
