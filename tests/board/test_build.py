@@ -51,14 +51,14 @@ def fill(results: Path) -> Path:
     return results
 
 
-@pytest.mark.parametrize("name", ["README.md", "results.csv", "board.svg", "cost.svg", "board.json"])
+@pytest.mark.parametrize("name", ["README.md", "board.csv", "board.svg", "cost.svg", "board.json"])
 def test_golden(name: str) -> None:
     """The whole text. To renew after an intended change: ZOO_GOLDEN=write pytest tests/board, then read the diff."""
     records = classification_records()
     result = board_of(records, REPORTED, classification_costs(records))
     texts = {
         "README.md": lambda: markdown(result, PROBLEMS, chart="board.svg"),
-        "results.csv": lambda: to_csv(results_table(result)),
+        "board.csv": lambda: to_csv(results_table(result)),
         "board.svg": lambda: to_svg(scores_chart(list(result.sections()))),
         "cost.svg": lambda: to_svg(cost_chart(list(result.sections()))),
         "board.json": lambda: json.dumps(to_json(result, PROBLEMS), indent=1, ensure_ascii=False) + "\n",
@@ -83,13 +83,13 @@ def test_two_builds_give_the_same_bytes_wherever_and_in_whatever_order(tmp_path:
         board.build(results)
     for path in board.board_paths(first):
         assert path.read_bytes() == (second.parent / path.name).read_bytes()
-    assert len(board.board_paths(first)) == 3
+    assert len(board.board_paths(first)) == 4
 
 
 def test_a_build_that_changes_nothing_touches_nothing(tmp_path: Path) -> None:
     results = fill(tmp_path / "results")
     paths, problems, messages = board.build(results)
-    assert [p.name for p in paths] == ["README.md", "results.csv", "board.svg"]
+    assert [p.name for p in paths] == ["README.md", "board.csv", "results.csv", "board.svg"]
     assert [p.file for p in problems] == ["cut.json"]
     assert messages == []
     before = {p: p.stat().st_ino for p in paths}
@@ -144,7 +144,7 @@ def test_refresh_survives_foreign_files_and_a_full_disk(
 def test_an_empty_directory_has_an_empty_board(tmp_path: Path) -> None:
     board.refresh(tmp_path / "results")
     assert "No records yet." in (tmp_path / "README.md").read_text()
-    assert (tmp_path / "results.csv").read_text() == ",".join(COLUMNS) + "\n"
+    assert (tmp_path / "board.csv").read_text() == ",".join(COLUMNS) + "\n"
     ElementTree.parse(tmp_path / "board.svg")
 
 
@@ -223,7 +223,8 @@ refresh(sys.argv[1])
     done = subprocess.run([sys.executable, "-c", code, str(results)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "zoo: the board has no charts: they need pip install 'seqzoo[board]'\n"
-    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["README.md", "groups.csv", "results.csv"]
+    written = ["README.md", "board.csv", "groups.csv", "results.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == written
     assert ".svg" not in (tmp_path / "README.md").read_text()
     board.build(results)
     assert "](breakdown-quick-mqar.svg)" in (tmp_path / "README.md").read_text()

@@ -227,7 +227,7 @@ def test_board_files_and_terminal_show_no_score_of_it(hopeless: list[Record], tm
         assert not any(score in text for score in ("52.0", "48.0", "51.5"))
         assert "40.0" in text or "listops" in text
     assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["board.svg"]
-    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "board.csv").open()))
     assert {row["cost_only"] for row in rows if row["task"] == "long"} == {"true"}
     assert {row["rank"] for row in rows if row["task"] == "long"} == {""}
 

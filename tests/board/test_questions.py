@@ -415,7 +415,7 @@ def test_files_of_parts_come_and_go(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["breakdown-quick-mqar.svg", "results"]
     board.build(results, force=True)
     assert {p.name for p in board.board_paths(results)} == {
-        *("README.md", "results.csv", "board.svg", "groups.csv"),
+        *("README.md", "board.csv", "results.csv", "board.svg", "groups.csv"),
         "breakdown-quick-mqar.svg",
     }
     assert "](breakdown-quick-mqar.svg)" in (tmp_path / "README.md").read_text()
@@ -424,7 +424,7 @@ def test_files_of_parts_come_and_go(tmp_path: Path) -> None:
     mine.write_text("<svg>mine</svg>")
     board.build(results)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == sorted(
-        ["README.md", "board.svg", "breakdown-mine.svg", "results.csv"]
+        ["README.md", "board.csv", "board.svg", "breakdown-mine.svg", "results.csv"]
     )
 
 
@@ -440,7 +440,7 @@ def test_groups_are_a_line_per_seed_and_part() -> None:
     assert groups_table(board_of([make()])).empty
 
 
-def test_results_csv_names_the_metric() -> None:
+def test_board_csv_names_the_metric() -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(results_table(board_of(question_records()))))))
     text = next(row for row in rows if row["task"] == "wikitext" and row["architecture"] == "beta")
     assert (text["metric"], text["higher_is_better"], text["accuracy"]) == ("word_perplexity", "false", "")

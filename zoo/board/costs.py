@@ -35,6 +35,11 @@ def costs_of(rows: pd.DataFrame, costs: Sequence[CostRecord]) -> pd.Series:
     return pd.Series([best[1].get(shape) for shape in rows["shape"]], rows.index, dtype="object")
 
 
+def median_speed(cost: CostRecord | None, mode: Literal["train", "inference"]) -> float | None:
+    """Real tokens per second."""
+    return round(cost.tokens_per_second(mode)[0], 1) if cost else None
+
+
 def cost_cells(cost: CostRecord | None) -> dict[str, str]:
     """The cells of a row of a task's table."""
     speeds = {f"{mode} tokens/s": "" if cost is None else format_speed(cost, mode) for mode in MODES}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from zoo.board.breakdown import NOT_DEFINED
-from zoo.board.costs import MODES
+from zoo.board.costs import MODES, median_speed
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.overall import Overall, overalls
 from zoo.board.results import Board, dimension_columns
@@ -26,7 +26,7 @@ COLUMNS = [
     *("cost", "cost_only", "hardware", "superseded", "notes"),
     *("records", "metric", "higher_is_better", "score", "other_scores", LENGTH_GENERALIZATION, "stateful"),
 ]
-"""Columns of results.csv. `low` to `each_seed`, the baselines and reported scores are of `metric`; `accuracy` is filled
+"""Columns of board.csv. `low` to `each_seed`, the baselines and reported scores are of `metric`; `accuracy` is filled
 whether it is the ranked metric or not. `hardware` is that of the runs; `cost` says where speed and memory were
 measured, and gives the seconds of an example."""
 
@@ -39,7 +39,7 @@ questions, that the score is over."""
 
 
 def results_table(board: Board) -> pd.DataFrame:
-    """One row per configuration with the columns of results.csv, as JSON values."""
+    """One row per configuration with the columns of board.csv, as JSON values."""
     if board.results.empty:
         return pd.DataFrame(columns=COLUMNS)
     table = _json_values(board.results)
@@ -51,7 +51,7 @@ def results_table(board: Board) -> pd.DataFrame:
     return table.assign(
         accuracy=table["score"].where(is_accuracy, table["other_scores"].map(lambda scores: scores.get("accuracy"))),
         each_seed=table["each_seed"].map(lambda seeds: {str(seed): score for seed, score in seeds.items()}),
-        **{f"{mode}_tokens_per_second": costs.map(partial(_speed, mode=mode)) for mode in MODES},
+        **{f"{mode}_tokens_per_second": costs.map(partial(median_speed, mode=mode)) for mode in MODES},
         extra_memory_bytes=pd.Series(memory, costs.index, dtype="object"),
         cost=costs.map(_cost),
         difference=table["difference"].map(lambda one: one._asdict() if one else None),
@@ -59,10 +59,6 @@ def results_table(board: Board) -> pd.DataFrame:
         reported_source=first.map(lambda one: f"{one.source}, {one.table}".removesuffix(", ") if one else None),
         **{LENGTH_GENERALIZATION: table[LENGTH_GENERALIZATION].mask(not_defined.astype(bool), NOT_DEFINED)},
     )[COLUMNS]
-
-
-def _speed(cost: CostRecord | None, mode: Literal["train", "inference"]) -> float | None:
-    return round(cost.tokens_per_second(mode)[0], 1) if cost else None
 
 
 def _cost(cost: CostRecord | None) -> dict[str, Any] | None:
@@ -112,7 +108,7 @@ def _csv_cell(value: Any) -> Any:
 
 
 def to_json(board: Board, problems: Sequence[Problem] = ()) -> dict[str, Any]:
-    """The object that `zoo leaderboard --json` prints: of each protocol the rows of results.csv and groups.csv and the
+    """The object that `zoo leaderboard --json` prints: of each protocol the rows of board.csv and groups.csv and the
     tables over tasks; and the skipped files."""
     results, groups = results_table(board), groups_table(board)
     boards = []

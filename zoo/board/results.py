@@ -147,13 +147,17 @@ def make_board(
     """The board of all protocols (or of one), restricted to `tasks` and `architectures` where they are given."""
     chosen = [
         one
-        for one in stored
-        if one.record.protocol not in UNRANKED_PROTOCOLS
-        and (protocol is None or one.record.protocol == protocol)
+        for one in ranked_protocols(stored)
+        if (protocol is None or one.record.protocol == protocol)
         and (tasks is None or one.record.task.name in tasks)
         and (architectures is None or one.record.architecture.name in architectures)
     ]
     return compare(chosen, reported, costs)
+
+
+def ranked_protocols(stored: Sequence[StoredRecord]) -> list[StoredRecord]:
+    """The records that a board shows: those of protocols whose scores mean something."""
+    return [one for one in stored if one.record.protocol not in UNRANKED_PROTOCOLS]
 
 
 def compare(

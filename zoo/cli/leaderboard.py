@@ -139,7 +139,7 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Replace files that zoo did not generate.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Write README.md, results.csv, board.svg and the breakdowns of tasks that have them."""
+    """Write README.md, board.csv, results.csv, board.svg and the breakdowns of tasks that have them."""
     from zoo.board import build as board
     from zoo.board.tables import problem_lines
     from zoo.spec.errors import UserError
