@@ -1,5 +1,6 @@
 # The public names of zoo: what lazy_loader loads them from, and what type checkers read.
 from .board.runs import leaderboard as leaderboard
+from .model.generate import generate as generate
 from .nn.backbone import Backbone as Backbone
 from .nn.backbone import Output as Output
 from .nn.backbone import State as State

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LongT5Config as TheirConfig
-from transformers import LongT5EncoderModel, LongT5Model
+from transformers import LongT5EncoderModel, LongT5ForConditionalGeneration, LongT5Model
 
+import zoo
 from tests.parity.live import copy_model, hf_config
 from zoo import Backbone, ConfigError
 from zoo_longt5.config import LongT5Config
@@ -130,3 +131,16 @@ def test_what_is_not_offered_is_refused_by_name(key: str, value: str) -> None:
     with pytest.raises(ConfigError, match=value) as error:
         CONVERSION.import_config({**TheirConfig().to_dict(), key: value})
     assert error.value.key == key
+
+
+def test_greedy_generation_is_theirs() -> None:
+    sizes = {"d_kv": 4, "heads": 2, "radius": 5, "block": 4, "ffn": "relu", "buckets": 8, "kind": "transient-global"}
+    torch.manual_seed(0)
+    theirs = randomised(LongT5ForConditionalGeneration(their_config(sizes, decoder_start_token_id=0)))
+    tokens = torch.randint(1, 11, (3, 20), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(20) < torch.tensor([20, 11, 3])[:, None]
+    expected = theirs.generate(
+        tokens, attention_mask=mask.long(), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    ours = copy_model("longt5", CONVERSION, theirs)
+    assert torch.equal(zoo.generate(ours, tokens, 12, mask=mask, start=0), expected[:, 1:])

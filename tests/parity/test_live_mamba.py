@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import MambaConfig as TheirConfig
 from transformers import MambaForCausalLM, MambaModel
 
+import zoo
 from tests.parity.live import copy_model, hf_config
 from zoo import ConfigError, ModelDims
 from zoo.convert import PretrainedModel
@@ -202,3 +203,11 @@ def test_a_layer_norm_is_not_exported() -> None:
     dims = ModelDims(d_model=8, n_layers=1, mode="causal", max_len=9)
     with pytest.raises(ConfigError, match="norm='rms'"):
         CONVERSION.export_config(MambaConfig(norm="layer"), dims)
+
+
+def test_greedy_generation_is_theirs() -> None:
+    theirs = live(MambaForCausalLM, hidden_size=8, num_hidden_layers=2, state_size=4, vocab_size=VOCAB)
+    tokens = torch.randint(0, VOCAB, (3, 7), generator=torch.Generator().manual_seed(1))
+    with Double():
+        expected = theirs.generate(tokens, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert torch.equal(zoo.generate(ours_from(theirs), tokens, 12), expected[:, 7:])

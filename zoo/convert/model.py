@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.convert.conversion import Conversion, HFConfig
 from zoo.convert.keymap import HFTensor, export_tensors, import_tensors, match_keys
+from zoo.convert.modules import LMHead
 from zoo.nn.backbone import State
 from zoo.spec.architecture import Architecture
 from zoo.spec.constraints import build_config
@@ -49,6 +50,7 @@ class PretrainedModel(nn.Module):
         for name in parts.removed:
             self.backbone.set_submodule(name, nn.Identity(), strict=True)
         self.embed, self.head = parts.embedding, parts.head
+        self.capabilities = architecture.capabilities
 
         key_map = {f"backbone.{ours}": theirs for ours, theirs in conversion.key_map(self.config).items()}
         prefix = conversion.prefix if parts.head is None else ""
@@ -78,7 +80,23 @@ class PretrainedModel(nn.Module):
             if decoder_ids is None:
                 raise ValueError("an encoder-decoder needs decoder_ids")
             out = self.backbone.decode(self._embed(decoder_ids), memory=out.hidden, memory_mask=mask)
-        return ModelOutput(out.hidden if self.head is None else self.head(out.hidden), out.state)
+        return ModelOutput(self.compute_logits(out.hidden), out.state)
+
+    @property
+    def objective(self) -> str:
+        """How the model predicts tokens, as of a model that zoo trains; "hidden" without a language model's head."""
+        if not isinstance(self.head, LMHead):
+            return "hidden"
+        return {"causal": "causal_lm", "seq2seq": "seq2seq"}.get(self.dims.mode, "infilling")
+
+    def compute_logits(self, hidden: Tensor) -> Tensor:
+        """hidden (…, D) -> logits (…, V)."""
+        return hidden if self.head is None else self.head(hidden)
+
+    def next_logits(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, V) after the last real token of each row: tokens (B, L), mask (B, L), pads at the end."""
+        last = torch.full_like(tokens[:, 0], tokens.shape[1]) if mask is None else mask.sum(1)
+        return self(tokens, mask).logits[torch.arange(len(tokens), device=tokens.device), last - 1]
 
     def _embed(self, ids: Tensor) -> Tensor:
         return ids if self.embed is None else self.embed(ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from zoo.convert.conversion import HFConfig, ModelParts
@@ -39,14 +40,16 @@ class TokenEmbedding(nn.Module):
         self.types = nn.Embedding(n_types, d_model) if n_types else None
         self.norm = LayerNorm(d_model, norm_eps) if norm_eps is not None else None
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids (B, L), padded on the right -> (B, L, D)."""
+    def forward(self, ids: Tensor, mask: Tensor | None = None, start: Tensor | None = None) -> Tensor:
+        """ids (B, L), padded on the right, from position `start` (B,) of their texts -> (B, L, D)."""
         x = self.tokens(ids) * self.scale
         if self.positions is not None:
+            n_tokens = ids.shape[1] + (0 if start is None else int(start.max()))
             first, rows = self.first_position, self.positions.num_embeddings
-            if first + ids.shape[1] > rows:
-                raise ValueError(f"{ids.shape[1]} tokens, but positions for {rows - first}")
-            x = x + self.positions.weight[first : first + ids.shape[1]]
+            if first + n_tokens > rows:
+                raise ValueError(f"{n_tokens} tokens, but positions for {rows - first}")
+            index = first + torch.arange(ids.shape[1], device=ids.device)
+            x = x + self.positions(index if start is None else start[:, None] + index)
         if self.types is not None:
             x = x + self.types.weight[0]
         return x if self.norm is None else self.norm(x)

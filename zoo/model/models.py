@@ -21,7 +21,7 @@ from zoo.data.questions import IGNORE
 from zoo.model.segments import Segment, drive
 from zoo.model.spec import ModelSpec
 from zoo.nn import at_least_float32, derived_buffer, param_options
-from zoo.nn.backbone import State
+from zoo.nn.backbone import Backbone, State
 from zoo.spec.errors import ConfigError
 
 
@@ -58,10 +58,14 @@ class Positions(nn.Module):
             return
         derived_buffer(self, "table", partial(sinusoids, max_len, d_model))
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] > self.table.shape[0]:
-            raise ValueError(f"a sequence of {x.shape[1]} tokens, but positions for {self.table.shape[0]}")
-        return x + self.table[: x.shape[1]].to(x.dtype)
+    def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """x (B, L, D) at positions from 0, or from `start` (B,). ValueError where the table ends."""
+        n_positions = x.shape[1] + (0 if start is None else int(start.max()))
+        if n_positions > self.table.shape[0]:
+            raise ValueError(f"a sequence of {n_positions} tokens, but positions for {self.table.shape[0]}")
+        if start is None:
+            return x + self.table[: x.shape[1]].to(x.dtype)
+        return x + self.table[start[:, None] + torch.arange(x.shape[1], device=x.device)].to(x.dtype)
 
 
 def sinusoids(max_len: int, d_model: int) -> Tensor:
@@ -98,9 +102,10 @@ class Encoder(nn.Module):
         self.segments = math.ceil(spec.seq_len / self.plan.length) if self.plan.length else 1
         self.causal = spec.dims.mode == "causal"
 
-    def embed(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Tensor, mask: Tensor | None = None, start: Tensor | None = None) -> Tensor:
         """inputs (B, L) or (B, L, channels), mask (B, L) -> (B, L, D), with positions where the architecture has none.
 
+        start  (B,) position of the first token of each row; None = 0
         What pads hold, NaN too, reaches no gradient.
         """
         if self.channels:
@@ -111,7 +116,7 @@ class Encoder(nn.Module):
         if self.cls is not None:
             x = torch.cat([self.cls.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         if self.positions is not None:
-            x = self.positions(x)
+            x = self.positions(x, start)
         return self.dropout(x)
 
     def forward(self, inputs: Tensor, mask: Tensor | None, state: State = None) -> Iterator[Segment]:
@@ -245,6 +250,7 @@ class LMHeadModel(nn.Module):
     def __init__(self, spec: ModelSpec, *, outputs: int = 0) -> None:
         super().__init__()
         self.architecture, self.objective, self.max_len = spec.architecture.name, spec.objective, spec.max_len
+        self.capabilities = spec.architecture.capabilities
         self.encoder = Encoder(spec)
         self.head = nn.Linear(spec.dims.d_model, outputs or spec.vocab_size)
 
@@ -273,7 +279,7 @@ class LMHeadModel(nn.Module):
             losses.add(segment.aux)
             state = segment.state
         hidden, labels, rows = (torch.cat(parts) for parts in zip(*chosen, strict=True))
-        return ModelOutput(self._logits(hidden), labels, rows, losses.mean(), state)
+        return ModelOutput(self.compute_logits(hidden), labels, rows, losses.mean(), state)
 
     def logits(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """inputs (B, L) or (B, L, channels), mask (B, L) or None -> (B, L, V), what is predicted at each position.
@@ -285,7 +291,23 @@ class LMHeadModel(nn.Module):
         self._check_outputs(hidden, inputs.shape[1])
         if hidden.shape[1] != inputs.shape[1]:
             raise ConfigError("model.mode", f"{self.architecture} has outputs for the last positions only")
-        return self._logits(hidden)
+        return self.compute_logits(hidden)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone, without embedding and head."""
+        return self.encoder.backbone
+
+    def embed(self, tokens: Tensor, mask: Tensor | None = None, start: Tensor | None = None) -> Tensor:
+        """Embed tokens, as `Encoder.embed`."""
+        return self.encoder.embed(tokens, mask, start)
+
+    def next_logits(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, V) after the last real token of each row: tokens (B, L), mask (B, L), pads at the end."""
+        last = torch.full_like(tokens[:, 0], tokens.shape[1]) if mask is None else mask.sum(1)
+        labels = torch.full_like(tokens, IGNORE).scatter(1, last[:, None] - 1, 0)
+        out = self(Batch(tokens, mask, labels))
+        return out.logits[out.rows.argsort()]
 
     def _collect_in_parts(
         self, batch: Batch, scored: Tensor, hidden: Tensor, collect: Callable[[Tensor, int], None]
@@ -335,10 +357,11 @@ class LMHeadModel(nn.Module):
         encoded = backbone(self.encoder.embed(batch.inputs, batch.mask), mask=batch.mask)
         out = backbone.decode(self.encoder.embed(batch.target), memory=encoded.hidden, memory_mask=batch.mask)
         scored = batch.labels != IGNORE  # (B, T)
-        logits = self._logits(out.hidden[scored])
+        logits = self.compute_logits(out.hidden[scored])
         return ModelOutput(logits, batch.labels[scored], scored.nonzero()[:, 0], {**encoded.aux, **out.aux})
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def compute_logits(self, hidden: Tensor) -> Tensor:
+        """hidden (…, D) -> logits (…, V), at least float32."""
         return at_least_float32(self.head(hidden.to(self.head.weight.dtype)))
 
 
