@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 
-def path_option(*names: str, help: str) -> Any:
+def path_option(*names: str, help: str, metavar: str = "PATH") -> Any:
     """An option whose value is a path as it was given; an empty one (an unset variable, say) is a mistake."""
 
     def parse(text: str | Path) -> Path:
@@ -16,4 +16,4 @@ def path_option(*names: str, help: str) -> Any:
             raise typer.BadParameter("an empty path")
         return Path(text)
 
-    return typer.Option(*names, help=help, parser=parse, metavar="PATH")
+    return typer.Option(*names, help=help, parser=parse, metavar=metavar)

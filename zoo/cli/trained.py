@@ -1,7 +1,9 @@
-"""`zoo predict` and `zoo export`: what a finished run's model answers, and the model as a file."""
+"""`zoo predict`, `zoo generate` and `zoo export`: what a finished run's model answers, and the model as a file."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +31,28 @@ def predict(
     trained = load_trained(run, runs=runs or "")
     n = predict_rows(trained, source, target)
     print(f"{target}: {n} row{'' if n == 1 else 's'} by {trained.experiment.name}")
+
+
+def generate(
+    run: Annotated[Path, path_option("--run", help="The folder of a finished run, or its record.", metavar="RUN")],
+    prompt: Annotated[str, typer.Option(help="A text, or token ids for tasks without text; - reads standard input.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="New tokens at most.")] = 50,
+    temperature: Annotated[float, typer.Option(min=0, help="Divides the logits; 0 = the likeliest token.")] = 0.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw among the k likeliest tokens; 0 = all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw among the likeliest whose probabilities reach p.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    runs: Runs = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Continue a prompt by a trained model that predicts the next token."""
+    from zoo.run.generation import continue_prompt
+    from zoo.run.trained import load_trained
+
+    trained = load_trained(run, runs=runs or "")
+    text = sys.stdin.read() if prompt == "-" else prompt
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    tokens, new = continue_prompt(trained, text, max_new_tokens, **options)
+    print(json.dumps({"prompt": text, "text": new, "tokens": tokens, **options}, ensure_ascii=False) if json_ else new)
 
 
 def export(

@@ -1,0 +1,43 @@
+"""What a trained model writes after a prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from zoo.data.language import LanguageData
+from zoo.model.generate import generate
+from zoo.run.trained import TrainedModel
+from zoo.spec.errors import UserError
+
+
+def continue_prompt(trained: TrainedModel, prompt: str, max_new_tokens: int, **options: Any) -> tuple[list[int], str]:
+    """Continue a prompt by the model of a run: the new tokens, and the text that they stand for.
+
+    prompt   a text for tasks on text; for others token ids, separated by blanks or commas
+    options  temperature, top_k, top_p and seed, as of `zoo.generate`
+
+    Raises UserError for a prompt that the model cannot read, and for a model that predicts no next token.
+    """
+    data = trained.data
+    try:
+        if isinstance(data, LanguageData):
+            end = data.specials.end  # begins every text, and ends it
+            ids = [*([] if trained.experiment.mode == "seq2seq" else [end]), *data.encode([prompt]).ids.tolist()]
+        else:
+            end, ids = None, [int(word) for word in prompt.replace(",", " ").split()]
+            size = trained.experiment.vocab_size
+            if not ids or not 0 < min(ids) <= max(ids) < size:
+                raise ValueError(f"expected token ids from 1 to {size - 1}, separated by blanks")
+    except ValueError as error:
+        raise UserError(f"--prompt: {error}") from error
+    try:
+        new = generate(trained.model, torch.tensor([ids]), max_new_tokens, eos=end, **options)[0].tolist()
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{len(ids)} tokens and {max_new_tokens} new ones: {error}") from error
+    if end is None:
+        return new, " ".join(map(str, new))
+    return new, data.decode([token for token in new if token != end])  # type: ignore[attr-defined]
