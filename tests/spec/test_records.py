@@ -54,7 +54,7 @@ def task(**changes: Any) -> Task:
         (lambda: architecture(name="my-mixer"), "lower-case"),
         (lambda: architecture(name=""), "lower-case"),
         (lambda: task(name="Path X"), "lower-case"),
-        (lambda: task(kind="regression"), "'regression'"),
+        (lambda: task(kind="clustering"), "'clustering'"),
         (lambda: task(metrics=()), "at least one metric"),
         (lambda: task(cost_only=("quik",)), "cost_only 'quik': expected one of the protocols"),
     ],
