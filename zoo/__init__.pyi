@@ -1,6 +1,9 @@
 # The public names of zoo: what lazy_loader loads them from, and what type checkers read.
 from .board.runs import leaderboard as leaderboard
 from .model.generate import generate as generate
+from .model.library import Classifier as Classifier
+from .model.library import LanguageModel as LanguageModel
+from .model.library import build as build
 from .nn.backbone import Backbone as Backbone
 from .nn.backbone import Output as Output
 from .nn.backbone import State as State

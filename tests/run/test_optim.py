@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.nn import param_options
-from zoo.run.optim import build_optimizer, parameter_groups, schedule_factor
+from zoo.nn import param_options, parameter_groups
+from zoo.run.optim import build_optimizer, schedule_factor
 from zoo.spec.settings import OptimSettings
 
 
@@ -66,8 +66,10 @@ class Marked(nn.Module):
 
 
 def test_groups_honour_marks_and_spare_biases_norms_and_embeddings() -> None:
-    groups = parameter_groups(Marked(), OptimSettings(lr=1e-2, weight_decay=0.1))
-    settings = {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]}
+    model = Marked()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, lr=1e-2, weight_decay=0.1)
+    settings = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert settings == {
         "A_log": (1e-4, 0.0),
         "slow": (5e-3, 0.1),

@@ -20,7 +20,7 @@ from zoo.spec.architecture import Capabilities
 from zoo.spec.errors import ConfigError
 
 
-class LanguageModel(Protocol):
+class NextTokenModel(Protocol):
     """What `generate` needs of a model.
 
     objective       "causal_lm" or "seq2seq"; others predict no next token
@@ -53,7 +53,7 @@ def generate(
 ) -> Tensor:
     """Continue prompts: tokens (B, L), mask (B, L) with pads anywhere -> the new tokens (B, N), N <= max_new_tokens.
 
-    model        of `zoo.load` or `zoo.convert.load`; it is run in evaluation mode
+    model        a `zoo.LanguageModel`, or one of `zoo.load` or `zoo.convert.load`; it is run in evaluation mode
     temperature  divides the logits; 0 = the most likely token, always
     top_k        draw among the k most likely tokens only; 0 = all
     top_p        draw among the fewest tokens whose probabilities reach p only (nucleus sampling, Holtzman et al. 2020)
@@ -63,6 +63,7 @@ def generate(
 
     Raises ConfigError for a model that predicts no next token, and ValueError where its positions run out.
     """
+    model = getattr(model, "lm", model)  # of a `zoo.LanguageModel`
     _check(model, tokens, max_new_tokens, temperature, top_k, top_p, start if eos is None else eos)
     generator = torch.Generator(tokens.device).manual_seed(seed)
     training = model.training
@@ -110,7 +111,7 @@ class _Text(Protocol):
 class _Steps:
     """A carried state: each token is one step."""
 
-    def __init__(self, model: LanguageModel, tokens: Tensor, mask: Tensor | None) -> None:
+    def __init__(self, model: NextTokenModel, tokens: Tensor, mask: Tensor | None) -> None:
         self.model = model
         out = model.backbone(model.embed(tokens, mask), mask=mask)
         self.state = out.state
@@ -130,7 +131,7 @@ class _Steps:
 class _Rereads:
     """No step form: the whole text is read again for each token, right-padded."""
 
-    def __init__(self, model: LanguageModel, tokens: Tensor, mask: Tensor | None) -> None:
+    def __init__(self, model: NextTokenModel, tokens: Tensor, mask: Tensor | None) -> None:
         self.model = model
         self.tokens, self.mask = tokens, mask
         self.logits = model.next_logits(tokens, mask)
@@ -147,7 +148,7 @@ class _Rereads:
 class _Decodes:
     """A decoder over an encoded source, from its state or, where it returns none, over the whole target."""
 
-    def __init__(self, model: LanguageModel, tokens: Tensor, mask: Tensor | None, start: int) -> None:
+    def __init__(self, model: NextTokenModel, tokens: Tensor, mask: Tensor | None, start: int) -> None:
         self.model, self.mask = model, mask
         self.source = model.backbone(model.embed(tokens, mask), mask=mask).hidden
         self.target = tokens.new_empty(len(tokens), 0)

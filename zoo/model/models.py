@@ -271,7 +271,7 @@ class LMHeadModel(nn.Module):
             length = self.encoder.plan.length or batch.inputs.shape[1]
             stop = min(segment.start + length, batch.inputs.shape[1])
             first = stop - segment.hidden.shape[1]
-            self._check_outputs(segment.hidden, stop - segment.start)
+            self.check_outputs(segment.hidden, stop - segment.start)
             if first == segment.start:
                 collect(segment.hidden, first)
             else:
@@ -288,7 +288,7 @@ class LMHeadModel(nn.Module):
         """
         parts = [segment.hidden for segment in self.encoder(inputs, mask)]
         hidden = torch.cat(parts, 1)
-        self._check_outputs(hidden, inputs.shape[1])
+        self.check_outputs(hidden, inputs.shape[1])
         if hidden.shape[1] != inputs.shape[1]:
             raise ConfigError("model.mode", f"{self.architecture} has outputs for the last positions only")
         return self.compute_logits(hidden)
@@ -343,7 +343,7 @@ class LMHeadModel(nn.Module):
                 part = hidden
             collect(part[:, start - stop :], start)
 
-    def _check_outputs(self, hidden: Tensor, length: int) -> None:
+    def check_outputs(self, hidden: Tensor, length: int) -> None:
         backbone = self.encoder.backbone
         fewer = hidden.shape[1] != length
         if backbone.returns_latents or (fewer and not self.encoder.causal):

@@ -15,7 +15,7 @@ from zoo.nn.init import (
 )
 from zoo.nn.masks import sequence_lengths
 from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, make_norm
-from zoo.nn.parameters import ParamOptions, param_options, parameters_with_options
+from zoo.nn.parameters import ParamOptions, param_options, parameter_groups, parameters_with_options
 from zoo.nn.relative import RelativeAttention, RelativeLayer, RelativePositions
 from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, StackBackbone
 from zoo.nn.state import returns_state
@@ -52,6 +52,7 @@ __all__ = [
     "init_xavier",
     "make_norm",
     "param_options",
+    "parameter_groups",
     "parameters_with_options",
     "repeat_heads",
     "returns_state",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -64,3 +65,17 @@ def parameters_with_options(model: nn.Module) -> Iterator[tuple[str, nn.Paramete
                 else ParamOptions()
             )
             yield f"{prefix}.{name}" if prefix else name, parameter, options.get(name, default)
+
+
+def parameter_groups(model: nn.Module, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for a PyTorch optimiser: one per distinct (lr, weight_decay), in order of first appearance.
+
+    lr, weight_decay  the run's, where a parameter's options say nothing
+    """
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for _, parameter, options in parameters_with_options(model):
+        own_lr = lr * (1.0 if options.lr_scale is None else options.lr_scale) if options.lr is None else options.lr
+        decay = weight_decay if options.weight_decay is None else options.weight_decay
+        group = groups.setdefault((own_lr, decay), {"params": [], "lr": own_lr, "weight_decay": decay})
+        group["params"].append(parameter)
+    return list(groups.values())

@@ -1,4 +1,4 @@
-"""The optimiser: parameter groups by their options, and the learning-rate schedule."""
+"""The optimiser and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -8,24 +8,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from zoo.nn import parameters_with_options
+from zoo.nn import parameter_groups
 from zoo.spec.settings import OptimSettings
-
-
-def parameter_groups(model: nn.Module, settings: OptimSettings) -> list[dict]:
-    """One group per distinct (lr, weight_decay), in order of first appearance, as the parameters' options say."""
-    groups: dict[tuple[float, float], dict] = {}
-    for name, parameter, options in parameters_with_options(model):
-        lr = (
-            options.lr
-            if options.lr is not None
-            else settings.lr * (1.0 if options.lr_scale is None else options.lr_scale)
-        )
-        decay = settings.weight_decay if options.weight_decay is None else options.weight_decay
-        group = groups.setdefault((lr, decay), {"params": [], "names": [], "lr": lr, "weight_decay": decay})
-        group["params"].append(parameter)
-        group["names"].append(name)
-    return list(groups.values())
 
 
 def schedule_factor(step: int, *, steps: int, settings: OptimSettings) -> float:
@@ -48,8 +32,6 @@ def schedule_factor(step: int, *, steps: int, settings: OptimSettings) -> float:
 
 def build_optimizer(model: nn.Module, settings: OptimSettings, steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """AdamW over the groups, and the scheduler to be stepped once per optimiser step."""
-    groups = parameter_groups(model, settings)
-    for group in groups:
-        del group["names"]
+    groups = parameter_groups(model, lr=settings.lr, weight_decay=settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, betas=(settings.betas[0], settings.betas[1]), eps=settings.eps)
     return optimizer, LambdaLR(optimizer, lambda step: schedule_factor(step, steps=steps, settings=settings))
