@@ -3,3 +3,25 @@
 An op with several forms is a folder whose `__init__.py` holds the signature and the choice of the form; an op with one
 form is a file. Imports nothing of zoo but `zoo.spec`.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "attention",
+        "blocked",
+        "conv",
+        "diagonal",
+        "dplr",
+        "fftconv",
+        "hippo",
+        "memory",
+        "positions",
+        "random_features",
+        "relative",
+        "retention",
+        "scan",
+        "selective_scan",
+    ],
+)
