@@ -34,6 +34,7 @@ from .spec.presets import Preset as Preset
 from .spec.presets import Reported as Reported
 from .spec.registry import hookimpl as hookimpl
 from .spec.registry import registry as registry
+from .spec.task import DataReader as DataReader
 from .spec.task import Source as Source
 from .spec.task import SourceFile as SourceFile
 from .spec.task import Task as Task

@@ -25,6 +25,9 @@ EXIT_CODES = {"ok": 0, "timeout": 0}
 def bench(
     arch: Annotated[str | None, typer.Option(help="Architectures, comma-separated, or all.")] = None,
     task: Annotated[str | None, typer.Option(help="Tasks or suites, comma-separated, or all.")] = None,
+    data: Annotated[
+        Path | None, path_option(help="Your own data in place of a task: a folder of .jsonl, .csv, .parquet or .txt.")
+    ] = None,
     plan: Annotated[
         Path | None, path_option(help="A YAML file that says what to run; skips what has a record.")
     ] = None,
@@ -57,7 +60,13 @@ def bench(
     if seed is not None and seeds is not None:
         raise UserError("--seed names one seed and --seeds counts them from 0: one of the two")
     what: dict[str, Any] = {"arch": arch, "task": task, "protocol": protocol, "seeds": seeds, "seed": seed}
-    what |= {"set": set_ or None, "sweep": sweep or None, "sweep-samples": sweep_samples, "config": config}
+    what |= {
+        "data": data,
+        "set": set_ or None,
+        "sweep": sweep or None,
+        "sweep-samples": sweep_samples,
+        "config": config,
+    }
     request = read_request(plan, what, shared)
     if estimate:
         _print_estimates(request, json_)
@@ -91,8 +100,10 @@ def read_request(plan: Path | None, what: dict[str, Any], shared: dict[str, Any]
         if given:
             raise UserError(f"{', '.join(f'--{option}' for option in given)}: --plan says what to run; one of the two")
         return BenchRequest.read_plan(plan, **shared)
-    if "arch" not in given or "task" not in given:
-        raise UserError("say what to run: --arch and --task, or --plan; `zoo list` shows what there is")
+    if "arch" not in given or ("task" not in given and "data" not in given):
+        raise UserError("say what to run: --arch and --task or --data, or --plan; `zoo list` shows what there is")
+    if "task" in given and "data" in given:
+        raise UserError("--task and --data: one of the two")
     fields = {"set": "overrides", "sweep-samples": "sweep_samples"}
     given = {fields.get(option, option): value for option, value in given.items()}
     if "seed" in given:

@@ -46,6 +46,8 @@ class Experiment:
     overrides           dotted key -> value that the user changed and that changes what is computed
     baseline            the architecture whose number of parameters the width is to be solved for; "" = the width is set
     sweep               {"seed", "trials"} of the sweep that it belongs to, or None
+    declared            the task of a user's own data, which no plugin registers: its fields (`Registry.declare`), and
+                        under "settings" what the user set for all architectures; None for other tasks
     matched             {"architecture", "parameters"} of the baseline that the width was solved for, or None
     """
 
@@ -59,6 +61,11 @@ class Experiment:
     baseline: str = ""
     matched: Mapping[str, Any] | None = None
     sweep: Mapping[str, Any] | None = None
+    declared: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.declared is not None and self.task not in registry().tasks:  # in another process
+            registry().declare({key: value for key, value in self.declared.items() if key != "settings"})
 
     @property
     def arch_entry(self) -> Entry[Architecture]:
@@ -309,6 +316,14 @@ def compose(
     before = dict(values)
     for origin, layer in layers:
         apply(layer, origin)
+    changed = {k: v for k, v in values.items() if v != before[k] and k not in NOT_IDENTITY}
+    declared = known.declared.get(task)
+    if declared is not None:
+        # what is set for all architectures alike modifies no protocol that anybody published: it is that of the data
+        swept = {key for origin, layer in layers if origin == "--sweep" for key in flatten(layer)}
+        shared = {k: v for k, v in changed.items() if not k.startswith("arch.") and k not in swept}
+        changed = {k: v for k, v in changed.items() if k not in shared}
+        declared = {**declared, "settings": shared}
     return Experiment(
         architecture=architecture,
         task=known.resolve_alias(task),
@@ -316,8 +331,9 @@ def compose(
         seed=seed,
         config=nest(values),
         origins=origins,
-        overrides={k: v for k, v in values.items() if v != before[k] and k not in NOT_IDENTITY},
+        overrides=changed,
         baseline=values["model.match_params_of"] if origins["model.d_model"] in ("default", from_protocol) else "",
+        declared=declared,
     )
 
 

@@ -55,6 +55,12 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def _settings_of(experiment: Experiment) -> dict[str, Any]:
+    """What the user set for all architectures on data of their own: rows under other settings are not comparable."""
+    settings = (experiment.declared or {}).get("settings")
+    return {"settings": dict(settings)} if settings else {}
+
+
 def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, data: TaskData, ending: Ending) -> Record:
     """Build the record of a run. `module` is None when the model could not be built: there are then no parameters."""
     experiment = job.experiment
@@ -62,7 +68,7 @@ def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, dat
     has_state = capabilities.state == "memory" or (capabilities.state == "recurrent" and experiment.mode == "causal")
     fields: dict[str, Any] = {
         **identity(experiment),
-        "data": data.provenance(),
+        "data": data.provenance() | _settings_of(experiment),
         "overrides": dict(experiment.overrides),
         "sweep": experiment.sweep,
         "config_hash": experiment.hash,

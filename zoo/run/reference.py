@@ -34,6 +34,11 @@ def reference() -> str:
         if entry.plugin.builtin:
             by_options.setdefault(entry.record.load_options(), []).append(f"`{name}`")
     parts += [_section(", ".join(names), "task", cls, level=3) for cls, names in by_options.items()]
+    parts += [
+        _section("Your own data: `data`", "data", entry.record.load_settings())
+        for entry in known.readers.values()
+        if entry.plugin.builtin
+    ]
     return "\n".join(parts)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.run.compose import Experiment, Job, compose
 from zoo.run.estimate import Estimate, estimate_all, tell_cost_only
+from zoo.run.own import Layers, declare_data
 from zoo.run.pool import execute_all
 from zoo.run.sweep import Trials, parse_sweep
 from zoo.run.validate import validate
@@ -34,7 +35,8 @@ class BenchRequest:
     """A request to train, test and record the product of architectures, tasks and seeds; plain values only.
 
     arch       names of architectures; "all" is every one that fits the task
-    task       names of tasks; a suite's name stands for its tasks, "all" for every one
+    task       names of tasks; a suite's name stands for its tasks, "all" for every one; empty with `data`
+    data       a folder or file of the user's own data, in place of a task; "" = none
     protocol   "smoke" | "quick" | "paper"
     seeds      which seeds
     overrides  dotted configuration keys and their values
@@ -64,8 +66,11 @@ class BenchRequest:
     jobs: int | None = None
     skip_recorded: bool = False
     command: str = ""
+    data: str = ""
 
     def __post_init__(self) -> None:
+        if bool(self.task) == bool(self.data):
+            raise UserError("a task or data of your own: one of the two")
         if self.jobs is not None and self.jobs < 1:
             raise UserError(f"--jobs {self.jobs}: expected a number above 0")
         if not self.seeds:
@@ -81,8 +86,9 @@ class BenchRequest:
     def parse(
         cls,
         arch: str | Sequence[str],
-        task: str | Sequence[str],
+        task: str | Sequence[str] = (),
         *,
+        data: str | Path = "",
         seeds: int | Sequence[int] = 1,
         overrides: Mapping[str, Any] | Sequence[str] = (),
         sweep: Mapping[str, Any] | Sequence[str] = (),
@@ -93,7 +99,7 @@ class BenchRequest:
         strings, a sweep as `parse_sweep` reads it. `fields` are the request's other fields."""
         given: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in fields.items() if v is not None}
         return replace(
-            cls(arch=split_names(arch), task=split_names(task)),
+            cls(arch=split_names(arch), task=split_names(task) if task or not data else (), data=str(data)),
             seeds=tuple(range(seeds) if isinstance(seeds, int) else seeds),
             overrides=parse_overrides(overrides),
             sweep=parse_sweep(sweep, sweep_samples),
@@ -140,11 +146,15 @@ def resolve(request: BenchRequest) -> list[Experiment]:
     Raises UserError or ConfigError for anything else that is known to be impossible before data are looked at.
     """
     known = registry()
-    layers = user_layers(request.config, request.overrides)
+    layers: Layers = user_layers(request.config, request.overrides)
+    tasks, architectures = task_names(request.task, known), _architecture_names(request.arch, known)
+    if request.data:
+        layers, task = declare_data(request.data, layers, known)
+        tasks = {task: True}
     experiments: list[Experiment] = []
     left_out: dict[str, UserError] = {}
-    for task, task_named in task_names(request.task, known).items():
-        for arch, arch_named in _architecture_names(request.arch, known).items():
+    for task, task_named in tasks.items():
+        for arch, arch_named in architectures.items():
             try:
                 trials = _resolve_trials(arch, task, request, layers)
             except UserError as error:
@@ -161,9 +171,7 @@ def resolve(request: BenchRequest) -> list[Experiment]:
     return [replace(experiment, seed=seed) for seed in seeds for experiment in experiments]
 
 
-def _resolve_trials(
-    arch: str, task: str, request: BenchRequest, layers: Sequence[tuple[str, Mapping[str, Any]]]
-) -> list[Experiment]:
+def _resolve_trials(arch: str, task: str, request: BenchRequest, layers: Layers) -> list[Experiment]:
     """The experiment of a pair, or its trials."""
     if not request.sweep:
         return [_resolve_pair(arch, task, request.protocol, layers)]
@@ -177,7 +185,7 @@ def _resolve_trials(
     return [replace(each, sweep=sweep) for each in several]
 
 
-def _resolve_pair(arch: str, task: str, protocol: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Experiment:
+def _resolve_pair(arch: str, task: str, protocol: str, layers: Layers) -> Experiment:
     experiment = compose(arch, task, protocol=protocol, layers=layers)
     if experiment.baseline not in ("", arch):
         from zoo.run.match import match_width
@@ -227,14 +235,15 @@ def left_to_run(request: BenchRequest, experiments: Sequence[Experiment]) -> lis
 
 def bench(
     arch: str | Sequence[str],
-    task: str | Sequence[str],
+    task: str | Sequence[str] = (),
     *,
     on_record: Callable[[StoredRecord], None] | None = None,
     **options: Any,
 ) -> list[StoredRecord]:
     """Train, test and record the product of architectures, tasks and seeds; refresh the board after each run.
 
-    arch, task  names, comma-separated strings, "all", or (task) the name of a suite
+    arch, task  names, comma-separated strings, "all", or (task) the name of a suite; in place of a task `data`, a
+                folder or file of one's own
     on_record   called with each record as it comes
     options     as in `BenchRequest.parse`: protocol, seeds (how many, from 0, or which), overrides (a mapping or
                 "key=value" strings), config, results, runs, max_time, force, jobs

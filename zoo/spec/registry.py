@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -20,17 +20,17 @@ import pluggy
 
 from zoo.spec.architecture import API, Architecture
 from zoo.spec.errors import UnknownName, UserError, ZooError
-from zoo.spec.task import Task
+from zoo.spec.task import DataReader, Task
 
 GROUP = "zoo"
 BUILTINS = (
     *("zoo_transformer", "zoo_transformer_xl", "zoo_compressive", "zoo_rmt", "zoo_memformer"),
     *("zoo_longformer", "zoo_bigbird", "zoo_linformer", "zoo_performer", "zoo_nystromformer", "zoo_perceiver"),
     *("zoo_s4", "zoo_s5", "zoo_h3", "zoo_hyena", "zoo_mamba", "zoo_retnet", "zoo_mega", "zoo_longt5"),
-    *("zoo_lra", "zoo_recall", "zoo_lambada"),
+    *("zoo_lra", "zoo_recall", "zoo_lambada", "zoo_own"),
 )
 
-T = TypeVar("T", Architecture, Task)
+T = TypeVar("T", Architecture, Task, DataReader)
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
 
@@ -43,6 +43,11 @@ def zoo_architectures() -> Iterable[Architecture]:  # type: ignore[empty-body]
 @hookspec
 def zoo_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
     """Yield tasks. Must not import torch or read data."""
+
+
+@hookspec
+def zoo_data_readers() -> Iterable[DataReader]:  # type: ignore[empty-body]
+    """Yield what makes tasks of a user's own data (`zoo bench --data`). Must not import torch or read data."""
 
 
 @dataclass
@@ -73,7 +78,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A registered architecture or task, and the plugin that it comes from."""
+    """A registered architecture, task or reader of data, and the plugin that it comes from."""
 
     record: T
     plugin: Plugin
@@ -85,6 +90,8 @@ class Registry:
     def __init__(self) -> None:
         self.architectures: dict[str, Entry[Architecture]] = {}
         self.tasks: dict[str, Entry[Task]] = {}
+        self.readers: dict[str, Entry[DataReader]] = {}
+        self.declared: dict[str, Mapping[str, Any]] = {}
         self.plugins: list[Plugin] = []
         self._announced_aliases: set[str] = set()
 
@@ -95,6 +102,24 @@ class Registry:
     def task(self, name: str) -> Entry[Task]:
         """Look up a task by name, alias or `distribution:name`. Raises UnknownName with the nearest names."""
         return self._find("task", self.tasks, self.resolve_alias(name))
+
+    @property
+    def reader(self) -> Entry[DataReader]:
+        """What makes tasks of a user's own data."""
+        return next(iter(self.readers.values()))
+
+    def declare(self, fields: Mapping[str, Any]) -> str:
+        """Register the task of a user's own data in this process and return its name.
+
+        fields  of the Task, as JSON values: what `DataReader.declare` returned
+        """
+        name = fields["name"]
+        while name in self.tasks and name not in self.declared:
+            name += "_data"  # of a folder called as a task is
+        record = Task(**{**fields, "name": name, "metrics": tuple(fields["metrics"])})
+        self.tasks[name] = Entry(record, self.reader.plugin)
+        self.declared[name] = {**fields, "name": name}
+        return name
 
     def suite(self, suite: str) -> list[str]:
         """Names of the tasks of one suite, in order of registration."""
@@ -137,6 +162,7 @@ class Registry:
         hooks: dict[str, tuple[type[Any], dict[str, Entry[Any]]]] = {
             "zoo_architectures": (Architecture, self.architectures),
             "zoo_tasks": (Task, self.tasks),
+            "zoo_data_readers": (DataReader, self.readers),
         }
         for hook, (kind, table) in hooks.items():
             records: list[Any] = []
@@ -159,7 +185,7 @@ def _enter(table: dict[str, Entry[T]], entry: Entry[T]) -> list[str]:
 
     Raises ZooError for a record of another interface version, and for a second one of the same name and distribution.
     """
-    record: Architecture | Task = entry.record
+    record: Architecture | Task | DataReader = entry.record
     distribution = entry.plugin.distribution
     name, qualified = record.name, f"{distribution}:{record.name}"
     if record.api != API:

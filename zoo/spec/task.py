@@ -128,6 +128,8 @@ class Task:
     api: int = API
 
     def __post_init__(self) -> None:
+        if isinstance(self.source, Mapping):  # as JSON has it
+            object.__setattr__(self, "source", Source(**self.source))
         for name in (self.name, *self.aliases):
             if not NAME.fullmatch(name):
                 raise ValueError(f"task name {name!r}: expected lower-case letters, digits and underscores")
@@ -161,3 +163,27 @@ class Task:
     def write_sample_files(self, folder: Path) -> None:
         """Write the task's sample files into `folder`, to be used as a data directory."""
         load_object(self.sample_files, what=f"sample files of {self.name}")(folder)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataReader:
+    """What makes a task of a user's own data, as `zoo_data_readers()` yields it.
+
+    settings  "package.module:Dataclass" of the `data.*` keys
+    read      "package.module:function", called with (folder or file, settings): checks and prepares the data, says on
+              stderr what it has inferred, and returns the fields of the Task as JSON values. Raises UserError or
+              DataError that names file and row
+    """
+
+    name: str
+    settings: str
+    read: str
+    api: int = API
+
+    def load_settings(self) -> type[Any]:
+        """The dataclass of the settings of data."""
+        return load_object(self.settings, what=f"settings of {self.name}")
+
+    def declare(self, place: Path, settings: Any) -> dict[str, Any]:
+        """The fields of the task of the data in `place`."""
+        return load_object(self.read, what=f"reader {self.name}")(place, settings)
