@@ -222,7 +222,7 @@ refresh(sys.argv[1])
 """
     done = subprocess.run([sys.executable, "-c", code, str(results)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "zoo: the board has no charts: they need pip install 'seqzoo[board]'\n"
+    assert done.stderr == "zoo: the board has no charts and no page: they need pip install 'seqzoo[board]'\n"
     written = ["README.md", "board.csv", "groups.csv", "results.csv"]
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == written
     assert ".svg" not in (tmp_path / "README.md").read_text()

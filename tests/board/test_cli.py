@@ -85,9 +85,8 @@ def test_mistakes_are_one_line_and_exit_2(
 def test_build(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert zoo(monkeypatch, "--results", results, "build") == 0
     captured = capsys.readouterr()
-    assert captured.out.split() == [
-        str(results.parent / n) for n in ("README.md", "board.csv", "results.csv", "board.svg")
-    ]
+    names = ("README.md", "board.csv", "results.csv", "board.svg", "index.html")
+    assert captured.out.split() == [str(results.parent / name) for name in names]
     assert "cut.json" in captured.err
     (results.parent / "results.csv").write_text("mine")
     assert zoo(monkeypatch, "build") == 2

@@ -53,7 +53,7 @@ def to_svg(chart: Any) -> str:
     return re.sub(r"\bclip\d+\b", lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg) + "\n"
 
 
-def _styled(chart: Any) -> Any:
+def styled(chart: Any) -> Any:
     """The chart in the common style: on white, to be readable in dark pages too, in a font that vl-convert brings."""
     muted, small = "#59636e", {"labelColor": "#59636e", "titleColor": "#59636e", "titleFontWeight": "normal"}
     return chart.configure(
@@ -68,18 +68,18 @@ def _styled(chart: Any) -> Any:
     )
 
 
-def _data(rows: Rows) -> alt.Data:
+def inline_data(rows: Rows) -> alt.Data:
     """Inline data; missing and infinite values are null."""
     values = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
     return alt.Data(values=values)
 
 
-def _title(section: Section, text: str, *subtitle: str) -> alt.TitleParams:
+def chart_title(section: Section, text: str, *subtitle: str) -> alt.TitleParams:
     better = "" if section.metric.higher_is_better else " (lower is better)"
     return alt.Title(text + better, subtitle=[one_line(line) for line in subtitle if line])
 
 
-def _labels(rows: pd.DataFrame) -> Labels:
+def row_labels(rows: pd.DataFrame) -> Labels:
     """The unique label of each row: its rank and name and, where these are equal, the configuration's hash."""
     labels: Labels = {}
     for index, row in rows.iterrows():
@@ -89,7 +89,7 @@ def _labels(rows: pd.DataFrame) -> Labels:
     return labels
 
 
-def _score_scale(metric: Metric, values: Iterable[float], ticks: int) -> dict[str, Any]:
+def score_scale(metric: Metric, values: Iterable[float], ticks: int) -> dict[str, Any]:
     """Scale and axis: 0 to 100 % for shares; logarithmic for perplexities; else as far as the values go."""
     if metric.is_share:
         return {"scale": alt.Scale(domain=[0, 1]), "axis": alt.Axis(format=".0%", tickCount=ticks)}
@@ -104,12 +104,12 @@ def _score_scale(metric: Metric, values: Iterable[float], ticks: int) -> dict[st
 
 def scores_chart(sections: Sequence[Section]) -> Any:
     """Task by task a row per configuration: its interval, its mean and a dot for each seed."""
-    panels = [_scores_panel(section) for section in sections] or [alt.Chart(_data([])).mark_point()]
-    return _styled(alt.vconcat(*panels, spacing=22))
+    panels = [_scores_panel(section) for section in sections] or [alt.Chart(inline_data([])).mark_point()]
+    return styled(alt.vconcat(*panels, spacing=22))
 
 
 def _scores_panel(section: Section) -> Any:
-    metric, labels = section.metric, _labels(section.rows)
+    metric, labels = section.metric, row_labels(section.rows)
     means, seeds, words = [], [], []
     for index, row in section.rows.iterrows():
         mark = {"row": labels[index], "color": GREY if row["notes"] else BLUE}
@@ -131,23 +131,25 @@ def _scores_panel(section: Section) -> Any:
     y = alt.Y("row:N", sort=order, title=None, scale=alt.Scale(domain=order)).axis(
         minExtent=230, maxExtent=230, labelLimit=225, labelFontSize=12, labelColor=BLACK, ticks=False, domain=False
     )
-    axis = _score_scale(metric, shown, ticks=5)
+    axis = score_scale(metric, shown, ticks=5)
     x, low = alt.X("score:Q", title=None, **axis), alt.X("low:Q", title=None, **axis)
     shade = alt.Color("color:N", scale=None)
     dots: dict[str, Any] = {"filled": True, "opacity": 1}
-    note = alt.Chart(_data(words)).encode(y=y, x=alt.value(4), text="word:N", color=shade)
+    note = alt.Chart(inline_data(words)).encode(y=y, x=alt.value(4), text="word:N", color=shade)
     layers = [
-        alt.Chart(_data(baselines)).mark_rule(strokeDash=[4, 3]).encode(x=x, color=shade),
-        alt.Chart(_data(means)).mark_rule(strokeWidth=2).encode(y=y, x=low, x2="high:Q", color=shade),
-        alt.Chart(_data(seeds)).mark_point(fill="white", size=30, strokeWidth=1, **dots).encode(y=y, x=x, stroke=shade),
-        alt.Chart(_data(means)).mark_point(size=55, shape="diamond", **dots).encode(y=y, x=x, color=shade),
+        alt.Chart(inline_data(baselines)).mark_rule(strokeDash=[4, 3]).encode(x=x, color=shade),
+        alt.Chart(inline_data(means)).mark_rule(strokeWidth=2).encode(y=y, x=low, x2="high:Q", color=shade),
+        alt.Chart(inline_data(seeds))
+        .mark_point(fill="white", size=30, strokeWidth=1, **dots)
+        .encode(y=y, x=x, stroke=shade),
+        alt.Chart(inline_data(means)).mark_point(size=55, shape="diamond", **dots).encode(y=y, x=x, color=shade),
         note.mark_text(align="left", fontStyle="italic", stroke="white", strokeWidth=4),
         note.mark_text(align="left", fontStyle="italic"),
     ]
     title = f"{section.protocol}: {section_title(section)}, {metric.title}"
     lines = f"; dashed {', '.join(line['word'] for line in baselines)}" if baselines else ""
     return alt.layer(*(layer for layer in layers if layer.data.values)).properties(
-        width=560, height=22 * len(order), title=_title(section, title, section_heading(section) + lines)
+        width=560, height=22 * len(order), title=chart_title(section, title, section_heading(section) + lines)
     )
 
 
@@ -179,7 +181,7 @@ def _tradeoffs(sections: Sequence[Section], along: Sequence[pd.Series], title: s
         ]
         if len(points) > 1:
             panels.append(_tradeoff_panel(section, points, title, absent))
-    return _styled(alt.concat(*panels, columns=2, spacing=26)) if panels else None
+    return styled(alt.concat(*panels, columns=2, spacing=26)) if panels else None
 
 
 def _tradeoff_panel(section: Section, points: Rows, title: str, absent: str) -> Any:
@@ -189,12 +191,12 @@ def _tradeoff_panel(section: Section, points: Rows, title: str, absent: str) -> 
     xs, scores = [point["x"] for point in points], [point["score"] for point in points]
     scale = alt.Scale(type="log", domain=[min(xs) / 1.2, max(xs) * 2.5], nice=False)
     x = alt.X("x:Q", title=title, scale=scale, axis=alt.Axis(format="~s", tickCount=4, grid=False))
-    y = alt.Y("score:Q", title=None, **_score_scale(metric, scores, ticks=5))
+    y = alt.Y("score:Q", title=None, **score_scale(metric, scores, ticks=5))
     if metric.is_share:  # as far as the scores go, so that near ones stay distinguishable
         y = y.scale(domain=[min(scores), max(scores)], zero=False, nice=True)
     color = alt.Color("color:N", scale=None)
-    line = alt.Chart(_data(front)).encode(x=x, y=y)
-    dots = alt.Chart(_data(marks)).encode(x=x, y=y, color=color)
+    line = alt.Chart(inline_data(front)).encode(x=x, y=y)
+    dots = alt.Chart(inline_data(marks)).encode(x=x, y=y, color=color)
     layers = [
         line.mark_line(interpolate="step-after", strokeWidth=1.2, strokeDash=[4, 3], color=BLUE),
         dots.mark_point(filled=True, size=45, opacity=1),
@@ -204,7 +206,7 @@ def _tradeoff_panel(section: Section, points: Rows, title: str, absent: str) -> 
     missing = [name for name in ranked["name"] if name not in {point["name"] for point in points}]
     head = f"{section.protocol}: {section_title(section)}, {metric.title}"
     remark = f"{absent}: {', '.join(missing)}" if missing else ""
-    heading = _title(section, head, "blue: none is both better and further left", remark)
+    heading = chart_title(section, head, "blue: none is both better and further left", remark)
     return alt.layer(*layers).properties(width=330, height=210, title=heading)
 
 
@@ -248,7 +250,7 @@ def breakdown_chart(section: Section) -> Any:
     if view is None:
         return None
     measured = section.rows.index.isin(groups["row"])
-    labels = _labels(section.rows[measured])
+    labels = row_labels(section.rows[measured])
     undefined = section.rows[measured & ~section.rows["evaluated_longer"].astype(bool) & section.has_longer]
     draw = _heat_map if view.heat_map else _lines
     panel, marks, remarks = draw(section, groups, view, labels, list(undefined.index))
@@ -258,9 +260,9 @@ def breakdown_chart(section: Section) -> Any:
     failed = [f"{row['name']}: {row['failures'] or 'no groups'}" for _, row in section.rows[~measured].iterrows()]
     header: dict[str, Any] = {"labelAnchor": "start", "labelFontWeight": "bold", "labelLimit": 200, "labelFontSize": 11}
     facet = alt.Facet("panel:N", sort=list(labels.values()), title=None).header(labelColor=BLACK, **header)
-    panels = panel.facet(facet=facet, data=_data(marks), columns=4, spacing=14)
-    panels.title = _title(section, title, "; ".join(remarks), "; ".join(failed))
-    return _styled(panels.resolve_axis(x="independent", y="independent"))
+    panels = panel.facet(facet=facet, data=inline_data(marks), columns=4, spacing=14)
+    panels.title = chart_title(section, title, "; ".join(remarks), "; ".join(failed))
+    return styled(panels.resolve_axis(x="independent", y="independent"))
 
 
 Panel = tuple[Any, Rows, list[str]]
@@ -292,7 +294,7 @@ def _lines(section: Section, groups: pd.DataFrame, view: View, labels: Labels, u
         marks += [{"panel": panel, "kind": "chance", "score": section.chance}] if section.chance > 0 else []
         marks += [{"panel": panel, "kind": "word"}] if view.along == LENGTH and index in undefined else []
     x = alt.X("x:Q", title=view.along, **_along_scale(groups[view.along].dropna(), view))
-    y = alt.Y("score:Q", title=None, **_score_scale(metric, [point["score"] for point in points], ticks=3))
+    y = alt.Y("score:Q", title=None, **score_scale(metric, [point["score"] for point in points], ticks=3))
     by = list(texts.values())
     legend = alt.Legend(title=view.by) if view.by else None
     color = alt.Color("by:N", scale=alt.Scale(domain=by, range=COLORS[: len(by)]), legend=legend)

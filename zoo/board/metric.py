@@ -80,6 +80,10 @@ class Metric:
         """ "[39.0, 43.4]"; empty where there is no interval."""
         return "" if math.isnan(low) else f"[{self.format_bare(low)}, {self.format_bare(high)}]"
 
+    def format_with(self, value: float, low: float, high: float) -> str:
+        """A score and its interval: "41.0 % [39.0, 43.4]"."""
+        return f"{self.format(value)} {self.format_range(low, high)}".strip()
+
     def format_difference(self, value: float) -> str:
         """A difference with its sign; of shares in percentage points."""
         return f"{100 * value:+.1f}" if self.is_share else f"{value:+.2f}"

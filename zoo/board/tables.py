@@ -139,7 +139,7 @@ def section_table(section: Section) -> Table:
                     if name != section.metric.name
                 },
                 LENGTH_GENERALIZATION: format_longer(row, groups, metric) if section.has_longer else "",
-                "reported": ", ".join(f"{_published(r)} [{_number(sources, r)}]" for r in row["reported"]),
+                "reported": ", ".join(f"{published(r)} [{_number(sources, r)}]" for r in row["reported"]),
                 "Δ": "" if math.isnan(row["delta"]) else metric.format_difference(row["delta"]),
                 **cost_cells(row["cost"]),
                 "data": row["data"] if several_kinds else "",
@@ -189,7 +189,7 @@ def agreement_table(section: Section) -> Table:
     return Table(["% alike", *shares.columns], rows)
 
 
-def _published(reported: Reported) -> str:
+def published(reported: Reported) -> str:
     """A reported score with the digits that the paper gives."""
     share = Metric(reported.metric).is_share
     return f"{round(100 * reported.value, 4):g} %" if share else f"{reported.value:g}"

@@ -1,4 +1,4 @@
-"""`zoo leaderboard`: the board in the terminal; `build` writes it, `validate` checks the records."""
+"""`zoo leaderboard`: the board in the terminal; `build` writes it, `serve` shows it, `validate` checks the records."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Replace files that zoo did not generate.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Write README.md, board.csv, results.csv, board.svg and the breakdowns of tasks that have them."""
+    """Write the page index.html, README.md, board.csv, results.csv, and charts."""
     from zoo.board import build as board
     from zoo.board.tables import problem_lines
     from zoo.spec.errors import UserError
@@ -147,7 +147,7 @@ def build(
     where = _results(results or context.obj)
     if not where.is_dir():
         raise UserError(f"no records at {where}: `zoo bench` makes them, --results says where they are")
-    written, problems, messages = board.build(where, force=force)
+    written, problems, messages = board.build(where, force=force, page=True)
     if json_:
         skipped = [problem._asdict() for problem in problems]
         print(json.dumps({"written": list(map(str, written)), "skipped": skipped, "messages": messages}, indent=2))
@@ -156,6 +156,29 @@ def build(
         print(path)
     for line in [*problem_lines(problems), *messages]:
         print(line, file=sys.stderr)
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    results: Results = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+) -> None:
+    """Show the page in the browser, and rebuild it when records change; Ctrl-C ends it."""
+    import threading
+    import webbrowser
+
+    from zoo.board.serve import serve
+
+    with serve(_results(results or context.obj), port) as address:
+        print(f"{address} (Ctrl-C ends it)", flush=True)
+        if open_:
+            webbrowser.open(address)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
 
 
 @app.command()

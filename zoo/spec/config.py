@@ -28,6 +28,14 @@ def defaults(dataclasses: Mapping[str, type]) -> dict[str, Any]:
     return flatten({node: asdict(cls()) for node, cls in dataclasses.items()})
 
 
+def preset_values(architecture: Architecture, task: Task, protocol: str) -> dict[str, Any]:
+    """What a run has by dotted key where the user changes nothing and no width is solved for: defaults, the task's
+    settings for the protocol, the architecture's preset."""
+    preset = architecture.load_presets().get((task.name, protocol))
+    values = defaults(sections(architecture, task)) | flatten(task.protocols[protocol])
+    return values | dict(preset.values if preset else {})
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mapping -> {dotted key: value}."""
     flat: dict[str, Any] = {}

@@ -1,0 +1,58 @@
+"""The page of synthetic records, built once for all workers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from tests.board.samples import classification_costs, classification_records, question_records
+from tests.records import make
+from zoo.board import build as board
+from zoo.spec.cost import write_cost
+from zoo.spec.record import Record
+from zoo.spec.store import write
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def curved(record: Record, **changes: Any) -> Record:
+    """The record with a learning curve."""
+    points = [(32, 0.5, 0.2), (64, 1.0, 0.4), (96, 1.5, 0.5)]
+    history = [
+        {"step": s, "samples": s, "seconds": t, "split": "val", "loss": 1.5, "metric": score} for s, t, score in points
+    ]
+    return Record.model_validate(record.model_dump(mode="json") | {"history": history} | changes)
+
+
+def page_records() -> list[Record]:
+    """Records of every kind, one of an architecture that is installed here, and one of a hostile plugin."""
+    family = {"name": "evil", "title": HOSTILE, "family": HOSTILE, "version": "1"}
+    plugin = {"distribution": 'x"><b>bold</b>', "version": "1", "entry_point": HOSTILE, "source_hash": "</script>"}
+    hostile = {"architecture": family, "plugin": plugin, "command": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+    return [
+        *map(curved, classification_records()),
+        *(record for record in question_records() if record.task.name in ("mqar", "needle", "wikitext")),
+        curved(make("mamba", accuracy=0.2, config={"model": {"d_model": 64}, "arch": {"d_state": 99}})),
+        curved(make("evil", accuracy=0.15, **hostile)),
+        make("evil", accuracy=0.1, overrides={"arch.x": HOSTILE}, config_hash="ee" * 6, **hostile),
+    ]
+
+
+@pytest.fixture(scope="session")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """index.html beside its records."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "page"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "index.html").exists():
+            for record in page_records():
+                write(record, folder / "results")
+            for cost in classification_costs(classification_records()):
+                write_cost(cost, folder / "results")
+            (folder / "results" / "cut.json").write_text("{")
+            board.build(folder / "results", page=True)
+    return folder / "index.html"

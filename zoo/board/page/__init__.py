@@ -1,0 +1,205 @@
+"""The board as one HTML page, index.html, which opens from disk without network. The same records give the same bytes.
+
+Tables are HTML and charts SVG, so that all of it reads without JavaScript; page.js adds tabs, sorting, filters and
+drawers. It is written by hand: the libraries for tables (DataTables, Tabulator, Grid.js) draw tables of their own in
+place of the document's. Nor are the charts interactive Vega: its bundle has 0.9 MB, and every chart would be computed
+anew on opening.
+
+Names come from records and plugins of others: the template escapes them, the script sets them as text, and a content
+security policy lets the page load nothing and run no other script.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import importlib.resources
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from zoo.board.breakdown import placed_groups
+from zoo.board.charts import breakdown_chart, choose_view, cost_chart, scores_chart, state_chart, to_svg
+from zoo.board.curves import agreement_chart, learning_curves
+from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
+from zoo.board.page.literature import literature
+from zoo.board.page.view import FACETS, SHOWN, Drawers, Group, families, table_of, winners
+from zoo.board.results import REPRODUCTION, Board, Section
+from zoo.board.tables import LEGEND, Table, breakdown_remark, breakdown_tables, problem_lines, questions_lines, remarks
+from zoo.spec.store import Problem, StoredRecord
+
+SENTENCES = {
+    "winners": "The best row of each task, and every other row that could be as good: those whose range of ranks, at "
+    "95 %, begins at 1. It cannot say who would win on another task, at another size, or with other learning rates.",
+    "families": "The best architecture of each family on each task; ★: it may be the best of all. A family with more "
+    "architectures has more chances to be good.",
+    "overall": "The mean over tasks holds for these tasks only.",
+    "rows": "Every configuration that was run, task by task; choose a name for its runs, its configuration and how to "
+    "repeat it. Scores of different tasks are not comparable, so sorting stays within a task.",
+    "scores": "Diamonds: means with their 95 % interval; hollow dots: single seeds. Where the intervals come from "
+    "single runs they say nothing about other seeds.",
+    "cost": "The score against the time of training, measured apart on one machine: on another the order can differ. "
+    "No row is both better and faster than those on the blue line.",
+    "state": "The score against what an architecture carries from one part of a sequence to the next. A small state is "
+    "no small model.",
+    "curves": "The score on validation during training, of several seeds their mean in a band from the worst to the "
+    "best. A curve that still rises says that the budget was too small, not how it would go on.",
+    "seconds": "The same by seconds: those of the runs themselves, whatever else the machine did meanwhile.",
+    "agreement": "How many of the test questions two rows answer alike, both right or both wrong. Two good rows agree "
+    "for that reason alone.",
+    "breakdown": "The score over groups of test questions. Lengths beyond training are in no average and no rank.",
+    "scaling": "How time and memory grow with length is not shown: costs are measured at the length of each task only, "
+    "and tasks differ in more than their length.",
+}
+"""What each table or chart shows, and what it cannot."""
+
+
+@dataclass
+class Figure:
+    """A chart and the sentence below it; `paper`: it stays on white in a dark page."""
+
+    name: str
+    alt: str
+    svg: str
+    text: str
+    paper: bool
+
+
+@dataclass
+class Task:
+    """What the page says of a task beside its rows."""
+
+    group: Group
+    remarks: list[str]
+    figures: list[Figure]
+    tables: list[tuple[str, Table]]
+    breakdown: str
+    questions: list[str]
+
+
+@dataclass
+class Protocol:
+    """A tab."""
+
+    name: str
+    winners: Table
+    families: Table
+    overalls: list[tuple[str, Table, str]]
+    figures: list[Figure]
+    columns: list[str]
+    groups: list[Group]
+    tasks: list[Task]
+
+
+def render_page(
+    board: Board, stored: Sequence[StoredRecord], problems: Sequence[Problem] = (), *, records: str = "results/"
+) -> tuple[str, list[str]]:
+    """The page, and messages for the user. `stored` are exactly the records of the board; `records` is where they lie,
+    as seen from the page."""
+    drawers = Drawers()
+    protocols = [
+        _protocol(name, sections, stored, drawers, lambda path: quote(records + path))
+        for name, sections in board.protocols()
+    ]
+    table, messages = literature(board)
+    environment = Environment(
+        loader=PackageLoader("zoo.board.page", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "ensure_ascii": False, "separators": (",", ":")}
+    files = importlib.resources.files(__name__)
+    script, style = (files.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("js", "css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template("page.html.jinja").render(
+        protocols=protocols,
+        literature=table,
+        data={"facets": FACETS, "rows": drawers.rows, "pool": list(drawers.pool)},
+        shown=SHOWN,
+        legend=LEGEND,
+        sentences=SENTENCES,
+        problems=problem_lines(problems),
+        count=len(stored),
+        newest=max((record.ended for _, record in stored), default="")[:16].replace("T", " "),
+        script=script,
+        script_hash=digest,
+        style=style,
+    )
+    return page, messages
+
+
+def _protocol(
+    name: str,
+    sections: list[Section],
+    stored: Sequence[StoredRecord],
+    drawers: Drawers,
+    link: Callable[[str], str],
+) -> Protocol:
+    columns, groups = table_of(sections, stored, drawers, link)
+    tables = [(overall_title(o), overall_table(o), " ".join(overall_lines(o))) for o in overalls(sections)]
+    figures = [
+        _figure(f"{name}-cost", f"{name}: scores against the time of training", cost_chart(sections), "cost"),
+        _figure(f"{name}-state", f"{name}: scores against the size of the state", state_chart(sections), "state"),
+    ]
+    tasks = [_task(section, group, stored) for section, group in zip(sections, groups, strict=True)]
+    return Protocol(
+        name=name,
+        winners=winners(sections, stored),
+        families=families(sections, stored),
+        overalls=tables,
+        figures=[figure for figure in figures if figure],
+        columns=columns,
+        groups=groups,
+        tasks=tasks,
+    )
+
+
+def _task(section: Section, group: Group, stored: Sequence[StoredRecord]) -> Task:
+    shown = section.current and not section.cost_only
+    what = f"{section.protocol}, {section.task}"
+    view = choose_view(placed_groups(section)) if shown else None
+    charts: list[tuple[str, str, Callable[[], Any], bool]] = [
+        ("scores", "scores with intervals", lambda: scores_chart([section]), False),
+        ("curves", "learning curves by samples", lambda: learning_curves(section, stored, "samples"), False),
+        ("seconds", "learning curves by seconds", lambda: learning_curves(section, stored, "seconds"), False),
+        ("breakdown", "scores by groups of questions", lambda: breakdown_chart(section), bool(view and view.heat_map)),
+        ("agreement", "agreement of rows", lambda: agreement_chart(section), True),
+    ]
+    figures = [
+        _figure(f"{group.anchor}-{name}", f"{what}: {alt}", draw(), name, paper=paper)
+        for name, alt, draw, paper in charts
+        if shown
+    ]
+    return Task(
+        group=group,
+        remarks=[line.replace("`", "") for line in remarks(section) if _concerns(line, section)],
+        figures=[figure for figure in figures if figure],
+        tables=breakdown_tables(section) if view else [],
+        breakdown=breakdown_remark(section) if view else "",
+        questions=questions_lines(section) if shown and section.answers else [],
+    )
+
+
+def _concerns(remark: str, section: Section) -> bool:
+    """Whether a remark is of something that the page shows: reported scores stand beside those of one protocol only."""
+    return section.protocol == REPRODUCTION or not remark.startswith("Reported scores")
+
+
+def _figure(name: str, alt: str, chart: Any, sentence: str, *, paper: bool = False) -> Figure | None:
+    """A chart as SVG that can stand among others: names of clip paths are its own. To a screen reader it is one
+    picture; what vega says of each mark becomes `data-tip`, which the script shows under the pointer."""
+    if chart is None:
+        return None
+
+    def rename(tag: re.Match[str]) -> str:
+        is_mark = re.search(r'aria-roledescription="(point|[a-z ]+ mark)"', tag[0])
+        plain = re.sub(r' role="graphics-[a-z]+"| aria-(hidden|roledescription)="[^"]*"', "", tag[0])
+        return re.sub(r' aria-label=("[^"]*")', r" data-tip=\1" if is_mark else "", plain)
+
+    svg = re.sub(r"\bclip(\d+)\b", rf"{name}-clip\1", to_svg(chart).strip())
+    svg = re.sub(r"<[^<>]+>", rename, svg)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
+    return Figure(name, alt, svg, SENTENCES[sentence], paper)
