@@ -51,7 +51,7 @@ def guess_form(cells: Sequence[Any]) -> Form:
     """What the first inputs are: texts if any is, else numbers if any is no integer, else tokens. A cell of text that
     is a list of numbers is that list. What is none of these decides nothing: it is an error of its row."""
     forms = {_form_of(cell) for cell in cells}
-    return next((form for form in ("text", "numbers") if form in forms), "tokens")  # type: ignore[return-value]
+    return next((form for form in ("text", "numbers") if form in forms), "tokens")
 
 
 def _form_of(cell: Any) -> str:
