@@ -26,7 +26,7 @@ from zoo.data.streams import Pieces
 from zoo.nn import parameter_groups
 from zoo.nn.state import return_state
 from zoo.run.compose import Experiment
-from zoo.run.execute import build_module, open_data
+from zoo.run.execute import build_module, load_data, open_data
 from zoo.run.module import ExperimentModule
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
@@ -87,7 +87,8 @@ def extend(
             try:
                 at_length = with_settings(experiment, {**overrides, "task.seq_len": seq_len})
                 model = _rebuild(at_length, trained.model)
-                data = open_data(at_length, None)
+                same_text = records and experiment.kind.running_text  # prepared already
+                data = load_data(at_length, None) if same_text else open_data(at_length, None)
                 if finetune_steps:
                     _finetune(at_length, model, finetune_steps, trained_len)
                 result = _evaluate(at_length, model, data, longest, max_tokens)
