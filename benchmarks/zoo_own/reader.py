@@ -42,7 +42,7 @@ def declare(place: Path, settings: DataSettings) -> dict[str, Any]:
     if not files:
         expected = "*.txt" if running_text else "*.jsonl, *.csv, *.tsv, *.parquet or *.txt"
         raise DataError(f"--data {place}: no data there; expected {expected}")
-    values = {"reader": READER, "place": str(place.resolve()), "files": file_stamps(files)}
+    values: dict[str, Any] = {"reader": READER, "place": str(place.resolve()), "files": file_stamps(files)}
     values |= {"settings": asdict(settings), "tokenizer": load_tokenizer(settings.tokenizer).digest}
     values["budgets"] = [protocols(2, {}), protocols(2, {}, running_text=True)]  # which a later zoo may change
     index = cache_dir(data_dir()) / "own" / f"{hashed(values)}.json"
