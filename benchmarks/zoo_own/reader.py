@@ -42,19 +42,15 @@ def declare(place: Path, settings: DataSettings) -> dict[str, Any]:
     if not files:
         expected = "*.txt" if running_text else "*.jsonl, *.csv, *.tsv, *.parquet or *.txt"
         raise DataError(f"--data {place}: no data there; expected {expected}")
-    values = {
-        "reader": READER,
-        "place": str(place.resolve()),
-        "files": file_stamps(files),
-        "settings": asdict(settings),
-    }
-    values["tokenizer"] = load_tokenizer(settings.tokenizer).digest
+    values: dict[str, Any] = {"reader": READER, "place": str(place.resolve()), "files": file_stamps(files)}
+    values |= {"settings": asdict(settings), "tokenizer": load_tokenizer(settings.tokenizer).digest}
+    values["budgets"] = [protocols(2, {}), protocols(2, {}, running_text=True)]  # which a later zoo may change
     index = cache_dir(data_dir()) / "own" / f"{hashed(values)}.json"
     known = _read_index(index)
     if known is None:
+        known = (text_data.make if running_text else make)(place, settings)
         with oserror_as_data_error(index, ours=True):
             index.parent.mkdir(parents=True, exist_ok=True)
-            known = (text_data.make if running_text else make)(place, settings)
             write_atomically(index, json.dumps(known))
     for line in known["shown"]:
         notice(f"{known['task']['name']}: {line}")

@@ -93,7 +93,8 @@ def protocols(length: int, options: dict[str, Any], *, running_text: bool = Fals
         "quick": common
         | {
             "train.max_samples": samples // batch * batch,
-            "train.val_limit": 2_000,
+            "train.val_every": samples // batch * batch // 4,
+            "train.val_limit": 1_000,
             "model.match_params_of": "transformer",
             "model.d_model": 32,
             "model.n_layers": 2,

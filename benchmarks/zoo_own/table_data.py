@@ -110,6 +110,10 @@ class TableData(CachedData):
     def make_codec(self) -> dict[str, Any]:
         return store.read_manifest(self.folder)["provenance"]["codec"]
 
+    @property
+    def channels(self) -> int:
+        return len(self.codec["mean"])
+
     def dataset(self, split: Split) -> Dataset[Example]:
         return TableRows(self.stored(ROWS), Codec(self.codec, self.options.seq_len), split)
 

@@ -7,7 +7,7 @@ import json
 import random
 import shutil
 import tracemalloc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,18 @@ from zoo.run.request import BenchRequest, resolve
 from zoo.run.trained import load_trained
 from zoo.spec.errors import ConfigError, DataError, UserError
 from zoo.spec.record import Record
+from zoo.spec.registry import registry
 from zoo.spec.store import StoredRecord
 from zoo_own.scan import Scan
 from zoo_own.settings import DataSettings
+
+
+@pytest.fixture(autouse=True)
+def forget_declared_tasks() -> Iterator[None]:
+    """Tasks of these data are registered in this process; other tests look at all that are."""
+    yield
+    for name in list(registry().declared):
+        del registry().declared[name], registry().tasks[name]
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
@@ -330,6 +339,16 @@ def test_unknown_tokens_and_longer_inputs_are_read_as_in_training(tmp_path: Path
     shutil.rmtree(trained.data.folder)  # type: ignore[attr-defined]
     again = predictions(tmp_path, record, [{"input": [3, 77, 9]}])  # without the data, as on another machine
     assert again[0]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=1e-6)
+
+
+def test_models_of_two_data_sets_of_one_name_are_loaded_side_by_side(tmp_path: Path) -> None:
+    first = bench_one(tmp_path, write_jsonl(tmp_path / "a" / "rows.jsonl", token_rows(150)))
+    other = [{**row, "label": f"class {k % 3}"} for k, row in enumerate(token_rows(150, 1))]
+    second = bench_one(tmp_path, write_jsonl(tmp_path / "b" / "rows.jsonl", other))
+    assert first.task.name == second.task.name == "rows"
+    for record, classes in ((first, 2), (second, 3)):
+        (answer,) = predictions(tmp_path, record, [{"input": [3, 4]}])
+        assert len(answer["probabilities"]) == classes
 
 
 # -- comparison --------------------------------------------------------------------------------------------------------

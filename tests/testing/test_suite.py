@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.testing.toys import EMA, MEMORY, declaring
-from zoo import Architecture
+from zoo import Architecture, UserError
 from zoo.testing import ARCHITECTURE_CHECKS, ArchitectureSubject, ArchitectureSuite, Subject, run_check, run_checks
 from zoo.testing.architectures import scopes
 
+TOYS = Path(__file__).parent / "toys" / "backbone.py"
 BY_NAME = {c.name: c for c in ARCHITECTURE_CHECKS}
 DECODE_SCOPES = (scopes.SEQ2SEQ, scopes.DECODER, scopes.STATEFUL_DECODER)
 DECODE = {c.name for c in ARCHITECTURE_CHECKS if c.scope in DECODE_SCOPES}
@@ -45,6 +46,8 @@ FAULTS = [
     (EMA, "forgets its state", ["chunks_equal_one_call", "state_changes_outputs"]),
     (EMA, "miscounts its state", ["state_size_is_correct"]),
     (EMA, "float32 inside", ["float64_stays_float64"]),
+    (EMA, "autocast decides", ["no_recurrence_in_bf16"]),
+    (EMA, "bare tensor", ["shapes"]),
     (EMA, "wrong gradient", ["gradients_match_finite_differences"]),
     (EMA, "random", ["deterministic", "pure_function"]),
     (EMA, "state in a buffer", ["pure_function"]),
@@ -137,6 +140,39 @@ def test_report_has_counts_and_reasons() -> None:
     assert (data["name"], *counts) == ("toy_ema", len(BY_NAME) - 1 - off, off, 1)
     assert {d["check"] for d in data["details"]} == set(BY_NAME)
     assert not report.ok
+
+
+def test_the_root_cause_is_the_only_failure_and_the_rest_is_not_run() -> None:
+    report = run_checks(ArchitectureSubject(EMA, overrides={"fault": "bare tensor"}))
+    assert (report.count("failed"), report.count("not_run") > 50, report.ok) == (1, True, False)
+    text = report.to_text().splitlines()
+    assert text[0].endswith(f"1 failed, {report.count('not_run')} not run")
+    assert text[1:] == [
+        "  shapes: causal: forward returned Tensor, expected zoo.Output(hidden, state, aux): return Output(hidden)",
+        "  not run: mend shapes first, which every later check needs",
+    ]
+
+
+def test_an_exception_names_the_line_of_the_plugin_and_checks_that_fail_alike_stand_together() -> None:
+    only = ["length_contract", "deterministic"]
+    report = run_checks(ArchitectureSubject(EMA, overrides={"fault": "shapes differ"}), only=only)
+    assert [result.check for result in report.results] == only
+    reasons = {result.reason for result in report.results}
+    line = next(k for k, text in enumerate(TOYS.read_text().splitlines(), 1) if "new = a * h" in text)
+    assert all(f"(tests/testing/toys/backbone.py:{line})" in reason for reason in reasons), reasons
+    if len(reasons) == 1:
+        assert report.to_text().splitlines()[1] == f"  length_contract, deterministic: {reasons.pop()}"
+
+
+def test_only_some_checks_and_only_up_to_the_first_failure() -> None:
+    subject = ArchitectureSubject(EMA, overrides={"fault": "random"})
+    report = run_checks(subject, only=["deterministic", "causal"])
+    assert {result.check for result in report.results} == {"deterministic", "causal"}
+    stopped = run_checks(subject, stop=True)
+    assert stopped.count("failed") == 1
+    assert stopped.results[-1].status == "not_run"
+    with pytest.raises(UserError, match="no check of toy_ema is called 'causel'; did you mean 'causal'"):
+        run_checks(subject, only=["causel"])
 
 
 def test_refused_widths_are_replaced_and_noted() -> None:

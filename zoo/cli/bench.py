@@ -101,7 +101,8 @@ def read_request(plan: Path | None, what: dict[str, Any], shared: dict[str, Any]
             raise UserError(f"{', '.join(f'--{option}' for option in given)}: --plan says what to run; one of the two")
         return BenchRequest.read_plan(plan, **shared)
     if "arch" not in given or ("task" not in given and "data" not in given):
-        raise UserError("say what to run: --arch and --task or --data, or --plan; `zoo list` shows what there is")
+        shown = "`zoo list` shows what there is; --data in place of --task takes your own data"
+        raise UserError(f"say what to run: --arch and --task, or --plan; {shown}")
     if "task" in given and "data" in given:
         raise UserError("--task and --data: one of the two")
     fields = {"set": "overrides", "sweep-samples": "sweep_samples"}

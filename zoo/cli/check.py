@@ -14,11 +14,14 @@ def check(
     slow: Annotated[
         bool, typer.Option("--slow", help="Those that take seconds, too: torch.compile and export.")
     ] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="This check only; may be repeated.")] = None,
+    stop: Annotated[bool, typer.Option("-x", help="End with the first failure.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
 ) -> None:
     """Run the conformance checks; exit code 1 when one fails.
 
-    "Not declared": the capability is not claimed. "Without data": not run, because data files are missing.
+    "Not declared": the capability is not claimed. "Without data": not run, because data files are missing. Checks that
+    fail for one reason stand in one line; what every later check needs ends them.
     """
     from zoo.spec.errors import UnknownName, UserError
     from zoo.spec.registry import registry
@@ -39,7 +42,7 @@ def check(
 
     reports = []
     for name in track(chosen, "checking", console=Console(stderr=True), disable=json_, transient=True):
-        report = run_checks(name, slow=slow)
+        report = run_checks(name, slow=slow, only=only or (), stop=stop)
         reports.append(report)
         if not json_:
             print(f"{report.name}: {report.to_text()}")

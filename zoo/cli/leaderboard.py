@@ -199,3 +199,29 @@ def validate(
         bad = len({problem.file for problem in problems})
         print(f"{valid + bad} files: {valid} valid, {bad} with problems")
     raise typer.Exit(2 if problems else 0)
+
+
+@app.command()
+def repair(
+    context: typer.Context,
+    runs: Annotated[Path | None, path_option(help="Where the runs are [ZOO_RUNS_DIR, else runs].")] = None,
+    results: Results = None,
+) -> None:
+    """Take in the records that were not accepted (record.rejected.json in a run's folder) and have been mended; exit 2
+    while any is left."""
+    from zoo.spec.errors import UserError
+    from zoo.spec.files import default_results_dir, default_runs_dir
+    from zoo.spec.rejected import repair as repair_records
+
+    folder = runs or default_runs_dir()
+    if not folder.is_dir():
+        raise UserError(f"--runs {folder}: no such directory")
+    done = repair_records(folder, results or context.obj or default_results_dir())
+    for each in done:
+        if each.record is not None:
+            print(f"{each.record}: taken in from {each.file.parent}")
+        for reason in each.reasons:
+            print(f"{each.file}: {reason}")
+    left = sum(each.record is None for each in done)
+    print(f"{len(done)} rejected: {len(done) - left} taken in, {left} left")
+    raise typer.Exit(2 if left else 0)

@@ -53,6 +53,8 @@ class Batch(NamedTuple):
     @property
     def n_places(self) -> int:
         """Positions of the inputs, pads included."""
+        if self.mask is not None:
+            return self.mask.numel()
         channels = self.inputs.shape[-1] if self.inputs.ndim == 3 and self.inputs.is_floating_point() else 1
         return self.inputs.numel() // channels
 
@@ -73,40 +75,39 @@ class TrainLoader(DataLoader[Batch]):
                 yield batch._replace(step_targets=targets)
 
 
-def collate_sequences(examples: Sequence[tuple[np.ndarray, int]]) -> Batch:
-    """Right-pad sequences (L,) or (L, channels), or pairs of sequences of ids (2, L), with 0 to the longest of the
-    batch."""
+def collate_sequences(examples: Sequence[tuple[np.ndarray, int]], *, channels: bool = False) -> Batch:
+    """Right-pad sequences (L,), or pairs of sequences (2, L), with 0 to the longest of the batch.
+
+    channels  they are (L, channels)
+    """
     labels = torch.tensor([label for _, label in examples], dtype=torch.int64)
-    return Batch(*_pad_inputs([np.asarray(inputs) for inputs, _ in examples]), labels)
+    return Batch(*_pad_inputs([inputs for inputs, _ in examples], channels), labels)
 
 
-def collate_numbers(examples: Sequence[tuple[np.ndarray, float]]) -> Batch:
+def collate_numbers(examples: Sequence[tuple[np.ndarray, float]], *, channels: bool = False) -> Batch:
     """The same with real numbers to be predicted."""
     labels = torch.tensor([label for _, label in examples], dtype=torch.float32)
-    return Batch(*_pad_inputs([np.asarray(inputs) for inputs, _ in examples]), labels)
+    return Batch(*_pad_inputs([inputs for inputs, _ in examples], channels), labels)
 
 
-def collate_labelled(examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> Batch:
+def collate_labelled(examples: Sequence[tuple[np.ndarray, np.ndarray]], *, channels: bool = False) -> Batch:
     """The same with a label for each position, IGNORE at pads."""
     labels = _padded([labels for _, labels in examples], IGNORE)
-    return Batch(*_pad_inputs([np.asarray(inputs) for inputs, _ in examples]), labels)
+    return Batch(*_pad_inputs([inputs for inputs, _ in examples], channels), labels)
 
 
-def _pad_inputs(arrays: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
+def _pad_inputs(examples: Sequence[np.ndarray], channels: bool) -> tuple[Tensor, Tensor | None]:
     """Inputs and mask of a batch."""
-    real = np.issubdtype(arrays[0].dtype, np.floating)
-    pairs = arrays[0].ndim == 2 and not real
-    lengths = [len(array[0] if pairs else array) for array in arrays]
+    arrays = [np.asarray(inputs) for inputs in examples]
+    lengths = [len(array) if channels else array.shape[-1] for array in arrays]
     longest = max(lengths)
-    shape = (2, longest) if pairs else (longest, *arrays[0].shape[1:])
+    shape = (longest, arrays[0].shape[1]) if channels else (*arrays[0].shape[:-1], longest)
+    real = np.issubdtype(arrays[0].dtype, np.floating)
     inputs = np.zeros((len(arrays), *shape), dtype=np.float32 if real else np.int64)
     for row, array, length in zip(inputs, arrays, lengths, strict=True):
-        if pairs:
-            row[:, :length] = array
-        else:
-            row[:length] = array
+        row[(slice(length),) if channels else (..., slice(length))] = array
     tensor = torch.from_numpy(inputs)
-    if pairs:
+    if arrays[0].ndim == 2 and not channels:
         return tensor, tensor != 0
     if min(lengths) == longest:
         return tensor, None

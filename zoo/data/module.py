@@ -180,6 +180,11 @@ class TaskData(LightningDataModule):
 
     # -- for `zoo predict` -----------------------------------------------------------------------------------------
 
+    @property
+    def channels(self) -> int:
+        """Real numbers per position of examples (L, channels); 0 = examples are (L,), or pairs (2, L)."""
+        return 0
+
     input_columns: tuple[str, ...] = ("input",)
     """Columns of a user's table that hold an input."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.kinds.base import TaskKind
@@ -26,7 +27,7 @@ class Classification(TaskKind):
     def build_collate_fn(self, data: TaskData) -> Callable[[Sequence[Any]], Batch]:
         from zoo.data.batch import collate_sequences
 
-        return collate_sequences
+        return partial(collate_sequences, channels=data.channels > 0)
 
     def build_model(self, spec: ModelSpec) -> nn.Module:
         from zoo.model.models import SequenceClassifier
@@ -90,7 +91,7 @@ class TokenClassification(Classification):
     def build_collate_fn(self, data: TaskData) -> Callable[[Sequence[Any]], Batch]:
         from zoo.data.batch import collate_labelled
 
-        return collate_labelled
+        return partial(collate_labelled, channels=data.channels > 0)
 
     def build_model(self, spec: ModelSpec) -> nn.Module:
         from zoo.model.models import LMHeadModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.kinds.classification import Classification, example_inputs
@@ -26,7 +27,7 @@ class Regression(Classification):
     def build_collate_fn(self, data: TaskData) -> Callable[[Sequence[Any]], Batch]:
         from zoo.data.batch import collate_numbers
 
-        return collate_numbers
+        return partial(collate_numbers, channels=data.channels > 0)
 
     def loss(self, output: ModelOutput) -> Tensor:
         from torch.nn import functional as F

@@ -63,17 +63,16 @@ class Experiment:
     sweep: Mapping[str, Any] | None = None
     declared: Mapping[str, Any] | None = None
 
-    def __post_init__(self) -> None:
-        if self.declared is not None and self.task not in registry().tasks:  # in another process
-            registry().declare({key: value for key, value in self.declared.items() if key != "settings"})
-
     @property
     def arch_entry(self) -> Entry[Architecture]:
         return registry().architecture(self.architecture)
 
-    @property
+    @cached_property
     def task_entry(self) -> Entry[Task]:
-        return registry().task(self.task)
+        if self.declared is None:
+            return registry().task(self.task)
+        # other processes have not declared it, or another of its name
+        return registry().entry_of({key: value for key, value in self.declared.items() if key != "settings"})
 
     @property
     def arch_spec(self) -> Architecture:

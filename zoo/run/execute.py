@@ -31,7 +31,7 @@ from zoo.run.callbacks import Checkpoints, Deadline, Report, Reporter, TimeLimit
 from zoo.run.compose import Experiment, Job
 from zoo.run.memory import count_forward_flops, on_gpu, remedy, warn_of_memory
 from zoo.run.module import Diverged, ExperimentModule, Schedule
-from zoo.run.recording import Ending, make_record
+from zoo.run.recording import DataFacts, Ending, check_recordable, gather_facts, record_fields
 from zoo.run.rundir import Attempt, RunDir, rank
 from zoo.run.signals import handlers
 from zoo.spec.errors import ConfigError, UserError
@@ -73,17 +73,20 @@ def execute(job: Job, report: Report = lambda event: None) -> StoredRecord:
             except UserError:
                 raise
             except Exception as error:
-                return _write(rundir, attempt, None, open_data(experiment, None), _ending_of(error, rundir))
+                ending = _ending_of(error, rundir)
+                return _write(rundir, attempt, None, gather_facts(experiment, open_data(experiment, None)), ending)
             reporter = [Reporter(report)] if rank() == 0 else []
             trainer = _trainer(rundir, attempt, module, [Deadline(job.max_time, started), *reporter])
             schedule = module.schedule
             needed = warn_of_memory(experiment, module.model, schedule.micro_batch_size, schedule.example_bytes)
             report({"memory": needed})
             data = open_data(experiment, schedule)
+            facts = gather_facts(experiment, data)
+            check_recordable(job, attempt, module, facts, data)
             module.setup_metrics(data)
             ending = _fit_and_test(rundir, attempt, module, data, trainer)
             ending.flops = flops
-            return _write(rundir, attempt, module, data, ending)
+            return _write(rundir, attempt, module, facts, ending)
 
 
 def record_lost(job: Job, status: Status, error: str, *, build: bool, memory: bool = False) -> StoredRecord:
@@ -102,7 +105,8 @@ def record_lost(job: Job, status: Status, error: str, *, build: bool, memory: bo
             error += remedy(module.model, module.schedule.micro_batch_size)
     except Exception as cause:
         error += f"; and the model cannot be built: {_ending_of(cause, rundir).error}"
-    return _write(rundir, attempt, module, open_data(job.experiment, None), Ending(status, error[:2000]))
+    facts = gather_facts(job.experiment, open_data(job.experiment, None))
+    return _write(rundir, attempt, module, facts, Ending(status, error[:2000]))
 
 
 @contextlib.contextmanager
@@ -347,12 +351,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _write(
-    rundir: RunDir, attempt: Attempt, module: ExperimentModule | None, data: TaskData, ending: Ending
+    rundir: RunDir, attempt: Attempt, module: ExperimentModule | None, facts: DataFacts, ending: Ending
 ) -> StoredRecord:
-    record = make_record(rundir.job, attempt, module, data, ending)
+    fields = record_fields(rundir.job, attempt, module, facts, ending)
     if rank() > 0:
         sys.exit(0)  # the first rank writes the record and reports it
-    return rundir.write_record(record, data.codec if record.status == "ok" else {})
+    return rundir.write_record(fields, facts.codec)
 
 
 def quiet_libraries() -> None:

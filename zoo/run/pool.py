@@ -45,10 +45,11 @@ def execute_all(
     on_record  called with each record as it comes
 
     After a SIGINT or SIGTERM no further job is begun. Raises UserError at the end, for jobs that could not be executed
-    by the user's mistake, and SystemExit when a signal came before there was anything to record.
+    by the user's mistake, ZooError for those whose record was not accepted, and SystemExit when a signal came before
+    there was anything to record.
     """
     records: dict[int, StoredRecord] = {}
-    mistakes: list[str] = []
+    mistakes: list[ZooError] = []
     waiting, running = deque(range(len(jobs))), dict[int, Worker]()
     memory = _Memory()
     with Pool() as pool, _signals() as stop, Display(len(jobs)) as display:
@@ -79,7 +80,8 @@ def execute_all(
         print(f"zoo: {stop.received.name} before training began; there is nothing to record", file=sys.stderr)
         raise SystemExit(128 + stop.received)
     if mistakes:
-        raise UserError("\n".join(dict.fromkeys(mistakes)))
+        failed = any(not isinstance(each, UserError) for each in mistakes)
+        raise (ZooError if failed else UserError)("\n".join(dict.fromkeys(map(str, mistakes))))
     return [records[k] for k in sorted(records)]
 
 
@@ -93,9 +95,10 @@ def _default_jobs(jobs: Sequence[Job]) -> int:
 
 def _outcome(
     pool: Pool, worker: Worker, job: Job, stopped_by: signal.Signals | None
-) -> tuple[StoredRecord | None, str | None]:
-    """The record of a job whose process has ended, or the user's mistake. Neither, where a signal came before there was
-    anything to record, and in a further process of a distributed run, whose first one writes the record."""
+) -> tuple[StoredRecord | None, ZooError | None]:
+    """The record of a job whose process has ended, or why there is none: the user's mistake, or ours. Neither, where a
+    signal came before there was anything to record, and in a further process of a distributed run, whose first one
+    writes the record."""
     reply = worker.reply()
     if reply is None and (stopped_by is not None or worker.code == 0):
         return None, None
@@ -104,8 +107,8 @@ def _outcome(
         reply = _record_lost(pool, job, lost | {"build": True}) or _record_lost(pool, job, lost | {"build": False})
         if reply is None:
             raise ZooError(f"{job.experiment.name}: {lost['error']}; its record could not be written either")
-    if "error" in reply:
-        return None, reply["error"]
+    if "record" not in reply:
+        return None, UserError(reply["error"]) if "error" in reply else ZooError(reply["failure"])
     record = read(Path(reply["record"]))
     if isinstance(record, str):
         raise ZooError(f"{reply['record']}: {record}")

@@ -1,11 +1,15 @@
-"""Build the record of a run: everything that the board shows and that somebody needs to run it again."""
+"""Build the record of a run: everything that the board shows and that somebody needs to run it again. What is known of
+it before the run is checked then, so that no run is trained for a record that cannot be."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from zoo.data.module import TaskData
 from zoo.ops.backend import forms_that_ran
@@ -13,7 +17,10 @@ from zoo.run import provenance
 from zoo.run.compose import Experiment, Job
 from zoo.run.module import ExperimentModule
 from zoo.run.rundir import Attempt, now
+from zoo.spec.architecture import NAME
+from zoo.spec.errors import UserError
 from zoo.spec.record import Record, Status
+from zoo.spec.store import describe
 from zoo.spec.task import PROTOCOLS
 
 
@@ -61,14 +68,98 @@ def _settings_of(experiment: Experiment) -> dict[str, Any]:
     return {"settings": dict(settings)} if settings else {}
 
 
-def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, data: TaskData, ending: Ending) -> Record:
-    """Build the record of a run. `module` is None when the model could not be built: there are then no parameters."""
+@dataclass(frozen=True)
+class DataFacts:
+    """What a record and a kept model say of the data, asked for before anything is trained."""
+
+    provenance: dict[str, Any]
+    majority: float | None
+    codec: dict[str, Any]
+
+
+EXAMPLES = {
+    "data": 'provenance() returns such as {"kind": "regenerated", "version": "1", "seed": 0, "counts": {"train": 8000, '
+    '"val": 1000, "test": 1000}}, or "files": {name: sha256} in place of the seed of published ones',
+    "baselines": "majority() returns the score of an answer that needs no learning, such as 0.1, or None",
+    "metric": 'metrics=("accuracy",): names of lower-case letters, digits and underscores',
+    "task": 'version="1", a text that is not empty',
+}
+"""By the field of a record, what the author of a task writes."""
+
+
+def gather_facts(experiment: Experiment, data: TaskData) -> DataFacts:
+    """Ask the data for what a record needs. Raises UserError that names what fails, before anything is trained."""
+    asked: dict[str, tuple[str, Callable[[], Any]]] = {
+        "provenance()": ("data", data.provenance),
+        "majority()": ("baselines", data.majority),
+        "make_codec()": ("", lambda: json.loads(json.dumps(dict(data.codec)))),
+    }
+    found = []
+    for name, (field, ask) in asked.items():
+        try:
+            found.append(ask())
+        except UserError:
+            raise
+        except Exception as error:
+            example = f"; {EXAMPLES[field]}" if field else ""
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise UserError(
+                f"{experiment.task}: {type(data).__name__}.{name} fails, and a record needs it; nothing was trained: "
+                f"{why}{example}"
+            ) from error
+    return DataFacts(*found)
+
+
+def check_recordable(job: Job, attempt: Attempt, module: ExperimentModule, facts: DataFacts, data: TaskData) -> None:
+    """Raise UserError, before anything is trained, unless all that is known of the run's record is valid: it names the
+    field and shows an example."""
+    try:
+        Record.model_validate(record_fields(job, attempt, module, facts, Ending("interrupted", "not begun")))
+        faults = _faults_of_scores(module, data)
+    except ValidationError as error:
+        faults = describe(error)
+    if faults:
+        fields = dict.fromkeys(fault.partition(":")[0].partition(".")[0] for fault in faults)
+        examples = [f"{field}: {EXAMPLES[field]}" for field in fields if field in EXAMPLES]
+        head = f"{job.experiment.task}: a record of this run would not be valid; nothing was trained:"
+        raise UserError("\n  ".join([head, *faults, *examples]))
+
+
+def _faults_of_scores(module: ExperimentModule, data: TaskData) -> list[str]:
+    """What is wrong with the names of the scores, by those of one example of each split; their values say nothing."""
+    kind, experiment = module.kind, module.experiment
+    ranked = experiment.metric[0]
+    collate = kind.build_collate_fn(data)
+    faults = []
+    training = module.training
+    for split in ("val", *data.test_splits):
+        metric = kind.build_metrics(experiment.task_spec, split, data)
+        batch = collate([data.dataset(split)[0]])
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                output = module.eval().model(batch)
+                metric.update(output, batch, kind.loss(output))
+            names = list(metric.compute()["scores"])
+        except Exception:  # one example may be too few for a score, and this model has learned nothing
+            continue
+        finally:
+            module.train(training)
+        faults += [f"metrics.{split}.scores: {name!r} is no name" for name in names if not NAME.fullmatch(name)]
+        if split != "val" and ranked not in names:
+            faults.append(f"metrics.{split}.scores: has no {ranked!r}, the ranked metric; it has {', '.join(names)}")
+    return faults
+
+
+def record_fields(
+    job: Job, attempt: Attempt, module: ExperimentModule | None, facts: DataFacts, ending: Ending
+) -> dict[str, Any]:
+    """The fields of a run's record. `module` is None when the model could not be built: it has no parameters then."""
     experiment = job.experiment
     capabilities = experiment.arch_spec.capabilities
     has_state = capabilities.state == "memory" or (capabilities.state == "recurrent" and experiment.mode == "causal")
     fields: dict[str, Any] = {
         **identity(experiment),
-        "data": data.provenance() | _settings_of(experiment),
+        "data": facts.provenance | _settings_of(experiment),
         "overrides": dict(experiment.overrides),
         "sweep": experiment.sweep,
         "config_hash": experiment.hash,
@@ -84,7 +175,7 @@ def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, dat
         "error": ending.error,
         "metric": dict(zip(("name", "higher_is_better"), experiment.metric, strict=True)),
         "metrics": ending.metrics,
-        "baselines": {"chance": experiment.chance, "majority": data.majority()},
+        "baselines": {"chance": experiment.chance, "majority": facts.majority},
         "history": [],
         "samples": 0,
         "tokens": 0,
@@ -119,4 +210,4 @@ def make_record(job: Job, attempt: Attempt, module: ExperimentModule | None, dat
             # backward costs twice the forward
             "flops": None if ending.flops is None else 3 * ending.flops * samples,
         }
-    return Record.model_validate(fields)
+    return fields

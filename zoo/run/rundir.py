@@ -13,15 +13,17 @@ from typing import Any
 
 import filelock
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from pydantic import ValidationError
 
 from zoo.run.compose import Job
 from zoo.run.trained import BEST, CONFIG, WEIGHTS, keep_model
 from zoo.spec.config import flatten
-from zoo.spec.errors import UserError
+from zoo.spec.errors import UserError, ZooError
 from zoo.spec.files import write_atomically
 from zoo.spec.record import Record
+from zoo.spec.rejected import reject
 from zoo.spec.settings import NO_EFFECT
-from zoo.spec.store import StoredRecord, read, write
+from zoo.spec.store import StoredRecord, describe, read, write
 
 
 def rank() -> int:
@@ -105,13 +107,23 @@ class RunDir:
         )
         return attempt
 
-    def write_record(self, record: Record, codec: Mapping[str, Any]) -> StoredRecord:
+    def write_record(self, fields: Mapping[str, Any], codec: Mapping[str, Any]) -> StoredRecord:
         """Write the record under the results folder; after a run that ended well, keep its model and note the record.
 
         codec  of the run's data
+
+        Raises ZooError where there is no such record, or it cannot be written: it is then kept in the run's folder.
         """
-        kept = record.status == "ok" and self._keep_model(record, codec)
-        path = write(record, self.job.results)
+        try:
+            kept = fields["status"] == "ok" and self._keep_model(fields, codec)
+            record = Record.model_validate(fields)
+            path = write(record, self.job.results)
+        except (ValidationError, OSError) as error:
+            reasons = describe(error) if isinstance(error, ValidationError) else [str(error)]
+            file = reject(self.path, fields, reasons)
+            how = f"zoo leaderboard repair --runs {self.job.runs} --results {self.job.results}"
+            head = f"{self.experiment.name}: the record was not accepted, and is kept in {file}; mend it, and"
+            raise ZooError("\n  ".join([f"{head} {how} takes it in:", *reasons])) from error
         if record.status == "ok":
             self._write_note(self._read_note() | {"record": str(path.resolve())})
             self.last.unlink(missing_ok=True)
@@ -119,10 +131,10 @@ class RunDir:
             self.best.unlink(missing_ok=True)
         return StoredRecord(str(path), record)
 
-    def _keep_model(self, record: Record, codec: Mapping[str, Any]) -> bool:
+    def _keep_model(self, fields: Mapping[str, Any], codec: Mapping[str, Any]) -> bool:
         """Whether the model could be kept. Where it could not, on a full disk, say, the record still comes first."""
         try:
-            keep_model(self.path, self.experiment, record, codec)
+            keep_model(self.path, self.experiment, fields, codec)
         except OSError as error:
             print(f"zoo: {self.experiment.name}: the model could not be kept: {error}", file=sys.stderr)
             return False

@@ -52,22 +52,22 @@ class TrainedModel:
     config: Mapping[str, Any]
 
 
-def keep_model(folder: Path, experiment: Experiment, record: Record, codec: Mapping[str, Any]) -> None:
+def keep_model(folder: Path, experiment: Experiment, record: Mapping[str, Any], codec: Mapping[str, Any]) -> None:
     """Write the model of `best.ckpt` and its configuration into the run's folder. Each file appears whole or not at
-    all."""
+    all.
+
+    record  the fields of the run's record
+    """
     state = torch.load(folder / BEST, map_location="cpu", weights_only=True)["state_dict"]
     own = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
     plain = {name: value for name, value in asdict(experiment).items() if name != "origins"}
-    versions = {
-        part: {name: getattr(getattr(record, part), name) for name in ("name", "version")}
-        for part in ("architecture", "task")
-    }
+    versions = {part: {name: record[part][name] for name in ("name", "version")} for part in ("architecture", "task")}
     config = {
         "format": FORMAT,
         "experiment": plain,
         **versions,
-        "distribution": record.plugin.distribution,
-        "ended": record.ended,
+        "distribution": record["plugin"]["distribution"],
+        "ended": record["ended"],
         "codec": dict(codec),
     }
     with placed_atomically(folder / WEIGHTS) as partial:

@@ -12,7 +12,7 @@ Caller and process speak by the files of a folder:
     events.jsonl  what the run reports while it goes on, one JSON object a line
     output.txt    what it prints
     reply.json    {"record": path}, {"value": what the function returned}, {"error": text} for the user's mistake, or
-                  {"failure": text} for what else a function raised
+                  {"failure": text} for what else a function raised, or why a run has no record
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 from zoo.run.compose import Job
 from zoo.run.signals import STOPPING
 from zoo.spec.architecture import load_object
-from zoo.spec.errors import UserError
+from zoo.spec.errors import UserError, ZooError
 from zoo.spec.streams import keep_working
 
 CAN_FORK = sys.platform == "linux"
@@ -110,6 +110,8 @@ def _execute(folder: Path) -> None:
                 reply = {"record": str(Path(stored.path).absolute())}
         except UserError as error:
             reply = {"error": str(error)}
+        except ZooError as error:
+            reply = {"failure": str(error)}
         except Exception as error:
             if "call" not in request:
                 raise

@@ -116,10 +116,13 @@ class Registry:
         name = fields["name"]
         while name in self.tasks and name not in self.declared:
             name += "_data"  # of a folder called as a task is
-        record = Task(**{**fields, "name": name, "metrics": tuple(fields["metrics"])})
-        self.tasks[name] = Entry(record, self.reader.plugin)
         self.declared[name] = {**fields, "name": name}
+        self.tasks[name] = self.entry_of(self.declared[name])
         return name
+
+    def entry_of(self, fields: Mapping[str, Any]) -> Entry[Task]:
+        """The task of a user's own data with these fields, registered or not."""
+        return Entry(Task(**{**fields, "metrics": tuple(fields["metrics"])}), self.reader.plugin)
 
     def suite(self, suite: str) -> list[str]:
         """Names of the tasks of one suite, in order of registration."""

@@ -33,6 +33,10 @@ class EMAMixer(Mixer):
     def scan(self, u: Tensor, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """u (B, L, D), h (B, D) -> every h (B, L, D), the last (B, D)."""
         a = torch.sigmoid(self.rate)
+        if self.fault == "autocast decides":
+            a = a.to(u.dtype)
+        if self.fault == "shapes differ":
+            h = torch.cat([h, h])
         every = []
         for t, u_t in enumerate(u.unbind(1)):
             new = a * h + (1 - a) * u_t
@@ -103,6 +107,8 @@ class EMA(StackBackbone):
         out = super().forward(x, mask=mask, state=state)
         if self.config.fault == "undeclared auxiliary loss":
             return out._replace(aux={"surprise": out.hidden.square().mean()})
+        if self.config.fault == "bare tensor":
+            return out.hidden  # type: ignore[return-value]
         return out
 
 

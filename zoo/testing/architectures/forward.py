@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from zoo.nn.backbone import Backbone
+from zoo.nn.backbone import Backbone, Output
 from zoo.nn.state import leaves
 from zoo.spec.constraints import field_types
 from zoo.testing import expect
@@ -23,6 +24,8 @@ from zoo.testing.architectures import scopes
 from zoo.testing.architectures.scopes import check
 from zoo.testing.architectures.subject import ArchitectureSubject, cast, has_positions, random_input, random_inputs, run
 from zoo.testing.expect import noise_like, relative_size, right_padded
+
+ADVICE = "put `with without_autocast(x):` and `at_least_float32(...)` of zoo.nn around it"
 
 
 @check(scopes.declaration)
@@ -68,7 +71,11 @@ def shapes(subject: ArchitectureSubject) -> None:
         backbone, latents = subject.build(d_model=width), set()
         for length, batch in product((1, 7, 16, 33, 64), (1, 3)):
             x = random_input(backbone, length, batch=batch)
-            hidden = backbone(x).hidden
+            out = backbone(x)
+            assert isinstance(out, Output), (
+                f"forward returned {type(out).__name__}, expected zoo.Output(hidden, state, aux): return Output(hidden)"
+            )
+            hidden = out.hidden
             where, out_len = f"x {tuple(x.shape)}", hidden.shape[1]
             expect.same_form(hidden, x.new_empty(batch, out_len, x.shape[2]), where)
             assert out_len > 0, f"{where}: no hidden vector"
@@ -148,6 +155,42 @@ def finite_in_bf16(subject: ArchitectureSubject) -> None:
     exact = run(backbone, *inputs).hidden
     difference = ((rough.float() - exact).norm() / exact.norm()).item()
     assert difference < 0.2, f"outputs under bfloat16 autocast differ from float32 by {difference:.2g} (relative norm)"
+
+
+class _HalfSteps(TorchDispatchMode):
+    """Counts elementwise products and sums in bfloat16, the steps of a recurrence, and names cumulative ops in it."""
+
+    STEPS = ("add", "add_", "sub", "mul", "mul_", "addcmul", "addcmul_", "lerp")
+    CUMULATIVE = ("cumsum", "cumprod", "logcumsumexp")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self.cumulative = 0, set[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.dtype == torch.bfloat16:
+            name = func.overloadpacket.__name__
+            self.steps += name in self.STEPS
+            self.cumulative |= {name} & set(self.CUMULATIVE)
+        return out
+
+
+@check(scopes.FORWARD)
+def no_recurrence_in_bf16(subject: ArchitectureSubject) -> None:
+    """Under bfloat16 autocast what runs along the sequence is computed in at least float32: there is no step in
+    bfloat16 for each token, and no cumulative sum."""
+    backbone, counts = subject.build(d_model=32), []
+    for length in (9, 33):
+        inputs = random_inputs(backbone, length)
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), _HalfSteps() as half:
+            run(backbone, *inputs)
+        assert not half.cumulative, f"{', '.join(sorted(half.cumulative))} in bfloat16; {ADVICE}"
+        counts.append(half.steps)
+    assert counts[1] - counts[0] < 24, (
+        f"{counts[0]} products and sums in bfloat16 for 9 tokens and {counts[1]} for 33: a recurrence is computed in it"
+        f" and loses what is small against its state; {ADVICE}"
+    )
 
 
 @check(scopes.FORWARD)
