@@ -127,10 +127,8 @@ def _facets(row: pd.Series, record: Record) -> dict[str, list[str]]:
 
 def installed(distribution: str, name: str) -> Entry[Any] | None:
     """The architecture of a record, if it is installed here."""
-    for entry in registry().architectures.values():
-        if (entry.plugin.distribution, entry.record.name) == (distribution, name):
-            return entry
-    return None
+    known = registry().registered_as(distribution, name)
+    return registry().architectures[known] if known else None
 
 
 @cache
