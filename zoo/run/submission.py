@@ -27,7 +27,7 @@ from zoo.spec.errors import UserError, ZooError
 from zoo.spec.record import Record
 from zoo.spec.registry import registry
 from zoo.spec.settings import NOT_IDENTITY
-from zoo.spec.store import StoredRecord, describe, dumps, read, read_all
+from zoo.spec.store import StoredRecord, describe, read, read_all
 
 MAX_BYTES = 1_000_000
 """A larger file is no record of ours."""
@@ -119,7 +119,8 @@ def _check_result(name: str, path: Path, inside: str, change: str, known: dict[s
     record = read(path)
     if isinstance(record, str):
         return Verdict(name, [record], [])
-    if path.read_text("utf-8") != dumps(record):
+    text = path.read_text("utf-8")
+    if text != json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n":
         faults.append("text: not as zoo writes it (a key twice, other spaces or another order)")
     faults += record_faults(StoredRecord(inside, record))
     faults += [fault for fault in rebuild_faults(record) if fault.partition(":")[0] not in _fields(faults)]
