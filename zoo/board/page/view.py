@@ -197,6 +197,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("architecture", f"{record.architecture.title}, {record.architecture.family}"),
         ("paper", f"{paper.authors}: {paper.title}. {paper.venue} {paper.year}" if paper else ""),
         ("arXiv", f"https://arxiv.org/abs/{paper.arxiv}" if paper and paper.arxiv else ""),
+        ("card", f"zoo show {record.architecture.name}" if entry else ""),
         ("plugin", f"{plugin.distribution} {plugin.version} ({plugin.entry_point}){away}"),
         ("plugin's page", home_page(plugin.distribution) if entry else ""),
         ("source hash", plugin.source_hash),
