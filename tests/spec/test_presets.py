@@ -89,6 +89,14 @@ def test_reported_scores(package: Path) -> None:
     assert load_presets("gadget").reported == expected
 
 
+def test_reported_scores_may_have_the_mean_that_their_source_prints(package: Path) -> None:
+    write(
+        package,
+        '[[reported]]\nsource = "B"\nmetric = "accuracy"\nscores = { text = 0.6, image = 0.4 }\naverage = 0.51\n',
+    )
+    assert [one.average for one in load_presets("gadget").reported] == [0.51, 0.51]
+
+
 def test_the_file_may_be_absent(package: Path) -> None:
     assert load_presets("gadget") == ({}, ())
     with pytest.raises(ZooError, match="No module named 'no_such_package'"):

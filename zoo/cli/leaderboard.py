@@ -1,4 +1,4 @@
-"""`zoo leaderboard`: the board in the terminal; `build` writes it, `serve` shows it, `validate` checks the records."""
+"""`zoo leaderboard`: the board in the terminal, as files and as a page; records checked, and added from elsewhere."""
 
 from __future__ import annotations
 
@@ -185,17 +185,27 @@ def serve(
 def validate(
     context: typer.Context,
     results: Results = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="REV", help="Only what changed since this git revision, with a verdict for each file."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
     """Check every record against the schema and for contradictions between its fields; exit 2 on problems."""
     from zoo.board.checks import check_records
+    from zoo.board.tables import one_line
+    from zoo.spec.files import default_results_dir
 
+    if base is not None:
+        # a change may have removed them all
+        _validate_changes(results or context.obj or default_results_dir(), base, json_)
+        return
     valid, problems = check_records(_results(results or context.obj))
     if json_:
         print(json.dumps({"valid": valid, "problems": [p._asdict() for p in problems]}, indent=2))
     else:
         for problem in problems:
-            print(f"{problem.file}: {problem.reason}")
+            print(one_line(f"{problem.file}: {problem.reason}"))
         bad = len({problem.file for problem in problems})
         print(f"{valid + bad} files: {valid} valid, {bad} with problems")
     raise typer.Exit(2 if problems else 0)
@@ -225,3 +235,41 @@ def repair(
     left = sum(each.record is None for each in done)
     print(f"{len(done)} rejected: {len(done) - left} taken in, {left} left")
     raise typer.Exit(2 if left else 0)
+
+
+def _validate_changes(results: Path, base: str, json_: bool) -> None:
+    from zoo.board.tables import one_line
+    from zoo.run.submission import check_changes
+
+    verdicts = check_changes(results, base)
+    refused = sum(bool(verdict.faults) for verdict in verdicts)
+    if json_:
+        files = [verdict._asdict() | {"accepted": not verdict.faults} for verdict in verdicts]
+        print(json.dumps({"accepted": len(verdicts) - refused, "refused": refused, "files": files}, indent=2))
+    else:
+        for verdict in verdicts:
+            print(one_line(f"{'refused ' if verdict.faults else 'accepted'}  {verdict.file}"))
+            for line in [*verdict.faults, *(f"note: {remark}" for remark in verdict.remarks)]:
+                print(one_line(f"          {line}"))
+        print(f"{len(verdicts)} changed files: {len(verdicts) - refused} accepted, {refused} refused")
+    raise typer.Exit(2 if refused else 0)
+
+
+@app.command()
+def merge(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Results of another machine, with their costs beside them.")],
+    results: Results = None,
+) -> None:
+    """Add the records of another machine: nothing is replaced, and what is no consistent record is named, exit 2."""
+    from zoo.board.merge import merge
+    from zoo.board.tables import one_line
+    from zoo.spec.files import default_results_dir
+
+    added, present, refused = merge(folder, results or context.obj or default_results_dir())
+    for path in added:
+        print(path)
+    for problem in refused:
+        print(one_line(f"left out: {problem.file}: {problem.reason}"), file=sys.stderr)
+    print(f"{len(added)} added, {present} were there, {len(refused)} left out; zoo leaderboard build shows them")
+    raise typer.Exit(2 if refused else 0)

@@ -174,8 +174,8 @@ def resolve(request: BenchRequest) -> list[Experiment]:
 def _resolve_trials(arch: str, task: str, request: BenchRequest, layers: Layers) -> list[Experiment]:
     """The experiment of a pair, or its trials."""
     if not request.sweep:
-        return [_resolve_pair(arch, task, request.protocol, layers)]
-    several = [_resolve_pair(arch, task, request.protocol, [*layers, ("--sweep", trial)]) for trial in request.sweep]
+        return [resolve_pair(arch, task, request.protocol, layers)]
+    several = [resolve_pair(arch, task, request.protocol, [*layers, ("--sweep", trial)]) for trial in request.sweep]
     configs = [flatten(each.config) for each in several]
     trials = [{key: config[key] for key in request.sweep[0]} for config in configs]
     for k, trial in enumerate(trials):
@@ -185,7 +185,8 @@ def _resolve_trials(arch: str, task: str, request: BenchRequest, layers: Layers)
     return [replace(each, sweep=sweep) for each in several]
 
 
-def _resolve_pair(arch: str, task: str, protocol: str, layers: Layers) -> Experiment:
+def resolve_pair(arch: str, task: str, protocol: str, layers: Layers) -> Experiment:
+    """The experiment of a pair with what the user set: composed, matched, validated."""
     experiment = compose(arch, task, protocol=protocol, layers=layers)
     if experiment.baseline not in ("", arch):
         from zoo.run.match import match_width
@@ -200,7 +201,7 @@ def _never_fits(error: UserError, arch: str, task: str, protocol: str) -> bool:
     if isinstance(error, ConfigError) and error.key == "model.mode":
         return True
     try:
-        _resolve_pair(arch, task, protocol, ())
+        resolve_pair(arch, task, protocol, ())
     except UserError:
         return True
     return False
@@ -292,7 +293,7 @@ def _tell_cost_only(experiments: Sequence[Experiment]) -> None:
     published = []
     for arch, task in pairs if len(pairs) <= MAX_ESTIMATES else ():
         with contextlib.suppress(UserError):
-            published.append(_resolve_pair(arch, task, PUBLISHED, ()))
+            published.append(resolve_pair(arch, task, PUBLISHED, ()))
     tell_cost_only(list(pairs.values()), [each for each in published if not each.cost_only])
 
 

@@ -50,13 +50,17 @@ class Preset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reported:
-    """A score that a paper reports. Shown beside measured scores, never averaged with them."""
+    """A score that a paper reports. Shown beside measured scores, never averaged with them.
+
+    average  the mean over tasks as the source prints it; None where it prints none
+    """
 
     task: str
     metric: str
     value: float
     source: str
     table: str = ""
+    average: float | None = None
 
 
 class PresetsFile(NamedTuple):
@@ -158,11 +162,14 @@ def _reported(tables: Any, where: str) -> Iterator[Reported]:
         try:
             common = {key: table[key] for key in ("metric", "source")}
             for task, value in table["scores"].items():
-                yield Reported(task=task, value=value, table=table.get("table", ""), **common)
+                further = {key: table[key] for key in ("table", "average") if key in table}
+                yield Reported(task=task, value=value, **further, **common)
             if not common["source"]:
                 raise ZooError(f"{where}: scores without a source, {table}")
         except (KeyError, TypeError, AttributeError) as error:
-            raise ZooError(f"{where}: expected metric, source, scores and perhaps table, got {table}") from error
+            raise ZooError(
+                f"{where}: expected metric, source, scores and perhaps table and average, got {table}"
+            ) from error
 
 
 def _table(value: Any, where: str) -> Mapping[str, Any]:

@@ -138,6 +138,13 @@ class Registry:
             print(f"zoo: {name} means {tasks[0]}", file=sys.stderr)
         return tasks[0]
 
+    def registered_as(self, distribution: str, architecture: str) -> str | None:
+        """The name by which `architecture` finds that of this distribution; None where it is not installed."""
+        for name, entry in self.architectures.items():
+            if (entry.plugin.distribution, entry.record.name) == (distribution, architecture):
+                return name
+        return None
+
     def _find(self, kind: str, table: dict[str, Entry[T]], name: str) -> Entry[T]:
         if name in table:
             return table[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,8 @@ from zoo.spec.presets import Reported
 from zoo.spec.registry import Entry, registry
 
 SUITE = "lra"
-"""The suite whose scores are averaged."""
+"""The suite whose tasks come first, and whose mean sources print."""
+UNREPORTED = "none found in the papers that were searched"
 
 
 @dataclass
@@ -59,6 +59,8 @@ def literature(board: Board) -> tuple[Literature, list[str]]:
         for source in sources:
             own = {one.task: one for one in scores if (one.source, one.table) == source}
             lines.append(_line(name, entry, tasks, own, ", ".join(filter(None, source))))
+        if not sources:
+            lines.append(Line(*_about(name, entry), [NONE] * len(tasks), average="", source=UNREPORTED, link=""))
         lines += _measured(name, entry, tasks, board)
     return Literature(tasks, lines), errors
 
@@ -68,9 +70,9 @@ def _suite_first(task: str) -> bool:
 
 
 def _line(name: str, entry: Entry[Any], tasks: list[str], own: dict[str, Reported], source: str) -> Line:
-    in_suite = registry().suite(SUITE)
-    counted = [one.value for task, one in own.items() if task in in_suite and Metric(one.metric).is_share]
-    mean = f"{100 * math.fsum(counted) / len(counted):.2f} % of {len(counted)}" if len(counted) > 1 else ""
+    printed = next((one.average for one in own.values() if one.average is not None), None)
+    counted = sum(task in registry().suite(SUITE) for task in own)
+    mean = "" if printed is None else f"{round(100 * printed, 2):g} % of {counted}"
     cells = [_cell(own.get(task)) for task in tasks]
     found = re.search(r"arXiv (\d{4}\.\d{4,5})", source)
     return Line(*_about(name, entry), cells, average=mean, source=source, link=_arxiv(found[1]) if found else "")

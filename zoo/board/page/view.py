@@ -127,10 +127,8 @@ def _facets(row: pd.Series, record: Record) -> dict[str, list[str]]:
 
 def installed(distribution: str, name: str) -> Entry[Any] | None:
     """The architecture of a record, if it is installed here."""
-    for entry in registry().architectures.values():
-        if (entry.plugin.distribution, entry.record.name) == (distribution, name):
-            return entry
-    return None
+    known = registry().registered_as(distribution, name)
+    return registry().architectures[known] if known else None
 
 
 @cache
@@ -199,6 +197,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("architecture", f"{record.architecture.title}, {record.architecture.family}"),
         ("paper", f"{paper.authors}: {paper.title}. {paper.venue} {paper.year}" if paper else ""),
         ("arXiv", f"https://arxiv.org/abs/{paper.arxiv}" if paper and paper.arxiv else ""),
+        ("card", f"zoo show {record.architecture.name}" if entry else ""),
         ("plugin", f"{plugin.distribution} {plugin.version} ({plugin.entry_point}){away}"),
         ("plugin's page", home_page(plugin.distribution) if entry else ""),
         ("source hash", plugin.source_hash),
