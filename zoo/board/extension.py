@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from zoo.spec.evaluation import ExtensionRecord
+from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord
 
 
 def main_score(records: Sequence[ExtensionRecord]) -> str:
@@ -35,11 +35,13 @@ def extension_chart(records: Sequence[ExtensionRecord]) -> Any:
     line for each method. Returns an Altair chart."""
     import altair as alt
 
-    from zoo.board.charts import COLORS, GREY, HEIGHT, WIDTH, inline_data, styled
+    from zoo.board.charts import BLACK, COLORS, GREY, inline_data, styled
 
     score, trained = main_score(records), records[0].trained_len
     methods = list(dict.fromkeys(record.method for record in records))
-    color = alt.Color("method:N", sort=methods, scale=alt.Scale(domain=methods, range=list(COLORS)), title="method")
+    hues = iter(COLORS)
+    colors = [BLACK if method == AS_TRAINED else next(hues) for method in methods]
+    color = alt.Color("method:N", sort=methods, scale=alt.Scale(domain=methods, range=colors), title="method")
     length = alt.X("length:Q", scale=alt.Scale(type="log", base=2), title="tokens of the input")
     kind: Literal["log", "linear"] = "log" if "perplexity" in score else "linear"
     points = [
@@ -47,11 +49,14 @@ def extension_chart(records: Sequence[ExtensionRecord]) -> Any:
         for record in records
         if record.scores.get(score) is not None
     ]
-    height = alt.Y("score:Q", scale=alt.Scale(type=kind, zero=False), title=score.replace("_", " "))
+    values = [record.scores[score] or 0.0 for record in records if record.scores.get(score) is not None]
+    low, high = min(values), max(values)
+    scale = alt.Scale(type=kind, domain=[low * 0.95, high * 1.05], nice=False)
+    height = alt.Y("score:Q", scale=scale, title=score.replace("_", " "))
     rule = alt.Chart(inline_data([{"length": trained}])).mark_rule(color=GREY, strokeDash=[4, 4]).encode(x=length)
     lines = alt.Chart(inline_data(points)).mark_line(point=True).encode(x=length, y=height, color=color)
     panels = [
-        (rule + lines).properties(width=WIDTH, height=HEIGHT, title=f"{score.replace('_', ' ')} by length of the input")
+        (rule + lines).properties(width=460, height=240, title=f"{score.replace('_', ' ')} by length of the input")
     ]
     longest = max(record.seq_len for record in records)
     places = [
@@ -68,6 +73,6 @@ def extension_chart(records: Sequence[ExtensionRecord]) -> Any:
             alt.Chart(inline_data(places))
             .mark_line(point=True)
             .encode(x=at, y=loss, color=color)
-            .properties(width=WIDTH, height=HEIGHT, title=f"loss by position, input of {longest:,} tokens")
+            .properties(width=460, height=240, title=f"loss by position, input of {longest:,} tokens")
         )
     return styled(alt.vconcat(*panels))

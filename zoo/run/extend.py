@@ -34,9 +34,8 @@ from zoo.run.trained import WEIGHTS, TrainedModel
 from zoo.spec.config import flatten, nest, sections
 from zoo.spec.constraints import field_types
 from zoo.spec.errors import ConfigError, UserError, did_you_mean
-from zoo.spec.evaluation import ExtensionRecord, Span
+from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord, Span
 
-AS_TRAINED = "none"
 ROPE_METHODS = ("linear", "ntk", "dynamic", "yarn", "llama3")
 METHODS = (AS_TRAINED, *ROPE_METHODS, "self_extend")
 LENGTHS = (1, 2, 4, 8, 16)

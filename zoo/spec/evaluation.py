@@ -11,6 +11,9 @@ from zoo.spec.record import Amount, Count, Loss, Positive, RecordPart, Scores, T
 EXTENSION_SCHEMA: Final = 1
 """The schema version that this zoo writes."""
 
+AS_TRAINED: Final = "none"
+"""The method that changes nothing."""
+
 
 class Span(RecordPart):
     """What was predicted at the positions [start, stop) of an input: the mean loss, in nats."""
