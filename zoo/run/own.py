@@ -13,8 +13,9 @@ Layers = Sequence[tuple[str, Mapping[str, Any]]]
 """(origin, dotted keys) of the user, later wins."""
 
 
-def declare_data(place: str, layers: Layers, known: Registry) -> tuple[Layers, str]:
-    """Register the task of the data in a folder or file; return the layers without the `data.*` keys, and its name.
+def declare_data(place: str, layers: Layers, known: Registry) -> tuple[Layers, dict[str, bool]]:
+    """Register the task of the data in a folder or file; return the layers without the `data.*` keys, and the task as
+    `zoo.run.request.task_names` does.
 
     Raises UserError, ConfigError or DataError that names file and row or key; then nothing is trained.
     """
@@ -27,4 +28,4 @@ def declare_data(place: str, layers: Layers, known: Registry) -> tuple[Layers, s
         values |= validate_layer(own, {"data": cls}, origin)
         rest.append((origin, {key: value for key, value in layer.items() if key not in own}))
     settings = cls(**{key.removeprefix("data."): value for key, value in values.items()})
-    return rest, known.declare(reader.declare(user_path(place), settings))
+    return rest, {known.declare(reader.declare(user_path(place), settings)): True}

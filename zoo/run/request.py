@@ -149,8 +149,7 @@ def resolve(request: BenchRequest) -> list[Experiment]:
     layers: Layers = user_layers(request.config, request.overrides)
     tasks, architectures = task_names(request.task, known), _architecture_names(request.arch, known)
     if request.data:
-        layers, task = declare_data(request.data, layers, known)
-        tasks = {task: True}
+        layers, tasks = declare_data(request.data, layers, known)
     experiments: list[Experiment] = []
     left_out: dict[str, UserError] = {}
     for task, task_named in tasks.items():

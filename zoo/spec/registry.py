@@ -105,8 +105,10 @@ class Registry:
 
     @property
     def reader(self) -> Entry[DataReader]:
-        """What makes tasks of a user's own data."""
-        return next(iter(self.readers.values()))
+        """What makes tasks of a user's own data. Raises UserError where no plugin does."""
+        for entry in self.readers.values():
+            return entry
+        raise UserError("no plugin here reads data of your own; zoo doctor shows all plugins")
 
     def declare(self, fields: Mapping[str, Any]) -> str:
         """Register the task of a user's own data in this process and return its name.
