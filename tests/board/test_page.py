@@ -90,8 +90,8 @@ def test_the_winner_of_a_task_is_told_with_who_could_be_as_good_and_the_cost(pag
     best = {row["task"]: row for row in table(page, "Best row of each task, quick")}
     assert best["listops"]["best"] == "beta"
     assert "alpha" in best["listops"]["could be as good"]
-    assert best["listops"]["training speed"] == "5% of gamma's"
-    assert best["wikitext"]["which is"] == "word perplexity (lower is better)"
+    assert best["listops"]["training speed"] == "5 % of gamma's"
+    assert best["wikitext"]["metric"] == "word perplexity (lower is better)"
     assert best["pathfinder"]["training speed"] == "not measured"
 
 

@@ -35,9 +35,11 @@ from zoo.spec.store import Problem, StoredRecord
 
 SENTENCES = {
     "winners": "The best row of each task, and every other row that could be as good: those whose range of ranks, at "
-    "95 %, begins at 1. It cannot say who would win on another task, at another size, or with other learning rates.",
+    "95 %, begins at 1. Where no row of a task has two seeds, intervals and ranges cover the choice of test questions "
+    "only, not another training run. Nothing here says who would win on another task, at another size, or with other "
+    "learning rates.",
     "families": "The best architecture of each family on each task; ★: it may be the best of all. A family with more "
-    "architectures has more chances to be good.",
+    "architectures has more chances to be good. –: not run, or without a ranked score.",
     "overall": "The mean over tasks holds for these tasks only.",
     "rows": "Every configuration that was run, task by task; choose a name for its runs, its configuration and how to "
     "repeat it. Scores of different tasks are not comparable, so sorting stays within a task.",
@@ -57,6 +59,13 @@ SENTENCES = {
     "and tasks differ in more than their length.",
 }
 """What each table or chart shows, and what it cannot."""
+CONDITIONS = {
+    "quick": "Small models of about the same number of parameters on shortened tasks, each trained on the same number "
+    "of samples, within minutes on a CPU. It compares architectures under equal conditions; it is not what they can do "
+    "at full size.",
+    "paper": "Full tasks with the sizes, rates and budgets that each architecture's paper gives for itself.",
+}
+"""What the protocols are, in a sentence or two."""
 
 
 @dataclass
@@ -121,6 +130,7 @@ def render_page(
         shown=SHOWN,
         legend=LEGEND,
         sentences=SENTENCES,
+        conditions=CONDITIONS,
         problems=problem_lines(problems),
         count=len(stored),
         newest=max((record.ended for _, record in stored), default="")[:16].replace("T", " "),
