@@ -158,6 +158,16 @@ def test_a_drawer_knows_the_preset_of_an_architecture_that_is_installed(page_fil
     assert "not installed here" in alpha["facts"]["plugin"]
 
 
+def test_charts_of_very_many_rows_show_the_first_and_say_so(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for k in range(61):
+        write(make(accuracy=0.5, overrides={"optim.lr": k} if k else {}, config_hash=f"{k:012x}"), results)
+    board.build(results, page=True)
+    text = (tmp_path / "index.html").read_text()
+    assert "The charts show the first 60 of 61 rows." in text
+    assert text.count("<tr data-row=") == 61
+
+
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     pages = []
     for name in ("a", "b"):

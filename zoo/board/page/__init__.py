@@ -17,7 +17,7 @@ import html
 import importlib.resources
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -59,6 +59,8 @@ SENTENCES = {
     "and tasks differ in more than their length.",
 }
 """What each table or chart shows, and what it cannot."""
+DRAWN = 60
+"""Rows of a task that its charts show."""
 CONDITIONS = {
     "quick": "Small models of about the same number of parameters on shortened tasks, each trained on the same number "
     "of samples, within minutes on a CPU. It compares architectures under equal conditions; it is not what they can do "
@@ -170,13 +172,18 @@ def _protocol(
 def _task(section: Section, group: Group, stored: Sequence[StoredRecord]) -> Task:
     shown = section.current and not section.cost_only
     what = f"{section.protocol}, {section.task}"
-    view = choose_view(placed_groups(section)) if shown else None
+    rows = section.rows.head(DRAWN)
+    drawn = replace(section, rows=rows, groups=section.groups[section.groups["row"].isin(rows.index)])
+    view = choose_view(placed_groups(drawn)) if shown else None
+    lines = [line.replace("`", "") for line in remarks(section) if _concerns(line, section)]
+    if len(rows) < len(section.rows):
+        lines.append(f"The charts show the first {len(rows)} of {len(section.rows):,} rows.")
     charts: list[tuple[str, str, Callable[[], Any], bool]] = [
-        ("scores", "scores with intervals", lambda: scores_chart([section]), False),
-        ("curves", "learning curves by samples", lambda: learning_curves(section, stored, "samples"), False),
-        ("seconds", "learning curves by seconds", lambda: learning_curves(section, stored, "seconds"), False),
-        ("breakdown", "scores by groups of questions", lambda: breakdown_chart(section), bool(view and view.heat_map)),
-        ("agreement", "agreement of rows", lambda: agreement_chart(section), True),
+        ("scores", "scores with intervals", lambda: scores_chart([drawn]), False),
+        ("curves", "learning curves by samples", lambda: learning_curves(drawn, stored, "samples"), False),
+        ("seconds", "learning curves by seconds", lambda: learning_curves(drawn, stored, "seconds"), False),
+        ("breakdown", "scores by groups of questions", lambda: breakdown_chart(drawn), bool(view and view.heat_map)),
+        ("agreement", "agreement of rows", lambda: agreement_chart(drawn), True),
     ]
     figures = [
         _figure(f"{group.anchor}-{name}", f"{what}: {alt}", draw(), name, paper=paper)
@@ -185,7 +192,7 @@ def _task(section: Section, group: Group, stored: Sequence[StoredRecord]) -> Tas
     ]
     return Task(
         group=group,
-        remarks=[line.replace("`", "") for line in remarks(section) if _concerns(line, section)],
+        remarks=lines,
         figures=[figure for figure in figures if figure],
         tables=breakdown_tables(section) if view else [],
         breakdown=breakdown_remark(section) if view else "",
