@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,16 @@ def test_two_builds_give_the_same_bytes_wherever_and_in_whatever_order(tmp_path:
     for path in board.board_paths(first):
         assert path.read_bytes() == (second.parent / path.name).read_bytes()
     assert len(board.board_paths(first)) == 4
+
+
+def test_two_builds_at_once_give_what_one_gives(tmp_path: Path) -> None:
+    results = fill(tmp_path / "results")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(board.build, [results, results]))
+    at_once = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert {path.name for path in board.board_paths(results)} == set(at_once)
+    board.build(results)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == at_once
 
 
 def test_a_build_that_changes_nothing_touches_nothing(tmp_path: Path) -> None:

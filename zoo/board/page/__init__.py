@@ -17,7 +17,7 @@ import html
 import importlib.resources
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -35,9 +35,11 @@ from zoo.spec.store import Problem, StoredRecord
 
 SENTENCES = {
     "winners": "The best row of each task, and every other row that could be as good: those whose range of ranks, at "
-    "95 %, begins at 1. It cannot say who would win on another task, at another size, or with other learning rates.",
+    "95 %, begins at 1. Where no row of a task has two seeds, intervals and ranges cover the choice of test questions "
+    "only, not another training run. Nothing here says who would win on another task, at another size, or with other "
+    "learning rates.",
     "families": "The best architecture of each family on each task; ★: it may be the best of all. A family with more "
-    "architectures has more chances to be good.",
+    "architectures has more chances to be good. –: not run, or without a ranked score.",
     "overall": "The mean over tasks holds for these tasks only.",
     "rows": "Every configuration that was run, task by task; choose a name for its runs, its configuration and how to "
     "repeat it. Scores of different tasks are not comparable, so sorting stays within a task.",
@@ -57,6 +59,15 @@ SENTENCES = {
     "and tasks differ in more than their length.",
 }
 """What each table or chart shows, and what it cannot."""
+DRAWN = 60
+"""Rows of a task that its charts show."""
+CONDITIONS = {
+    "quick": "Small models of about the same number of parameters on shortened tasks, each trained on the same number "
+    "of samples, within minutes on a CPU. It compares architectures under equal conditions; it is not what they can do "
+    "at full size.",
+    "paper": "Full tasks with the sizes, rates and budgets that each architecture's paper gives for itself.",
+}
+"""What the protocols are, in a sentence or two."""
 
 
 @dataclass
@@ -121,6 +132,7 @@ def render_page(
         shown=SHOWN,
         legend=LEGEND,
         sentences=SENTENCES,
+        conditions=CONDITIONS,
         problems=problem_lines(problems),
         count=len(stored),
         newest=max((record.ended for _, record in stored), default="")[:16].replace("T", " "),
@@ -160,13 +172,18 @@ def _protocol(
 def _task(section: Section, group: Group, stored: Sequence[StoredRecord]) -> Task:
     shown = section.current and not section.cost_only
     what = f"{section.protocol}, {section.task}"
-    view = choose_view(placed_groups(section)) if shown else None
+    rows = section.rows.head(DRAWN)
+    drawn = replace(section, rows=rows, groups=section.groups[section.groups["row"].isin(rows.index)])
+    view = choose_view(placed_groups(drawn)) if shown else None
+    lines = [line.replace("`", "") for line in remarks(section) if _concerns(line, section)]
+    if len(rows) < len(section.rows):
+        lines.append(f"The charts show the first {len(rows)} of {len(section.rows):,} rows.")
     charts: list[tuple[str, str, Callable[[], Any], bool]] = [
-        ("scores", "scores with intervals", lambda: scores_chart([section]), False),
-        ("curves", "learning curves by samples", lambda: learning_curves(section, stored, "samples"), False),
-        ("seconds", "learning curves by seconds", lambda: learning_curves(section, stored, "seconds"), False),
-        ("breakdown", "scores by groups of questions", lambda: breakdown_chart(section), bool(view and view.heat_map)),
-        ("agreement", "agreement of rows", lambda: agreement_chart(section), True),
+        ("scores", "scores with intervals", lambda: scores_chart([drawn]), False),
+        ("curves", "learning curves by samples", lambda: learning_curves(drawn, stored, "samples"), False),
+        ("seconds", "learning curves by seconds", lambda: learning_curves(drawn, stored, "seconds"), False),
+        ("breakdown", "scores by groups of questions", lambda: breakdown_chart(drawn), bool(view and view.heat_map)),
+        ("agreement", "agreement of rows", lambda: agreement_chart(drawn), True),
     ]
     figures = [
         _figure(f"{group.anchor}-{name}", f"{what}: {alt}", draw(), name, paper=paper)
@@ -175,7 +192,7 @@ def _task(section: Section, group: Group, stored: Sequence[StoredRecord]) -> Tas
     ]
     return Task(
         group=group,
-        remarks=[line.replace("`", "") for line in remarks(section) if _concerns(line, section)],
+        remarks=lines,
         figures=[figure for figure in figures if figure],
         tables=breakdown_tables(section) if view else [],
         breakdown=breakdown_remark(section) if view else "",

@@ -289,9 +289,9 @@ def winners(sections: Sequence[Section], stored: Sequence[StoredRecord]) -> Tabl
                 "best": best["name"],
                 "family": stored[best["runs"][-1]].record.architecture.family,
                 "score and 95 % interval": metric.format_with(best["score"], best["low"], best["high"]),
-                "which is": metric.title + ("" if metric.higher_is_better else " (lower is better)"),
+                "metric": metric.title + ("" if metric.higher_is_better else " (lower is better)"),
                 "could be as good": ", ".join(others) or alone,
-                "of rows": f"{len(ranked)}",
+                "rows": f"{len(ranked)}",
                 "seeds": f"{best['seeds']}",
                 "training speed": _relative_speed(best, ranked),
             }
@@ -305,7 +305,11 @@ def _relative_speed(row: pd.Series, rows: pd.DataFrame) -> str:
     if row["name"] not in speeds:
         return "not measured"
     fastest = max(speeds, key=lambda name: speeds[name])
-    return "the fastest" if fastest == row["name"] else f"{speeds[row['name']] / speeds[fastest]:.0%} of {fastest}'s"
+    return (
+        "the fastest"
+        if fastest == row["name"]
+        else f"{100 * speeds[row['name']] / speeds[fastest]:.0f} % of {fastest}'s"
+    )
 
 
 def _train(cost: CostRecord | None) -> float | None:
