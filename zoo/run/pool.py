@@ -185,7 +185,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self.expected = SMALLEST
-        self.told = False
+        self.announced = False
 
     def learn(self, stored: StoredRecord) -> None:
         """Expect of the next run what the largest has needed."""
@@ -203,8 +203,8 @@ class _Memory:
         self.expected = max([self.expected, *(each for each in needs if each is not None)])
         still_to_come = sum(max(0, (w.needs or 0) - w.resident_bytes()) for w in running.values())
         free = available_bytes() - still_to_come
-        if free < self.expected and not self.told:
-            self.told = True
+        if free < self.expected and not self.announced:
+            self.announced = True
             each, left = self.expected / 2**30, max(free, 0) / 2**30
             display.say(
                 f"zoo: {len(running)} of {n_jobs} jobs at once: a run needs {each:.1f} GiB and {left:.1f} are left"

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from zoo.run.sweep import Trials, parse_sweep
 from zoo.run.validate import validate
 from zoo.spec.config import describe_values, flatten
 from zoo.spec.errors import ConfigError, MissingFiles, UserError, did_you_mean
-from zoo.spec.files import default_results_dir, default_runs_dir
+from zoo.spec.files import check_writable, default_results_dir, default_runs_dir
 from zoo.spec.registry import Registry, registry
 from zoo.spec.store import REPEATABLE, best_trial, ended_trials, read_all
 from zoo.spec.written import parse_overrides, read_yaml, user_layers
@@ -217,7 +216,7 @@ def plan(request: BenchRequest) -> list[Job]:
 
 def _plan(request: BenchRequest, experiments: Sequence[Experiment]) -> list[Job]:
     for option, folder in (("results", request.results), ("runs", request.runs)):
-        _check_writable(option, Path(folder))
+        check_writable(option, Path(folder))
     _check_files(experiments)
     shared = {name: getattr(request, name) for name in ("results", "runs", "max_time", "force", "command")}
     return [Job(experiment=experiment, **shared) for experiment in left_to_run(request, experiments)]
@@ -367,16 +366,6 @@ def task_names(names: Sequence[str], known: Registry) -> dict[str, bool]:
             known.task(name)
             chosen[known.resolve_alias(name)] = True
     return chosen
-
-
-def _check_writable(option: str, folder: Path) -> None:
-    """Raise UserError now, not after hours of training, where nothing can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--{option} {folder}: cannot be written to: {error.strerror or error}") from error
 
 
 def _check_files(experiments: Sequence[Experiment]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,16 @@ def check_target(option: str, path: Path, *, force: bool) -> None:
         raise UserError(f"{option} {path}: no such folder {folder}")
     if not os.access(folder, os.W_OK):
         raise UserError(f"{option} {path}: {folder} cannot be written to")
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Raise UserError now, not after hours of training, where nothing can be written into a folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--{option} {folder}: cannot be written to: {error.strerror or error}") from error
 
 
 def sync_folder(folder: Path) -> None:
