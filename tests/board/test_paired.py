@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.records import make
-from zoo.board.paired import adjust_holm, answered_by, compare_answers, compare_with, measure_agreement
+from zoo.board.paired import (
+    adjust_holm,
+    answered_by,
+    compare_answers,
+    compare_with,
+    measure_agreement,
+    measure_paired_errors,
+)
 from zoo.board.results import compare
+from zoo.board.statistics import Rank, Run, estimate_rows, rank_rows
 from zoo.board.tables import remarks, section_table
 from zoo.cli import main
 from zoo.spec.record import Record, pack_bits
@@ -90,6 +98,50 @@ def record(arch: str, bits: str, seed: int = 0) -> StoredRecord:
     fields["metrics"]["test"]["right"] = pack_bits(bit == "1" for bit in bits)
     valid = Record.model_validate(fields)
     return StoredRecord(f"{valid.id}.json", valid)
+
+
+def rank_by_answers(rows: list[np.ndarray]) -> list[Rank]:
+    """The ranks of rows (1, n) of one seed each."""
+    estimates = [each for each in estimate_rows([[Run(float(row.mean()), row.shape[1])] for row in rows]) if each]
+    return rank_rows(estimates, paired_errors=measure_paired_errors(estimates, rows))
+
+
+def test_rows_that_differ_on_few_questions_have_places_of_their_own() -> None:
+    """200 questions; the better row answers 15 more and loses none: unpaired, their intervals overlap."""
+    worse, better = np.arange(200)[None] < 100, np.arange(200)[None] < 115
+    assert [tuple(rank) for rank in rank_by_answers([worse, better])] == [(2, 2, 2), (1, 1, 1)]
+    estimates = [each for each in estimate_rows([[Run(0.5, 200)], [Run(0.575, 200)]]) if each]
+    assert [tuple(rank) for rank in rank_rows(estimates)] == [(2, 1, 2), (1, 1, 2)]
+
+
+def test_ranges_of_ranks_on_the_same_questions_hold_the_true_ranks() -> None:
+    """Questions are easy or hard for all rows alike; 1,000 draws of 400 questions."""
+    rng, truth = np.random.default_rng(0), np.array([0.0, 0.0, 0.1, 0.2, 0.2])
+    ranks = 1 + (truth[None, :] > truth[:, None]).sum(1)
+    held, narrower = np.zeros(5), 0
+    for _ in range(1000):
+        ease = rng.uniform(-0.3, 0.6, 400)
+        right = rng.uniform(size=(5, 1, 400)) < np.clip(ease + truth[:, None, None], 0, 1)
+        found = rank_by_answers(list(right))
+        # equal rows have all the places that they share
+        held += [row.best <= rank <= row.worst for row, rank in zip(found, ranks, strict=True)]
+        plain = rank_rows([each for each in estimate_rows([[Run(float(r.mean()), 400)] for r in right]) if each])
+        narrower += sum(p.worst - p.best for p in plain) > sum(f.worst - f.best for f in found)
+    assert held.min() / 1000 >= 0.95
+    assert narrower > 100
+
+
+def test_only_scores_that_count_questions_of_one_run_are_paired() -> None:
+    right = np.array([[True, False, True, True]])
+    one, answers_count = estimate_rows([[Run(0.75, 4)], [Run(0.9, 4)]])
+    assert one is not None
+    assert answers_count is not None
+    errors = measure_paired_errors([one, answers_count], [right, right])
+    assert np.isnan(errors[0, 1])
+    assert np.isnan(errors[1, 1])
+    seeds = [each for each in estimate_rows([[Run(0.75, 4), Run(0.5, 4)], [Run(0.75, 4)]]) if each]
+    assert np.isnan(measure_paired_errors(seeds, [np.repeat(right, 2, 0), right])).all()
+    assert np.isnan(measure_paired_errors([one, one], [right, None])[0, 1])
 
 
 def test_the_board_shows_each_row_beside_the_baseline_of_its_width_on_the_same_questions() -> None:

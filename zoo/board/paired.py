@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import bdtr, ndtri
 
-from zoo.board.statistics import TWO_SIDED
+from zoo.board.statistics import TWO_SIDED, Estimate
 
 
 class Difference(NamedTuple):
@@ -38,6 +38,30 @@ def compare_answers(row: np.ndarray, other: np.ndarray) -> Difference:
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     p = min(1.0, 2.0 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
     return Difference(mean, max(mean - half, -1.0), min(mean + half, 1.0), p)
+
+
+def measure_paired_errors(estimates: Sequence[Estimate], answers: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Standard errors of the differences of rows on the same questions, for `rank_rows`: (rows, rows).
+
+    answers  (seeds, n) bool for each row; None where they are unknown
+
+    Only between rows whose interval is that of one run's test set, and whose score is the share of the questions that
+    it answers; NaN elsewhere. Of several seeds it is the spread over seeds that counts, not that over questions.
+    """
+    errors = np.full((len(estimates), len(estimates)), math.nan)
+    by_length: dict[int, list[int]] = {}
+    for i, (estimate, right) in enumerate(zip(estimates, answers, strict=True)):
+        alone = estimate.interval is not None and estimate.interval.kind == "binomial"
+        if alone and right is not None and math.isclose(right.mean(), estimate.mean, abs_tol=1e-9):
+            by_length.setdefault(right.shape[1], []).append(i)
+    for n, rows in by_length.items():
+        if n < 2:
+            continue
+        covariance = np.atleast_2d(np.cov(np.stack([np.asarray(answers[i])[0] for i in rows]).astype(np.float64)))
+        variance = np.diag(covariance)
+        squares = (variance[:, None] + variance[None, :] - 2 * covariance) / n
+        errors[np.ix_(rows, rows)] = np.sqrt(np.maximum(squares, 0.0))
+    return errors
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:

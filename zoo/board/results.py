@@ -23,7 +23,7 @@ import pandas as pd
 from zoo.board.costs import costs_of
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.metric import Metric, sorted_names
-from zoo.board.paired import compare_with
+from zoo.board.paired import compare_with, measure_paired_errors
 from zoo.board.reported import ReportedScores
 from zoo.board.statistics import Estimate, Run, estimate_rows, rank_rows
 from zoo.spec.cost import CostRecord
@@ -350,7 +350,8 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
         rows[name] = [getattr(each.interval, end) if each and each.interval else missing for each in estimates]
     metric = Metric(reference["metric"], bool(reference["higher_is_better"]))
     may = rows["score"].notna() & (rows["notes"].map(len) == 0) & ~rows["cost_only"].astype(bool)
-    ranks = rank_rows([each for each, ranked in zip(estimates, may, strict=True) if each and ranked], metric)
+    ranked = [each for each, one in zip(estimates, may, strict=True) if each and one]
+    ranks = rank_rows(ranked, metric, measure_paired_errors(ranked, list(rows.loc[may, "right"])))
     columns = ["rank", "best_rank", "worst_rank"]
     rows = rows.join(pd.DataFrame(ranks, index=rows.index[may], columns=columns).astype("Int64"))
     rows["tied"] = rows["rank"].duplicated(keep=False).where(may).astype("boolean")

@@ -149,8 +149,13 @@ class Rank(NamedTuple):
     worst: int
 
 
-def rank_rows(estimates: Sequence[Estimate], metric: Metric = ACCURACY) -> list[Rank]:
+def rank_rows(
+    estimates: Sequence[Estimate], metric: Metric = ACCURACY, paired_errors: np.ndarray | None = None
+) -> list[Rank]:
     """The rank of each row of one task: 1 + the number of rows with a better mean.
+
+    paired_errors  (rows, rows) standard error of the difference of two rows where it is known, else NaN: of rows that
+                   answered the same questions it is smaller than that of independent ones
 
     The true rank of a row lies between `best` and `worst` with at least 95 % probability: the row is compared with
     every other by the difference of the means (Student's, two-sided), each at 5 % over the number of comparisons, and
@@ -162,6 +167,8 @@ def rank_rows(estimates: Sequence[Estimate], metric: Metric = ACCURACY) -> list[
     errors = np.array([each.error for each in estimates])
     differences = means[None, :] - means[:, None]  # [row, other]: how much better the other is
     spreads = np.hypot(errors[None, :], errors[:, None])
+    if paired_errors is not None:
+        spreads = np.where(np.isnan(paired_errors), spreads, paired_errors)
     tail = (1 - CONFIDENCE) / 2 / max(n - 1, 1)
     needed = _quantile(min((each.df for each in estimates), default=math.inf), 1 - tail) * spreads
     above, below = (differences > needed).sum(1), (-differences > needed).sum(1)
