@@ -159,6 +159,19 @@ def test_the_board_shows_each_row_beside_the_baseline_of_its_width_on_the_same_q
     assert "Paired difference: to transformer." in remarks(section)
 
 
+def test_where_the_score_counts_parts_of_answers_a_remark_says_what_is_compared() -> None:
+    def half_right(arch: str, right: str) -> StoredRecord:
+        stored = record(arch, right).record.model_dump()
+        stored["metrics"]["test"]["scores"]["accuracy"] = 0.9
+        return StoredRecord(arch, Record.model_validate(stored))
+
+    (section,) = compare([half_right("transformer", "0011"), half_right("mamba", "0111")]).sections()
+    assert any(
+        line.startswith("Paired difference: to transformer, in questions whose whole answer")
+        for line in remarks(section)
+    )
+
+
 def test_seeds_of_a_row_count_by_their_share_and_one_without_answers_hides_them_all() -> None:
     stored = [record("transformer", "0011"), record("s5", "0111"), record("s5", "1011", seed=1)]
     rows = compare(stored).results.set_index("name")

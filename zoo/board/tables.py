@@ -213,6 +213,10 @@ def _parameters(row: pd.Series) -> str:
     return f"{row['parameters']:,}" + (f" ({100 * off:+.0f} %)" if abs(off) > MATCHED else "")
 
 
+PRINTED = 5e-4
+"""Half of the last digit of an accuracy that is printed."""
+
+
 def remarks(section: Section) -> list[str]:
     """Remarks for below a section's table."""
     rows = section.rows
@@ -236,7 +240,11 @@ def remarks(section: Section) -> list[str]:
             "%. In brackets: the deviation of a model for which no width comes that close."
         )
     if section.baseline:
-        lines.append(f"Paired difference: to {section.baseline}.")
+        compared = rows[rows["difference"].notna()]
+        shares = [right.mean() for right in compared["right"]]
+        of_answers = any(abs(a - b) > PRINTED for a, b in zip(compared["score"], shares, strict=True))
+        whole = ", in questions whose whole answer is right; the score counts parts of answers, too" * of_answers
+        lines.append(f"Paired difference: to {section.baseline}{whole}.")
     if section.lost_trials:
         lines.append(f"Of each sweep the best trial is shown; others, in results.csv: {section.lost_trials}.")
     if rows["reported"].map(len).any():
