@@ -192,8 +192,8 @@ def _tradeoff_panel(section: Section, points: Rows, title: str, absent: str) -> 
     scale = alt.Scale(type="log", domain=[min(xs) / 1.2, max(xs) * 2.5], nice=False)
     x = alt.X("x:Q", title=title, scale=scale, axis=alt.Axis(format="~s", tickCount=4, grid=False))
     y = alt.Y("score:Q", title=None, **score_scale(metric, scores, ticks=5))
-    if metric.is_share:  # as far as the scores go, so that near ones stay distinguishable
-        y = y.scale(domain=[min(scores), max(scores)], zero=False, nice=True)
+    if metric.is_share:  # as far as the scores go, so that near ones stay distinguishable; 10 points at least
+        y = y.scale(domain=[max(min(*scores, max(scores) - 0.1), 0.0), max(scores)], zero=False, nice=True)
     color = alt.Color("color:N", scale=None)
     line = alt.Chart(inline_data(front)).encode(x=x, y=y)
     dots = alt.Chart(inline_data(marks)).encode(x=x, y=y, color=color)
