@@ -32,7 +32,7 @@ class Sums(StackBackbone):
     def build_positions(self) -> None:
         self.start = nn.Parameter(torch.ones(4))
 
-    def add_positions(self, x: Tensor) -> Tensor:
+    def add_positions(self, x: Tensor, state: State) -> Tensor:
         return x + self.start if self.config == "positions" else x
 
     def build_block(self, layer: int) -> Block:

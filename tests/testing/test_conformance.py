@@ -23,7 +23,8 @@ def test_every_built_in_plugin_is_covered() -> None:
     assert not broken
     modules = {entry.plugin.entry_point for entry in registry().architectures.values()}
     tasks = {entry.plugin.entry_point for entry in registry().tasks.values()}
-    assert modules | tasks >= set(BUILTINS)
+    readers = {entry.plugin.entry_point for entry in registry().readers.values()}
+    assert modules | tasks | readers >= set(BUILTINS)
     assert sorted(NINETEEN) == BUILT_IN
 
 
