@@ -39,7 +39,7 @@ def small(name: str, mode: str, **options: Any) -> zoo.LanguageModel:
     torch.manual_seed(0)
     own = {"linformer": {"k": 8}}.get(name, {})
     options = {"d_model": 16, "n_layers": 1, "max_len": 24, "segment_len": 8} | own | options
-    return zoo.LanguageModel(name, vocab_size=11, mode=mode, **options).eval()  # type: ignore[arg-type]
+    return zoo.LanguageModel(name, vocab_size=11, mode=mode, **options).eval()
 
 
 @pytest.mark.parametrize(("name", "mode"), LANGUAGE)

@@ -83,7 +83,8 @@ class Scan:
                 other = next(path.name for path, split in named.items() if split)
                 raise DataError(f"{path}: its name says no split, as that of {other} does; move one of them away")
         self.named = named
-        self.held_out = [split for split in ("test", "val") if split not in named.values()]
+        held_out: tuple[Split, ...] = ("test", "val")
+        self.held_out = [split for split in held_out if split not in named.values()]
         if any(named.values()) and "train" not in named.values():
             raise DataError(f"{place}: no file for training; expected train.jsonl, train.csv or train.parquet")
         self._guess()
@@ -109,8 +110,8 @@ class Scan:
         pairs = len(self.inputs) == 2
         self.kind = columns.guess_kind(given[-1], pairs) if settings.kind == "auto" else settings.kind
         if pairs != (self.kind == "pair_classification"):
-            wanted = "one column" if pairs else "two columns, data.input=a,b"
-            raise ConfigError("data.kind", f"{self.kind} needs {wanted} of inputs, not {', '.join(self.inputs)}")
+            expected = "one column" if pairs else "two columns, data.input=a,b"
+            raise ConfigError("data.kind", f"{self.kind} needs {expected} of inputs, not {', '.join(self.inputs)}")
         if self.form == "numbers" and pairs:
             raise ConfigError("data.read", "pairs of numbers are not read; pairs are of texts or tokens")
         if self.form == "text" and self.kind == "token_classification":
@@ -228,7 +229,7 @@ class Scan:
         share = int.from_bytes(seeded, "little") / 2**64
         for k, split in enumerate(self.held_out):
             if share < HELD_OUT * (k + 1):
-                return split  # type: ignore[return-value]
+                return split
         return "train"
 
     # -- faults of the whole ----------------------------------------------------------------------------------------

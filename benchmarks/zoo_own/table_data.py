@@ -114,23 +114,19 @@ class TableData(CachedData):
     def channels(self) -> int:
         return len(self.codec["mean"])
 
-    def dataset(self, split: Split) -> Dataset[Example]:
+    def dataset(self, split: Split) -> TableRows:
         return TableRows(self.stored(ROWS), Codec(self.codec, self.options.seq_len), split)
 
-    def _of_split(self, split: Split) -> tuple[StoredSplit, np.ndarray]:
-        stored = self.stored(ROWS)
-        return stored, np.flatnonzero(np.asarray(stored.notes) == SPLITS.index(split))
-
     def lengths(self, split: Split) -> np.ndarray:
-        stored, own = self._of_split(split)
-        lengths = Codec(self.codec).lengths(np.diff(stored.ends, prepend=0)[own])
+        rows = self.dataset(split)
+        lengths = Codec(self.codec).lengths(np.diff(rows.stored.ends, prepend=0)[rows.indices])
         return np.minimum(lengths, self.options.seq_len) if self.options.seq_len else lengths
 
     def labels(self, split: Split) -> np.ndarray:
-        stored, own = self._of_split(split)
+        rows = self.dataset(split)
         width, dtype = (8, "<f8") if self.codec["kind"] == "regression" else (4, "<i4")
-        starts = np.concatenate([[0], stored.ends[:-1]]).astype(np.int64)[own]
-        return stored.data[starts[:, None] + np.arange(width)].view(dtype)[:, 0]
+        starts = np.concatenate([[0], rows.stored.ends[:-1]]).astype(np.int64)[rows.indices]
+        return rows.stored.data[starts[:, None] + np.arange(width)].view(dtype)[:, 0]
 
     def majority(self) -> float | None:
         kind = self.codec["kind"]
@@ -147,7 +143,7 @@ class TableData(CachedData):
 
     def _examples(self, split: Any) -> Iterator[Any]:
         data = self.dataset(split)
-        return (data[i] for i in range(len(data)))  # type: ignore[arg-type]
+        return (data[i] for i in range(len(data)))
 
     def provenance(self) -> dict[str, Any]:
         manifest = store.read_manifest(self.folder)
@@ -164,7 +160,7 @@ class TableData(CachedData):
     # -- for `zoo predict` ---------------------------------------------------------------------------------------------
 
     @property
-    def input_columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def input_columns(self) -> tuple[str, ...]:
         return tuple(self.codec["columns"]["input"])
 
     @property

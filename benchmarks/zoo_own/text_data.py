@@ -6,16 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
 from zoo import DataError
 from zoo.data import store
 from zoo.data.corpus import find_corpus, scan_corpus
 from zoo.data.language import LanguageData
-from zoo.data.module import SPLITS, Example, Split, Totals, perplexity
+from zoo.data.module import SPLITS, Split, Totals, perplexity
 from zoo.data.paths import data_dir
 from zoo.data.progress import progress
-from zoo.data.streams import document_order
+from zoo.data.streams import Pieces, document_order
 from zoo.data.tokenized import READER, CorpusRecipe
 from zoo.data.tokens import load_tokenizer
 from zoo_own.naming import hashed, name_of
@@ -86,11 +84,11 @@ class TextData(LanguageData):
     def prepare(self) -> None:
         require_folder(self.folder)
 
-    def dataset(self, split: Split) -> Dataset[Example]:
+    def dataset(self, split: Split) -> Pieces:
         return self.pieces(split)
 
     def eval_order(self, split: Split, limit: int | None) -> Any:
-        counts = self.dataset(split).counts.tolist()  # type: ignore[attr-defined]
+        counts = self.dataset(split).counts.tolist()
         return document_order(counts, self.loading.eval_batch_size, limit)
 
     def score(self, split: Split, totals: Totals) -> dict[str, float]:

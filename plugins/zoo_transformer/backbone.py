@@ -85,10 +85,10 @@ class SelfAttention(MultiHeadAttention):
         cache = extend_cache(state, k, v, mask)
         all_real = state is None and mask is None
         real = None if all_real else cache["real"]
-        y = self.attend(q, cache, real)
+        y = self.compute_cached_attention(q, cache, real)
         return y, cache if state is not None or returns_state() else None
 
-    def attend(self, q: Tensor, cache: State, real: Tensor | None) -> Tensor:
+    def compute_cached_attention(self, q: Tensor, cache: State, real: Tensor | None) -> Tensor:
         """Attention of the newest tokens to all in the cache; real (B, T), None = all are."""
         extend, n_keys = self.config.self_extend, cache["k"].shape[2]
         if extend.group_size > 1 and not self.training and n_keys > extend.window:

@@ -72,14 +72,14 @@ def test_the_loss_by_position_is_that_of_each_token_read_after_its_own_piece(tra
     rebuilt = at_length.kind.build_model(at_length.model_spec)
     rebuilt.load_state_dict(model.model.state_dict())
     model.data.prepare()
-    text = model.data.text("test")  # type: ignore[attr-defined]
+    text = model.data.text("test")
     first = next(i for i, n in enumerate(text.ends - text.starts) if n >= 32)
     begin, nats = int(text.starts[first]), []
     for start in (begin, begin + 32):
         tokens = text.read(start - 1, start + 32) if start > begin else text.read(start, start + 32)
-        read = tokens[:-1] if start > begin else np.append(model.data.specials.end, tokens[:-1])  # type: ignore[attr-defined]
+        read = tokens[:-1] if start > begin else np.append(model.data.specials.end, tokens[:-1])
         with torch.no_grad():
-            logits = rebuilt.eval().logits(torch.as_tensor(read.astype(np.int64))[None])[0]  # type: ignore[operator]
+            logits = rebuilt.eval().logits(torch.as_tensor(read.astype(np.int64))[None])[0]
         nats.append(
             torch.nn.functional.cross_entropy(logits, torch.as_tensor(tokens[-32:].astype(np.int64)), reduction="none")
         )
@@ -133,15 +133,20 @@ def test_fine_tuning_changes_a_copy(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("times", [2, 3, 8, 16])
-def test_groups_of_self_extend_reach_the_length(times: int, trained: Trained) -> None:
+def test_no_distance_under_self_extend_is_beyond_the_trained_ones(times: int, trained: Trained) -> None:
     model = trained()
-    for trained_len in (16, 17, 256):
+    for trained_len in (16, 17, 256, 1000):
         experiment = with_settings(model.experiment, {"task.seq_len": trained_len})
+        if times >= 8 and trained_len < 20:
+            with pytest.raises(ConfigError, match=f"no groups reach {times * trained_len} tokens from {trained_len}"):
+                method_overrides(experiment, "self_extend", times * trained_len)
+            continue
         settings = method_overrides(experiment, "self_extend", times * trained_len)
         G, W = settings["arch.self_extend.group_size"], settings["arch.self_extend.window"]
         assert W % G == 0
-        farthest = (times * trained_len - 1) // G + W - W // G
-        assert farthest <= trained_len + G, (G, W, farthest)
+        lag = torch.arange(times * trained_len)
+        distance = torch.where(lag < W, lag, (times * trained_len - 1) // G + W - W // G - (lag.flip(0)) // G)
+        assert distance.max() < trained_len, (G, W)
 
 
 def test_a_recall_task_is_scored_at_the_length(trained: Trained) -> None:

@@ -80,7 +80,7 @@ def open_examples(data: Path, split: Any, **overrides: Any) -> tuple[Any, list[A
     opened = load_data(experiment, None)
     opened.prepare()
     examples = opened.dataset(split)
-    return opened, [examples[i] for i in range(len(examples))]  # type: ignore[arg-type]
+    return opened, [examples[i] for i in range(len(examples))]
 
 
 # -- what is inferred --------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_texts_are_read_as_bytes_from_csv_with_quotes_and_line_ends(tmp_path: Pa
 
 
 def test_numbers_with_channels_are_standardised_by_the_training_rows(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
+    import pyarrow as pa
     import pyarrow.parquet
 
     rng = np.random.RandomState(0)
@@ -336,7 +336,7 @@ def test_unknown_tokens_and_longer_inputs_are_read_as_in_training(tmp_path: Path
     answers = predictions(tmp_path, record, [{"input": [3, 77, 9]}, {"input": [5] * 8}, {"input": [5] * 80}])
     assert answers[1]["probabilities"] == pytest.approx(answers[2]["probabilities"], abs=1e-6)
     trained = load_trained(tmp_path / "runs" / record.id)
-    shutil.rmtree(trained.data.folder)  # type: ignore[attr-defined]
+    shutil.rmtree(trained.data.folder)
     again = predictions(tmp_path, record, [{"input": [3, 77, 9]}])  # without the data, as on another machine
     assert again[0]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=1e-6)
 

@@ -36,7 +36,7 @@ def test_a_panel_per_ranked_row_names_its_axis_and_the_baselines(along: str) -> 
         [*seeds(), curved(make("beta", accuracy=0.4)), make("beta", overrides={"a.b": 1}, config_hash="f" * 12)]
     )
     (only,) = compare(records).sections()
-    text = "".join(ElementTree.fromstring(to_svg(learning_curves(only, records, along))).itertext())  # type: ignore[arg-type]
+    text = "".join(ElementTree.fromstring(to_svg(learning_curves(only, records, along))).itertext())
     assert text.count(along) == 3  # the title, and two panels
     for word in ("1  alpha", "2  beta", "chance 10.0 %"):
         assert word in text.replace("\xa0", " ")

@@ -113,7 +113,7 @@ def test_nothing_is_fetched_from_elsewhere(page: Reader, page_file: Path) -> Non
 def test_names_of_others_are_text(page: Reader, page_file: Path) -> None:
     assert not [tag for tag, _ in page.tags if tag in ("img", "b")]
     assert [tag for tag, _ in page.tags].count("script") == 2
-    data = json.loads(re.search(r'id="data">(.*?)</script>', page_file.read_text(), re.DOTALL)[1])  # type: ignore[index]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page_file.read_text(), re.DOTALL)[1])
     assert any(HOSTILE in text for text in data["pool"])
 
 
@@ -142,7 +142,7 @@ def test_the_links_lead_to_the_records(page: Reader, page_file: Path) -> None:
 
 
 def drawer(page_file: Path, title: str) -> dict[str, Any]:
-    data = json.loads(re.search(r'id="data">(.*?)</script>', page_file.read_text(), re.DOTALL)[1])  # type: ignore[index]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page_file.read_text(), re.DOTALL)[1])
     row = next(row for row in data["rows"] if row["title"].startswith(title))
     return row | {"facts": {data["pool"][label]: data["pool"][text] for label, text in row["facts"]}}
 

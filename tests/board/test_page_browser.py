@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python import sync_playwright as axe
+from playwright import sync_api
 
 from tests.board.conftest import HOSTILE
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="NOT RUN: the page in a browser; pip install playwright")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="NOT RUN: axe; see CONTRIBUTING.md")
 
 CHROMIUM = os.environ.get("ZOO_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]

@@ -278,7 +278,7 @@ def test_an_exported_program_gives_the_models_outputs_for_other_batches_and_leng
     for rows, length in ((1, 12), (4, 12), (4, 7)) if arch == "transformer" else ((1, 12), (4, 12)):
         ids = torch.randint(1, 5, (rows, length))
         mask = torch.arange(length) < torch.randint(1, length + 1, (rows, 1))
-        torch.testing.assert_close(program(ids, mask), model.logits(ids, mask), rtol=1e-4, atol=1e-5)  # type: ignore[operator]
+        torch.testing.assert_close(program(ids, mask), model.logits(ids, mask), rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_exported_is_said_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +302,8 @@ def test_a_program_whose_outputs_differ_is_not_kept(tmp_path: Path, monkeypatch:
 
 
 def test_onnx_gives_the_models_outputs(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
+    import onnxruntime
+
     folder = folder_of(tmp_path, bench(tmp_path, "toytask", "transformer").record)
     target = tmp_path / "program.onnx"
     assert zoo_command("export", folder, "--format", "onnx", "--output", target) == 0

@@ -12,7 +12,6 @@ import typer
 from zoo.cli.options import path_option
 from zoo.cli.trained import Run, Runs
 from zoo.spec.errors import UserError
-from zoo.spec.files import write_atomically
 
 if TYPE_CHECKING:
     from zoo.spec.evaluation import ExtensionRecord
@@ -38,6 +37,7 @@ def extend(
     from zoo.board.extension import extension_chart, extension_table
     from zoo.run.extend import extend as extend_model
     from zoo.run.trained import load_trained
+    from zoo.spec.files import write_atomically
 
     try:
         times = sorted({int(part) for part in lengths.split(",")})

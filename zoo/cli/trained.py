@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from zoo.cli.options import path_option
-from zoo.spec.files import check_target
 
 Run = Annotated[Path, typer.Argument(help="The folder of a finished run, or its record.", metavar="RUN")]
 Runs = Annotated[Path | None, path_option(help="Where the run of a record lies [ZOO_RUNS_DIR, else runs].")]
@@ -24,6 +23,8 @@ def predict(
     force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
 ) -> None:
     """Write a trained model's answer to each row: labels with probabilities, numbers, or perplexities of texts."""
+    from zoo.spec.files import check_target
+
     check_target("--output", target, force=force)
     from zoo.run.predict import predict as predict_rows
     from zoo.run.trained import load_trained
@@ -69,6 +70,7 @@ def export(
     A program (pt2, onnx) is kept only if it gives the model's outputs.
     """
     from zoo.spec.errors import UserError, did_you_mean
+    from zoo.spec.files import check_target
 
     known = ("safetensors", "pt2", "onnx")
     if form not in known:

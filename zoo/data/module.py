@@ -185,8 +185,10 @@ class TaskData(LightningDataModule):
         """Real numbers per position of examples (L, channels); 0 = examples are (L,), or pairs (2, L)."""
         return 0
 
-    input_columns: tuple[str, ...] = ("input",)
-    """Columns of a user's table that hold an input."""
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """Columns of a user's table that hold an input."""
+        return ("input",)
 
     def make_codec(self) -> dict[str, Any]:
         """What the options do not say and `encode` and `label_names` need, as JSON values. Only after `prepare`."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo.nn import sequence_lengths
 from zoo.nn.backbone import Backbone
 from zoo.nn.state import leaves, return_state
+from zoo.ops.memory import real_first
 from zoo.spec.architecture import Capabilities
 from zoo.spec.errors import ConfigError
 
@@ -140,7 +141,7 @@ class _Rereads:
         self.tokens = torch.cat([self.tokens, token[:, None]], 1)
         if self.mask is not None:
             self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
-            order = (~self.mask).to(torch.uint8).argsort(dim=1, stable=True)  # pads to the end of each row
+            order = real_first(self.mask)
             self.tokens, self.mask = self.tokens.gather(1, order), self.mask.gather(1, order)
         self.logits = self.model.next_logits(self.tokens, self.mask)
 
@@ -172,7 +173,7 @@ def _begin(model: Any, tokens: Tensor, mask: Tensor | None, start: int | None) -
         assert start is not None
         return _Decodes(model, tokens, mask, start)
     if mask is not None:  # right-padded, as positions that are added count
-        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+        order = real_first(mask)
         tokens, mask = tokens.gather(1, order), mask.gather(1, order)
     return _Steps(model, tokens, mask) if model.capabilities.step else _Rereads(model, tokens, mask)
 

@@ -75,7 +75,7 @@ def positive_features(a: Tensor, s: Tensor, shift: Tensor | None = None, eps: fl
 def relu_features(u: Tensor, W: Tensor | None, *, scaled: bool, eps: float = 1e-3) -> Tensor:
     """Generalised-kernel features relu(W us) + eps, or relu(us) + eps without W: u (…, L, d) -> (…, L, m or d).
 
-    scaled  us = d^(-1/4) u (performer-pytorch); otherwise us = u (Long Range Arena)
+    scaled  us = d^(-1/4) u, as in lucidrains' port; otherwise us = u, as in the authors' flax code
     """
     us = u * u.shape[-1] ** -0.25 if scaled else u
     return torch.relu(us if W is None else us @ W.T) + eps

@@ -338,12 +338,13 @@ def _in_order_of_the_data(scores: dict[str, Any], data: TaskData, split: Split) 
 def _ending_of(error: Exception, rundir: RunDir) -> Ending:
     """The status and message of a run that an exception ended; the traceback stays in the run's folder."""
     (rundir.path / "traceback.txt").write_text("".join(traceback.format_exception(error)), "utf-8", "replace")
-    status: Status = "out-of-memory" if _is_out_of_memory(error) else "failed"
+    status: Status = "out-of-memory" if is_out_of_memory(error) else "failed"
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1800]
     return Ending(status, text)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out."""
     text = str(error).lower().replace("bad_alloc", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(s in text for s in ("out of memory", "can't allocate memory"))

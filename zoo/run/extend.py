@@ -1,8 +1,8 @@
 """A trained model beyond its training length, as it is and by methods that extend its context.
 
 The same running text is read in pieces of 1, 2, 4 … times the training length, each piece from a fresh state, so that
-only what a token can look back on differs (perplexity by context length, as in Lu et al. 2024, "A Controlled Study on
-Long Context Extension"). Tasks of other kinds are evaluated on test examples of that length.
+only what a token can look back on differs (perplexity by context length, as Lu et al. 2024, arXiv 2409.12181, measure
+it). Tasks of other kinds are evaluated on test examples of that length.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from zoo.data.streams import Pieces
 from zoo.nn import parameter_groups
 from zoo.nn.state import return_state
 from zoo.run.compose import Experiment
-from zoo.run.execute import build_module, load_data, open_data
+from zoo.run.execute import build_module, is_out_of_memory, load_data, open_data
 from zoo.run.module import ExperimentModule
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
@@ -81,9 +81,10 @@ def extend(
     for name in methods:
         for times in lengths:
             began, seq_len = time.monotonic(), times * trained_len
-            overrides = method_overrides(experiment, name, seq_len)
+            overrides: dict[str, Any] = {}
             result: dict[str, Any]
             try:
+                overrides = method_overrides(experiment, name, seq_len)
                 at_length = with_settings(experiment, {**overrides, "task.seq_len": seq_len})
                 model = _rebuild(at_length, trained.model)
                 same_text = records and experiment.kind.running_text  # prepared already
@@ -91,7 +92,9 @@ def extend(
                 if finetune_steps:
                     _finetune(at_length, model, finetune_steps, trained_len)
                 result = _evaluate(at_length, model, data, longest, max_tokens)
-            except (ConfigError, ValueError) as error:
+            except Exception as error:
+                if not isinstance(error, ValueError) and not is_out_of_memory(error):
+                    raise
                 result = {"error": " ".join(str(error).split())}
             records.append(
                 ExtensionRecord(
@@ -117,7 +120,10 @@ def extend(
 
 
 def method_overrides(experiment: Experiment, method: str, seq_len: int) -> dict[str, Any]:
-    """The settings of the architecture by which a method reads `seq_len` tokens."""
+    """The settings of the architecture by which a method reads `seq_len` tokens.
+
+    Raises ConfigError where no groups of SelfExtend bring all distances below the trained length.
+    """
     trained_len = experiment.seq_len
     if method == AS_TRAINED or seq_len <= trained_len:
         return {}
@@ -127,11 +133,14 @@ def method_overrides(experiment: Experiment, method: str, seq_len: int) -> dict[
             "arch.rope_scaling.factor": seq_len / trained_len,
             "arch.rope_scaling.original_max_position_embeddings": trained_len,
         }
-    # half of the trained positions are near; groups make the other half last
-    near = max(trained_len // 2, 1)
-    group_size = max(math.ceil((seq_len - near) / (trained_len - near)), 2)
-    window = max(near // group_size, 1) * group_size
-    return {"arch.self_extend.group_size": group_size, "arch.self_extend.window": window}
+    # half of the trained distances are near; groups make the other half last
+    near = trained_len // 2
+    for group_size in range(max(math.ceil((seq_len - near) / (trained_len - near)), 2), near + 1):
+        window = near // group_size * group_size
+        farthest = (seq_len - 1) // group_size + window - window // group_size
+        if farthest < trained_len:
+            return {"arch.self_extend.group_size": group_size, "arch.self_extend.window": window}
+    raise ConfigError("--methods", f"self_extend: no groups reach {seq_len:,} tokens from {trained_len:,}")
 
 
 def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
@@ -141,7 +150,10 @@ def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experi
 
 def _refusal(experiment: Experiment, method: str, seq_len: int) -> ConfigError | None:
     """Why an architecture's positions do not allow a method; None where they do."""
-    overrides = method_overrides(experiment, method, seq_len)
+    try:
+        overrides = method_overrides(experiment, method, seq_len)
+    except ConfigError as error:
+        return error
     known: Any = sections(experiment.arch_spec, experiment.task_spec)["arch"]
     for key in overrides:
         if key.removeprefix("arch.") not in field_types(known):
@@ -233,6 +245,7 @@ def _order_in_rows(rows: Tensor) -> np.ndarray:
 
 def _finetune(experiment: Experiment, model: nn.Module, steps: int, trained_len: int) -> None:
     """Train for some steps at the experiment's length, with as many tokens a step as it was trained with."""
+    torch.manual_seed(experiment.seed)
     train = experiment.train
     rows = max(train.batch_size * trained_len // experiment.seq_len, 1)
     settings = {"train.batch_size": rows, "train.micro_batch_size": rows, "train.max_samples": rows * steps}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from zoo.data.language import LanguageData
@@ -38,6 +39,6 @@ def continue_prompt(trained: TrainedModel, prompt: str, max_new_tokens: int, **o
         raise
     except ValueError as error:
         raise UserError(f"{len(ids)} tokens and {max_new_tokens} new ones: {error}") from error
-    if end is None:
-        return new, " ".join(map(str, new))
-    return new, data.decode([token for token in new if token != end])  # type: ignore[attr-defined]
+    if isinstance(data, LanguageData):
+        return new, data.decode(np.array([token for token in new if token != end]))
+    return new, " ".join(map(str, new))

@@ -70,7 +70,7 @@ def _settings_of(experiment: Experiment) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a record and a kept model say of the data, asked for before anything is trained."""
+    """What a record and a kept model say of the data, collected before anything is trained."""
 
     provenance: dict[str, Any]
     majority: float | None
@@ -88,16 +88,16 @@ EXAMPLES = {
 
 
 def gather_facts(experiment: Experiment, data: TaskData) -> DataFacts:
-    """Ask the data for what a record needs. Raises UserError that names what fails, before anything is trained."""
-    asked: dict[str, tuple[str, Callable[[], Any]]] = {
+    """Collect from the data what a record needs. Raises UserError that names what fails, before anything is trained."""
+    getters: dict[str, tuple[str, Callable[[], Any]]] = {
         "provenance()": ("data", data.provenance),
         "majority()": ("baselines", data.majority),
         "make_codec()": ("", lambda: json.loads(json.dumps(dict(data.codec)))),
     }
     found = []
-    for name, (field, ask) in asked.items():
+    for name, (field, get) in getters.items():
         try:
-            found.append(ask())
+            found.append(get())
         except UserError:
             raise
         except Exception as error:

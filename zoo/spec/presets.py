@@ -17,7 +17,7 @@ A section is a preset, `[TASK.PROTOCOL]`, or a base that others inherit, `[base.
     source = "Author et al. 2021"
     table = "Table 1"
     metric = "accuracy"
-    scores = { listops = 0.3637, text = 0.6427 }
+    scores = { TASK = 0.3637, OTHER_TASK = 0.6427 }
 """
 
 from __future__ import annotations
