@@ -43,10 +43,8 @@ def gradients(case: str, micro: int, rank: int = 0, devices: int = 1) -> dict[st
     module = build_module(resolve_one(arch, task, protocol="smoke", overrides=overrides)).double().train()
     data = open_data(module.experiment, module.schedule)
     module.setup_metrics(data)
-    if devices > 1:
-        data.trainer = SimpleTrainer(rank, devices)
     accumulate = module.schedule.accumulate
-    for index, batch in zip(range(accumulate), data.train_dataloader(), strict=False):
+    for index, batch in zip(range(accumulate), data.train_dataloader(0, rank, devices), strict=False):
         (module.training_step(batch, index) / accumulate).backward()
     found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     if devices > 1:
@@ -54,15 +52,6 @@ def gradients(case: str, micro: int, rank: int = 0, devices: int = 1) -> dict[st
             distributed.all_reduce(gradient)
             gradient /= devices
     return found
-
-
-class SimpleTrainer:
-    """What the data module asks of a trainer."""
-
-    current_epoch = 0
-
-    def __init__(self, rank: int, devices: int) -> None:
-        self.global_rank, self.world_size = rank, devices
 
 
 def check_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

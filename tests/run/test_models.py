@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from zoo.data.questions import IGNORE
 from zoo.data.sampler import IntervalSampler, StreamOrder
 from zoo.model.models import AuxLosses, Pool, Positions, SequenceClassifier
 from zoo.nn import parameters_with_options
+from zoo.run.module import Loaders
 from zoo.run.request import BenchRequest, resolve
 from zoo.spec.errors import ConfigError
 from zoo.spec.registry import registry
@@ -216,8 +216,7 @@ def test_an_epoch_of_lightning_is_a_validation_interval() -> None:
 def test_batches_know_the_targets_of_their_optimiser_step(rows: int, tmp_path: Path) -> None:
     data = toy_data(tmp_path, "toyrecall", batch_size=4, rows=rows, interval=24, max_samples=40)
     for epoch, samples in ((0, 24), (1, 16)):
-        data.trainer = SimpleNamespace(global_rank=0, world_size=1, current_epoch=epoch)
-        batches = list(data.train_dataloader())
+        batches = list(data.train_dataloader(epoch))
         assert len(batches) == samples // 4
         for first in range(0, len(batches), rows // 4):
             step = batches[first : first + rows // 4]
@@ -229,8 +228,7 @@ def test_batches_know_the_targets_of_their_optimiser_step(rows: int, tmp_path: P
 def test_devices_load_their_share_of_every_interval(tmp_path: Path) -> None:
     def inputs(rank: int, world: int, epoch: int) -> list[list[int]]:
         data = toy_data(tmp_path, "toyregression", batch_size=4, rows=8, seed=3, interval=16, max_samples=40)
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=world, current_epoch=epoch)
-        loader = data.train_dataloader()
+        loader = data.train_dataloader(epoch, rank, world)
         assert loader.batches_per_step == max(8 // (4 * world), 1)
         return [row for batch in loader for row in batch.inputs.tolist()]
 
@@ -258,7 +256,7 @@ def test_evaluation_reads_a_split_in_its_order_and_longer_examples_in_smaller_ba
     ):
         assert batch.inputs[0, : len(question.ids)].tolist() == question.ids.tolist()
     assert torch.equal(state, torch.get_rng_state())  # of which the model has the use
-    assert [len(loader.dataset) for loader in data.test_dataloader()] == [40, 40]
+    assert [len(loader.dataset) for loader in Loaders(data).test_dataloader()] == [40, 40]
     assert data.test_splits == ("test", "length_generalization")
     assert toy_data(tmp_path, "toyrecall", length_generalization=False).test_splits == ("test",)
     assert toy_data(tmp_path, "toytask").test_splits == ("test",)

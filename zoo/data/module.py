@@ -1,4 +1,4 @@
-"""The Lightning data module that every task's data extend. B batch, L seq_len."""
+"""The class that every task's data extend, without Lightning. B batch, L seq_len."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.data.batch import Batch, TrainLoader
@@ -92,7 +91,7 @@ class LoaderConfig:
         return self.rows or self.batch_size
 
 
-class TaskData(LightningDataModule):
+class TaskData:
     """Examples of one task under its options. A task supplies `prepare`, `dataset`, `provenance` and `verify`.
 
     options  the task's options dataclass
@@ -101,7 +100,6 @@ class TaskData(LightningDataModule):
     """
 
     def __init__(self, options: Any, root: Path, loading: LoaderConfig | None = None) -> None:
-        super().__init__()
         self.options = options
         self.root = root
         self.loading = loading or LoaderConfig()
@@ -225,11 +223,8 @@ class TaskData(LightningDataModule):
 
     # -- loaders ---------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> DataLoader:
-        """The training samples of the present validation interval."""
-        rank, world, epoch = 0, 1, 0
-        if self.trainer is not None:
-            rank, world, epoch = self.trainer.global_rank, self.trainer.world_size, self.trainer.current_epoch
+    def train_dataloader(self, epoch: int = 0, rank: int = 0, world: int = 1) -> DataLoader:
+        """The training samples of validation interval `epoch`, for device `rank` of `world`."""
         sampler = IntervalSampler(
             lambda start, stop: self.train_order(start, stop, rank, world),
             self.loading.interval or self.loading.max_samples,
@@ -242,10 +237,8 @@ class TaskData(LightningDataModule):
         return loader
 
     def val_dataloader(self) -> DataLoader:
+        """The examples that a run's validation reads."""
         return self.eval_dataloader("val", self.loading.val_limit)
-
-    def test_dataloader(self) -> DataLoader | list[DataLoader]:
-        return [self.eval_dataloader(split) for split in self.test_splits]
 
     @property
     def test_splits(self) -> tuple[Split, ...]:

@@ -30,7 +30,7 @@ from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.run.callbacks import Checkpoints, Deadline, Report, Reporter, TimeLimit
 from zoo.run.compose import Experiment, Job
 from zoo.run.memory import count_forward_flops, on_gpu, remedy, warn_of_memory
-from zoo.run.module import Diverged, ExperimentModule, Schedule
+from zoo.run.module import Diverged, ExperimentModule, Loaders, Schedule
 from zoo.run.recording import DataFacts, Ending, check_recordable, gather_facts, record_fields
 from zoo.run.rundir import Attempt, RunDir, rank
 from zoo.run.signals import handlers
@@ -229,7 +229,7 @@ def _fit_and_test(
     try:
         trainer.fit(
             module,
-            datamodule=data,
+            datamodule=Loaders(data),
             ckpt_path=str(attempt.checkpoint) if attempt.checkpoint else None,
             weights_only=True,
         )
@@ -316,7 +316,7 @@ def _test(trainer: pl.Trainer, module: ExperimentModule, data: TaskData, rundir:
     best = torch.load(rundir.best, map_location="cpu", weights_only=True)
     module.load_state_dict(best["state_dict"])
     began = time.monotonic()
-    trainer.test(module, datamodule=data, verbose=False)
+    trainer.test(module, datamodule=Loaders(data), verbose=False)
     metrics: dict[str, Any] = {}
     for split in data.test_splits:
         metrics[split] = _in_order_of_the_data(module.scores(split), data, split)

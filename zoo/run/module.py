@@ -15,6 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from zoo.data.batch import Batch
@@ -73,6 +74,25 @@ class Schedule:
             eval_batch_size=train.eval_batch_size or micro,
             example_bytes=example_bytes,
         )
+
+
+class Loaders(pl.LightningDataModule):
+    """A task's data as Lightning's trainer takes them."""
+
+    def __init__(self, data: TaskData) -> None:
+        super().__init__()
+        self.data = data
+
+    def train_dataloader(self) -> DataLoader:
+        trainer = self.trainer
+        assert trainer is not None
+        return self.data.train_dataloader(trainer.current_epoch, trainer.global_rank, trainer.world_size)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.data.val_dataloader()
+
+    def test_dataloader(self) -> list[DataLoader]:
+        return [self.data.eval_dataloader(split) for split in self.data.test_splits]
 
 
 class ExperimentModule(pl.LightningModule):
