@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -45,8 +47,39 @@ def test_list_json_is_one_object_and_nothing_else() -> None:
     assert done.stderr == ""
 
 
-def test_list_is_a_table() -> None:
-    assert "mamba" in zoo("list").stdout
+def test_list_fits_a_terminal_and_wide_has_the_rest() -> None:
+    short, wide = zoo("list").stdout, zoo("list", "--wide").stdout
+    assert max(map(len, short.splitlines())) <= 80
+    for name in ("mamba", "wikitext"):
+        assert name in short
+        assert name in wide
+    assert "O(L² d)" not in short
+    assert "O(L² d)" in wide
+
+
+def test_names_need_no_options(tmp_path: Path) -> None:
+    args = ("bench", "mamba", "listops", "--protocol", "smoke", "--estimate", "--json")
+    assert json.loads(zoo(*args, ZOO_DATA_DIR=str(tmp_path)).stdout)["runs"][0]["architecture"] == "mamba"
+
+
+def test_no_colours_where_none_are_wanted(tmp_path: Path) -> None:
+    """NO_COLOR, in a terminal of its own."""
+    args = [*ZOO, "data", "sample", "pathfinder", "--protocol", "smoke"]
+    shown = []
+    for env in ({}, {"NO_COLOR": "1"}):
+        leader, follower = pty.openpty()
+        env = {**os.environ, "ZOO_DATA_DIR": str(tmp_path), "TERM": "xterm-256color", **env}
+        with subprocess.Popen(args, cwd=ROOT, env=env, stdout=follower, stderr=subprocess.DEVNULL):
+            os.close(follower)
+            text = b""
+            with contextlib.suppress(OSError):  # the other end is closed
+                while part := os.read(leader, 1 << 16):
+                    text += part
+        os.close(leader)
+        shown.append(text)
+    assert b"\x1b[" in shown[0]
+    assert b"\x1b[" not in shown[1]
+    assert b"pathfinder train 0" in shown[1]
 
 
 @pytest.mark.parametrize(("args", "code"), [("list --json", 0), ("list", 0), ("show mmba", 2)])
@@ -74,6 +107,15 @@ def test_a_reader_that_stops_reading_is_no_failure(args: str, code: int) -> None
             "4 does not divide d_model 30 (from default; model.d_model from --set)",
         ),
         (("bench", "--arch", "mamba", "--task", "listops", "--seed", "3", "--seeds", "2"), "one of the two"),
+        (("bench", "mamba", "listops", "mqar"), "takes two names"),
+        (("bench", "mamba", "listops", "--arch", "s4"), "mamba: --arch s4 names it already"),
+        (("bench", "mamba", "--task", ""), "--task: an empty value"),
+        (("bench", "--arch=", "--task", "listops"), "--arch: an empty value"),
+        (("leaderboard", "--task", " "), "--task: an empty value"),
+        (("data", "prepare", ""), "an argument: an empty value"),
+        (("show", "mamba", "--task", ""), "--task: an empty value"),
+        (("show", "mamba", "--protocol", "quick"), "--protocol needs --task"),
+        (("show", "mamba", "--task", "listops", "--protocol", "quik"), "did you mean 'quick'"),
         (("show", "mmba"), "did you mean 'mamba'"),
         (("check",), "names of architectures or tasks, or --all"),
         (("check", "perciever"), "did you mean 'perceiver'"),

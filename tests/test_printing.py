@@ -46,13 +46,13 @@ def files(tmp_path: Path) -> Path:
     for write_files in (write_imdb, write_aan, write_lambada):
         write_files(tmp_path / "data")
     for record in [*classification_records(), *question_records()]:
-        write(record, tmp_path / "board" / "results")
+        write(record, tmp_path / "leaderboard" / "results")
     return tmp_path
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_commands_print_in_every_encoding(files: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = files / "board" / "results"
+    results = files / "leaderboard" / "results"
     smoke = ("--protocol", "smoke")
     commands = [
         *(("list",), ("list", "--json"), ("show", "mamba"), ("show", "mamba", "--task", "text")),
@@ -89,7 +89,7 @@ def test_what_an_encoding_lacks_is_a_question_mark(monkeypatch: pytest.MonkeyPat
 
 def test_files_are_utf8_whatever_the_locale(files: Path) -> None:
     """Board, records, exports, packages and tracebacks, written under a locale that has none of their characters."""
-    results = files / "board" / "results"
+    results = files / "leaderboard" / "results"
     env = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONWARNDEFAULTENCODING": "1"}
     for args in (
         ("leaderboard", "build", "--results", str(results)),

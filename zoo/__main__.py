@@ -1,6 +1,17 @@
-"""`python -m zoo`."""
+"""`zoo` and `python -m zoo`."""
 
-from zoo.cli import main
+import sys
+
+
+def main() -> None:
+    """Console entry point; Ctrl-C while it imports is no traceback either."""
+    try:
+        from zoo.cli import main
+    except KeyboardInterrupt:
+        print("zoo: interrupted", file=sys.stderr)
+        sys.exit(130)
+    main()
+
 
 if __name__ == "__main__":
     main()

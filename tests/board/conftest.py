@@ -42,11 +42,20 @@ def page_records() -> list[Record]:
     ]
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder where `results` are records in their default place: the board lies beside them."""
+    folder = tmp_path / "leaderboard"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """index.html beside its records."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "page"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "page" / "leaderboard"
+    folder.parent.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "index.html").exists():
             for record in page_records():

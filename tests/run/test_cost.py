@@ -96,7 +96,7 @@ def test_the_board_shows_what_was_measured_and_not_what_runs_took(
     assert "tokens/s" not in render(results)[0]["README.md"]
     settings = [f"--set={key}={value}" for key, value in SLOW.items()]
     assert zoo_(capsys, "cost", "--arch", "toy", "--task", "toytask", *settings)[0] == 0
-    text = (tmp_path / "README.md").read_text()  # which was written anew
+    text = (tmp_path / "results" / "README.md").read_text()  # which was written anew
     for column in ("train tokens/s", "inference tokens/s", "extra memory"):
         assert column in text
 

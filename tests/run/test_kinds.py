@@ -29,7 +29,7 @@ def test_a_kind_of_a_plugin_is_trained_and_recorded_like_any_other(tmp_path: Pat
     assert mse < 0.5 * (1 / 4) * (3 / 4) / 12
     best = min(point.loss for point in record.history if point.split == "val" and point.loss is not None)
     assert record.metrics.val.loss == best
-    assert "toyregression" in (tmp_path / "README.md").read_text()
+    assert "toyregression" in (tmp_path / "results" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -44,8 +44,7 @@ def test_runs_at_once_are_those_one_after_another_in_the_order_of_the_plan(tmp_p
     assert {record.hardware["threads"] for _, record in at_once} == {1}
 
 
-@pytest.mark.parametrize(("fault", "meaning"), [("SIGKILL", "Killed"), ("SIGSEGV", "Segmentation fault")])
-@pytest.mark.parametrize("at", [0, 3])
+@pytest.mark.parametrize(("fault", "meaning", "at"), [("SIGKILL", "Killed", 0), ("SIGSEGV", "Segmentation fault", 3)])
 def test_a_run_that_a_signal_ends_is_one_record_that_names_the_signal(
     tmp_path: Path, fault: str, meaning: str, at: int
 ) -> None:
@@ -94,6 +93,17 @@ def test_no_more_runs_begin_than_memory_holds(
     assert len(run(tmp_path, seeds=3, jobs=3)) == 3
     assert most == 1
     assert capfd.readouterr().err.count("zoo: 1 of 3 jobs at once: a run needs 1.0 GiB and ") == 1
+
+
+@pytest.mark.skipif(not pool.CAN_FORK, reason="no server on this system")
+def test_ctrl_c_while_a_worker_imports_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    with pool.Pool() as workers:
+        server = workers.start({"call": "tests.run.toys_called:report_and_wait", "arguments": {"seconds": 0}}).process
+        for _ in range(10):  # while Python starts, and imports
+            server.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        assert server.poll() is None
+    assert capfd.readouterr().err == ""
 
 
 def test_when_what_starts_the_runs_is_killed_the_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

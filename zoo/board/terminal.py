@@ -30,8 +30,18 @@ if TYPE_CHECKING:
 
 KEPT = ("rank", "rank range", "architecture", "objective", "stateful", "notes")
 DROPPED_FIRST = (
-    *("inference tokens/s", "train tokens/s", "extra memory", "paired difference", "each seed", "data", "mode", "Δ"),
-    *("reported", "parameters", "seeds"),
+    *(
+        "data",
+        "mode",
+        "each seed",
+        "inference tokens/s",
+        "train tokens/s",
+        "extra memory",
+        "parameters",
+        "Δ",
+        "reported",
+    ),
+    *("seeds", "paired difference"),
 )
 DROPPED_LAST = (LENGTH_GENERALIZATION, INTERVAL)
 """Columns that are always shown; that a narrow terminal drops first, in this order; and after all other scores."""

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from zoo.cli import bench, check, convert, cost, data, doctor, extend, leaderboard, listing, new, trained
-from zoo.spec.errors import ZooError
+from zoo.spec.errors import UserError, ZooError
 from zoo.spec.streams import keep_working, replace_unprintable
 
+
+class Commands(TyperGroup):
+    """The verbs. An empty value, as an unset variable leaves it, is a mistake in every one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, value in pairwise(["", *args]):
+            if not re.fullmatch(r"(--[\w-]+=)?\s*", value):
+                continue
+            named = value.strip().rstrip("=") or (before if before.startswith("-") else "an argument")
+            raise UserError(f"{named}: an empty value; is a variable unset?")
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     name="zoo",
     help="Compare long-context sequence architectures under one interface and one protocol.",
     no_args_is_help=True,

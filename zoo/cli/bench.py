@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
 EXIT_CODES = {"ok": 0, "timeout": 0}
 
 
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ARCH] [TASK]", help="The same as --arch and --task.", show_default=False),
+]
+
+
 def bench(
+    names: Names = None,
     arch: Annotated[str | None, typer.Option(help="Architectures, comma-separated, or all.")] = None,
     task: Annotated[str | None, typer.Option(help="Tasks or suites, comma-separated, or all.")] = None,
     data: Annotated[
@@ -67,7 +75,7 @@ def bench(
         "sweep-samples": sweep_samples,
         "config": config,
     }
-    request = read_request(plan, what, shared)
+    request = read_request(names or (), plan, what, shared)
     if estimate:
         _print_estimates(request, json_)
         return
@@ -88,21 +96,28 @@ def bench(
     raise typer.Exit(max((_exit_code(record) for _, record in stored), default=0))
 
 
-def read_request(plan: Path | None, what: dict[str, Any], shared: dict[str, Any]) -> BenchRequest:
+def read_request(names: Sequence[str], plan: Path | None, what: dict[str, Any], shared: dict[str, Any]) -> BenchRequest:
     """The request of --plan or of the options that say what to run (None: not given), one of the two.
 
+    names   arguments in place of the options arch and task
     shared  the request's other fields
     """
     from zoo.run.request import BenchRequest
 
     given = {option: value for option, value in what.items() if value is not None}
+    if len(names) > 2:
+        raise UserError(f"{names[2]}: `zoo bench ARCH TASK` takes two names; several are one: {names[0]},{names[1]}")
+    for option, name in zip(("arch", "task"), names, strict=False):
+        if option in given:
+            raise UserError(f"{name}: --{option} {given[option]} names it already")
+        given[option] = name
     if plan is not None:
         if given:
             raise UserError(f"{', '.join(f'--{option}' for option in given)}: --plan says what to run; one of the two")
         return BenchRequest.read_plan(plan, **shared)
     if "arch" not in given or ("task" not in given and "data" not in given):
-        shown = "`zoo list` shows what there is; --data in place of --task takes your own data"
-        raise UserError(f"say what to run: --arch and --task, or --plan; {shown}")
+        shown = "`zoo list` shows what there is; --data in place of TASK takes your own data"
+        raise UserError(f"say what to run: zoo bench ARCH TASK, or --plan; {shown}")
     if "task" in given and "data" in given:
         raise UserError("--task and --data: one of the two")
     fields = {"set": "overrides", "sweep-samples": "sweep_samples"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.bench import read_request
+from zoo.cli.bench import Names, read_request
 from zoo.cli.options import path_option
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def cost(
+    names: Names = None,
     arch: Annotated[str | None, typer.Option(help="Architectures, comma-separated, or all.")] = None,
     task: Annotated[str | None, typer.Option(help="Tasks or suites, comma-separated, or all.")] = None,
     plan: Annotated[Path | None, path_option(help="A plan of zoo bench instead.")] = None,
@@ -37,7 +38,7 @@ def cost(
     from zoo.run.cost import measure_costs
 
     what: dict[str, Any] = {"arch": arch, "task": task, "protocol": protocol, "set": set_ or None, "config": config}
-    request = read_request(plan, what, {"results": results, "force": force})
+    request = read_request(names or (), plan, what, {"results": results, "force": force})
     measured: list[dict[str, Any]] = []
 
     def on_cost(path: Path, cost: CostRecord) -> None:

@@ -190,6 +190,7 @@ def sample(
 
 def _print_view(view: str | np.ndarray, out: Path | None) -> None:
     """Print or save a text or a picture."""
+    import os
     import shutil
     import sys
 
@@ -210,7 +211,8 @@ def _print_view(view: str | np.ndarray, out: Path | None) -> None:
         print(view)
     else:
         columns = shutil.get_terminal_size().columns
-        print(draw.half_blocks(view, columns) if sys.stdout.isatty() else draw.shades(view, max(columns, 256)))
+        colored = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(draw.half_blocks(view, columns) if colored else draw.shades(view, max(columns, 256)))
 
 
 @app.command()

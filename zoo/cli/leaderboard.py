@@ -136,7 +136,6 @@ def _architectures() -> set[str]:
 def build(
     context: typer.Context,
     results: Results = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that zoo did not generate.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
     """Write the page index.html, README.md, board.csv, results.csv, and charts."""
@@ -147,7 +146,7 @@ def build(
     where = _results(results or context.obj)
     if not where.is_dir():
         raise UserError(f"no records at {where}: `zoo bench` makes them, --results says where they are")
-    written, problems, messages = board.build(where, force=force, page=True)
+    written, problems, messages = board.build(where, page=True)
     if json_:
         skipped = [problem._asdict() for problem in problems]
         print(json.dumps({"written": list(map(str, written)), "skipped": skipped, "messages": messages}, indent=2))

@@ -15,9 +15,10 @@ from zoo.spec.registry import Entry, registry
 
 
 def list_(
+    wide: Annotated[bool, typer.Option("--wide", help="All columns, however wide.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object with architectures and tasks.")] = False,
 ) -> None:
-    """List the registered architectures and tasks, and the distribution of each."""
+    """List the registered architectures and tasks; --wide adds costs, protocols and distributions."""
     known = registry()
     if json_:
         architectures = [_declaration(*item) for item in known.architectures.items()]
@@ -25,19 +26,25 @@ def list_(
         return
     from tabulate import tabulate
 
-    rows: list[list[Any]] = []
+    rows: list[dict[str, Any]] = []
     for name, entry in known.architectures.items():
         arch, modes = entry.record, ", ".join(sorted(entry.record.capabilities.modes))
-        cost = [arch.capabilities.state, arch.cost.time, arch.cost.memory]
-        rows.append([name, arch.family, arch.paper.year, modes, *cost, _origin(entry)])
-    columns = ("name", "family", "year", "modes", "state", "time", "memory", "from")
-    print(tabulate(rows, headers=columns, maxcolwidths=[None, None, None, None, None, 34, 34, None]), end="\n\n")
+        row = {"name": name, "family": arch.family, "year": arch.paper.year, "modes": modes}
+        rows.append(row | {"state": arch.capabilities.state})
+        if wide:
+            rows[-1] |= {"time": arch.cost.time, "memory": arch.cost.memory, "from": _origin(entry)}
+    print(tabulate(rows, headers="keys"), end="\n\n")
     rows = []
     for name, task_entry in known.tasks.items():
         task = task_entry.record
-        metric, protocols = task.metrics[0], ", ".join(task.protocols)
-        rows.append([name, task.suite, task.kind, task.length, task.classes, metric, protocols, _origin(task_entry)])
-    print(tabulate(rows, headers=("name", "suite", "kind", "length", "classes", "metric", "protocols", "from")))
+        row = {"name": name, "suite": task.suite, "kind": task.kind, "length": task.length, "metric": task.metrics[0]}
+        rows.append(row)
+        if wide:
+            classes, protocols = task.classes or "", ", ".join(task.protocols)
+            rows[-1] |= {"classes": classes, "protocols": protocols, "from": _origin(task_entry)}
+    print(tabulate(rows, headers="keys"))
+    if not wide:
+        print("\nzoo list --wide: costs, protocols, distributions; zoo show NAME: a card")
 
 
 def _declaration(name: str, entry: Entry[Any]) -> dict[str, Any]:
@@ -55,8 +62,8 @@ def _print_json(value: Any) -> None:
 
 def show(
     arch: Annotated[str, typer.Argument(help="Name of an architecture.")],
-    task: Annotated[str, typer.Option(help="Show the configuration of a run on this task.")] = "",
-    protocol: Annotated[str, typer.Option(help="smoke | quick | paper.")] = "quick",
+    task: Annotated[str | None, typer.Option(help="Show the configuration of a run on this task.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="smoke | quick | paper [quick].")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
@@ -70,9 +77,11 @@ def show(
     from zoo.spec.constraints import describe_fields
 
     entry = registry().architecture(arch)
-    if not task and set_:
-        raise UserError("--set needs --task, because it changes the configuration of a run")
-    if task:
+    for option, given in (("--set", set_), ("--protocol", protocol)):
+        if task is None and given:
+            raise UserError(f"{option} needs --task, because it changes the configuration of a run")
+    if task is not None:
+        protocol = protocol or "quick"
         experiment = resolve(BenchRequest.parse(arch, task, protocol=protocol, overrides=set_ or []))[0]
         help_texts = documentation(experiment)
         rows = [

@@ -24,7 +24,7 @@ import psutil
 from zoo.run.compose import Job
 from zoo.run.display import Display
 from zoo.run.machine import available_bytes, count_cores, count_oom_kills, has_gpu
-from zoo.run.signals import handlers
+from zoo.run.signals import handlers, held_back
 from zoo.run.worker import CAN_FORK, POLL
 from zoo.spec.errors import UserError, ZooError
 from zoo.spec.store import StoredRecord, read
@@ -252,9 +252,12 @@ class Pool:
         folder.mkdir()
         (folder / "request.json").write_text(json.dumps(request), "utf-8")
         if not CAN_FORK:
-            return Worker(folder, subprocess.Popen([*COMMAND, str(folder)], stdin=subprocess.DEVNULL), forked=False)
+            with held_back():
+                process = subprocess.Popen([*COMMAND, str(folder)], stdin=subprocess.DEVNULL)
+            return Worker(folder, process, forked=False)
         if self._server is None or self._server.poll() is not None:
-            self._server = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            with held_back():
+                self._server = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert self._server.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended, as the worker's poll will see
             self._server.stdin.write(json.dumps(str(folder)).encode() + b"\n")

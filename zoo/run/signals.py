@@ -13,6 +13,26 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Block STOPPING, and in processes that are started meanwhile until they call `let_through`: without a handler, a
+    signal while Python imports is a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_through() -> None:
+    """End what `held_back` began in the parent process; signals that came meanwhile are delivered."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+
+@contextlib.contextmanager
 def handlers(handler: Any) -> Iterator[None]:
     """Set the handler of STOPPING, where this is the main thread; a signal that is ignored (nohup, `&`) stays so."""
     if threading.current_thread() is not threading.main_thread():

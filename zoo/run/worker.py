@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.run.compose import Job
-from zoo.run.signals import STOPPING
+from zoo.run.signals import STOPPING, let_through
 from zoo.spec.architecture import load_object
 from zoo.spec.errors import UserError, ZooError
 from zoo.spec.streams import keep_working
@@ -52,10 +52,11 @@ def _serve() -> Path | None:
     """Fork a process for each request: its folder in the new process, None here when the input ends."""
     from zoo.run import provenance
 
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in STOPPING}
+    let_through()
     importlib.import_module("zoo.run.execute")  # and with it all that every run imports
 
     provenance.versions(), provenance.git_state()  # every record's, looked up once
-    before = {each: signal.signal(each, signal.SIG_IGN) for each in STOPPING}
     running: dict[int, Path] = {}
     requests = os.fdopen(0, "rb", buffering=0, closefd=False)  # select sees whether there is a line
     while True:
@@ -87,6 +88,7 @@ def _execute(folder: Path) -> None:
     for each in STOPPING:  # ends this process at once, without a traceback, until the run handles it
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, signal.SIG_DFL)
+    let_through()
     try:
         (folder / "request.json").rename(folder / "taken.json")
     except FileNotFoundError:
