@@ -56,9 +56,12 @@ def test_zoo_check_finds_nothing(python: Path, tmp_path: Path) -> None:
     reports = json.loads(run(zoo, "check", "my_gru", "my_mixer", "my_task", "--json", cwd=tmp_path, ZOO_DATA_DIR=data))
     assert [(report["name"], report["failed"]) for report in reports] == [
         ("my_gru", 0),
-        ("my_mixer", 0),
+        ("my_mixer", 1),  # nobody has written its card
         ("my_task", 0),
     ]
+    (card,) = (each for each in reports[1]["details"] if each["status"] == "failed")
+    assert card["check"] == "card_is_written"
+    assert "one sentence that says what mixes the tokens" in card["reason"]
     assert all(report["passed"] >= 9 for report in reports)
     gru = reports[0]
     count = f"{len(gru['details'])} checks: {gru['passed']} passed, {gru['not_declared']} not declared"

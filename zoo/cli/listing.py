@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -125,8 +124,7 @@ def show(
 
 def _card(architecture: Architecture) -> str:
     """Markdown of the plugin's README, if it has one, with the reported scores appended."""
-    file = importlib.resources.files(architecture.package) / "README.md"
-    text = file.read_text(encoding="utf-8") if file.is_file() else f"# {architecture.title}\n\nThis plugin has no card."
+    text = architecture.load_card() or f"# {architecture.title}\n\nThis plugin has no card."
     scores = architecture.load_reported()
     rows = "\n".join(f"| {s.task} | {s.metric} | {s.value:.4f} | {s.source} {s.table} |" for s in scores)
     table = f"| task | metric | value | source |\n|---|---|---|---|\n{rows}"

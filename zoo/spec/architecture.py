@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import pkgutil
 import re
 from collections.abc import Mapping
@@ -184,6 +185,11 @@ class Architecture:
         """The package of the configuration, in which presets and card lie."""
         module = self.config.partition(":")[0]
         return module.rpartition(".")[0] or module
+
+    def load_card(self) -> str:
+        """Markdown of the plugin's README.md; empty where it has none."""
+        file = importlib.resources.files(self.package) / "README.md"
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
 
     def load_presets(self) -> Mapping[tuple[str, str], Preset]:
         """Presets by (task, protocol)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import re
 from functools import partial
 from itertools import product
 from typing import Any
@@ -25,6 +26,8 @@ from zoo.testing.architectures.scopes import check
 from zoo.testing.architectures.subject import ArchitectureSubject, cast, has_positions, random_input, random_inputs, run
 from zoo.testing.expect import noise_like, relative_size, right_padded
 
+TO_WRITE = "TO WRITE:"
+"""What begins a sentence of a new plugin's card that its author is to write."""
 ADVICE = "put `with without_autocast(x):` and `at_least_float32(...)` of zoo.nn around it"
 
 
@@ -46,6 +49,13 @@ def preset_keys_exist(subject: ArchitectureSubject) -> None:
     for score in subject.architecture.load_reported():
         fraction = score.metric != "accuracy" or 0 <= score.value <= 1
         assert fraction, f"reported {score.task}: accuracy {score.value} is not a fraction"
+
+
+@check(scopes.declaration)
+def card_is_written(subject: ArchitectureSubject) -> None:
+    """The card has no sentence of `zoo new` left that its author is to write."""
+    left = re.findall(rf"{re.escape(TO_WRITE)}\s*(.+)", subject.architecture.load_card())
+    assert not left, f"README.md of {subject.architecture.package} is still to be written: {' | '.join(left)}"
 
 
 @check(scopes.FORWARD)
