@@ -95,6 +95,13 @@ def test_the_winner_of_a_task_is_told_with_who_could_be_as_good_and_the_cost(pag
     assert best["pathfinder"]["training speed"] == "not measured"
 
 
+def test_sentences_say_who_is_shown_to_be_the_best_or_who_could_be(page_file: Path) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    assert re.search(r"<li>listops: any of [\w, ]+ or \w+ may be the best of \d+ rows; beta has the best score", text)
+    assert "Evaluate a nested expression of MIN, MAX, MED and SM over digits." in text
+    assert re.search(r"\d+ runs in \d+ rows: of a sweep the best trial has one", text)
+
+
 def test_families_show_their_best_and_whether_it_may_be_the_best_of_all(page: Reader) -> None:
     rows = {row["family"]: row for row in table(page, "Best of each family, quick")}
     assert rows["attention"]["listops"].endswith("beta ★")
@@ -171,11 +178,11 @@ def test_charts_of_very_many_rows_show_the_first_and_say_so(tmp_path: Path) -> N
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     pages = []
     for name in ("a", "b"):
-        results = tmp_path / name / "results"
+        results = tmp_path / name / "leaderboard" / "results"
         for record in [make(), make("beta", accuracy=0.4)]:
             write(record, results)
         board.build(results, page=True)
-        pages.append((tmp_path / name / "index.html").read_bytes())
+        pages.append((results.parent / "index.html").read_bytes())
     assert pages[0] == pages[1]
 
 

@@ -132,6 +132,34 @@ def test_columns_are_chosen(open_page: Any) -> None:
     assert not head.get_by_role("button", name="family").is_visible()
 
 
+def test_usual_columns_that_are_empty_in_the_rows_in_sight_are_not_shown(open_page: Any) -> None:
+    page = open_page("#quick")
+    head = page.locator("table.rows:visible thead")
+    assert head.get_by_role("button", name="objective").is_visible()
+    control(page, "task").select_option("listops")
+    assert not head.get_by_role("button", name="objective").is_visible()
+    assert head.get_by_role("button", name="architecture").is_visible()
+
+
+def test_reported_scores_are_sorted_too(open_page: Any) -> None:
+    page = open_page("#reported")
+    button = page.locator("table.sortable thead").get_by_role("button", name="listops")
+    cells = page.locator("table.sortable tbody tr td:nth-child(2)")
+    before = cells.all_text_contents()
+
+    def numbers() -> list[float]:
+        return [float(text.split()[0]) for text in cells.all_text_contents() if text.strip(" –-")]
+
+    button.click()
+    assert numbers() == sorted(numbers(), reverse=True)
+    assert len(numbers()) > 5
+    button.click()
+    assert button.locator("..").get_attribute("aria-sort") == "ascending"
+    assert numbers() == sorted(numbers())
+    button.click()
+    assert cells.all_text_contents() == before
+
+
 def test_the_hash_holds_what_is_seen(open_page: Any) -> None:
     first = open_page("#quick")
     control(first, "q").fill("alpha")

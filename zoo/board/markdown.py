@@ -19,6 +19,7 @@ from zoo.board.tables import (
     section_heading,
     section_table,
     section_title,
+    task_description,
 )
 from zoo.spec.store import Problem
 
@@ -51,7 +52,9 @@ def markdown(
         for section in sections:
             table = section_table(section)
             heading = [f"{section_heading(section).capitalize()}.", ""] if section_heading(section) else []
-            lines += [f"### {section_title(section)}", "", *heading, *_pipes(table), ""]
+            lines += [f"### {section_title(section)}", ""]
+            lines += [_escaped(text), ""] if (text := task_description(section)) else []
+            lines += [*heading, *_pipes(table), ""]
             lines += [f"{remark}\n" for remark in remarks(section)]
             lines += [f"[{k}] {_escaped(source)}\n" for k, source in enumerate(table.sources, start=1)]
             if section.current:

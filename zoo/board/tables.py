@@ -26,6 +26,7 @@ from zoo.board.metric import Metric, sorted_names
 from zoo.board.paired import Difference, answered_by, measure_agreement
 from zoo.board.results import REPRODUCTION, Section, compare
 from zoo.spec.presets import Reported
+from zoo.spec.registry import registry
 from zoo.spec.store import Problem, StoredRecord
 
 NONE = "–"
@@ -78,6 +79,12 @@ def make_table(cells: pd.DataFrame, sources: Sequence[str] = ()) -> Table:
 def section_title(section: Section) -> str:
     """The task, with its version where a newer one is on the board."""
     return section.task if section.current else f"{section.task} (superseded version {section.version})"
+
+
+def task_description(section: Section) -> str:
+    """What the task is, in a sentence; empty where it is not installed here in this version."""
+    entry = registry().tasks.get(section.task)
+    return entry.record.description if entry and entry.record.version == section.version else ""
 
 
 def section_heading(section: Section) -> str:

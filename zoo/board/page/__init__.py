@@ -28,7 +28,7 @@ from zoo.board.charts import breakdown_chart, choose_view, cost_chart, scores_ch
 from zoo.board.curves import agreement_chart, learning_curves
 from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
 from zoo.board.page.literature import literature
-from zoo.board.page.view import FACETS, SHOWN, Drawers, Group, families, table_of, winners
+from zoo.board.page.view import FACETS, SHOWN, Drawers, Group, families, table_of, verdicts, winners
 from zoo.board.results import REPRODUCTION, Board, Section
 from zoo.board.tables import LEGEND, Table, breakdown_remark, breakdown_tables, problem_lines, questions_lines, remarks
 from zoo.spec.store import Problem, StoredRecord
@@ -98,6 +98,7 @@ class Protocol:
     """A tab."""
 
     name: str
+    verdicts: list[str]
     winners: Table
     families: Table
     overalls: list[tuple[str, Table, str]]
@@ -135,6 +136,7 @@ def render_page(
         conditions=CONDITIONS,
         problems=problem_lines(problems),
         count=len(stored),
+        rows=sum(len(group.rows) for protocol in protocols for group in protocol.groups),
         newest=max((record.ended for _, record in stored), default="")[:16].replace("T", " "),
         script=script,
         script_hash=digest,
@@ -159,6 +161,7 @@ def _protocol(
     tasks = [_task(section, group, stored) for section, group in zip(sections, groups, strict=True)]
     return Protocol(
         name=name,
+        verdicts=verdicts(sections, stored),
         winners=winners(sections, stored),
         families=families(sections, stored),
         overalls=tables,

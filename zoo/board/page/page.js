@@ -155,13 +155,20 @@
 
   const shownColumns = (one) => (state.columns ? state.columns.split(",") : one.usual);
 
+  // of the usual columns those that say something of the rows in sight
+  function filledColumns(one) {
+    if (state.columns) return shownColumns(one);
+    const seen = one.rows.filter((row) => !row.line.hidden);
+    return one.usual.filter((name) => seen.some((row) => row.line.cells[one.names.indexOf(name)].textContent));
+  }
+
   function hideColumns(one) {
-    const shown = shownColumns(one);
+    const shown = filledColumns(one);
     const where = `table.rows[data-protocol="${CSS.escape(one.table.dataset.protocol)}"] tr:not(.task) > `;
     const rules = one.names.flatMap((name, k) => (shown.includes(name) ? [] : [`${where}:nth-child(${k + 1}) { display: none }`]));
     const text = rules.join("\n");
     if (one.style.textContent !== text) one.style.textContent = text;
-    for (const box of all(".columns input", one.panel)) box.checked = shown.includes(box.value);
+    for (const box of all(".columns input", one.panel)) box.checked = shownColumns(one).includes(box.value);
   }
 
   for (const one of tables) {
@@ -197,10 +204,36 @@
     });
   }
 
+  // the table of the literature: a column orders it, once more the other way round, then as it was
+  for (const table of all("table.sortable")) {
+    const heads = all("thead th", table);
+    const before = [...table.tBodies[0].rows];
+    heads.forEach((head, k) => {
+      const text = (row) => row.cells[k].textContent.trim();
+      const filled = (row) => !/^[–-]?$/.test(text(row));
+      const numeric = before.filter(filled).every((row) => /^[\d.]/.test(text(row)));
+      const compare = numeric ? (a, b) => parseFloat(text(a)) - parseFloat(text(b)) : (a, b) => byText.compare(text(a), text(b));
+      const order = numeric ? ["descending", "ascending"] : ["ascending", "descending"];
+      const button = make("button", { type: "button" }, head.textContent);
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const next = order[order.indexOf(head.getAttribute("aria-sort")) + 1];
+        for (const each of heads) each.removeAttribute("aria-sort");
+        const rows = [...before];
+        if (next) {
+          head.setAttribute("aria-sort", next);
+          const sign = next === "descending" ? -1 : 1;
+          rows.sort((a, b) => filled(b) - filled(a) || (filled(a) && sign * compare(a, b)));
+        }
+        table.tBodies[0].append(...rows);
+      });
+    });
+  }
+
   // -- copying -------------------------------------------------------------------------------------------------------
 
   function cells(one) {
-    const shown = shownColumns(one);
+    const shown = filledColumns(one);
     const columns = one.names.map((_, k) => k).filter((k) => shown.includes(one.names[k]));
     const lines = [["task", ...columns.map((k) => one.names[k])]];
     for (const group of one.groups)
@@ -315,8 +348,15 @@
     svg.append(
       node("line", { x1: left, x2: width, y1: height - bottom, y2: height - bottom }),
       node("line", { x1: left, x2: left, y1: 0, y2: height - bottom }),
-      ...[low, high].map((value) => node("text", { x: left - 4, y: y(value) + 4, "text-anchor": "end" }, score(value))),
-      node("text", { x: width - 8, y: height - 6, "text-anchor": "end" }, `${far.toLocaleString("en")} ${along ? "seconds" : "samples"}`),
+      ...[low, (low + high) / 2, high].flatMap((value) => [
+        node("line", { x1: left - 3, x2: left, y1: y(value), y2: y(value) }),
+        node("text", { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, score(value)),
+      ]),
+      ...[0, far / 2, far].flatMap((value, k) => [
+        node("line", { x1: x(value), x2: x(value), y1: height - bottom, y2: height - bottom + 3 }),
+        node("text", { x: x(value), y: height - 8, "text-anchor": k < 2 ? "middle" : "end" },
+          Math.round(value).toLocaleString("en") + (k < 2 ? "" : along ? " seconds" : " samples")),
+      ]),
       ...lines.map((line) => node("path", { d: line.map((p, k) => `${k ? "L" : "M"}${x(p[along]).toFixed(1)} ${y(p[2]).toFixed(1)}`).join("") })),
     );
     return svg;
@@ -351,9 +391,9 @@
     }
     for (const one of tables.filter((each) => each.panel.id === state.tab)) {
       for (const control of all("[data-state]", one.panel)) showControl(control, state[control.dataset.state] || "");
-      hideColumns(one);
       sort(one);
       filter(one);
+      hideColumns(one);
     }
     showRow();
   }

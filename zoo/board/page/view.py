@@ -15,7 +15,7 @@ import pandas as pd
 from zoo.board.costs import MODES, median_speed
 from zoo.board.metric import Metric
 from zoo.board.results import REPRODUCTION, Section
-from zoo.board.tables import Table, row_label, section_heading, section_table, section_title
+from zoo.board.tables import Table, row_label, section_heading, section_table, section_title, task_description
 from zoo.spec.config import flatten, preset_values
 from zoo.spec.cost import CostRecord
 from zoo.spec.record import Record
@@ -51,6 +51,7 @@ class Group:
 
     anchor: str
     title: str
+    description: str
     about: str
     rows: list[Row]
     sources: Sequence[str]
@@ -90,7 +91,8 @@ def table_of(
         about = f"{title}, {'higher' if section.metric.higher_is_better else 'lower'} is better"
         about = "; ".join(filter(None, (about, section_heading(section))))
         sources = table.sources if section.protocol == REPRODUCTION else ()
-        groups.append(Group(f"{section.protocol}-{section.task}", section_title(section), about, rows, sources))
+        anchor = f"{section.protocol}-{section.task}"
+        groups.append(Group(anchor, section_title(section), task_description(section), about, rows, sources))
     order = [name for name in SHOWN if name in columns and name not in LAST]
     return [*order, *(name for name in columns if name not in SHOWN), *(n for n in LAST if n in columns)], groups
 
@@ -297,6 +299,28 @@ def winners(sections: Sequence[Section], stored: Sequence[StoredRecord]) -> Tabl
             }
         )
     return Table(list(lines[0]), [list(line.values()) for line in lines]) if lines else Table([], [])
+
+
+def verdicts(sections: Sequence[Section], stored: Sequence[StoredRecord]) -> list[str]:
+    """Task by task a sentence or two: whether a row is shown to be the best, or which could be."""
+    lines = []
+    for section in _ranked(sections):
+        ranked = section.rows[section.rows["rank"].notna()]
+        best, score = ranked.iloc[0], section.metric.format(ranked.iloc[0]["score"])
+        candidates = ranked[(ranked["best_rank"] == 1) | (ranked.index == best.name)]
+        of_family = dict.fromkeys(stored[runs[-1]].record.architecture.family for runs in candidates["runs"])
+        if len(ranked) == 1:
+            text = f"only {best['name']} was run, {score}."
+        elif len(candidates) == 1:
+            text = f"{best['name']} ({', '.join(of_family)}) is better than the other {len(ranked) - 1} rows, {score}."
+        else:
+            names = ", ".join(candidates["name"].iloc[:-1]) + f" or {candidates['name'].iloc[-1]}"
+            text = f"any of {names} may be the best of {len(ranked)} rows; {best['name']} has the best score, {score}."
+            text += f" They are of {len(of_family)} families: {', '.join(of_family)}." if len(of_family) > 1 else ""
+        if ranked["seeds"].max() == 1 and len(ranked) > 1:
+            text += " Each was trained once, so this holds for these trainings only."
+        lines.append(f"{section.task}: {text}")
+    return lines
 
 
 def _relative_speed(row: pd.Series, rows: pd.DataFrame) -> str:
