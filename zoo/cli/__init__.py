@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli import bench, check, convert, cost, data, doctor, extend, leaderboard, listing, new, trained
+from zoo.cli import bench, check, convert, cost, data, doctor, evaluate, extend, leaderboard, listing, new, trained
 from zoo.spec.errors import ZooError
 from zoo.spec.streams import keep_working, replace_unprintable
 
@@ -49,6 +49,7 @@ app.command("show")(listing.show)
 app.command("check")(check.check)
 app.command("convert")(convert.convert)
 app.command("predict")(trained.predict)
+app.command("eval")(evaluate.eval_)
 app.command("extend")(extend.extend)
 app.command("generate")(trained.generate)
 app.command("export")(trained.export)
