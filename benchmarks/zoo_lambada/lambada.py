@@ -121,6 +121,10 @@ class LambadaData(LanguageData):
             return False
 
     def prepare(self) -> None:
+        self.prepare_test()
+        super().prepare()
+
+    def prepare_test(self) -> None:
         folder = self.passages_folder
         if folder.exists():
             self._raise_faults(store.find_faults(folder, thorough=True))
@@ -128,7 +132,6 @@ class LambadaData(LanguageData):
             recipe = PassagesRecipe(self.passages_file(), self.tokenizer)
             with progress(f"preparing {self.name}") as update:
                 store.build(folder, recipe, update)
-        super().prepare()
 
     def discard(self) -> None:
         super().discard()
@@ -143,11 +146,15 @@ class LambadaData(LanguageData):
         return faults + (store.find_faults(folder, thorough=True) if folder.exists() else [f"{folder}: not prepared"])
 
     def provenance(self) -> dict[str, Any]:
-        corpus, passages = super().provenance(), store.read_manifest(self.passages_folder)["provenance"]
+        corpus, passages = super().provenance(), self.test_provenance()
         return corpus | {
             "files": {**passages["files"], **corpus["files"]},
             "notes": [*passages["notes"], *corpus["notes"]],
         }
+
+    def test_provenance(self) -> dict[str, Any]:
+        passages = store.read_manifest(self.passages_folder)["provenance"]
+        return {"kind": "published", **passages, "counts": {"test": len(self.passages())}}
 
     # -- examples --------------------------------------------------------------------------------------------------
 
@@ -158,7 +165,8 @@ class LambadaData(LanguageData):
 
     def passages(self) -> PassageQuestions:
         """The test passages under the objective."""
-        self._require_prepared()
+        if not self.passages_folder.exists():
+            self._require_prepared()
         options, slots = self.options, self.options.slots if self.loading.objective == "infilling" else 0
         stored = StoredSplit(self.passages_folder, "test")
         if slots:

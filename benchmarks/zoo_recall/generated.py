@@ -23,6 +23,8 @@ from zoo.data.questions import Continuation, Marked, Specials
 from zoo.data.rng import key
 from zoo.data.splits import evenly_spaced
 from zoo.data.stats import answer_of
+from zoo.data.tokens import BYTES, Tokenizer
+from zoo_recall.wording import Wording
 
 RecallQuestion = Marked | Continuation
 ALL: tuple[Split, ...] = ("train", "val", "test", "length_generalization")
@@ -76,9 +78,14 @@ class Generator:
         """Return the question as a person reads it."""
         raise NotImplementedError
 
+    @cached_property
+    def wording(self) -> Wording:
+        """The tokens of form=text."""
+        return Wording(self.options.tokenizer)
+
     def settings(self) -> dict[str, Any]:
         """The options that decide what an example is."""
-        others = ("data_seed", "train_size", "val_size", "group_size", "path")
+        others = ("data_seed", "train_size", "val_size", "group_size", "path", "tokenizer")
         return {k: list(v) if isinstance(v, list) else v for k, v in vars(self.options).items() if k not in others}
 
     def family(self, split: Split, *attributes: Any) -> np.uint64:
@@ -142,6 +149,10 @@ class RecallData(TaskData):
         """The generator under the options."""
         return self.generator_class(self.options)
 
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return self.generator.wording.tokenizer if getattr(self.options, "form", "") == "text" else None
+
     def prepare(self) -> None:
         """Nothing is stored."""
 
@@ -176,13 +187,17 @@ class RecallData(TaskData):
         return BlockSampler(counts, self.loading.train_rows, self.loading.seed, stop, start, rank=rank, world=world)
 
     def provenance(self) -> dict[str, Any]:
-        return {
+        facts = {
             "kind": "regenerated",
             "version": self.generator.version,
             "seed": self.options.data_seed,
             "counts": {split: len(self.dataset(split)) for split in ALL if self.has(split)},
             "settings": self.generator.settings(),
         }
+        own = self.tokenizer
+        if own is not None and own.name != BYTES:
+            facts["tokenizer"] = {"name": own.name, "sha256": own.digest, "size": own.size}
+        return facts
 
     def verify(self) -> list[str]:
         """Check that this machine draws the examples of the version, and that their answers are right."""

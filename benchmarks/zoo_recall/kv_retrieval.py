@@ -1,8 +1,9 @@
 """kv_retrieval: recall the value of one key among many; does it matter where the pair stands? Liu et al. 2023 ("Lost in
 the middle", arXiv 2307.03172).
 
-form=text     bytes of the published prompt with UUIDs (texts.py), id = byte + 1; test and length_generalization are
-              those of the published files when `path` names them. The queried pair is moved to every tested position
+form=text     the published prompt with UUIDs (texts.py), in bytes or a tokenizer's tokens, id = byte + 1; test and
+              length_generalization are those of the published files when `path` names them. The queried pair is moved
+              to every tested position
 form=symbols  the same with keys and values of a few characters, so that it can be learnt in minutes
 """
 
@@ -24,9 +25,9 @@ from zoo.data.rng import start
 from zoo.data.splits import apportion
 from zoo_recall import draw, kv_files
 from zoo_recall.generated import Generator, Group, RecallData, RecallQuestion
-from zoo_recall.needle import decode_text, encode_text
 from zoo_recall.options import KvRetrievalOptions
 from zoo_recall.texts import KV_AFTER, KV_BEFORE, KV_BETWEEN, KV_PAIR
+from zoo_recall.wording import Wording
 
 
 class KvRetrieval(Generator):
@@ -65,7 +66,7 @@ class KvRetrieval(Generator):
         o, n, position = self.options, group.attributes["pairs"], group.settings["position"]
         if n in self.files and split in ("test", "length_generalization"):
             record = kv_files.read_records(self.files[n], n)[index]
-            return build_prompt(list(record.others), record.queried, position)
+            return build_prompt(self.wording, list(record.others), record.queried, position)
         family = self.family(split, n)  # the same other pairs at every position
         if o.form == "text":
             return self._text(family, index, n, position)
@@ -84,13 +85,14 @@ class KvRetrieval(Generator):
         digits = HEX[drawn].tobytes().decode()
         words = [_uuid(digits[at : at + 32]) for at in range(0, len(digits), 32)]
         listed = list(zip(words[::2], words[1::2], strict=True))
-        return build_prompt(listed[1:], listed[0], position if position >= 0 else int(at_random[0]))
+        return build_prompt(self.wording, listed[1:], listed[0], position if position >= 0 else int(at_random[0]))
 
     def solve(self, question: RecallQuestion) -> np.ndarray:
         o, prompt = self.options, question[0]
         if o.form == "text":
-            words = decode_text(prompt).split('"')
-            return encode_text(words[words.index(words[-2]) + 2])
+            text = self.wording.decode(prompt)
+            words = text.split('"')
+            return self.wording.ask(text, words[words.index(words[-2]) + 2]).answer
         ids = prompt.tolist()
         width = o.key_len + o.value_len + 2
         keys = [ids[at : at + o.key_len] for at in range(0, len(ids) - o.key_len - 2, width)]
@@ -99,7 +101,7 @@ class KvRetrieval(Generator):
 
     def to_text(self, question: RecallQuestion) -> str:
         if self.options.form == "text":
-            return f"{decode_text(question[0])}[{decode_text(question[1])}]"
+            return f"{self.wording.decode(question[0])}[{self.wording.decode(question[1])}]"
         signs = [*"0123456789abcdefghijklmnopqrstuvwxyz"][: self.options.alphabet]
         signs += [f"({i})" for i in range(len(signs), self.options.alphabet)]
         words = ["", *signs, ":", ", ", "? "]
@@ -113,11 +115,13 @@ def _uuid(digits: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def build_prompt(others: list[tuple[str, str]], queried: tuple[str, str], position: int) -> Continuation:
+def build_prompt(
+    wording: Wording, others: list[tuple[str, str]], queried: tuple[str, str], position: int
+) -> Continuation:
     """Return the published prompt with the queried pair at `position`, 0 = first, of the pairs."""
     listed = [*others[:position], queried, *others[position:]]
     pairs = KV_BETWEEN.join(KV_PAIR.format(key=key, value=value) for key, value in listed)
-    return Continuation(encode_text(KV_BEFORE + pairs + KV_AFTER.format(key=queried[0])), encode_text(queried[1]))
+    return wording.ask(KV_BEFORE + pairs + KV_AFTER.format(key=queried[0]), queried[1])
 
 
 class KvRetrievalData(RecallData):

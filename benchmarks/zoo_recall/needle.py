@@ -1,7 +1,7 @@
 """needle: find the line that matters, at any depth of a haystack of any length (Kamradt 2023).
 
-form=text     bytes of the texts of RULER (Hsieh et al. 2024, arXiv 2404.06654), see texts.py; id = byte + 1. As many
-              lines of hay as fit, so that a sequence is up to a line shorter than its length
+form=text     the texts of RULER (Hsieh et al. 2024, arXiv 2404.06654), see texts.py, in bytes or a tokenizer's tokens;
+              id = byte + 1. As many lines of hay as fit, so that a sequence is up to a line shorter than its length
 form=symbols  the same in a small language that can be learnt in minutes: straws, keys, digits, "magic", "is", "what"
 
 The depth is the share of the hay before the needle; at depth 1 it stands right before the question.
@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.data.module import Split
 from zoo.data.questions import Continuation
-from zoo.data.rng import below, start
+from zoo.data.rng import below, start, uniform
 from zoo.data.splits import apportion
 from zoo_recall import draw
 from zoo_recall.generated import Generator, Group, RecallData, RecallQuestion
@@ -56,7 +56,7 @@ class Needle(Generator):
 
     def _text(self, family: np.uint64, index: int, length: int, depth: float) -> Continuation:
         o = self.options
-        needles = 1 + o.distractors
+        needles, wording = 1 + o.distractors, self.wording
         stream = np.empty(1, np.uint64)
         start(stream, family, index)
         # numbers from 10^(n-1) on, as RULER draws them
@@ -66,24 +66,30 @@ class Needle(Generator):
         names = [f"{ADJECTIVES[k // len(NOUNS)]}-{NOUNS[k % len(NOUNS)]}" for k in keys]
         sentences = [NEEDLE.format(key=name, value=value) for name, value in zip(names, values, strict=True)]
         after = AFTER.format(key=names[0])
-        room = length - 1 - o.digits - len(BEFORE) - len(after) - sum(len(line) + 1 for line in sentences) + 1
-        lines = room // (len(HAY) + 1)
-        places = [below(stream, lines + 1) for _ in range(needles)]
-        if depth >= 0:
-            places[0] = int(lines * depth)
-        text: list[str] = []
-        for line in range(lines + 1):
-            text += [sentences[k] for k in range(needles - 1, -1, -1) if places[k] == line]
-            if line < lines:
-                text.append(HAY)
-        return Continuation(encode_text(BEFORE + "\n".join(text) + after), encode_text(values[0]))
+        shares = [uniform(stream) for _ in range(needles)]
+        fixed = wording.count(BEFORE + "\n".join(sentences) + after + values[0])
+        lines = (length - 1 - fixed) // wording.count(HAY + "\n")
+        while True:
+            places = [int(share * (lines + 1)) for share in shares]
+            if depth >= 0:
+                places[0] = int(lines * depth)
+            text: list[str] = []
+            for line in range(lines + 1):
+                text += [sentences[k] for k in range(needles - 1, -1, -1) if places[k] == line]
+                if line < lines:
+                    text.append(HAY)
+            question = wording.ask(BEFORE + "\n".join(text) + after, values[0])
+            if len(question.prompt) + len(question.answer) < length or not lines:
+                return question
+            lines -= 1  # tokens of a whole text may be more than those of its parts
 
     def solve(self, question: RecallQuestion) -> np.ndarray:
         o, prompt = self.options, question[0]
         if o.form == "text":
-            text = decode_text(prompt)
+            text = self.wording.decode(prompt)
             queried = text[text.rindex("magic number for ") :].split()[3]
-            return encode_text(text[text.index(f"numbers for {queried} is: ") :].split()[4].rstrip("."))
+            value = text[text.index(f"numbers for {queried} is: ") :].split()[4].rstrip(".")
+            return self.wording.ask(text, value).answer
         ids = prompt.tolist()
         magic = o.hay + o.keys + 11
         (at,) = (i for i in range(len(ids)) if ids[i] == magic and ids[i + 1] == ids[-2])
@@ -93,20 +99,10 @@ class Needle(Generator):
         o = self.options
         prompt, answer = question[:2]
         if o.form == "text":
-            return f"{decode_text(prompt)}[{decode_text(answer)}]"
+            return f"{self.wording.decode(prompt)}[{self.wording.decode(answer)}]"
         words = ["", *["."] * o.hay, *(f" key{k}" for k in range(o.keys)), *(f" {d}" for d in range(10))]
         words += [" magic", " is", " what"]
         return "".join(words[token] for token in prompt) + f" [{''.join(words[token] for token in answer).strip()}]"
-
-
-def encode_text(text: str) -> np.ndarray:
-    """Return the bytes of a text as ids, (n,) int64; id 0 stays padding."""
-    return np.frombuffer(text.encode(), np.uint8).astype(np.int64) + 1
-
-
-def decode_text(ids: np.ndarray) -> str:
-    """Return the text of such ids."""
-    return (np.asarray(ids) - 1).astype(np.uint8).tobytes().decode()
 
 
 class NeedleData(RecallData):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,8 +21,28 @@ MAX_SHARED = 2.0**-10
 """Largest expected number of examples that are both in train and in another split."""
 
 Form = Literal["text", "symbols"]
-BYTES = 256
+BYTES = "bytes"
+SPECIALS = 3
+"""Padding, slot and end."""
 GENERALIZATION_FACTORS = (2, 4, 8)
+
+
+def text_vocabulary(tokenizer: str) -> int:
+    """Number of token ids of form=text: those of the tokenizer, and padding, slot and end."""
+    if tokenizer == BYTES:
+        return 256 + SPECIALS
+    from zoo.data.tokens import vocab_size
+
+    return vocab_size(tokenizer)
+
+
+def counter(tokenizer: str) -> Callable[[str], int]:
+    """What counts the tokens of a text of the suite, all of which are ASCII."""
+    if tokenizer == BYTES:
+        return len
+    from zoo_recall.wording import Wording
+
+    return Wording(tokenizer).count
 
 
 def check_ascending(key: str, values: list[int], low: int) -> None:
@@ -247,8 +268,10 @@ class NeedleOptions:
     seq_len: int = 4_096
     """Longest sequence in training."""
     form: Form = "text"
-    """text: bytes of RULER's niah_single_1 (with `distractors`, of its multi-key kind). symbols: an artificial language
-    with a vocabulary of `hay` words."""
+    """text: RULER's niah_single_1 (with `distractors`, of its multi-key kind). symbols: an artificial language with a
+    vocabulary of `hay` words."""
+    tokenizer: str = BYTES
+    """form=text: bytes, or the path of a tokenizer.json of the library tokenizers; lengths are in its tokens."""
     train_lengths: list[int] = field(default_factory=list)
     """Lengths in training, equally frequent; empty = seq_len alone."""
     test_lengths: list[int] = field(default_factory=list)
@@ -271,7 +294,7 @@ class NeedleOptions:
         if self.form == "text" and self.digits > 9:
             raise ConfigError("digits", f"expected at most 9, got {self.digits}")
         check_ascending("generalization_factors", self.generalization_factors, 2)
-        shortest = self.overhead + (128 if self.form == "text" else 16)
+        shortest = self.overhead + (38 + counter(self.tokenizer)(HAY) if self.form == "text" else 16)
         for key in ("train_lengths", "test_lengths"):
             check_ascending(key, getattr(self, key), shortest)
         if self.seq_len < shortest:
@@ -288,15 +311,18 @@ class NeedleOptions:
             )
         bits = math.log2(known) + (self.digits - 1) * math.log2(10)
         hay = min([self.seq_len, *self.train_lengths, *self.test_lengths]) - self.overhead
-        # hay of text is constant: examples differ in the key, the number, and the position between two lines
-        bits += math.log2(hay // (len(HAY) + 1) + 1) if self.form == "text" else hay * math.log2(self.hay)
+        if self.form == "text":
+            # hay is constant: examples differ in the key, the number, and the position between two lines
+            bits += math.log2(hay // (counter(self.tokenizer)(HAY) + 1) + 1)
+        else:
+            bits += hay * math.log2(self.hay)
         check_disjoint("digits", self, bits)
 
     @property
     def overhead(self) -> int:
         """Largest number of tokens that are not hay: needles, question, answer and end."""
         if self.form == "text":
-            return needle_overhead(self.digits, self.distractors)
+            return needle_overhead(self.digits, self.distractors, counter(self.tokenizer))
         return (1 + self.distractors) * (3 + self.digits) + 3 + self.digits + 1
 
     @property
@@ -312,7 +338,7 @@ class NeedleOptions:
     @property
     def vocab_size(self) -> int:
         """Number of token ids: padding, the symbols, slot and end."""
-        return (BYTES if self.form == "text" else self.hay + self.keys + 10 + 3) + 3
+        return text_vocabulary(self.tokenizer) if self.form == "text" else self.hay + self.keys + 10 + 3 + SPECIALS
 
 
 @dataclass
@@ -332,7 +358,10 @@ class KvRetrievalOptions:
     """Sets of pairs per number of pairs in test, each queried with its pair at every tested position; of the published
     files at most this many."""
     form: Form = "text"
-    """text: bytes of the published prompt with UUIDs. symbols: short keys and values."""
+    """text: the published prompt with UUIDs. symbols: short keys and values."""
+    tokenizer: str = BYTES
+    """form=text: bytes, or the path of a tokenizer.json of the library tokenizers. Lengths stay those in bytes, which
+    tokens do not exceed."""
     seq_len: int = 6_400
     """Longest sequence in training; must hold the pairs."""
     train_pairs: list[int] = field(default_factory=lambda: [75])
@@ -394,4 +423,4 @@ class KvRetrievalOptions:
     @property
     def vocab_size(self) -> int:
         """Number of token ids: padding, the symbols, slot and end."""
-        return (BYTES if self.form == "text" else self.alphabet + 3) + 3
+        return text_vocabulary(self.tokenizer) if self.form == "text" else self.alphabet + 3 + SPECIALS

@@ -7,6 +7,8 @@ come from a large list of English words, ours from the lists below. Key-value re
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 HAY = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 NEEDLE = "One of the special magic numbers for {key} is: {value}."
 BEFORE = (
@@ -32,10 +34,13 @@ NOUNS = (
 LONGEST_KEY = max(map(len, ADJECTIVES)) + 1 + max(map(len, NOUNS))
 
 
-def needle_overhead(digits: int, distractors: int) -> int:
-    """Bytes of a sequence that are no hay, at most: frame, needles, answer and end symbol."""
-    needle = len(NEEDLE.format(key="", value="")) + LONGEST_KEY + digits + 1
-    return len(BEFORE) + len(AFTER.format(key="")) + 2 * LONGEST_KEY + (1 + distractors) * needle + digits + 1
+def needle_overhead(digits: int, distractors: int, count: Callable[[str], int] = len) -> int:
+    """Tokens of a sequence that are no hay, at most: frame, needles, answer and end symbol.
+
+    count  tokens of a text; names and numbers are taken to have one for each byte
+    """
+    needle = count(NEEDLE.format(key="", value="")) + LONGEST_KEY + digits + 1
+    return count(BEFORE) + count(AFTER.format(key="")) + 2 * LONGEST_KEY + (1 + distractors) * needle + digits + 1
 
 
 KV_BEFORE = "Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n{"

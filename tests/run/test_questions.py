@@ -21,6 +21,7 @@ from zoo.data.module import Totals, perplexity
 from zoo.data.questions import IGNORE, Continuation, Marked, Piece, Specials, lay_out
 from zoo.kinds.metrics import TokenMetrics
 from zoo.model.models import LMHeadModel, ModelOutput
+from zoo.model.segments import entering_state
 from zoo.run.compose import Experiment
 from zoo.run.execute import build_module, open_data
 from zoo.spec.errors import ConfigError
@@ -241,9 +242,8 @@ def test_rows_in_which_a_text_begins_carry_nothing() -> None:
     piece = Piece(np.array([6, 1, 2]), np.array([1, 2, 3]))
     first = QuestionCollator("causal_lm", SPECIALS)([piece, piece])
     with torch.no_grad():
-        module._states["val", 0] = module.model(first).state
         second = first._replace(fresh=torch.tensor([True, False]))
-        entering = module._entering_state("val", 0, second)
+        entering = entering_state(module.model.backbone, module.model(first).state, second.fresh, 2)
         logits = module.model(second, entering).logits.view(2, 3, -1)
         alone = module.model(first).logits.view(2, 3, -1)
     torch.testing.assert_close(logits[0], alone[0])

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.board.breakdown import dimensions, placed_groups
+from zoo.board.evaluated import positions_charts
 from zoo.board.export import groups_table, results_table, to_csv
 from zoo.board.markdown import markdown
 from zoo.board.reported import load_reported
@@ -20,6 +21,7 @@ from zoo.board.results import Board, Section, make_board, ranked_protocols
 from zoo.board.runs import runs_table
 from zoo.spec.cost import read_costs
 from zoo.spec.errors import UserError
+from zoo.spec.evaluation import EvaluationRecord, read_evaluations
 from zoo.spec.files import user_path, write_atomically
 from zoo.spec.store import Problem, StoredRecord, read_all
 
@@ -29,7 +31,7 @@ SVG, PAGE = "board.svg", "index.html"
 CSV_MARKER = "protocol,task,task_version,"
 """What each of our CSV files begins with."""
 BREAKDOWNS = "breakdown-*.svg"
-CHARTS = (BREAKDOWNS, "cost-*.svg", "state-*.svg")
+CHARTS = (BREAKDOWNS, "cost-*.svg", "state-*.svg", "evaluated-*.svg")
 NO_CHARTS = "the board has no charts and no page: they need pip install 'seqzoo[board]'"
 LIBRARIES = ("altair", "vl_convert", "jinja2")
 
@@ -66,30 +68,36 @@ def render(results_dir: Path | str, *, page: bool = False) -> tuple[dict[str, st
     """The text of each file by name, the files that are not records, and messages for the user."""
     stored, problems = read_all(results_dir)
     costs, not_costs = read_costs(results_dir)
-    problems += not_costs
+    evaluations, not_evaluations = read_evaluations(results_dir)
+    problems += not_costs + not_evaluations
     reported, messages = load_reported(stored)
     board = make_board(stored, reported, costs)
-    charts = _charts(board)
+    charts = _charts(board, evaluations)
     text = markdown(
         board,
         problems,
         chart=SVG if charts else "",
         breakdown_chart=_breakdown if charts else lambda section: "",
         charts=charts,
+        evaluations=evaluations,
     )
     ranked = ranked_protocols(stored)
     runs = runs_table(ranked, board)
     texts = {README: MARKER + text, BOARD: to_csv(results_table(board)), RUNS: to_csv(runs), **charts}
     if len(board.groups):
         texts[GROUPS] = to_csv(groups_table(board))
-    if page and (drawn := _page(board, ranked, problems, results_dir)):
+    if page and (drawn := _page(board, ranked, problems, results_dir, evaluations)):
         texts[PAGE] = MARKER + drawn[0]
         messages = list(dict.fromkeys([*messages, *drawn[1]]))
     return texts, problems, messages if charts else [*messages, NO_CHARTS]
 
 
 def _page(
-    board: Board, stored: Sequence[StoredRecord], problems: Sequence[Problem], results_dir: Path | str
+    board: Board,
+    stored: Sequence[StoredRecord],
+    problems: Sequence[Problem],
+    results_dir: Path | str,
+    evaluations: Sequence[EvaluationRecord],
 ) -> tuple[str, list[str]] | None:
     """The page and messages; None without the libraries of the extra `board`."""
     try:
@@ -98,10 +106,11 @@ def _page(
         if error.name in LIBRARIES:
             return None
         raise
-    return render_page(board, stored, problems, records="results/" if _is_default(Path(results_dir)) else "")
+    records = "results/" if _is_default(Path(results_dir)) else ""
+    return render_page(board, stored, problems, records=records, evaluations=evaluations)
 
 
-def _charts(board: Board) -> dict[str, str]:
+def _charts(board: Board, evaluations: Sequence[EvaluationRecord]) -> dict[str, str]:
     """The SVG files by name; none without the libraries of the extra `board`."""
     try:
         from zoo.board.charts import breakdown_chart, cost_chart, scores_chart, state_chart, to_svg
@@ -113,6 +122,7 @@ def _charts(board: Board) -> dict[str, str]:
     for protocol, sections in board.protocols():
         charts |= {f"cost-{protocol}.svg": cost_chart(sections), f"state-{protocol}.svg": state_chart(sections)}
         charts |= {name: breakdown_chart(section) for section in sections if (name := _breakdown(section))}
+    charts |= {f"evaluated-{task}.svg": chart for task, chart in positions_charts(evaluations).items()}
     charts = {name: chart for name, chart in charts.items() if chart is not None}
     return {name: MARKER + to_svg(chart) for name, chart in charts.items()}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from tabulate import tabulate
 
+from zoo.board.evaluated import SENTENCE, evaluated_table, evaluated_tasks, positions_table
 from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
 from zoo.board.results import Board, Section
 from zoo.board.tables import (
@@ -21,6 +22,7 @@ from zoo.board.tables import (
     section_title,
     task_description,
 )
+from zoo.spec.evaluation import EvaluationRecord
 from zoo.spec.store import Problem
 
 
@@ -31,6 +33,7 @@ def markdown(
     chart: str = "",
     breakdown_chart: Callable[[Section], str] = lambda section: "",
     charts: Collection[str] = (),
+    evaluations: Sequence[EvaluationRecord] = (),
 ) -> str:
     """The board as a Markdown document. `chart` is the name of an image file beside it, `breakdown_chart` gives that of
     a section's breakdown; empty where there is none. `charts` are the names of all."""
@@ -59,6 +62,7 @@ def markdown(
             lines += [f"[{k}] {_escaped(source)}\n" for k, source in enumerate(table.sources, start=1)]
             if section.current:
                 lines += _breakdowns(section, breakdown_chart(section))
+    lines += _evaluated(evaluations, charts)
     if problems:
         count, *named = problem_lines(problems)
         lines += ["## Skipped files", "", count, "", *(f"- {_escaped(line)}" for line in named), ""]
@@ -73,6 +77,19 @@ def _breakdowns(section: Section, chart: str) -> list[str]:
     lines += [f"{breakdown_remark(section)} Scores of every group and seed: groups.csv.", ""]
     for title, table in tables:
         lines += [f"#### {title}", "", *_pipes(table), ""]
+    return lines
+
+
+def _evaluated(records: Sequence[EvaluationRecord], charts: Collection[str]) -> list[str]:
+    if not records:
+        return []
+    lines = ["## Evaluated checkpoints", "", SENTENCE, "", *_pipes(evaluated_table(records)), ""]
+    for task, several in evaluated_tasks(records).items():
+        if f"evaluated-{task}.svg" in charts:
+            lines += [f"![{task}: scores by position](evaluated-{task}.svg)", ""]
+        for record in several:
+            if table := positions_table(record):
+                lines += [f"#### {task}: {_escaped(record.checkpoint)}", "", *_pipes(table), ""]
     return lines
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from zoo.cli import bench, check, convert, cost, data, doctor, extend, leaderboard, listing, new, trained
+from zoo.cli import bench, check, convert, cost, data, doctor, evaluate, extend, leaderboard, listing, new, trained
 from zoo.spec.errors import UserError, ZooError
 from zoo.spec.streams import keep_working, replace_unprintable
 
@@ -66,6 +66,7 @@ app.command("show")(listing.show)
 app.command("check")(check.check)
 app.command("convert")(convert.convert)
 app.command("predict")(trained.predict)
+app.command("eval")(evaluate.eval_)
 app.command("extend")(extend.extend)
 app.command("generate")(trained.generate)
 app.command("export")(trained.export)

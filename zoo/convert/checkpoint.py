@@ -17,10 +17,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from zoo.convert.model import PretrainedModel
-from zoo.spec.errors import ConfigError, DataError, UserError
+from zoo.spec.errors import ConfigError, DataError, UserError, did_you_mean
 from zoo.spec.registry import registry
 
 ZOO_CONFIG, HF_CONFIG = "zoo.json", "config.json"
+TOKENIZER = "tokenizer.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 UNUSED = "unused/"
 """Prefix in our safetensors of tensors that the model does not use but an export writes back."""
@@ -59,14 +60,13 @@ def convert(name: str, source: Path, target: Path | None = None, *, force: bool 
         tensors = model.export_tensors()
         # the original config.json has more than we can derive: names of labels, special tokens
         exported = {"model_type": conversion.model_type, **conversion.export_config(model.config, model.dims)}
-        _write(target, HF_CONFIG, exported | description["huggingface"], tensors)
+        _write(target, HF_CONFIG, exported | description["huggingface"], tensors, source / TOKENIZER)
     else:
         hf_config = _read_json(source / HF_CONFIG)
         if hf_config.get("model_type") != conversion.model_type:
             given = f"model_type {hf_config.get('model_type')!r}"
             raise UserError(f"{source / HF_CONFIG}: {given}, but {name} reads {conversion.model_type!r}")
-        model = _build(name, hf_config, source / HF_CONFIG)
-        model.import_tensors(_read_tensors(source), where=str(source))
+        model = _import(name, hf_config, source)
         tensors = model.own_tensors() | {UNUSED + key: tensor for key, tensor in model.unused_tensors.items()}
         description = {
             "format": FORMAT,
@@ -75,13 +75,36 @@ def convert(name: str, source: Path, target: Path | None = None, *, force: bool 
             "version": entry.plugin.version,
             "huggingface": hf_config,
         }
-        _write(target, ZOO_CONFIG, description, tensors)
+        _write(target, ZOO_CONFIG, description, tensors, source / TOKENIZER)
     return ConvertedCheckpoint(target, form, name, len(tensors), sum(t.numel() for t in tensors.values()))
 
 
 def load(folder: str | Path) -> PretrainedModel:
-    """Load the model from a directory that `zoo convert` wrote, in evaluation mode, in the dtype of its weights."""
-    return _load(Path(folder))[0]
+    """Load the model from a directory that `zoo convert` wrote, or from a Hugging Face one that converts, in evaluation
+    mode, in the dtype of its weights."""
+    return load_described(Path(folder))[0]
+
+
+def load_described(folder: Path) -> tuple[PretrainedModel, str, dict[str, Any]]:
+    """Load a model as `load` does, with the name of its architecture and its config.json."""
+    if (folder / ZOO_CONFIG).is_file():
+        model, description = _load(folder)
+        return model, description["architecture"], description["huggingface"]
+    hf_config = _read_json(folder / HF_CONFIG)
+    given, known = hf_config.get("model_type"), dict[str, str]()
+    for name, entry in registry().architectures.items():
+        if entry.record.conversion:
+            known[entry.record.load_conversion().model_type] = name
+    if given not in known:
+        raise UserError(f"{folder / HF_CONFIG}: model_type {given!r} does not convert{did_you_mean(str(given), known)}")
+    return _import(known[given], hf_config, folder).eval(), known[given], hf_config
+
+
+def _import(name: str, hf_config: dict[str, Any], source: Path) -> PretrainedModel:
+    """The model of a Hugging Face directory."""
+    model = _build(name, hf_config, source / HF_CONFIG)
+    model.import_tensors(_read_tensors(source), where=str(source))
+    return model
 
 
 def _load(folder: Path, expected: str | None = None) -> tuple[PretrainedModel, dict[str, Any]]:
@@ -146,8 +169,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write(target: Path, config_name: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write the directory atomically."""
+def _write(
+    target: Path, config_name: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer: Path
+) -> None:
+    """Write the directory atomically, with a copy of the tokenizer where there is one."""
     from safetensors.torch import save_file
 
     try:
@@ -156,6 +181,8 @@ def _write(target: Path, config_name: str, config: Mapping[str, Any], tensors: M
             folder = Path(temporary) / target.name
             folder.mkdir()
             (folder / config_name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            if tokenizer.is_file():
+                shutil.copyfile(tokenizer, folder / TOKENIZER)
             # safetensors refuses tensors that share storage
             unshared = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
             save_file(unshared, folder / WEIGHTS, metadata={"format": "pt"})

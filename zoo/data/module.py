@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from zoo.data.batch import Batch, TrainLoader
 from zoo.data.questions import Question, Specials
 from zoo.data.sampler import IntervalSampler, StreamOrder
+from zoo.data.tokens import Tokenizer
 from zoo.spec.architecture import Objective
 
 Split = Literal["train", "val", "test", "length_generalization"]
@@ -113,6 +114,10 @@ class TaskData:
         a second process. Raises DataError that names the file at fault."""
         raise NotImplementedError
 
+    def prepare_test(self) -> None:
+        """Prepare what the test split needs, where that is less."""
+        self.prepare()
+
     def dataset(self, split: Split) -> Dataset[Example]:
         """The examples of a split, with `len()` and `[i]`, in bounded memory. Only after `prepare`."""
         raise NotImplementedError
@@ -121,6 +126,10 @@ class TaskData:
         """The origin of the data, for the record: {"kind": "regenerated" | "published", "version", "seed" or
         "files": {name: sha256}, "counts": {split: n}}."""
         raise NotImplementedError
+
+    def test_provenance(self) -> dict[str, Any]:
+        """The origin of what `prepare_test` prepares."""
+        return self.provenance()
 
     def verify(self) -> list[str]:
         """Check the cached data; one line per fault that names the file."""
@@ -176,12 +185,17 @@ class TaskData:
             self._lengths[split] = self.batch_lengths(split)
         return self._lengths[split]
 
-    # -- for `zoo predict` -----------------------------------------------------------------------------------------
+    # -- for `zoo predict` and `zoo eval` ------------------------------------------------------------------------------
 
     @property
     def channels(self) -> int:
         """Real numbers per position of examples (L, channels); 0 = examples are (L,), or pairs (2, L)."""
         return 0
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What turns a text into the task's ids, its own shifted by one; None where ids stand for no text."""
+        return None
 
     @property
     def input_columns(self) -> tuple[str, ...]:

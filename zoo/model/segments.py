@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from zoo.nn.backbone import Output, State
-from zoo.nn.state import compatible, detach, return_state, returns_state, where_rows
+from zoo.nn.backbone import Backbone, Output, State
+from zoo.nn.state import batch_size, compatible, detach, reset_rows, return_state, returns_state, where_rows
 from zoo.ops.tracing import has_values
 from zoo.spec.errors import ConfigError
 
@@ -179,3 +179,16 @@ def _call_checkpoint(backbone: nn.Module, x: Tensor, mask: Tensor | None, state:
 
 
 _CALLS = {"none": _call, "checkpoint": _call_checkpoint}
+
+
+def entering_state(backbone: Backbone, state: State, fresh: Tensor | None, rows: int) -> State:
+    """The state that the next piece of each row goes on from.
+
+    state  what the piece before left; None = nothing, and of another number of rows nothing is continued
+    fresh  (B,) bool, rows in which a text begins; None = all
+    """
+    if state is None or fresh is None or batch_size(state) not in (None, rows):
+        return None
+    parameter = next(backbone.parameters())
+    new = backbone.init_state(rows, device=parameter.device, dtype=parameter.dtype)
+    return reset_rows(state, fresh, new)

@@ -131,18 +131,8 @@ class Experiment:
 
     @property
     def stateful(self) -> bool:
-        """Whether a state is carried from one piece of a running text to the next.
-
-        Absolute positions that the frame adds begin anew with every piece, so what such an architecture remembers
-        of the piece before would stand at wrong places: it reads each piece alone.
-        """
-        capabilities = self.arch_spec.capabilities
-        return (
-            self.kind.running_text
-            and self.mode == "causal"
-            and capabilities.state in ("recurrent", "memory")
-            and capabilities.positions == "internal"
-        )
+        """Whether a state is carried from one piece of a running text to the next."""
+        return self.kind.running_text and self.arch_spec.capabilities.carries_text(self.mode)
 
     @property
     def seq_len(self) -> int:

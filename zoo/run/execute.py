@@ -29,7 +29,7 @@ from zoo.data.paths import data_dir
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.run.callbacks import Checkpoints, Deadline, Report, Reporter, TimeLimit
 from zoo.run.compose import Experiment, Job
-from zoo.run.memory import count_forward_flops, on_gpu, remedy, warn_of_memory
+from zoo.run.memory import count_forward_flops, is_out_of_memory, on_gpu, remedy, warn_of_memory
 from zoo.run.module import Diverged, ExperimentModule, Loaders, Schedule
 from zoo.run.recording import DataFacts, Ending, check_recordable, gather_facts, record_fields
 from zoo.run.rundir import Attempt, RunDir, rank
@@ -341,14 +341,6 @@ def _ending_of(error: Exception, rundir: RunDir) -> Ending:
     status: Status = "out-of-memory" if is_out_of_memory(error) else "failed"
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1800]
     return Ending(status, text)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out."""
-    text = str(error).lower().replace("bad_alloc", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(s in text for s in ("out of memory", "can't allocate memory"))
-    )
 
 
 def _write(

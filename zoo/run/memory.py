@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
@@ -153,6 +154,35 @@ def _call_without_values(experiment: Experiment, model: nn.Module, examples: int
         own: dict[str, Tensor] = {name: mode.from_tensor(x) for name, x in tensors}
         functional_call(model, own, (batch,))
     return list(own.values())
+
+
+@contextlib.contextmanager
+def limit_memory(more: int) -> Iterator[None]:
+    """Let allocations fail that would take this process beyond `more` bytes from here on, where the system can: an
+    exception, where the kernel would end the process."""
+    try:
+        import resource
+    except ImportError:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    used = getattr(psutil.Process().memory_info(), "data", 0)
+    if not used or (before[0] != resource.RLIM_INFINITY and before[0] < used + more):
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (used + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out."""
+    text = str(error).lower().replace("bad_alloc", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(s in text for s in ("out of memory", "can't allocate memory"))
+    )
 
 
 def available_bytes(device: str) -> int:

@@ -21,8 +21,9 @@ from torchmetrics import Metric
 from zoo.data.batch import Batch
 from zoo.data.module import Split, TaskData
 from zoo.kinds.metrics import Scores
+from zoo.model.segments import entering_state
 from zoo.nn.backbone import State
-from zoo.nn.state import detach, reset_rows, return_state
+from zoo.nn.state import detach, return_state
 from zoo.run.compose import Experiment
 from zoo.run.memory import choose_micro_batch_size, saved_bytes
 from zoo.run.optim import build_optimizer
@@ -170,23 +171,15 @@ class ExperimentModule(pl.LightningModule):
         `slot` tells apart the batches that accumulate into one step: each has texts of its own.
         """
         with return_state(self.experiment.stateful):
-            output = self.model(batch, self._entering_state(split, slot, batch))
+            carried = self._states.get((split, slot))
+            backbone = self.model.encoder.backbone
+            output = self.model(batch, entering_state(backbone, carried, batch.fresh, len(batch.inputs)))
         if self.experiment.stateful:
             self._states[split, slot] = detach(output.state)
         loss = self.kind.loss(output)
         detached = output._replace(logits=output.logits.detach())
         self._metric(split).update(detached, batch, loss.detach())
         return loss, output.aux
-
-    def _entering_state(self, split: Split, slot: int, batch: Batch) -> State:
-        """The state that the batch before left; rows in which a text begins get a fresh one."""
-        state = self._states.get((split, slot))
-        if state is None or batch.fresh is None:
-            return None
-        backbone = self.model.encoder.backbone
-        dtype = next(self.model.parameters()).dtype
-        fresh = backbone.init_state(batch.inputs.shape[0], device=batch.inputs.device, dtype=dtype)
-        return reset_rows(state, batch.fresh, fresh)
 
     def _metric(self, split: Split) -> Metric:
         metric = self.metrics[f"{split}_scores"]

@@ -136,6 +136,14 @@ class Capabilities:
         if (self.chunk_exact or self.state_grad or self.step) and self.state == "none":
             raise ValueError("chunk_exact, state_grad and step need a state: 'recurrent', 'memory' or 'cache'")
 
+    def carries_text(self, mode: str) -> bool:
+        """Whether a state is carried from one piece of a running text to the next.
+
+        Absolute positions that the frame adds begin anew with every piece, so what such an architecture remembers
+        of the piece before would stand at wrong places: it reads each piece alone.
+        """
+        return mode == "causal" and self.state in ("recurrent", "memory") and self.positions == "internal"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:

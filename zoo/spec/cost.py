@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from zoo.spec.files import write_atomically
 from zoo.spec.record import (
@@ -31,7 +31,7 @@ from zoo.spec.record import (
     Time,
     schema_text,
 )
-from zoo.spec.store import Problem, describe
+from zoo.spec.store import Problem, read_folder
 
 COST_SCHEMA: Final = 1
 """The schema version that this zoo writes and reads."""
@@ -121,9 +121,14 @@ def machine_name(hardware: Mapping[str, Any]) -> str:
 
 
 def costs_dir(results_dir: Path | str) -> Path:
-    """The folder of costs of these results: leaderboard/results -> leaderboard/costs, other -> other-costs."""
+    """The folder of costs of these results."""
+    return beside_results(results_dir, "costs")
+
+
+def beside_results(results_dir: Path | str, name: str) -> Path:
+    """The folder of other records of these results: leaderboard/results -> leaderboard/NAME, other -> other-NAME."""
     results = Path(results_dir)
-    return results.with_name("costs" if results.name == "results" else f"{results.name}-costs")
+    return results.with_name(name if results.name == "results" else f"{results.name}-{name}")
 
 
 def write_cost(cost: CostRecord, results_dir: Path | str) -> Path:
@@ -137,22 +142,7 @@ def write_cost(cost: CostRecord, results_dir: Path | str) -> Path:
 
 def read_costs(results_dir: Path | str) -> tuple[list[CostRecord], list[Problem]]:
     """Every valid cost record of these results, and every other JSON file among them with what is wrong with it."""
-    root = costs_dir(results_dir)
-    costs: list[CostRecord] = []
-    problems: list[Problem] = []
-    for file in sorted(root.rglob("*.json"), key=lambda f: f.relative_to(root).as_posix()):
-        try:
-            costs.append(CostRecord.model_validate(json.loads(file.read_text("utf-8"))))
-        except ValidationError as error:
-            fault = describe(error)[0]
-        except OSError as error:
-            fault = f"cannot be read: {error.strerror}"
-        except (ValueError, RecursionError) as error:
-            fault = f"not JSON: {error}"
-        else:
-            continue
-        problems.append(Problem(f"{root.name}/{file.relative_to(root).as_posix()}", fault))
-    return costs, problems
+    return read_folder(costs_dir(results_dir), CostRecord)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,54 @@
-"""The record of a trained model's evaluation, apart from the run that trained it. No torch."""
+"""Records of a trained model's evaluation, apart from the run that trained it. No torch."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from zoo.spec.record import Amount, Count, Loss, Positive, RecordPart, Scores, Text, Time
+from zoo.spec.cost import beside_results
+from zoo.spec.record import (
+    Amount,
+    Count,
+    DataInfo,
+    GroupMetrics,
+    JsonObject,
+    Loss,
+    MetricInfo,
+    Metrics,
+    Number,
+    Positive,
+    RecordPart,
+    Scores,
+    Text,
+    Time,
+)
+from zoo.spec.store import Problem, read_folder
 
 EXTENSION_SCHEMA: Final = 1
-"""The schema version that this zoo writes."""
+EVALUATION_SCHEMA: Final = 1
+"""The schema versions that this zoo writes."""
 
 AS_TRAINED: Final = "none"
 """The method that changes nothing."""
+
+
+class Measured(RecordPart):
+    """What all of them say.
+
+    weights  sha256 of the model's safetensors
+    seconds  of the evaluation, fine-tuning included
+    """
+
+    weights: Text
+    architecture: Text
+    task: Text
+    seconds: Amount
+    ended: Time
+    versions: dict[str, str]
 
 
 class Span(RecordPart):
@@ -24,11 +60,10 @@ class Span(RecordPart):
     loss: Loss
 
 
-class ExtensionRecord(RecordPart):
+class ExtensionRecord(Measured):
     """A model at a length, by a method that extends its context.
 
     run             id of the record of the run that trained it
-    weights         sha256 of its model.safetensors
     method          how its positions were extended; "none": as trained
     overrides       the settings that the method changed
     trained_len     longest training input, tokens
@@ -39,14 +74,10 @@ class ExtensionRecord(RecordPart):
     loss            mean, nats per prediction
     n               predictions
     positions       of running text: the loss by position
-    seconds         of the evaluation, fine-tuning included
     """
 
     schema_version: Annotated[int, Field(ge=1)] = EXTENSION_SCHEMA
     run: Text
-    weights: Text
-    architecture: Text
-    task: Text
     protocol: Text
     seed: Count
     method: Text
@@ -59,6 +90,82 @@ class ExtensionRecord(RecordPart):
     loss: Loss = None
     n: Count = 0
     positions: tuple[Span, ...] = ()
-    seconds: Amount
-    ended: Time
-    versions: dict[str, str]
+
+
+class ScoreInterval(RecordPart):
+    """A 95 % interval over test questions: binomial (Wilson's) of a share, normal of a perplexity."""
+
+    low: Number
+    high: Number
+    kind: Literal["binomial", "normal"]
+
+
+class EvaluatedGroup(GroupMetrics):
+    """Scores of the questions at one length, depth or position, with the interval of the ranked score."""
+
+    interval: ScoreInterval | None = None
+
+
+class TokenizerInfo(RecordPart):
+    """The tokenizer that a model of text reads by; "" is the sha256 of bytes."""
+
+    name: Text
+    sha256: str
+
+
+class EvaluationRecord(Measured, Metrics):
+    """A trained model on the test split of a task for which it was not trained again.
+
+    checkpoint    id of the record of the run that trained it, or the name of the checkpoint's folder
+    form          a run of zoo, a checkpoint that zoo converted, or a Hugging Face directory
+    parameters    of the model, embedding and head included
+    trained_len   longest training input, tokens; None: not known
+    tokenizer     None for a model that reads no text
+    objective     how the questions were put
+    stateful      whether a state was carried from piece to piece of running text
+    overrides     the task's options that the user changed
+    options       all of them
+    metric        the score that the interval is of
+    groups        of questions that have a length, depth or position
+    """
+
+    schema_version: Annotated[int, Field(ge=1)] = EVALUATION_SCHEMA
+    kind: Literal["evaluated"] = "evaluated"
+    checkpoint: Text
+    form: Literal["run", "zoo", "huggingface"]
+    parameters: Count
+    trained_len: Positive | None
+    tokenizer: TokenizerInfo | None
+    task_version: Text
+    objective: Text
+    stateful: bool
+    overrides: JsonObject
+    options: JsonObject
+    data: DataInfo
+    metric: MetricInfo
+    interval: ScoreInterval | None
+    groups: Annotated[tuple[EvaluatedGroup, ...], Field(strict=False)] = ()
+
+    @property
+    def file(self) -> str:
+        """Name of its file beside others of the checkpoint: of the task, the weights and what decides the questions."""
+        apart = ("path", "tokenizer")  # where something lies on one machine
+        options = {key: value for key, value in self.options.items() if key not in apart}
+        tokens = self.tokenizer.sha256 if self.tokenizer else ""
+        identity = json.dumps([self.weights, self.task, self.task_version, tokens, options], sort_keys=True)
+        return f"{self.task}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
+
+    @property
+    def text(self) -> str:
+        """What its file holds."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def evaluations_dir(results_dir: Path | str) -> Path:
+    """The folder of evaluations of these results: leaderboard/results -> leaderboard/evaluations."""
+    return beside_results(results_dir, "evaluations")
+
+
+def read_evaluations(results_dir: Path | str) -> tuple[list[EvaluationRecord], list[Problem]]:
+    """Every valid evaluation of these results, and every other JSON file among them with what is wrong with it."""
+    return read_folder(evaluations_dir(results_dir), EvaluationRecord)

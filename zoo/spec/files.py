@@ -90,6 +90,13 @@ def check_writable(option: str, folder: Path) -> None:
         raise UserError(f"--{option} {folder}: cannot be written to: {error.strerror or error}") from error
 
 
+def check_can_hold(option: str, folder: Path) -> None:
+    """Raise UserError where no file can be written below a folder, which need not exist and is not made."""
+    place = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(f"{option} {folder}: cannot be written to{'' if place.is_dir() else f': {place} is a file'}")
+
+
 def sync_folder(folder: Path) -> None:
     """Make a new name in `folder` survive a power cut, where the system can."""
     if os.name != "posix":

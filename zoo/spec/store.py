@@ -8,13 +8,13 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from zoo.spec.config import describe_values, flatten
 from zoo.spec.files import sync_folder, write_temporary
-from zoo.spec.record import SCHEMA, Record
+from zoo.spec.record import SCHEMA, Record, RecordPart
 from zoo.spec.settings import NOT_IDENTITY
 
 
@@ -97,6 +97,28 @@ def read_all(results_dir: Path | str) -> tuple[list[StoredRecord], list[Problem]
             problems.append(Problem(name, record))
         else:
             records.append(StoredRecord(name, record))
+    return records, problems
+
+
+Part = TypeVar("Part", bound=RecordPart)
+
+
+def read_folder(root: Path, model: type[Part]) -> tuple[list[Part], list[Problem]]:
+    """Every valid record of another kind below `root`, and every other JSON file with what is wrong with it."""
+    records: list[Part] = []
+    problems: list[Problem] = []
+    for file in sorted(root.rglob("*.json"), key=lambda f: f.relative_to(root).as_posix()):
+        try:
+            records.append(model.model_validate(json.loads(file.read_text("utf-8"))))
+        except ValidationError as error:
+            fault = describe(error)[0]
+        except OSError as error:
+            fault = f"cannot be read: {error.strerror}"
+        except (ValueError, RecursionError) as error:
+            fault = f"not JSON: {error}"
+        else:
+            continue
+        problems.append(Problem(f"{root.name}/{file.relative_to(root).as_posix()}", fault))
     return records, problems
 
 

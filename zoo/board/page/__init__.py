@@ -26,11 +26,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from zoo.board.breakdown import placed_groups
 from zoo.board.charts import breakdown_chart, choose_view, cost_chart, scores_chart, state_chart, to_svg
 from zoo.board.curves import agreement_chart, learning_curves
+from zoo.board.evaluated import SENTENCE as EVALUATED
+from zoo.board.evaluated import evaluated_table, evaluated_tasks, positions_charts, positions_table
 from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
 from zoo.board.page.literature import literature
 from zoo.board.page.view import FACETS, SHOWN, Drawers, Group, families, table_of, verdicts, winners
 from zoo.board.results import REPRODUCTION, Board, Section
 from zoo.board.tables import LEGEND, Table, breakdown_remark, breakdown_tables, problem_lines, questions_lines, remarks
+from zoo.spec.evaluation import EvaluationRecord
 from zoo.spec.store import Problem, StoredRecord
 
 SENTENCES = {
@@ -55,6 +58,9 @@ SENTENCES = {
     "agreement": "How many of the test questions two rows answer alike, both right or both wrong. Two good rows agree "
     "for that reason alone.",
     "breakdown": "The score over groups of test questions. Lengths beyond training are in no average and no rank.",
+    "evaluated": EVALUATED,
+    "positions": "The score by where the answer stands in the input; bars: 95 % intervals, Wilson's, over the "
+    "questions of each place.",
     "scaling": "How time and memory grow with length is not shown: costs are measured at the length of each task only, "
     "and tasks differ in more than their length.",
 }
@@ -109,7 +115,12 @@ class Protocol:
 
 
 def render_page(
-    board: Board, stored: Sequence[StoredRecord], problems: Sequence[Problem] = (), *, records: str = "results/"
+    board: Board,
+    stored: Sequence[StoredRecord],
+    problems: Sequence[Problem] = (),
+    *,
+    records: str = "results/",
+    evaluations: Sequence[EvaluationRecord] = (),
 ) -> tuple[str, list[str]]:
     """The page, and messages for the user. `stored` are exactly the records of the board; `records` is where they lie,
     as seen from the page."""
@@ -129,6 +140,7 @@ def render_page(
     page = environment.get_template("page.html.jinja").render(
         protocols=protocols,
         literature=table,
+        evaluated=_evaluated(evaluations),
         data={"facets": FACETS, "rows": drawers.rows, "pool": list(drawers.pool)},
         shown=SHOWN,
         legend=LEGEND,
@@ -143,6 +155,19 @@ def render_page(
         style=style,
     )
     return page, messages
+
+
+def _evaluated(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
+    """The section of evaluated checkpoints: its table, charts and scores by position; empty without any."""
+    if not records:
+        return {}
+    charts = positions_charts(records).items()
+    places = [each for several in evaluated_tasks(records).values() for each in several]
+    return {
+        "table": evaluated_table(records),
+        "figures": [_figure(f"evaluated-{task}", f"{task}: by position", chart, "positions") for task, chart in charts],
+        "tables": [(f"{each.task}: {each.checkpoint}", positions_table(each)) for each in places],
+    }
 
 
 def _protocol(

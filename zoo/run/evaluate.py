@@ -1,0 +1,275 @@
+"""A trained model on tasks that it was not trained for, and on its own under other settings.
+
+What needs no training is a task on text whose answers are tokens: it has the option `tokenizer`, takes the model's, and
+is put as the prediction of the next token. A text that a model of running text reads begins behind its begin symbol, as
+in training. Other tasks are those of the run alone: their symbols mean nothing to another model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from zoo.board.metric import Metric
+from zoo.board.statistics import Run, run_interval
+from zoo.data.batch import Batch
+from zoo.data.module import LoaderConfig, TaskData
+from zoo.data.paths import data_dir
+from zoo.data.questions import Continuation
+from zoo.kinds import TaskKind
+from zoo.kinds.metrics import Scores
+from zoo.model.segments import entering_state
+from zoo.nn.state import return_state
+from zoo.run.machine import available_bytes
+from zoo.run.memory import is_out_of_memory, limit_memory
+from zoo.run.provenance import versions
+from zoo.run.rundir import now
+from zoo.run.subject import Subject, load_subject
+from zoo.spec.config import flatten
+from zoo.spec.constraints import build_config, field_types, validate_value
+from zoo.spec.errors import ConfigError, UnknownName, UserError, did_you_mean
+from zoo.spec.evaluation import EvaluationRecord
+from zoo.spec.record import Record
+from zoo.spec.registry import registry
+from zoo.spec.store import StoredRecord
+from zoo.spec.task import Task
+from zoo.spec.written import parse_overrides
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+TOKENS_PER_BATCH, LOGITS_PER_BATCH = 1 << 14, 1 << 27
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A task as it is put to a model.
+
+    overrides  the options that the user changed
+    begins     whether the begin symbol is put before each question
+    """
+
+    task: Task
+    kind: TaskKind
+    options: Any
+    overrides: Mapping[str, Any]
+    data: TaskData
+    begins: bool
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens of the longest input."""
+        return int(getattr(self.options, "seq_len", self.task.length)) + self.begins
+
+
+def evaluate(
+    model: str | PathLike[str] | StoredRecord | Record | Subject,
+    tasks: str | Sequence[str],
+    *,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    runs: str | PathLike[str] = "",
+    on_record: Callable[[EvaluationRecord], None] = lambda record: None,
+) -> list[EvaluationRecord]:
+    """Evaluate a trained model on the test split of tasks that need no training, and on its own task.
+
+    model      a run's folder or its record, or a checkpoint's folder: of `zoo convert` or of Hugging Face
+    tasks      names, separated by commas or as a list
+    overrides  options of the tasks, `["task.seq_len=512"]` or a mapping; each changes the tasks that have it
+    runs       the folder of runs in which that of a record lies (`ZOO_RUNS_DIR`, else runs)
+
+    The defaults are the run's own settings for its own task, else those of the task as published. Texts are read in
+    pieces as long as in training, at most. Raises UserError or DataError, before anything is computed, for what a
+    model cannot be asked.
+    """
+    subject = model if isinstance(model, Subject) else load_subject(model, runs=runs)
+    names = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks)
+    known = parse_overrides(overrides)
+    exams = [prepare_exam(subject, name, known) for name in dict.fromkeys(names)]
+    for key in flatten(known):
+        if not any(key in exam.overrides for exam in exams):
+            keys = [f"task.{field.name}" for exam in exams for field in fields(exam.options)]
+            raise ConfigError(key, f"no such option of {', '.join(names)}{did_you_mean(key, keys)}", origin="--set")
+    records = []
+    for exam in exams:
+        records.append(_examine(subject, exam))
+        on_record(records[-1])
+    return records
+
+
+def needs_no_training(task: Task) -> bool:
+    """Whether a model of text can be asked the task as it is."""
+    causal, options = task.load_kind().objective("causal") == "causal_lm", task.load_options()
+    return causal and "causal_lm" in task.objectives and any(f.name == "tokenizer" for f in fields(options))
+
+
+def prepare_exam(subject: Subject, name: str, overrides: Mapping[str, Any]) -> Exam:
+    """The task under its options, its test split prepared. Raises UserError or DataError for what cannot be asked."""
+    experiment = subject.trained.experiment if subject.trained else None
+    own = experiment is not None and registry().resolve_alias(name) in (experiment.task, experiment.task_spec.name)
+    task = experiment.task_spec if own and experiment else _find_task(name)
+    cls: Any = task.load_options()
+    values: dict[str, Any]
+    if own and experiment:
+        values = dict(experiment.config["task"])
+        kind, objective = experiment.kind, experiment.objective
+    else:
+        _check_asked_in_text(subject, task)
+        kind, objective, values = task.load_kind(), "causal_lm", asdict(cls())
+        values["tokenizer"] = subject.tokenizer_file
+        if "train_size" in values:  # nothing is trained on it, so any number of questions may be alike
+            values["train_size"] = 1
+        if kind.running_text and subject.trained_len:
+            values["seq_len"] = min(values["seq_len"], subject.trained_len)
+    types, changed = field_types(cls), {}
+    for key, value in flatten(overrides).items():
+        option = key.removeprefix("task.")
+        if option != key and option in types:
+            changed[key] = values[option] = validate_value(key, value, types[option], origin="--set")
+    options = build_config(cls, values)
+    task.check(options)
+    loading = LoaderConfig(
+        kind=kind,
+        objective=objective,
+        eval_batch_size=_rows(subject, int(values.get("seq_len") or task.length)),
+        length_generalization=False,
+    )
+    data = task.load_data()(options, data_dir(), loading)
+    if own and subject.trained:
+        data.codec = subject.trained.data.codec
+    else:
+        if data.tokenizer is None:
+            raise UserError(f"{task.name}: these are symbols of an artificial language, not text; --set task.form=text")
+    size = int(getattr(options, "vocab_size", task.vocab_size))
+    if subject.vocab_size and size != subject.vocab_size:
+        raise UserError(f"{task.name}: questions in {size:,} token ids, and {subject.name} has {subject.vocab_size:,}")
+    subject.for_length(int(values.get("seq_len") or task.length))  # or it cannot read them
+    data.prepare_test()
+    if not data.n_examples("test"):
+        raise UserError(f"{task.name}: the test split is empty")
+    return Exam(task, kind, options, changed, data, begins=_begins(subject, kind, own=own))
+
+
+def _begins(subject: Subject, kind: TaskKind, *, own: bool) -> bool:
+    """Whether the symbol that begins a text is put before a question: for models of running text, whose own tasks put
+    it there themselves."""
+    trained_on_text = subject.trained is None or subject.trained.experiment.kind.running_text
+    return not own and trained_on_text and not kind.running_text
+
+
+def _find_task(name: str) -> Task:
+    try:
+        return registry().task(name).record
+    except UnknownName:
+        suite = [each for each, entry in registry().tasks.items() if entry.record.suite == name]
+        if suite:
+            raise UserError(f"--task {name}: a suite; name its tasks: {', '.join(suite)}") from None
+        raise
+
+
+def _check_asked_in_text(subject: Subject, task: Task) -> None:
+    """Raise UserError for a task that must be trained for, and for a model that reads no text."""
+    own = subject.trained.experiment.task if subject.trained else ""
+    if not needs_no_training(task):
+        there = [name for name, entry in registry().tasks.items() if needs_no_training(entry.record)]
+        raise UserError(
+            f"{task.name} has to be trained for (zoo bench --task {task.name}); without training a model of text is "
+            f"evaluated on {', '.join(there)}"
+        )
+    if subject.tokenizer is None:
+        raise UserError(
+            f"{subject.name} reads the symbols of {own}, and {task.name} asks in text; evaluated are it on {own}, and "
+            f"models of text on {task.name}"
+        )
+    if subject.objective != "causal_lm":
+        raise UserError(
+            f"{subject.name} was trained for {subject.objective} and predicts no next token, by which {task.name} is "
+            f"asked; --task {own}"
+        )
+
+
+def _rows(subject: Subject, seq_len: int) -> int:
+    """Examples that are read at once."""
+    return max(min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // max(subject.vocab_size, 1)) // seq_len, 1)
+
+
+def _examine(subject: Subject, exam: Exam) -> EvaluationRecord:
+    began, task, options = time.monotonic(), exam.task, exam.options
+    stateful = exam.kind.running_text and subject.carries
+    model = subject.for_length(exam.seq_len)
+    try:
+        with limit_memory(available_bytes()):
+            scores = score_test(model, exam, stateful, subject.end if exam.begins else None)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                f"{task.name}: memory ran out at {exam.seq_len:,} tokens; --set task.seq_len={exam.seq_len // 2}"
+            ) from error
+        if isinstance(error, ValueError):  # such as positions that end
+            raise UserError(f"{task.name}: {subject.name} cannot read it: {error}") from error
+        raise
+    ranked = getattr(options, "metric", None) or (task.metrics[0], task.higher_is_better)
+    metric = Metric(*ranked)
+    tokenizer = subject.tokenizer
+    return EvaluationRecord.model_validate(
+        {
+            "checkpoint": subject.name,
+            "form": subject.form,
+            "weights": subject.weights,
+            "architecture": subject.architecture,
+            "parameters": sum(p.numel() for p in subject.model.parameters()),
+            "trained_len": subject.trained_len,
+            "tokenizer": tokenizer and {"name": tokenizer.name, "sha256": tokenizer.digest},
+            "task": task.name,
+            "task_version": task.version,
+            "objective": exam.data.loading.objective,
+            "stateful": stateful,
+            "overrides": dict(exam.overrides),
+            "options": asdict(options),
+            "data": exam.data.test_provenance(),
+            "metric": {"name": metric.name, "higher_is_better": metric.higher_is_better},
+            "interval": _interval(scores, metric),
+            "groups": [{**group, "interval": _interval(group, metric)} for group in scores.pop("groups", ())],
+            **{name: value for name, value in scores.items() if name != "right"},
+            "seconds": time.monotonic() - began,
+            "ended": now(),
+            "versions": versions(),
+        }
+    )
+
+
+def _interval(scores: Scores, metric: Metric) -> dict[str, Any] | None:
+    score = scores["scores"].get(metric.name)
+    if score is None or not np.isfinite(score):
+        return None
+    found = run_interval(Run(score, scores["n"], scores.get("stderr")), metric)
+    return asdict(found) if found else None
+
+
+@torch.inference_mode()
+def score_test(model: Any, exam: Exam, stateful: bool, begin: int | None) -> Scores:
+    """The scores of a model on the test split.
+
+    begin  a symbol that is put before each question
+    """
+    metric = exam.kind.build_metrics(exam.task, "test", exam.data)
+    loader = exam.data.eval_dataloader("test")
+    if begin is not None:
+        loader.collate_fn = partial(_collate_behind, begin, exam.kind.build_collate_fn(exam.data))
+    backbone, state = getattr(model, "encoder", model).backbone, None
+    with return_state(stateful):
+        for batch in loader:
+            output = model(batch, entering_state(backbone, state, batch.fresh, len(batch.inputs)))
+            state = output.state if stateful else None
+            metric.update(output, batch, exam.kind.loss(output))
+    return metric.compute()
+
+
+def _collate_behind(begin: int, collate: Callable[[Sequence[Any]], Batch], questions: Sequence[Continuation]) -> Batch:
+    """A batch of questions whose prompts stand behind a symbol."""
+    return collate([question._replace(prompt=np.append(begin, question.prompt)) for question in questions])

@@ -1,0 +1,246 @@
+"""A trained model of whatever origin, ready to be asked: a run's, a converted checkpoint's, or Hugging Face's.
+
+A model of text reads the ids of tasks on text whatever it was trained by (zoo/data/tokens.py): its tokenizer's own
+shifted by one, 0 pads, and behind them the symbol that begins and ends a text. B batch, L seq_len, V vocab_size.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.convert import PretrainedModel
+from zoo.convert.checkpoint import HF_CONFIG, INDEX, TOKENIZER, ZOO_CONFIG, load_described
+from zoo.convert.modules import LMHead
+from zoo.data.batch import Batch
+from zoo.data.files import combined_sha256, sha256
+from zoo.data.questions import IGNORE
+from zoo.data.tokens import Tokenizer, load_tokenizer
+from zoo.model.models import ModelOutput
+from zoo.model.spec import ModelSpec
+from zoo.nn import at_least_float32
+from zoo.nn.backbone import State
+from zoo.run.trained import WEIGHTS, TrainedModel, load_trained
+from zoo.spec.errors import ConfigError, UserError
+from zoo.spec.record import Record
+from zoo.spec.registry import registry
+from zoo.spec.store import StoredRecord
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is evaluated, or continues texts.
+
+    name            the id of the run's record, or the name of the checkpoint's folder
+    form            what it is
+    folder          where it lies
+    architecture    its name in the registry
+    weights         sha256 of its safetensors
+    model           maps (Batch, state) to a ModelOutput; in evaluation mode, on the CPU
+    objective       how it answers: causal_lm … classify
+    vocab_size      ids that it reads; 0: it reads numbers
+    tokenizer       what turns a text into its ids; None: it reads no text
+    tokenizer_file  the value of `task.tokenizer` by which a task has its ids
+    end             id of the symbol that begins a text
+    stops           id of the symbol by which it ends one
+    trained_len     the longest training input; None: not known
+    carries         whether a state is carried from piece to piece of a running text
+    trained         the run
+    """
+
+    name: str
+    form: Literal["run", "zoo", "huggingface"]
+    folder: Path
+    architecture: str
+    weights: str
+    model: Any
+    objective: str
+    vocab_size: int
+    tokenizer: Tokenizer | None
+    tokenizer_file: str
+    trained_len: int | None
+    carries: bool
+    stops: int | None = None
+    trained: TrainedModel | None = None
+
+    @property
+    def end(self) -> int:
+        assert self.tokenizer is not None
+        return self.tokenizer.size + 1
+
+    def for_length(self, length: int) -> Any:
+        """The model for inputs of `length` tokens. Raises ConfigError where it has weights for fewer."""
+        if self.trained is None:
+            return self.model
+        experiment, spec = self.trained.experiment, self.trained.experiment.model_spec
+        if length <= spec.max_len:
+            return self.model
+        dims = spec.dims
+        if not experiment.arch_spec.capabilities.segment:
+            dims = replace(dims, max_len=length)
+        return rebuild(self.trained, replace(spec, seq_len=length, max_len=length, dims=dims))
+
+
+def rebuild(trained: TrainedModel, spec: ModelSpec) -> Any:
+    """The trained model by another specification. Raises ConfigError where its weights are for one length."""
+    model = trained.experiment.kind.build_model(spec)
+    weights = trained.model.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name in weights and tensor.shape != weights[name].shape:
+            message = f"{name} has the shape {tuple(weights[name].shape)} as trained, {tuple(tensor.shape)} here"
+            raise ConfigError("task.seq_len", f"{spec.seq_len}: the model has weights for its length: {message}")
+    model.load_state_dict(weights)
+    return model.to(next(trained.model.parameters()).dtype).eval()
+
+
+def load_subject(place: str | PathLike[str] | StoredRecord | Record, *, runs: str | PathLike[str] = "") -> Subject:
+    """Load a run's model, by its folder or its record, or a checkpoint directory: of `zoo convert`, or a Hugging Face
+    one that converts, with its tokenizer.json.
+
+    runs  the folder of runs in which that of a record lies
+
+    Raises UserError or DataError, which name the file.
+    """
+    if not isinstance(place, StoredRecord | Record):
+        folder = Path(place)
+        if folder.is_file() and folder.name in (WEIGHTS, HF_CONFIG, ZOO_CONFIG, TOKENIZER):
+            folder = folder.parent
+        if folder.is_dir() and _is_checkpoint(folder):
+            return _checkpoint(folder)
+    trained = load_trained(place, runs=runs)
+    experiment, data = trained.experiment, trained.data
+    tokenizer = data.tokenizer
+    return Subject(
+        name=experiment.id,
+        form="run",
+        folder=trained.folder,
+        architecture=experiment.arch_spec.name,
+        weights=sha256(trained.folder / WEIGHTS),
+        model=trained.model,
+        objective=experiment.objective,
+        vocab_size=0 if experiment.model_spec.channels else experiment.vocab_size,
+        tokenizer=tokenizer,
+        tokenizer_file=experiment.config["task"]["tokenizer"] if tokenizer else "",
+        trained_len=experiment.seq_len,
+        carries=experiment.arch_spec.capabilities.carries_text(experiment.mode),
+        stops=data.specials.end if tokenizer and experiment.kind.running_text else None,
+        trained=trained,
+    )
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint's. Raises UserError for one of pickles, which are not read."""
+    if (folder / ZOO_CONFIG).is_file():
+        return True
+    try:
+        config = json.loads((folder / HF_CONFIG).read_text("utf-8-sig"))
+    except FileNotFoundError:
+        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        if pickles and not (folder / "run.json").exists():
+            raise UserError(f"{folder}: no {HF_CONFIG}; {pickles[0]} may run code when read: safetensors are") from None
+        return False
+    except (OSError, ValueError):
+        return False  # loading a run says what is wrong
+    return isinstance(config, dict) and "experiment" not in config
+
+
+def _checkpoint(folder: Path) -> Subject:
+    model, name, config = load_described(folder)
+    if model.objective != "causal_lm":
+        given = next(iter(config.get("architectures") or ()), f"a model of type {config.get('model_type')}")
+        raise UserError(f"{folder}: {given} predicts no next token, by which texts are scored and continued")
+    tokenizer = _tokenizer_of(folder)
+    symbols = {key: _first_id(config.get(f"{key}_token_id")) for key in ("bos", "eos")}
+    begin = symbols["eos"] if symbols["bos"] is None else symbols["bos"]
+    assert isinstance(model.head, LMHead)
+    rows = model.head.decoder.out_features
+    if begin is None:
+        raise UserError(f"{folder / HF_CONFIG}: neither bos_token_id nor eos_token_id: no symbol begins a text")
+    if max(tokenizer.size - 1, begin) >= rows:
+        raise UserError(
+            f"{folder}: ids up to {max(tokenizer.size - 1, begin):,} in {TOKENIZER}, vocab_size {rows:,} in config.json"
+        )
+    return Subject(
+        name=folder.resolve().name,
+        form="zoo" if (folder / ZOO_CONFIG).is_file() else "huggingface",
+        folder=folder,
+        architecture=name,
+        weights=_sum_of(folder),
+        model=CheckpointLM(model, begin, tokenizer.size + 1).eval(),
+        objective=model.objective,
+        vocab_size=tokenizer.size + 3,
+        tokenizer=tokenizer,
+        tokenizer_file=str((folder / TOKENIZER).absolute()),
+        trained_len=None,
+        carries=registry().architecture(name).record.capabilities.carries_text(model.dims.mode),
+        stops=None if symbols["eos"] is None else symbols["eos"] + 1,
+    )
+
+
+def _tokenizer_of(folder: Path) -> Tokenizer:
+    if not (folder / TOKENIZER).is_file():
+        others = [name for name in ("tokenizer.model", "vocab.json", "vocab.txt") if (folder / name).is_file()]
+        there = f"; {others[0]} is not read" if others else ""
+        raise UserError(f"{folder}: no {TOKENIZER}, by which a text becomes its ids{there}; copy the model's there")
+    return load_tokenizer(str(folder / TOKENIZER))
+
+
+def _first_id(value: Any) -> int | None:
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _sum_of(folder: Path) -> str:
+    """sha256 of the weights' file, or one over those of the shards."""
+    if not (folder / INDEX).is_file():
+        return sha256(folder / WEIGHTS)
+    names = set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values())
+    return combined_sha256((name, bytes.fromhex(sha256(folder / name))) for name in names)
+
+
+class CheckpointLM(nn.Module):
+    """A checkpoint's language model that reads and gives the ids of tasks on text.
+
+    begin  the checkpoint's own id of the symbol that begins a text
+    end    ours
+
+    It has what `zoo.generate` needs, and maps batches as the models of `zoo.model` do.
+    """
+
+    def __init__(self, model: PretrainedModel, begin: int, end: int) -> None:
+        super().__init__()
+        self.model, self.begin, self.end = model, begin, end
+        self.objective, self.capabilities, self.backbone = model.objective, model.capabilities, model.backbone
+
+    def embed(self, tokens: Tensor, mask: Tensor | None = None, start: Tensor | None = None) -> Tensor:
+        """tokens (B, L) -> (B, L, D)"""
+        assert self.model.embed is not None
+        own = torch.where(tokens == self.end, self.begin, (tokens - 1).clamp_min(0))
+        return self.model.embed(own, mask, start)
+
+    def compute_logits(self, hidden: Tensor) -> Tensor:
+        """hidden (…, D) -> (…, V), at least float32; a pad is never predicted."""
+        return F.pad(at_least_float32(self.model.compute_logits(hidden)), (1, 0), value=-torch.inf)
+
+    def next_logits(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, V) after the last real token of each row: tokens (B, L), mask (B, L), pads at the end."""
+        last = torch.full_like(tokens[:, 0], tokens.shape[1]) if mask is None else mask.sum(1)
+        hidden = self.backbone(self.embed(tokens, mask), mask=mask).hidden
+        return self.compute_logits(hidden[torch.arange(len(tokens), device=tokens.device), last - 1])
+
+    def forward(self, batch: Batch, state: State = None) -> ModelOutput:
+        """One answer per label, as of `LMHeadModel`."""
+        out = self.backbone(self.embed(batch.inputs, batch.mask), mask=batch.mask, state=state)
+        scored = batch.labels != IGNORE
+        logits = self.compute_logits(out.hidden[scored])
+        return ModelOutput(logits, batch.labels[scored], scored.nonzero()[:, 0], out.aux, out.state)
