@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.ops.chunks import recompute, slices
-from zoo.ops.scan import diagonal_scan
+from zoo.ops.scan.chunked import ChunkedScan
+from zoo.ops.scan.reference import scan_reference
+from zoo.ops.tracing import plain_only
 
 SPACE = 1 << 20
 """Numbers of q, k, v or of the chunks' states that one part has at once."""
@@ -48,7 +50,8 @@ def _part(q: Tensor, k: Tensor, v: Tensor, log_alpha: Tensor, S: Tensor, c: int)
     added = (k * to_end.exp()).mT @ v  # (B, H, N, k, v)
     decay = since_start[..., -1, :, None].exp()  # (B, H, N, k or 1, 1)
     a, x = (y.expand_as(added).flatten(3).flatten(0, 1) for y in (decay, added))  # (B H, N, k v)
-    after = diagonal_scan(a, x, S.flatten(2).flatten(0, 1)).view_as(added)
+    scan = scan_reference if plain_only() else ChunkedScan.apply
+    after = scan(a, x, S.flatten(2).flatten(0, 1), False).view_as(added)
     before = torch.cat([S.unsqueeze(2), after[:, :, :-1]], 2)
     o = scores @ v + (q * since_start.exp()) @ before
     return o.flatten(2, 3)[:, :, :L], after[:, :, -1]
