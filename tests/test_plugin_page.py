@@ -1,4 +1,4 @@
-"""docs/write-a-plugin.md and `zoo new`: what they give is installed as a stranger's distribution, checked and run."""
+"""docs/write-a-plugin.md, docs/examples and `zoo new`: what they give is installed as a stranger's, checked and run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,12 @@ from zoo.testing import ArchitectureSubject, run_checks
 
 PAGE = (ROOT / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^\*\*`([^`]+)`\*\*\n\n```\w+\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
+EXAMPLES = sorted(path.parent for path in (ROOT / "docs" / "examples").glob("*/pyproject.toml"))
 
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment with zoo, the page's package and both packages of `zoo new`."""
+    """A fresh environment with zoo, the page's package, the examples and both packages of `zoo new`."""
     folder = tmp_path_factory.mktemp("stranger")
     python = fresh_environment(folder, wheel)
     page = folder / "page"
@@ -33,7 +35,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, name in (("arch", "my_mixer"), ("task", "my_task")):
         written = json.loads(run(zoo, "new", kind, name, "--in", folder / "new", "--json", cwd=folder))
         assert written["distribution"] == f"zoo-{name.replace('_', '-')}"
-    install(python, page, folder / "new" / "my_mixer", folder / "new" / "my_task", build=True)
+    examples = [shutil.copytree(example, folder / example.name) for example in EXAMPLES]
+    install(python, page, *examples, folder / "new" / "my_mixer", folder / "new" / "my_task", build=True)
     return python
 
 
@@ -53,15 +56,13 @@ def test_the_plugins_are_listed_with_their_distribution(python: Path, tmp_path: 
 
 def test_zoo_check_finds_nothing(python: Path, tmp_path: Path) -> None:
     zoo, data = python.with_name("zoo"), str(tmp_path / "data")
-    reports = json.loads(run(zoo, "check", "my_gru", "my_mixer", "my_task", "--json", cwd=tmp_path, ZOO_DATA_DIR=data))
-    assert [(report["name"], report["failed"]) for report in reports] == [
-        ("my_gru", 0),
-        ("my_mixer", 1),  # nobody has written its card
-        ("my_task", 0),
-    ]
-    (card,) = (each for each in reports[1]["details"] if each["status"] == "failed")
+    names = ["my_gru", "my_mixer", "my_task", *(example.name for example in EXAMPLES)]
+    reports = json.loads(run(zoo, "check", *names, "--json", cwd=tmp_path, ZOO_DATA_DIR=data))
+    failed = {report["name"]: [each for each in report["details"] if each["status"] == "failed"] for report in reports}
+    (card,) = failed.pop("my_mixer")  # nobody has written its card
     assert card["check"] == "card_is_written"
     assert "one sentence that says what mixes the tokens" in card["reason"]
+    assert failed == {name: [] for name in names if name != "my_mixer"}
     assert all(report["passed"] >= 9 for report in reports)
     gru = reports[0]
     count = f"{len(gru['details'])} checks: {gru['passed']} passed, {gru['not_declared']} not declared"
@@ -70,7 +71,10 @@ def test_zoo_check_finds_nothing(python: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arch", "task", "distribution", "version"),
-    [("my_gru", "listops", "zoo-my-gru", "1.2.3"), ("my_mixer", "my_task", "zoo-my-mixer", "0.1.0")],
+    [
+        ("my_gru", "listops", "zoo-my-gru", "1.2.3"),
+        ("my_mixer", "my_task", "zoo-my-mixer", "0.1.0"),
+    ],
 )
 def test_zoo_bench_runs_them_and_the_record_says_whose_they_are(
     python: Path, tmp_path: Path, arch: str, task: str, distribution: str, version: str
@@ -86,6 +90,28 @@ def test_zoo_bench_runs_them_and_the_record_says_whose_they_are(
     assert [record["status"] for record in made] == ["ok"]
     plugin = made[0]["plugin"]
     assert (plugin["distribution"], plugin["version"], plugin["entry_point"]) == (distribution, version, f"zoo_{arch}")
+
+
+def test_the_examples_train(python: Path, tmp_path: Path) -> None:
+    names = ",".join(example.name for example in EXAMPLES)
+    made = json.loads(
+        run(
+            *(python.with_name("zoo"), "bench", "--arch", names, "--task", "mqar", "--protocol", "smoke", "--json"),
+            cwd=tmp_path,
+            ZOO_DATA_DIR=str(tmp_path / "data"),
+            ZOO_RESULTS_DIR=str(tmp_path / "results"),
+        )
+    )
+    assert {record["plugin"]["distribution"]: record["status"] for record in made} == {
+        "zoo-gated-linear-attention": "ok",
+        "zoo-min-gru": "ok",
+    }
+
+
+def test_the_examples_layers_are_their_papers_recurrences(python: Path, tmp_path: Path) -> None:
+    tests = [example / "tests" for example in EXAMPLES]
+    out = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "token_by_token", *tests, cwd=tmp_path)
+    assert f"{len(EXAMPLES)} passed" in out, out
 
 
 def test_the_pages_own_suite_runs_under_pytest(python: Path, tmp_path: Path) -> None:

@@ -39,5 +39,5 @@ def test_a_missing_form_is_an_error() -> None:
 
 def test_the_survey_lists_every_op_with_several_forms() -> None:
     ops = {row["op"] for row in survey()}
-    blocked = {"attention", "blocked_attention", "retention"}
-    assert ops >= blocked | {"selective_scan", "diagonal_scan", "diagonal_kernel", "dplr_kernel", "fft_conv"}
+    attention = {"attention", "blocked_attention", "gated_linear_attention", "retention"}
+    assert ops >= attention | {"selective_scan", "diagonal_scan", "diagonal_kernel", "dplr_kernel", "fft_conv"}

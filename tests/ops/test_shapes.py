@@ -26,3 +26,11 @@ def test_sizes_may_be_given_or_one() -> None:
 def test_unknown_sizes_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"x has shape .*, expected \(batch, seq_len >= 1, channels\)"):
         check_shapes("op", {"batch seq_len channels": {"x": torch.zeros(shape)}})
+
+
+def test_every_op_is_listed_and_loads() -> None:
+    import zoo.ops
+
+    assert {"scan", "gated_linear_attention", "retention", "selective_scan"} <= set(dir(zoo.ops))
+    for name in dir(zoo.ops):
+        assert getattr(zoo.ops, name).__doc__, name

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "diagonal",
         "dplr",
         "fftconv",
+        "gated_linear_attention",
         "hippo",
         "memory",
         "positions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from zoo.ops.tracing import plain_only
+
+Result = TypeVar("Result")
 
 MAX_SCORES = 1 << 24
 """Attention scores that are in memory at once where they are computed in parts."""
@@ -43,7 +46,7 @@ def state_chunk(L: int) -> int:
     return min(128, 1 << (L - 1).bit_length())
 
 
-def recompute(function: Callable[..., Tensor], *args: Tensor | None) -> Tensor:
+def recompute(function: Callable[..., Result], *args: Any) -> Result:
     """Call `function`, keeping nothing but its arguments for the backward pass, which calls it again.
 
     Dropout draws the same numbers both times. Tensors that need a gradient must be arguments: under

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zoo.ops.gated_linear_attention import reference as gated_linear_attention
+
 
 def decay_matrix(log_gamma: Tensor, L: int, *, two_sided: bool = False) -> Tensor:
     """gamma^(i-j) for j <= i and 0 elsewhere, or gamma^|i-j| everywhere: log_gamma (H,) -> (H, L, L)."""
@@ -29,16 +31,12 @@ def parallel_retention(
 
 def recurrent_retention(q: Tensor, k: Tensor, v: Tensor, log_gamma: Tensor, state: Tensor | None) -> Tensor:
     """Compute S_n = gamma S_{n-1} + k_n v_n^T, o_n = q_n S_n, token by token (eq. 6)."""
-    (B, H, _, key), value = q.shape, v.shape[-1]
+    (B, H, L, key), value = q.shape, v.shape[-1]
     S = q.new_zeros(B, H, key, value) if state is None else state
-    outs = []
-    for q_t, k_t, v_t in zip(q.unbind(2), k.unbind(2), v.unbind(2), strict=True):
-        S = advance(S, k_t, v_t, log_gamma)
-        outs.append((q_t.unsqueeze(-2) @ S).squeeze(-2))
-    return torch.stack(outs, 2)
+    gamma = log_gamma.exp()[None, :, None, None].expand(B, H, L, 1)
+    return gated_linear_attention.recurrent_attention(q, k, v, gamma, S)[0]
 
 
 def advance(state: Tensor, k_t: Tensor, v_t: Tensor, log_gamma: Tensor) -> Tensor:
     """Advance the state by one token: state (B, H, k, v), k_t (B, H, k), v_t (B, H, v) -> state."""
-    gamma = log_gamma.to(state.dtype).exp()[:, None, None]
-    return gamma * state + k_t.unsqueeze(-1) * v_t.unsqueeze(-2)
+    return gated_linear_attention.advance(state, k_t, v_t, log_gamma.to(state.dtype).exp()[:, None])

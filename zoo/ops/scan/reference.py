@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def scan_reference(a: Tensor, v: Tensor, x0: Tensor, reverse: bool) -> Tensor:
-    """Compute one state after the other under autograd: a (P,), v (B, L, P), x0 (B, P) -> x (B, L, P)."""
-    steps = v.unbind(1)
+    """Compute one state after the other under autograd: a (P,) or (B, L, P), v (B, L, P), x0 (B, P) -> x (B, L, P)."""
     x, xs = x0, []
-    for v_t in reversed(steps) if reverse else steps:
-        x = a * x + v_t
+    order = range(v.shape[1])
+    for t in reversed(order) if reverse else order:
+        x = (a if a.ndim == 1 else a[:, t]) * x + v[:, t]
         xs.append(x)
     return torch.stack(xs[::-1] if reverse else xs, 1)
