@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.options import path_option
 from zoo.spec.errors import UserError
 from zoo.spec.streams import keep_working
 
@@ -34,10 +33,10 @@ def bench(
     arch: Annotated[str | None, typer.Option(help="Architectures, comma-separated, or all.")] = None,
     task: Annotated[str | None, typer.Option(help="Tasks or suites, comma-separated, or all.")] = None,
     data: Annotated[
-        Path | None, path_option(help="Your own data in place of a task: a folder of .jsonl, .csv, .parquet or .txt.")
+        Path | None, typer.Option(help="Your own data in place of a task: a folder of .jsonl, .csv, .parquet or .txt.")
     ] = None,
     plan: Annotated[
-        Path | None, path_option(help="A YAML file that says what to run; skips what has a record.")
+        Path | None, typer.Option(help="A YAML file that says what to run; skips what has a record.")
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="smoke | quick | paper [quick].")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, from 0 [1].")] = None,
@@ -47,9 +46,9 @@ def bench(
         list[str] | None, typer.Option(help="key=value,value,…: the best on validation counts; may be repeated.")
     ] = None,
     sweep_samples: Annotated[int | None, typer.Option(min=1, help="So many trials at random, not all.")] = None,
-    config: Annotated[Path | None, path_option(help="A YAML file of configuration keys.")] = None,
-    results: Annotated[Path | None, path_option(help="Where records go [leaderboard/results].")] = None,
-    runs: Annotated[Path | None, path_option(help="Where checkpoints and logs go [runs].")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Where records go [leaderboard/results].")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Where checkpoints and logs go [runs].")] = None,
     max_time: Annotated[float | None, typer.Option(min=0, help="Seconds a run may take; resumable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again, from the beginning.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once [cores / train.num_threads].")] = None,

@@ -9,15 +9,13 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.options import path_option
-
 
 def convert(
     arch: Annotated[str, typer.Option(help="The architecture.")],
-    source: Annotated[Path, path_option("--from", help="A Hugging Face directory, or one that zoo convert wrote.")],
+    source: Annotated[Path, typer.Option("--from", help="A Hugging Face directory, or one that zoo convert wrote.")],
     target: Annotated[
         Path | None,
-        path_option("--to", help="The directory to write [in the current folder: its name, -zoo or -huggingface]."),
+        typer.Option("--to", help="The directory to write [in the current folder: its name, -zoo or -huggingface]."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace that directory.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")] = False,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli.bench import Names, read_request
-from zoo.cli.options import path_option
 
 if TYPE_CHECKING:
     from zoo.spec.cost import CostRecord
@@ -20,11 +19,11 @@ def cost(
     names: Names = None,
     arch: Annotated[str | None, typer.Option(help="Architectures, comma-separated, or all.")] = None,
     task: Annotated[str | None, typer.Option(help="Tasks or suites, comma-separated, or all.")] = None,
-    plan: Annotated[Path | None, path_option(help="A plan of zoo bench instead.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan of zoo bench instead.")] = None,
     protocol: Annotated[str | None, typer.Option(help="smoke | quick | paper [quick].")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
-    config: Annotated[Path | None, path_option(help="A YAML file of configuration keys.")] = None,
-    results: Annotated[Path | None, path_option(help="Beside which records [leaderboard/results].")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Beside which records [leaderboard/results].")] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again what has been measured here.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,
 ) -> None:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.options import path_option
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -34,7 +32,7 @@ def prepare(
     tasks: TaskNames,
     protocol: Protocol = "quick",
     from_: Annotated[
-        Path | None, path_option("--from", help="Your files: a folder that holds the published layouts of the tasks.")
+        Path | None, typer.Option("--from", help="Your files: a folder that holds the published layouts of the tasks.")
     ] = None,
     set_: Overrides = None,
     force: Annotated[bool, typer.Option(help="Delete what is prepared and make it anew.")] = False,
@@ -125,7 +123,7 @@ def verify(
 @app.command()
 def export(
     task: TaskName,
-    to: Annotated[Path, path_option(help="The folder that becomes the published one.")],
+    to: Annotated[Path, typer.Option(help="The folder that becomes the published one.")],
     limit: Annotated[int | None, typer.Option(help="No more examples than this in all, over the splits.")] = None,
     protocol: Annotated[str, typer.Option(help="paper, quick or smoke: which sizes and lengths.")] = "paper",
     set_: Overrides = None,
@@ -152,7 +150,7 @@ def sample(
     split: Annotated[str, typer.Option(help="train, val, test, or length_generalization if it exists.")] = "train",
     index: Annotated[int, typer.Option(help="Which example.")] = 0,
     n: Annotated[int, typer.Option("-n", min=1, help="How many, from there on.")] = 1,
-    out: Annotated[Path | None, path_option(help="Write it there instead: a PNG, or a text file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write it there instead: a PNG, or a text file.")] = None,
     protocol: Protocol = "quick",
     objective: ObjectiveName = "",
     set_: Overrides = None,

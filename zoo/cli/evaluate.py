@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.options import path_option
 from zoo.cli.trained import Runs
 
 if TYPE_CHECKING:
@@ -22,9 +21,9 @@ def eval_(
     ],
     task: Annotated[str, typer.Option(help="Tasks, comma-separated.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="task.OPTION=value; may be repeated.")] = None,
-    output: Annotated[Path | None, path_option(help="Folder of the records and charts [MODEL/eval].")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the records and charts [MODEL/eval].")] = None,
     results: Annotated[
-        Path | None, path_option(help="Put the records beside these results instead, and refresh their board.")
+        Path | None, typer.Option(help="Put the records beside these results instead, and refresh their board.")
     ] = None,
     runs: Runs = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,

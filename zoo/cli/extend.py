@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.options import path_option
 from zoo.cli.trained import Run, Runs
 from zoo.spec.errors import UserError
 
@@ -23,7 +22,7 @@ def extend(
     lengths: Annotated[str, typer.Option(help="Multiples of the training length.")] = "1,2,4,8,16",
     finetune_steps: Annotated[int, typer.Option(min=0, help="Optimiser steps at each length before.")] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of running text that are read.")] = 1 << 17,
-    output: Annotated[Path | None, path_option(help="Folder of extend.json and extend.svg [the run's].")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of extend.json and extend.svg [the run's].")] = None,
     runs: Runs = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,
 ) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.options import path_option
-
 if TYPE_CHECKING:
     from zoo.spec.store import StoredRecord
 
 app = typer.Typer(help="The leaderboard: show it, build it, check the records.", rich_markup_mode=None)
 
-Results = Annotated[Path | None, path_option(help="Where the records are [ZOO_RESULTS_DIR, else leaderboard/results].")]
+Results = Annotated[
+    Path | None, typer.Option(help="Where the records are [ZOO_RESULTS_DIR, else leaderboard/results].")
+]
 
 
 def _results(given: Path | None) -> Path:
@@ -213,7 +213,7 @@ def validate(
 @app.command()
 def repair(
     context: typer.Context,
-    runs: Annotated[Path | None, path_option(help="Where the runs are [ZOO_RUNS_DIR, else runs].")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Where the runs are [ZOO_RUNS_DIR, else runs].")] = None,
     results: Results = None,
 ) -> None:
     """Take in the records that were not accepted (record.rejected.json in a run's folder) and have been mended; exit 2

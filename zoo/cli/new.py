@@ -10,13 +10,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from zoo.cli.options import path_option
-
 
 def new(
     kind: Annotated[Literal["arch", "task"], typer.Argument(help="arch: an architecture; task: a generated task.")],
     name: Annotated[str, typer.Argument(help="The name to register: lower-case letters, digits and underscores.")],
-    parent: Annotated[Path, path_option("--in", help="Folder in which the package's folder is created.")] = Path(),
+    parent: Annotated[Path, typer.Option("--in", help="Folder in which the package's folder is created.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing folder.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:

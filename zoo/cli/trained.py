@@ -9,16 +9,14 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.options import path_option
-
 Run = Annotated[Path, typer.Argument(help="The folder of a finished run, or its record.", metavar="RUN")]
-Runs = Annotated[Path | None, path_option(help="Where the run of a record lies [ZOO_RUNS_DIR, else runs].")]
+Runs = Annotated[Path | None, typer.Option(help="Where the run of a record lies [ZOO_RUNS_DIR, else runs].")]
 
 
 def predict(
     run: Run,
-    source: Annotated[Path, path_option("--input", help="A table (.jsonl, .csv, .tsv, .parquet), or a text file.")],
-    target: Annotated[Path, path_option("--output", help="The file to write: .jsonl or .csv.")],
+    source: Annotated[Path, typer.Option("--input", help="A table (.jsonl, .csv, .tsv, .parquet), or a text file.")],
+    target: Annotated[Path, typer.Option("--output", help="The file to write: .jsonl or .csv.")],
     runs: Runs = None,
     force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
 ) -> None:
@@ -35,7 +33,7 @@ def predict(
 
 
 def generate(
-    run: Annotated[Path, path_option("--run", help="The folder of a finished run, or its record.", metavar="RUN")],
+    run: Annotated[Path, typer.Option("--run", help="The folder of a finished run, or its record.", metavar="RUN")],
     prompt: Annotated[str, typer.Option(help="A text, or token ids for tasks without text; - reads standard input.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="New tokens at most.")] = 50,
     temperature: Annotated[float, typer.Option(min=0, help="Divides the logits; 0 = the likeliest token.")] = 0.0,
@@ -60,7 +58,7 @@ def export(
     run: Run,
     form: Annotated[str, typer.Option("--format", help="safetensors | pt2 | onnx.")] = "safetensors",
     target: Annotated[
-        Path | None, path_option("--output", help="The file to write [ARCHITECTURE-TASK.FORMAT here].")
+        Path | None, typer.Option("--output", help="The file to write [ARCHITECTURE-TASK.FORMAT here].")
     ] = None,
     runs: Runs = None,
     force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
