@@ -381,6 +381,19 @@ def test_the_best_trial_of_a_sweep_is_ranked(tmp_path: Path) -> None:
     assert all(tuned.startswith("best of 2: optim.lr=") for tuned in ranked["tuned"])
 
 
+def test_plans_and_zoo_show_take_data_too(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", token_rows(150))
+    (tmp_path / "plan.yaml").write_text(f"arch: s4\ndata: {data}\nprotocol: smoke\n")
+    (planned,) = resolve(BenchRequest.read_plan(tmp_path / "plan.yaml"))
+    (named,) = resolve(BenchRequest.parse("s4", data=data, protocol="smoke"))
+    assert (planned.task, planned.hash) == ("rows", named.hash)
+    shown = CliRunner().invoke(app, ["show", "s4", "--data", str(data), "--protocol", "smoke", "--json"])
+    assert json.loads(shown.stdout)["config_hash"] == named.hash
+    (tmp_path / "plan.yaml").write_text("arch: s4\nprotocol: smoke\n")
+    with pytest.raises(zoo.UserError, match="task is missing"):
+        BenchRequest.read_plan(tmp_path / "plan.yaml")
+
+
 @pytest.mark.processes
 def test_a_process_of_its_own_knows_the_task(tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "text" / "rows.jsonl", token_rows(150)).parent  # called as a registered task is

@@ -19,6 +19,7 @@ def cost(
     names: Names = None,
     arch: Annotated[str | None, typer.Option(help="Architectures, comma-separated, or all.")] = None,
     task: Annotated[str | None, typer.Option(help="Tasks or suites, comma-separated, or all.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Your own data in place of a task.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan of zoo bench instead.")] = None,
     protocol: Annotated[str | None, typer.Option(help="smoke | quick | paper [quick].")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
@@ -36,7 +37,14 @@ def cost(
     from zoo.board.costs import cost_line
     from zoo.run.cost import measure_costs
 
-    what: dict[str, Any] = {"arch": arch, "task": task, "protocol": protocol, "set": set_ or None, "config": config}
+    what: dict[str, Any] = {
+        "arch": arch,
+        "task": task,
+        "data": data,
+        "protocol": protocol,
+        "set": set_ or None,
+        "config": config,
+    }
     request = read_request(names or (), plan, what, {"results": results, "force": force})
     measured: list[dict[str, Any]] = []
 

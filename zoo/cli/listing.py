@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -62,11 +63,12 @@ def _print_json(value: Any) -> None:
 def show(
     arch: Annotated[str, typer.Argument(help="Name of an architecture.")],
     task: Annotated[str | None, typer.Option(help="Show the configuration of a run on this task.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The same on your own data.")] = None,
     protocol: Annotated[str | None, typer.Option(help="smoke | quick | paper [quick].")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Show an architecture's card and settings; with --task, the complete configuration of a run.
+    """Show an architecture's card and settings; with --task or --data, the complete configuration of a run.
 
     Each value of a run is shown with its origin.
     """
@@ -77,11 +79,13 @@ def show(
 
     entry = registry().architecture(arch)
     for option, given in (("--set", set_), ("--protocol", protocol)):
-        if task is None and given:
+        if task is None and data is None and given:
             raise UserError(f"{option} needs --task, because it changes the configuration of a run")
-    if task is not None:
+    if task is not None or data is not None:
         protocol = protocol or "quick"
-        experiment = resolve(BenchRequest.parse(arch, task, protocol=protocol, overrides=set_ or []))[0]
+        request = BenchRequest.parse(arch, task or (), data=data or "", protocol=protocol, overrides=set_ or [])
+        experiment = resolve(request)[0]
+        task = experiment.task
         help_texts = documentation(experiment)
         rows = [
             {"key": key, "value": value, "origin": experiment.origins[key], "help": help_texts.get(key, "")}

@@ -107,15 +107,15 @@ class BenchRequest:
 
     @classmethod
     def read_plan(cls, path: Path | str, **fields: Any) -> BenchRequest:
-        """Build a request from a plan: a YAML file of arch and task and, if they are to be other than by default,
+        """Build a request from a plan: a YAML file of arch and task (or data) and, if they are to be other than by default,
         protocol, seeds (how many), overrides, and sweep (lists of values by key). It skips what has a record. `fields`
         are the request's other fields."""
         written = read_yaml("--plan", Path(path))
         for key in written:
             if key not in PLAN_KEYS:
                 raise UserError(f"--plan {path}: {key}: unknown key{did_you_mean(key, PLAN_KEYS)}")
-        for key in ("arch", "task"):
-            if key not in written:
+        for key, missing in (("arch", "arch" not in written), ("task", not {"task", "data"} & written.keys())):
+            if missing:
                 raise UserError(f"--plan {path}: {key} is missing")
         overrides, sweep = (written.get(key, {}) for key in ("overrides", "sweep"))
         for key, value in (("overrides", overrides), ("sweep", sweep)):
@@ -126,14 +126,14 @@ class BenchRequest:
             raise UserError(f"--plan {path}: seeds: expected a number, got {seeds!r}")
         given: dict[str, Any] = {"protocol": str(written["protocol"])} if "protocol" in written else {}
         given |= {"seeds": int(seeds), "overrides": flatten(overrides), "sweep": flatten(sweep), "skip_recorded": True}
-        return cls.parse(written["arch"], written["task"], **given, **fields)
+        return cls.parse(written["arch"], written.get("task", ()), data=written.get("data", ""), **given, **fields)
 
 
 PUBLISHED = "paper"
 """The protocol with the published budgets."""
 MAX_ESTIMATES = 2
 """Up to this many cost-only pairs, `zoo bench` estimates the published budget before it runs."""
-PLAN_KEYS = ("arch", "task", "protocol", "seeds", "overrides", "sweep")
+PLAN_KEYS = ("arch", "task", "data", "protocol", "seeds", "overrides", "sweep")
 """Keys of a plan's file."""
 
 
