@@ -10,11 +10,11 @@ import venv
 from pathlib import Path
 
 
-def run(*args: str | Path, cwd: Path, **env: str) -> str:
-    """Standard output of a command that must succeed. The checkout is not on its path."""
+def run(*args: str | Path, cwd: Path, exit_code: int = 0, **env: str) -> str:
+    """Standard output of a command that must end with `exit_code`. The checkout is not on its path."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "ZOO_PLUGINS")} | env
     done = subprocess.run([str(a) for a in args], cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == exit_code, done.stdout + done.stderr
     return done.stdout
 
 

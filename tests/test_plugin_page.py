@@ -57,7 +57,7 @@ def test_the_plugins_are_listed_with_their_distribution(python: Path, tmp_path: 
 def test_zoo_check_finds_nothing(python: Path, tmp_path: Path) -> None:
     zoo, data = python.with_name("zoo"), str(tmp_path / "data")
     names = ["my_gru", "my_mixer", "my_task", *(example.name for example in EXAMPLES)]
-    reports = json.loads(run(zoo, "check", *names, "--json", cwd=tmp_path, ZOO_DATA_DIR=data))
+    reports = json.loads(run(zoo, "check", *names, "--json", cwd=tmp_path, exit_code=1, ZOO_DATA_DIR=data))
     failed = {report["name"]: [each for each in report["details"] if each["status"] == "failed"] for report in reports}
     (card,) = failed.pop("my_mixer")  # nobody has written its card
     assert card["check"] == "card_is_written"
