@@ -17,7 +17,7 @@ from tests.benchmarks.models import TOKENIZER, Runs, reference, zoo_command
 from zoo import UserError
 from zoo.board.build import build
 from zoo.board.statistics import wilson
-from zoo.convert import convert
+from zoo.convert import convert, load
 from zoo.run import evaluate as evaluation
 from zoo.run.evaluate import needs_no_training
 from zoo.run.trained import TrainedModel, load_trained
@@ -124,6 +124,25 @@ def test_a_state_is_carried_through_a_text_that_is_longer_than_a_piece(tiny_chec
     assert pieces.loss == pytest.approx(whole.loss, rel=1e-5)
     (apart,) = zoo.evaluate(tiny_checkpoint, "wikitext", overrides={"task.seq_len": 48, "task.stride": 24})
     assert apart.loss != pytest.approx(whole.loss, rel=1e-4)
+
+
+def test_a_module_in_python_is_evaluated_by_its_own_ids(tiny_checkpoint: Path, smoke_run: Runs) -> None:
+    overrides = {"task.seq_len": 320, "task.depths": 2, "task.group_size": 2}
+    (folder,) = zoo.evaluate(tiny_checkpoint, "needle", overrides=overrides)
+    (module,) = zoo.evaluate(load(tiny_checkpoint), "needle", overrides=overrides, tokenizer=str(TOKENIZER))
+    assert (module.form, module.architecture) == ("module", "mamba")
+    assert (module.scores, module.loss) == (folder.scores, folder.loss)
+    for arch in ("transformer_xl", "retnet"):  # by segments, and in one call
+        model = zoo.LanguageModel(arch, vocab_size=256, d_model=16, n_layers=1, max_len=64, segment_len=32).eval()
+        (found,) = zoo.evaluate(model.train(), "lambada_openai", begin=10)
+        assert model.training
+        assert found.trained_len == found.options["seq_len"] == 64
+        assert found.loss == pytest.approx(math.log(256), rel=0.5)
+    classifier = zoo.Classifier("mamba", n_classes=2, vocab_size=9, d_model=8, n_layers=1, max_len=8)
+    with pytest.raises(UserError, match=r"ids up to 511 by tokenizer.json, and the model has 256"):
+        zoo.evaluate(model, "needle", tokenizer=str(TOKENIZER))
+    with pytest.raises(UserError, match="Classifier is no run, checkpoint or model that predicts"):
+        zoo.evaluate(classifier, "needle")
 
 
 def test_a_converted_checkpoint_takes_its_tokenizer_along_and_scores_the_same(

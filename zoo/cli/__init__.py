@@ -11,7 +11,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from zoo.cli import bench, check, convert, cost, data, doctor, evaluate, extend, leaderboard, listing, new, trained
+from zoo.cli import (
+    bench,
+    check,
+    convert,
+    cost,
+    data,
+    doctor,
+    evaluate,
+    extend,
+    leaderboard,
+    listing,
+    lm_eval,
+    new,
+    trained,
+)
 from zoo.spec.errors import UserError, ZooError
 from zoo.spec.streams import keep_working, replace_unprintable
 
@@ -68,6 +82,8 @@ app.command("convert")(convert.convert)
 app.command("predict")(trained.predict)
 app.command("eval")(evaluate.eval_)
 app.command("extend")(extend.extend)
+harness = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+app.command("lm-eval", context_settings=harness)(lm_eval.lm_eval)
 app.command("generate")(trained.generate)
 app.command("export")(trained.export)
 app.command("doctor")(doctor.doctor)

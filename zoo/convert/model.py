@@ -50,7 +50,7 @@ class PretrainedModel(nn.Module):
         for name in parts.removed:
             self.backbone.set_submodule(name, nn.Identity(), strict=True)
         self.embed, self.head = parts.embedding, parts.head
-        self.capabilities = architecture.capabilities
+        self.architecture, self.capabilities = architecture.name, architecture.capabilities
 
         key_map = {f"backbone.{ours}": theirs for ours, theirs in conversion.key_map(self.config).items()}
         prefix = conversion.prefix if parts.head is None else ""

@@ -50,6 +50,7 @@ def generate(
     eos: int | None = None,
     mask: Tensor | None = None,
     start: int | None = None,
+    stop: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Continue prompts: tokens (B, L), mask (B, L) with pads anywhere -> the new tokens (B, N), N <= max_new_tokens.
@@ -60,6 +61,7 @@ def generate(
     top_p        draw among the fewest tokens whose probabilities reach p only (nucleus sampling, Holtzman et al. 2020)
     eos          the token that ends a row; after it the row is 0, and when all have ended generation stops
     start        what the decoder of an encoder-decoder reads first; None = eos
+    stop         the new tokens so far (B, n) -> (B,) bool, the rows that end with them, as by eos
     seed         of the draws
 
     Raises ConfigError for a model that predicts no next token, and ValueError where its positions run out.
@@ -79,7 +81,10 @@ def generate(
                 new.append(token)
                 if eos is not None:
                     ended = ended | (token == eos)
-                if len(new) == max_new_tokens or (eos is not None and bool(ended.all())):
+                if stop is not None:
+                    ended = ended | stop(torch.stack(new, dim=1))
+                ends = eos is not None or stop is not None
+                if len(new) == max_new_tokens or (ends and bool(ended.all())):
                     return torch.stack(new, dim=1)
                 text.append(token)
     finally:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from zoo.board.metric import Metric
 from zoo.board.statistics import Run, run_interval
@@ -30,7 +31,7 @@ from zoo.run.machine import available_bytes
 from zoo.run.memory import is_out_of_memory, limit_memory
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
-from zoo.run.subject import Subject, load_subject
+from zoo.run.subject import Subject, as_subject, load_subject
 from zoo.spec.config import flatten
 from zoo.spec.constraints import build_config, field_types, validate_value
 from zoo.spec.errors import ConfigError, UnknownName, UserError, did_you_mean
@@ -69,24 +70,35 @@ class Exam:
 
 
 def evaluate(
-    model: str | PathLike[str] | StoredRecord | Record | Subject,
+    model: str | PathLike[str] | StoredRecord | Record | Subject | nn.Module,
     tasks: str | Sequence[str],
     *,
     overrides: Sequence[str] | Mapping[str, Any] = (),
+    tokenizer: str = "bytes",
+    begin: int = 0,
     runs: str | PathLike[str] = "",
     on_record: Callable[[EvaluationRecord], None] = lambda record: None,
 ) -> list[EvaluationRecord]:
     """Evaluate a trained model on the test split of tasks that need no training, and on its own task.
 
-    model      a run's folder or its record, or a checkpoint's folder: of `zoo convert` or of Hugging Face
+    model      a run's folder or its record, a checkpoint's folder: of `zoo convert` or of Hugging Face; or a
+               `zoo.LanguageModel` or what `zoo.convert.load` gave
     tasks      names, separated by commas or as a list
     overrides  options of the tasks, `["task.seq_len=512"]` or a mapping; each changes the tasks that have it
+    tokenizer  of such a model: bytes, or the path of a tokenizer.json, whose ids it reads
+    begin      and its id of the symbol that begins a text
     runs       the folder of runs in which that of a record lies (`ZOO_RUNS_DIR`, else runs)
 
     The defaults are the run's own settings for its own task, else those of the task as published. Texts are read in
     pieces as long as in training, at most. Raises UserError or DataError, before anything is computed, for what a
     model cannot be asked.
     """
+    if isinstance(model, nn.Module):
+        training, subject = model.training, as_subject(model, tokenizer, begin)
+        try:
+            return evaluate(subject, tasks, overrides=overrides, on_record=on_record)
+        finally:
+            model.train(training)
     subject = model if isinstance(model, Subject) else load_subject(model, runs=runs)
     names = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks)
     known = parse_overrides(overrides)

@@ -107,9 +107,9 @@ class BenchRequest:
 
     @classmethod
     def read_plan(cls, path: Path | str, **fields: Any) -> BenchRequest:
-        """Build a request from a plan: a YAML file of arch and task (or data) and, if they are to be other than by default,
-        protocol, seeds (how many), overrides, and sweep (lists of values by key). It skips what has a record. `fields`
-        are the request's other fields."""
+        """Build a request from a plan: a YAML file of arch and task (or data) and, if they are to be other than by
+        default, protocol, seeds (how many), overrides, and sweep (lists of values by key). It skips what has a record.
+        `fields` are the request's other fields."""
         written = read_yaml("--plan", Path(path))
         for key in written:
             if key not in PLAN_KEYS:

@@ -6,6 +6,7 @@ shifted by one, 0 pads, and behind them the symbol that begins and ends a text. 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from zoo.data.batch import Batch
 from zoo.data.files import combined_sha256, sha256
 from zoo.data.questions import IGNORE
 from zoo.data.tokens import Tokenizer, load_tokenizer
-from zoo.model.models import ModelOutput
+from zoo.model.models import LMHeadModel, ModelOutput
 from zoo.model.spec import ModelSpec
 from zoo.nn import at_least_float32
 from zoo.nn.backbone import State
@@ -44,7 +45,7 @@ class Subject:
 
     name            the id of the run's record, or the name of the checkpoint's folder
     form            what it is
-    folder          where it lies
+    folder          where it lies; of a module the current one
     architecture    its name in the registry
     weights         sha256 of its safetensors
     model           maps (Batch, state) to a ModelOutput; in evaluation mode, on the CPU
@@ -60,7 +61,7 @@ class Subject:
     """
 
     name: str
-    form: Literal["run", "zoo", "huggingface"]
+    form: Literal["run", "zoo", "huggingface", "module"]
     folder: Path
     architecture: str
     weights: str
@@ -139,6 +140,41 @@ def load_subject(place: str | PathLike[str] | StoredRecord | Record, *, runs: st
     )
 
 
+def as_subject(model: nn.Module, tokenizer: str, begin: int) -> Subject:
+    """A module that predicts the next token: a `zoo.LanguageModel`, or one of `zoo.convert.load`.
+
+    tokenizer  bytes, or the path of a tokenizer.json; the model's ids are its own
+    begin      the model's id of the symbol that begins a text
+
+    Raises ConfigError for another module.
+    """
+    model = getattr(model, "lm", model)
+    if not isinstance(model, PretrainedModel | LMHeadModel) or model.objective != "causal_lm":
+        given = type(model).__name__
+        raise ConfigError("model", f"{given} is no run, checkpoint or model that predicts the next token")
+    read = load_tokenizer(tokenizer)
+    _check_ids("model", read, begin, model)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+    capabilities = model.capabilities
+    return Subject(
+        name=f"{model.architecture}-{digest.hexdigest()[:12]}",
+        form="module",
+        folder=Path(),
+        architecture=model.architecture,
+        weights=digest.hexdigest(),
+        model=CheckpointLM(model, begin, read.size + 1).eval(),
+        objective=model.objective,
+        vocab_size=read.size + 3,
+        tokenizer=read,
+        tokenizer_file=tokenizer,
+        trained_len=model.max_len if isinstance(model, LMHeadModel) else None,
+        carries=capabilities.carries_text("causal"),
+        stops=begin + 1,
+    )
+
+
 def _is_checkpoint(folder: Path) -> bool:
     """Whether a folder is a checkpoint's. Raises UserError for one of pickles, which are not read."""
     if (folder / ZOO_CONFIG).is_file():
@@ -163,14 +199,9 @@ def _checkpoint(folder: Path) -> Subject:
     tokenizer = _tokenizer_of(folder)
     symbols = {key: _first_id(config.get(f"{key}_token_id")) for key in ("bos", "eos")}
     begin = symbols["eos"] if symbols["bos"] is None else symbols["bos"]
-    assert isinstance(model.head, LMHead)
-    rows = model.head.decoder.out_features
     if begin is None:
         raise UserError(f"{folder / HF_CONFIG}: neither bos_token_id nor eos_token_id: no symbol begins a text")
-    if max(tokenizer.size - 1, begin) >= rows:
-        raise UserError(
-            f"{folder}: ids up to {max(tokenizer.size - 1, begin):,} in {TOKENIZER}, vocab_size {rows:,} in config.json"
-        )
+    _check_ids(str(folder), tokenizer, begin, model)
     return Subject(
         name=folder.resolve().name,
         form="zoo" if (folder / ZOO_CONFIG).is_file() else "huggingface",
@@ -186,6 +217,15 @@ def _checkpoint(folder: Path) -> Subject:
         carries=registry().architecture(name).record.capabilities.carries_text(model.dims.mode),
         stops=None if symbols["eos"] is None else symbols["eos"] + 1,
     )
+
+
+def _check_ids(where: str, tokenizer: Tokenizer, begin: int, model: PretrainedModel | LMHeadModel) -> None:
+    """Raise UserError for ids that the model has no vector for."""
+    head = model.head.decoder if isinstance(model.head, LMHead) else model.head
+    assert isinstance(head, nn.Linear)
+    last = max(tokenizer.size - 1, begin)
+    if last >= head.out_features:
+        raise UserError(f"{where}: ids up to {last:,} by {tokenizer.name}, and the model has {head.out_features:,}")
 
 
 def _tokenizer_of(folder: Path) -> Tokenizer:
@@ -209,15 +249,15 @@ def _sum_of(folder: Path) -> str:
 
 
 class CheckpointLM(nn.Module):
-    """A checkpoint's language model that reads and gives the ids of tasks on text.
+    """A language model of its tokenizer's own ids that reads and gives the ids of tasks on text.
 
-    begin  the checkpoint's own id of the symbol that begins a text
+    begin  its own id of the symbol that begins a text
     end    ours
 
     It has what `zoo.generate` needs, and maps batches as the models of `zoo.model` do.
     """
 
-    def __init__(self, model: PretrainedModel, begin: int, end: int) -> None:
+    def __init__(self, model: PretrainedModel | LMHeadModel, begin: int, end: int) -> None:
         super().__init__()
         self.model, self.begin, self.end = model, begin, end
         self.objective, self.capabilities, self.backbone = model.objective, model.capabilities, model.backbone
@@ -225,21 +265,28 @@ class CheckpointLM(nn.Module):
     def embed(self, tokens: Tensor, mask: Tensor | None = None, start: Tensor | None = None) -> Tensor:
         """tokens (B, L) -> (B, L, D)"""
         assert self.model.embed is not None
-        own = torch.where(tokens == self.end, self.begin, (tokens - 1).clamp_min(0))
-        return self.model.embed(own, mask, start)
+        return self.model.embed(self._own(tokens), mask, start)
+
+    def _own(self, tokens: Tensor) -> Tensor:
+        return torch.where(tokens == self.end, self.begin, (tokens - 1).clamp_min(0))
+
+    def _ours(self, logits: Tensor) -> Tensor:
+        return F.pad(at_least_float32(logits), (1, 0), value=-torch.inf)
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """hidden (…, D) -> (…, V), at least float32; a pad is never predicted."""
-        return F.pad(at_least_float32(self.model.compute_logits(hidden)), (1, 0), value=-torch.inf)
+        return self._ours(self.model.compute_logits(hidden))
 
     def next_logits(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits (B, V) after the last real token of each row: tokens (B, L), mask (B, L), pads at the end."""
-        last = torch.full_like(tokens[:, 0], tokens.shape[1]) if mask is None else mask.sum(1)
-        hidden = self.backbone(self.embed(tokens, mask), mask=mask).hidden
-        return self.compute_logits(hidden[torch.arange(len(tokens), device=tokens.device), last - 1])
+        return self._ours(self.model.next_logits(self._own(tokens), mask))
 
     def forward(self, batch: Batch, state: State = None) -> ModelOutput:
         """One answer per label, as of `LMHeadModel`."""
+        if isinstance(self.model, LMHeadModel):
+            labels = torch.where(batch.labels == IGNORE, IGNORE, batch.labels - 1)
+            output = self.model(batch._replace(inputs=self._own(batch.inputs), labels=labels), state)
+            return output._replace(logits=self._ours(output.logits), labels=output.labels + 1)
         out = self.backbone(self.embed(batch.inputs, batch.mask), mask=batch.mask, state=state)
         scored = batch.labels != IGNORE
         logits = self.compute_logits(out.hidden[scored])

@@ -117,7 +117,7 @@ class EvaluationRecord(Measured, Metrics):
     """A trained model on the test split of a task for which it was not trained again.
 
     checkpoint    id of the record of the run that trained it, or the name of the checkpoint's folder
-    form          a run of zoo, a checkpoint that zoo converted, or a Hugging Face directory
+    form          a run of zoo, a checkpoint that zoo converted, a Hugging Face directory, or a module in Python
     parameters    of the model, embedding and head included
     trained_len   longest training input, tokens; None: not known
     tokenizer     None for a model that reads no text
@@ -132,7 +132,7 @@ class EvaluationRecord(Measured, Metrics):
     schema_version: Annotated[int, Field(ge=1)] = EVALUATION_SCHEMA
     kind: Literal["evaluated"] = "evaluated"
     checkpoint: Text
-    form: Literal["run", "zoo", "huggingface"]
+    form: Literal["run", "zoo", "huggingface", "module"]
     parameters: Count
     trained_len: Positive | None
     tokenizer: TokenizerInfo | None
