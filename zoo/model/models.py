@@ -59,8 +59,10 @@ class Positions(nn.Module):
         derived_buffer(self, "table", partial(sinusoids, max_len, d_model))
 
     def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """x (B, L, D) at positions from 0, or from `start` (B,). ValueError where the table ends."""
-        n_positions = x.shape[1] + (0 if start is None else int(start.max()))
+        """x (B, L, D) at positions from 0, or from `start` (B,). ValueError where the table ends; on a device, which
+        would have to be waited for, the start is left to its own check of indices."""
+        known = 0 if start is None or start.device.type != "cpu" else int(start.max())
+        n_positions = x.shape[1] + known
         if n_positions > self.table.shape[0]:
             raise ValueError(f"a sequence of {n_positions} tokens, but positions for {self.table.shape[0]}")
         if start is None:

@@ -135,11 +135,12 @@ def _bounds(seq_len: int, plan: SegmentPlan) -> list[tuple[int, int]]:
 
 
 def _live_rows(mask: Tensor | None, bounds: Sequence[tuple[int, int]]) -> list[Tensor | None]:
-    """Per segment the rows (B,) that have a real token in it; None where all have. One transfer from the device."""
+    """Per segment the rows (B,) that have a real token in it; None where all are known to have."""
     if mask is None:
         return [None] * len(bounds)
     rows = torch.stack([mask[:, start:stop].any(dim=1) for start, stop in bounds])  # (S, B)
-    if not has_values(mask):  # a program that is traced is for any rows
+    # a program that is traced is for any rows, and whoever calls a device would wait for the answer
+    if not has_values(mask) or mask.device.type != "cpu":
         return list(rows.unbind())
     return [None if whole else rows[i] for i, whole in enumerate(rows.all(dim=1).tolist())]
 
