@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 import zoo
 from tests.benchmarks import lambada_harness
-from tests.benchmarks.models import Runs, reference, zoo_command
+from tests.benchmarks.models import TOKENIZER, Runs, reference, zoo_command
 from zoo import UserError
+from zoo.run.evaluate import prepare_exam
 from zoo.run.scoring import Scorer
 from zoo.run.subject import Subject, load_subject
 
@@ -130,6 +131,41 @@ def test_what_scores_no_text_says_so(smoke_run: Runs) -> None:
     ):
         with pytest.raises(UserError, match=says):
             Scorer.of(load_subject(record), max_length=64, batch_size=1)
+
+
+def test_evaluation_likelihoods_and_generation_agree_where_they_measure_the_same(
+    smoke_run: Runs, sample_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A language model with a tokenizer: `zoo eval`, the harness's questions to the core, and `zoo generate`."""
+    record = smoke_run("transformer", **{"task.tokenizer": str(TOKENIZER), "task.seq_len": 400})
+    subject = load_subject(record)
+    lines = (sample_data / "data/lambada/lambada_test.jsonl").read_text().splitlines()
+    pairs, texts = [], []
+    for line in lines:  # the harness's split of a passage
+        context, _, word = json.loads(line)["text"].rpartition(" ")
+        before, whole = encode(subject, context), encode(subject, f"{context} {word}")
+        pairs.append(([subject.end, *before], whole[len(before) :]))
+        texts.append((context, f" {word}"))
+    found = Scorer.of(subject, max_length=400, batch_size=4).log_likelihoods(pairs)
+    (evaluated,) = zoo.evaluate(record, "lambada_openai")
+    assert evaluated.loss is not None
+    assert evaluated.answers == sum(len(answer) for _, answer in pairs)
+    assert -sum(each.log for each in found) == pytest.approx(evaluated.loss * evaluated.answers, rel=1e-5)
+    assert sum(each.greedy for each in found) == pytest.approx((evaluated.scores["accuracy"] or 0) * len(found))
+    for (context, word), (_, answer), each in list(zip(texts, pairs, found, strict=True))[:3]:
+        run = ("--run", sample_data / "runs" / record.id, "--prompt", context, "--max-new-tokens", len(answer))
+        _, out, _ = zoo_command(capsys, monkeypatch, "generate", *run, "--json")
+        assert (json.loads(out)["tokens"] == answer) == each.greedy
+        assert (json.loads(out)["text"] == word) == each.greedy
+    overrides = {"task.seq_len": 350, "task.depths": 2, "task.group_size": 2}
+    (needle,) = zoo.evaluate(record, "needle", overrides=overrides)
+    exam = prepare_exam(subject, "needle", overrides)
+    questions = [exam.data.dataset("test")[i] for i in range(needle.n)]
+    asked = [([subject.end, *question.prompt], question.answer.tolist()) for question in questions]
+    found = Scorer.of(subject, max_length=400, batch_size=4).log_likelihoods(asked)
+    assert needle.loss is not None
+    assert needle.answers is not None
+    assert -sum(each.log for each in found) == pytest.approx(needle.loss * needle.answers, rel=1e-5)
 
 
 # -- the harness ---------------------------------------------------------------------------------------------------

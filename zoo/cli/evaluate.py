@@ -37,6 +37,8 @@ def eval_(
 
     if output is not None and results is not None:
         raise UserError("--output and --results: one of the two")
+    if not model.exists():  # before torch is imported
+        raise UserError(f"{model}: no such run or checkpoint")
     from zoo.run.evaluate import evaluate
     from zoo.run.subject import load_subject
     from zoo.spec.evaluation import evaluations_dir
