@@ -90,6 +90,10 @@ def put(*path: Any, value: Any) -> Change:
     return change
 
 
+def own_data(fields: dict[str, Any]) -> None:
+    fields["task"]["name"], fields["data"]["kind"] = "mine", "own"
+
+
 def every_answer_right(fields: dict[str, Any]) -> None:
     fields["metrics"]["test"]["right"] = pack_bits([True] * fields["metrics"]["test"]["n"])
 
@@ -137,6 +141,7 @@ TAMPERED: list[tuple[str, Change, str]] = [
     ("another version", put("architecture", "version", value="9"), "architecture.version: "),
     ("a plugin that is not here", put("plugin", "distribution", value="evil"), "plugin: evil "),
     ("a task that is not here", put("task", "name", value="easy"), "task: easy is not installed here"),
+    ("data of one's own", own_data, "task: mine is not installed here; data of one's own cannot be repeated by others"),
     ("another suite", put("task", "suite", value="lra"), "task.suite: "),
     ("another protocol version", put("protocol_version", value="9"), "protocol_version: "),
     ("a path for a protocol", put("protocol", value="../quick"), "protocol: String should match pattern"),

@@ -154,7 +154,8 @@ def rebuild_faults(record: Record) -> list[str]:
         return [f"plugin: {plugin} {record.plugin.version} with {record.architecture.name} is not installed here"]
     task = registry().tasks.get(record.task.name)
     if task is None:
-        return [f"task: {record.task.name} is not installed here"]
+        own = "; data of one's own cannot be repeated by others" if record.data.kind == "own" else ""
+        return [f"task: {record.task.name} is not installed here{own}"]
     overrides = {key: value for key, value in record.overrides.items() if key not in NOT_IDENTITY}
     try:
         experiment = resolve_pair(name, record.task.name, record.protocol, [("the record's overrides", overrides)])
