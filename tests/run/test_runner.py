@@ -72,6 +72,16 @@ def test_a_finished_run_is_not_repeated_unless_forced(tmp_path: Path, capfd: pyt
     assert Path(first.path).exists()
 
 
+def test_a_finished_run_is_found_without_torch(tmp_path: Path) -> None:
+    first = stored(tmp_path, protocol="smoke")
+    folders = f"results={str(tmp_path / 'results')!r}, runs={str(tmp_path / 'runs')!r}"
+    code = f"import sys, zoo; print(zoo.bench('toy', 'toytask', protocol='smoke', {folders})[0].path)"
+    code += "; assert not {'torch', 'lightning', 'altair'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).samefile(first.path)
+
+
 def test_two_calls_at_once_make_one_record(tmp_path: Path) -> None:
     folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
     job = plan(BenchRequest.parse("toy", "toytask", protocol="smoke", **folders))[0]

@@ -29,6 +29,7 @@ from zoo.data.paths import data_dir
 from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.run.callbacks import Checkpoints, Deadline, Report, Reporter, TimeLimit
 from zoo.run.compose import Experiment, Job
+from zoo.run.finished import find_finished
 from zoo.run.memory import count_forward_flops, is_out_of_memory, on_gpu, remedy, warn_of_memory
 from zoo.run.module import Diverged, ExperimentModule, Loaders, Schedule
 from zoo.run.recording import DataFacts, Ending, check_recordable, gather_facts, record_fields
@@ -58,12 +59,8 @@ def execute(job: Job, report: Report = lambda event: None) -> StoredRecord:
         raise ConfigError(key, "'gpu', and this machine has none; auto or cpu", origin=experiment.origins[key])
     rundir = RunDir(job)
     with rundir.lock():
-        if not job.force and rank() == 0:
-            finished = rundir.finished()
-            if finished is not None:
-                where = f"{finished.path}); --force runs it again"
-                print(f"zoo: {experiment.name} is done already ({where}", file=sys.stderr)
-                return finished
+        if finished := find_finished(job):
+            return finished
         attempt = rundir.start()
         with use_backend(experiment.train.op_backend), stop_as_exception(), op_backend_errors(experiment):
             try:

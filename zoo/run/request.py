@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.run.compose import Experiment, Job, compose
 from zoo.run.estimate import Estimate, estimate_all, tell_cost_only
+from zoo.run.finished import find_finished
 from zoo.run.own import Layers, declare_data
 from zoo.run.pool import execute_all
 from zoo.run.sweep import Trials, parse_sweep
@@ -268,14 +269,31 @@ def run(request: BenchRequest, *, on_record: Callable[[StoredRecord], None] | No
         experiments = resolve(request)
         jobs = _plan(request, experiments)
         _tell_cost_only([job.experiment for job in jobs])
-        stored = execute_all(jobs, request.jobs, record_came)
+        stored = _execute_left(jobs, request.jobs, record_came, on_record)
         interrupted = any(record.status == "interrupted" for _, record in stored)
         if request.sweep and len(request.seeds) > 1 and not interrupted:
             further = _further_seeds(request, experiments)
-            stored += execute_all(_plan(request, further), request.jobs, record_came)
+            stored += _execute_left(_plan(request, further), request.jobs, record_came, on_record)
         return stored
     finally:
         refreshed.now()
+
+
+def _execute_left(
+    jobs: Sequence[Job],
+    n_jobs: int | None,
+    on_new: Callable[[StoredRecord], None],
+    on_known: Callable[[StoredRecord], None] | None,
+) -> list[StoredRecord]:
+    """Execute the jobs that no earlier call has finished, and return the records of all in the order of the jobs."""
+    known = {job.experiment.id: stored for job in jobs if (stored := find_finished(job))}
+    for stored in known.values():
+        if on_known is not None:
+            on_known(stored)
+    left = [job for job in jobs if job.experiment.id not in known]
+    new = execute_all(left, n_jobs, on_new) if left else []
+    order = {job.experiment.id: k for k, job in enumerate(jobs)}
+    return sorted([*known.values(), *new], key=lambda stored: order[stored.record.id])
 
 
 def estimate(request: BenchRequest) -> list[Estimate]:

@@ -16,14 +16,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from pydantic import ValidationError
 
 from zoo.run.compose import Job
+from zoo.run.finished import NOTE, is_same_run, read_note, run_folder
 from zoo.run.trained import BEST, CONFIG, WEIGHTS, keep_model
-from zoo.spec.config import flatten
 from zoo.spec.errors import UserError, ZooError
 from zoo.spec.files import write_atomically
 from zoo.spec.record import Record
 from zoo.spec.rejected import reject
-from zoo.spec.settings import NO_EFFECT
-from zoo.spec.store import StoredRecord, describe, read, write
+from zoo.spec.store import StoredRecord, describe, write
 
 
 def rank() -> int:
@@ -37,9 +36,9 @@ def now() -> str:
 
 
 class RunDir:
-    """The folder `runs/PROTOCOL/TASK/ARCHITECTURE/HASH-sSEED` of one job.
+    """The folder of one job.
 
-    run.json   the code and configuration that last ran here, and the record where the run ended well
+    run.json   what an earlier call left (zoo/run/finished.py)
     last.ckpt  after each validation interval;  best.ckpt  the weights that were best on validation
     model.safetensors, config.json  in place of these, after a run that ended well (zoo/run/trained.py)
     """
@@ -47,9 +46,8 @@ class RunDir:
     def __init__(self, job: Job) -> None:
         experiment = job.experiment
         self.job, self.experiment = job, experiment
-        self.path = Path(job.runs) / experiment.id
+        self.path = run_folder(job)
         self.path.mkdir(parents=True, exist_ok=True)
-        self.note = self.path / "run.json"
         self.last, self.best = self.path / "last.ckpt", self.path / BEST
 
     @contextlib.contextmanager
@@ -70,27 +68,13 @@ class RunDir:
         finally:
             lock.release()
 
-    def finished(self) -> StoredRecord | None:
-        """The record of this experiment, made here by this code, if it ended well.
-
-        The run's own folder decides: a record that came with a checkout was made elsewhere.
-        """
-        note = self._read_note()
-        if not self._is_same_run(note) or "record" not in note:
-            return None
-        path = Path(note["record"])
-        if not path.is_file() or Path(self.job.results).resolve() not in path.resolve().parents:
-            return None
-        record = read(path)
-        return StoredRecord(str(path), record) if isinstance(record, Record) else None
-
     def start(self) -> Attempt:
         """Begin a run, or go on with the one that an earlier call of the same command left."""
-        earlier, code = self._read_note(), self.experiment.code_hash
+        earlier, code = read_note(self.path), self.experiment.code_hash
         if rank() > 0:
             # the first rank has been here and written the note
             return Attempt(earlier["attempt"], earlier["started"], self.last if self.last.exists() else None)
-        same = self._is_same_run(earlier) and not self.job.force
+        same = is_same_run(self.job, earlier) and not self.job.force
         if not same:
             if earlier and not self.job.force:
                 what = "settings of how it is computed have" if earlier.get("code") == code else "the code has"
@@ -125,7 +109,7 @@ class RunDir:
             head = f"{self.experiment.name}: the record was not accepted, and is kept in {file}; mend it, and"
             raise ZooError("\n  ".join([f"{head} {how} takes it in:", *reasons])) from error
         if record.status == "ok":
-            self._write_note(self._read_note() | {"record": str(path.resolve())})
+            self._write_note(read_note(self.path) | {"record": str(path.resolve())})
             self.last.unlink(missing_ok=True)
         if kept:
             self.best.unlink(missing_ok=True)
@@ -140,22 +124,8 @@ class RunDir:
             return False
         return True
 
-    def _read_note(self) -> dict[str, Any]:
-        """What an earlier call noted; nothing when there was none, or it was cut off."""
-        try:
-            return json.loads(self.note.read_text("utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
-
     def _write_note(self, note: dict[str, Any]) -> None:
-        write_atomically(self.note, json.dumps(note, indent=1))
-
-    def _is_same_run(self, note: dict[str, Any]) -> bool:
-        """Whether the note is of this experiment by this code, computed in this way (device, forms of the ops)."""
-        if note.get("code") != self.experiment.code_hash:
-            return False
-        before, today = flatten(note["config"]), flatten(self.experiment.config)
-        return all(before.get(key) == value for key, value in today.items() if key not in NO_EFFECT)
+        write_atomically(self.path / NOTE, json.dumps(note, indent=1))
 
 
 @dataclass(frozen=True)
