@@ -122,7 +122,7 @@ def test_a_plan_and_options_that_say_what_to_run_are_one_too_many(
 @pytest.mark.parametrize("missing", [[], ["--arch", "toy"], ["--task", "toytask"]])
 def test_nothing_to_run_is_told(missing: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert zoo("bench", *missing) == 2
-    assert "--arch and --task, or --plan" in capsys.readouterr().err
+    assert "zoo bench ARCH TASK, or --plan" in capsys.readouterr().err
 
 
 def test_plans_that_are_shipped_can_be_run() -> None:
