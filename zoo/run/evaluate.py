@@ -53,7 +53,8 @@ class Exam:
     """A task as it is put to a model.
 
     overrides  the options that the user changed
-    begins     whether the begin symbol is put before each question
+    model      the subject's, for inputs of this length
+    begin      a symbol that is put before each question; None: none is
     """
 
     task: Task
@@ -61,12 +62,9 @@ class Exam:
     options: Any
     overrides: Mapping[str, Any]
     data: TaskData
-    begins: bool
-
-    @property
-    def seq_len(self) -> int:
-        """Tokens of the longest input."""
-        return int(getattr(self.options, "seq_len", self.task.length)) + self.begins
+    model: Any
+    seq_len: int
+    begin: int | None
 
 
 def evaluate(
@@ -145,33 +143,30 @@ def prepare_exam(subject: Subject, name: str, overrides: Mapping[str, Any]) -> E
             changed[key] = values[option] = validate_value(key, value, types[option], origin="--set")
     options = build_config(cls, values)
     task.check(options)
-    loading = LoaderConfig(
-        kind=kind,
-        objective=objective,
-        eval_batch_size=_rows(subject, int(values.get("seq_len") or task.length)),
-        length_generalization=False,
-    )
+    begin = None if own or not _begins_texts(subject, kind) else subject.end
+    seq_len = int(values.get("seq_len") or task.length) + (begin is not None)
+    rows = max(min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // max(subject.vocab_size, 1)) // seq_len, 1)
+    loading = LoaderConfig(kind=kind, objective=objective, eval_batch_size=rows, length_generalization=False)
     data = task.load_data()(options, data_dir(), loading)
     if own and subject.trained:
         data.codec = subject.trained.data.codec
-    else:
-        if data.tokenizer is None:
-            raise UserError(f"{task.name}: these are symbols of an artificial language, not text; --set task.form=text")
+    elif data.tokenizer is None:
+        raise UserError(f"{task.name}: these are symbols of an artificial language, not text; --set task.form=text")
     size = int(getattr(options, "vocab_size", task.vocab_size))
     if subject.vocab_size and size != subject.vocab_size:
         raise UserError(f"{task.name}: questions in {size:,} token ids, and {subject.name} has {subject.vocab_size:,}")
-    subject.for_length(int(values.get("seq_len") or task.length))  # or it cannot read them
+    model = subject.for_length(seq_len)
     data.prepare_test()
     if not data.n_examples("test"):
         raise UserError(f"{task.name}: the test split is empty")
-    return Exam(task, kind, options, changed, data, begins=_begins(subject, kind, own=own))
+    return Exam(task, kind, options, changed, data, model, seq_len, begin)
 
 
-def _begins(subject: Subject, kind: TaskKind, *, own: bool) -> bool:
-    """Whether the symbol that begins a text is put before a question: for models of running text, whose own tasks put
-    it there themselves."""
+def _begins_texts(subject: Subject, kind: TaskKind) -> bool:
+    """Whether the symbol that begins a text is put before a question: for models of running text, whose tasks put it
+    there themselves."""
     trained_on_text = subject.trained is None or subject.trained.experiment.kind.running_text
-    return not own and trained_on_text and not kind.running_text
+    return trained_on_text and not kind.running_text
 
 
 def _find_task(name: str) -> Task:
@@ -195,8 +190,8 @@ def _check_asked_in_text(subject: Subject, task: Task) -> None:
         )
     if subject.tokenizer is None:
         raise UserError(
-            f"{subject.name} reads the symbols of {own}, and {task.name} asks in text; evaluated are it on {own}, and "
-            f"models of text on {task.name}"
+            f"{subject.name} reads the symbols of {own}, and {task.name} asks in text: it is evaluated on {own}, and "
+            f"{task.name} is for models of text"
         )
     if subject.objective != "causal_lm":
         raise UserError(
@@ -205,18 +200,12 @@ def _check_asked_in_text(subject: Subject, task: Task) -> None:
         )
 
 
-def _rows(subject: Subject, seq_len: int) -> int:
-    """Examples that are read at once."""
-    return max(min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // max(subject.vocab_size, 1)) // seq_len, 1)
-
-
 def _examine(subject: Subject, exam: Exam) -> EvaluationRecord:
     began, task, options = time.monotonic(), exam.task, exam.options
     stateful = exam.kind.running_text and subject.carries
-    model = subject.for_length(exam.seq_len)
     try:
         with limit_memory(available_bytes()):
-            scores = score_test(model, exam, stateful, subject.end if exam.begins else None)
+            scores = score_test(exam, stateful)
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(
@@ -264,19 +253,16 @@ def _interval(scores: Scores, metric: Metric) -> dict[str, Any] | None:
 
 
 @torch.inference_mode()
-def score_test(model: Any, exam: Exam, stateful: bool, begin: int | None) -> Scores:
-    """The scores of a model on the test split.
-
-    begin  a symbol that is put before each question
-    """
+def score_test(exam: Exam, stateful: bool) -> Scores:
+    """The scores of a model on the test split."""
     metric = exam.kind.build_metrics(exam.task, "test", exam.data)
     loader = exam.data.eval_dataloader("test")
-    if begin is not None:
-        loader.collate_fn = partial(_collate_behind, begin, exam.kind.build_collate_fn(exam.data))
-    backbone, state = getattr(model, "encoder", model).backbone, None
+    if exam.begin is not None:
+        loader.collate_fn = partial(_collate_behind, exam.begin, exam.kind.build_collate_fn(exam.data))
+    backbone, state = getattr(exam.model, "encoder", exam.model).backbone, None
     with return_state(stateful):
         for batch in loader:
-            output = model(batch, entering_state(backbone, state, batch.fresh, len(batch.inputs)))
+            output = exam.model(batch, entering_state(backbone, state, batch.fresh, len(batch.inputs)))
             state = output.state if stateful else None
             metric.update(output, batch, exam.kind.loss(output))
     return metric.compute()
