@@ -1,4 +1,4 @@
-"""Trained models and checkpoints on tasks that they were not trained for: a table, and scores by position with a chart.
+"""Trained models and checkpoints that `zoo eval` evaluated: a table, and scores by position with a chart.
 
 They never stand among ranked rows: nothing is known to be equal between them but the questions.
 """
@@ -13,8 +13,8 @@ from zoo.board.tables import NONE, Table
 from zoo.spec.evaluation import EvaluatedGroup, EvaluationRecord
 
 SENTENCE = (
-    "Trained models and checkpoints on tasks that they were not trained for, by themselves: sizes, training texts and "
-    "tokens differ, so nothing here is ranked. Intervals, 95 %, are over test questions."
+    "Trained models and checkpoints, evaluated without further training. Sizes, training texts and tokens differ, and "
+    "so may the options of a task: nothing here is ranked. Intervals, 95 %, are over test questions."
 )
 
 
@@ -118,7 +118,8 @@ def positions_chart(records: Sequence[EvaluationRecord]) -> Any:
     names = list(dict.fromkeys(str(point["line"]) for point in points))
     scale = alt.Scale(domain=[0, 1]) if metric.is_share else alt.Scale(zero=False)
     x = alt.X("at:Q", title=key)
-    color = alt.Color("line:N", sort=names, scale=alt.Scale(domain=names, range=list(COLORS)), title="checkpoint")
+    legend = alt.Legend(title="checkpoint", labelLimit=0, columns=1)
+    color = alt.Color("line:N", sort=names, scale=alt.Scale(domain=names, range=list(COLORS)), legend=legend)
     base = alt.Chart(inline_data(points)).encode(x=x, color=color)
     lines = base.mark_line(point=True).encode(y=alt.Y("score:Q", scale=scale, title=metric.title))
     bars = base.mark_rule().encode(y=alt.Y("low:Q", scale=scale, title=metric.title), y2="high:Q")
