@@ -1,4 +1,4 @@
-"""What a sweep shows on stderr while it goes on: a line per run with a bar, and one for all runs."""
+"""What a sweep shows while it goes on: on stderr a line per run with a bar, and one for all runs; and the board."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -132,3 +133,27 @@ def _clock(seconds: float | None) -> str:
         return "-:--:--"
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+class Refresher:
+    """Refreshes the board as records come, but does not spend more than a twentieth of a sweep's time on that."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.next, self.due = 0.0, False
+
+    def soon(self) -> None:
+        """A record has come."""
+        self.due = True
+        if time.monotonic() >= self.next:
+            self.now()
+
+    def now(self) -> None:
+        """Refresh the board if a record has come since."""
+        if not self.due:
+            return
+        from zoo.board.build import refresh  # libraries of tables and charts, which a finished run needs not
+
+        began = time.monotonic()
+        refresh(self.results)
+        self.due, self.next = False, began + 20 * (time.monotonic() - began)

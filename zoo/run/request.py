@@ -6,13 +6,13 @@ import contextlib
 import itertools
 import shlex
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.run.compose import Experiment, Job, compose
+from zoo.run.display import Refresher
 from zoo.run.estimate import Estimate, estimate_all, tell_cost_only
 from zoo.run.finished import find_finished
 from zoo.run.own import Layers, declare_data
@@ -256,9 +256,7 @@ def bench(
 
 def run(request: BenchRequest, *, on_record: Callable[[StoredRecord], None] | None = None) -> list[StoredRecord]:
     """Execute a request, as `bench` does."""
-    from zoo.board.build import refresh
-
-    refreshed = _Refresher(Path(request.results), refresh)
+    refreshed = Refresher(Path(request.results))
 
     def record_came(stored: StoredRecord) -> None:
         refreshed.soon()
@@ -328,28 +326,6 @@ def _further_seeds(request: BenchRequest, trials: Sequence[Experiment]) -> list[
         why = "no trial has a score" if len(ended_trials(records)) == len(own) else "not all trials have ended"
         print(f"zoo: {name}: {why}; there are no further seeds", file=sys.stderr)
     return [replace(experiment, seed=seed) for seed in request.seeds[1:] for experiment in best]
-
-
-class _Refresher:
-    """Refreshes the board as records come, but does not spend more than a twentieth of a sweep's time on that."""
-
-    def __init__(self, results: Path, refresh: Callable[[Path], object]) -> None:
-        self.results, self.refresh = results, refresh
-        self.next, self.due = 0.0, False
-
-    def soon(self) -> None:
-        """A record has come."""
-        self.due = True
-        if time.monotonic() >= self.next:
-            self.now()
-
-    def now(self) -> None:
-        """Refresh the board if a record has come since."""
-        if not self.due:
-            return
-        began = time.monotonic()
-        self.refresh(self.results)
-        self.due, self.next = False, began + 20 * (time.monotonic() - began)
 
 
 def split_names(names: str | Sequence[str]) -> tuple[str, ...]:
