@@ -154,6 +154,7 @@ def _hash_faults(record: Record) -> Iterator[str]:
     task = (record.task.name, record.task.version)
     tasks = [e for e in registry().tasks.values() if (e.record.name, e.record.version) == task]
     sweep = None if record.sweep is None else record.sweep.model_dump(mode="json")
-    expected = [config_hash(a, t, record.protocol, record.config, sweep) for a in architectures for t in tasks]
+    weights = record.init.weights if record.init else ""
+    expected = [config_hash(a, t, record.protocol, record.config, sweep, weights) for a in architectures for t in tasks]
     if expected and record.config_hash not in expected:
         yield f"config_hash: {record.config_hash}, its configuration gives {' or '.join(expected)}"

@@ -47,6 +47,9 @@ def bench(
     ] = None,
     sweep_samples: Annotated[int | None, typer.Option(min=1, help="So many trials at random, not all.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Begin with the weights of a finished run's folder, or of a checkpoint's.")
+    ] = None,
     results: Annotated[Path | None, typer.Option(help="Where records go [leaderboard/results].")] = None,
     runs: Annotated[Path | None, typer.Option(help="Where checkpoints and logs go [runs].")] = None,
     max_time: Annotated[float | None, typer.Option(min=0, help="Seconds a run may take; resumable.")] = None,
@@ -73,6 +76,7 @@ def bench(
         "sweep": sweep or None,
         "sweep-samples": sweep_samples,
         "config": config,
+        "init": init,
     }
     request = read_request(names or (), plan, what, shared)
     if estimate:

@@ -40,6 +40,11 @@ class TokenEmbedding(nn.Module):
         self.types = nn.Embedding(n_types, d_model) if n_types else None
         self.norm = LayerNorm(d_model, norm_eps) if norm_eps is not None else None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is nothing but a table of tokens."""
+        return self.positions is None and self.types is None and self.norm is None
+
     def forward(self, ids: Tensor, mask: Tensor | None = None, start: Tensor | None = None) -> Tensor:
         """ids (B, L), padded on the right, from position `start` (B,) of their texts -> (B, L, D)."""
         x = self.tokens(ids) * self.scale

@@ -48,6 +48,7 @@ class Experiment:
     sweep               {"seed", "trials"} of the sweep that it belongs to, or None
     declared            the task of a user's own data, which no plugin registers: its fields (`Registry.declare`), and
                         under "settings" what the user set for all architectures; None for other tasks
+    init                the weights that it begins with, as `zoo.run.initial.Initial.record`, or None
     matched             {"architecture", "parameters"} of the baseline that the width was solved for, or None
     """
 
@@ -62,6 +63,7 @@ class Experiment:
     matched: Mapping[str, Any] | None = None
     sweep: Mapping[str, Any] | None = None
     declared: Mapping[str, Any] | None = None
+    init: Mapping[str, str] | None = None
 
     @property
     def arch_entry(self) -> Entry[Architecture]:
@@ -240,7 +242,12 @@ class Experiment:
     @property
     def hash(self) -> str:
         """Identity of the configuration (zoo/spec/config.py); the seed is apart."""
-        return config_hash(self.arch_entry, self.task_entry, self.protocol, self.config, self.sweep)
+        weights = self.init["weights"] if self.init else ""
+        return config_hash(self.arch_entry, self.task_entry, self.protocol, self.config, self.sweep, weights)
+
+    def begun_with(self, init: Mapping[str, str]) -> Experiment:
+        """The same experiment with weights to begin with, which modify its protocol."""
+        return replace(self, init=init, overrides={**self.overrides, "init": init["source"]})
 
 
 @dataclass(frozen=True, kw_only=True)

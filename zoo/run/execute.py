@@ -30,6 +30,7 @@ from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.run.callbacks import Checkpoints, Deadline, Report, Reporter, TimeLimit
 from zoo.run.compose import Experiment, Job
 from zoo.run.finished import find_finished
+from zoo.run.initial import initialise
 from zoo.run.memory import count_forward_flops, is_out_of_memory, on_gpu, remedy, warn_of_memory
 from zoo.run.module import Diverged, ExperimentModule, Loaders, Schedule
 from zoo.run.recording import DataFacts, Ending, check_recordable, gather_facts, record_fields
@@ -65,6 +66,10 @@ def execute(job: Job, report: Report = lambda event: None) -> StoredRecord:
         with use_backend(experiment.train.op_backend), stop_as_exception(), op_backend_errors(experiment):
             try:
                 module = build_module(experiment)
+                if experiment.init is not None and attempt.checkpoint is None:
+                    begun = initialise(module.model, experiment)
+                    if rank() == 0:
+                        print(f"zoo: {begun}", file=sys.stderr)
                 # one example through the model: a mismatch is an error before data are prepared
                 flops = count_forward_flops(experiment, module.model)
             except UserError:

@@ -162,6 +162,7 @@ def record_fields(
         "data": facts.provenance | _settings_of(experiment),
         "overrides": dict(experiment.overrides),
         "sweep": experiment.sweep,
+        "init": {key: experiment.init[key] for key in ("form", "source", "weights")} if experiment.init else None,
         "config_hash": experiment.hash,
         "seed": experiment.seed,
         "mode": experiment.mode,

@@ -15,6 +15,7 @@ from zoo.run.compose import Experiment, Job, compose
 from zoo.run.display import Refresher
 from zoo.run.estimate import Estimate, estimate_all, tell_cost_only
 from zoo.run.finished import find_finished
+from zoo.run.initial import Initial, load_initial
 from zoo.run.own import Layers, declare_data
 from zoo.run.pool import execute_all
 from zoo.run.sweep import Trials, parse_sweep
@@ -43,6 +44,7 @@ class BenchRequest:
     config     a YAML file of configuration keys, which `overrides` override
     sweep      keys and values of each trial; of every pair the best trial on validation, with the first seed, runs with
                the further seeds
+    init       the folder of a run or checkpoint whose weights the runs begin with; "" = they begin anew
     results    where records go (`ZOO_RESULTS_DIR`, else leaderboard/results); the board is built beside it
     runs       where checkpoints and logs go (`ZOO_RUNS_DIR`, else runs)
     max_time   seconds that one run may take; it is then recorded as "timeout" and goes on with the next call
@@ -67,6 +69,7 @@ class BenchRequest:
     skip_recorded: bool = False
     command: str = ""
     data: str = ""
+    init: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.task) == bool(self.data):
@@ -150,12 +153,13 @@ def resolve(request: BenchRequest) -> list[Experiment]:
     tasks, architectures = task_names(request.task, known), _architecture_names(request.arch, known)
     if request.data:
         layers, tasks = declare_data(request.data, layers, known)
+    initial = load_initial(request.init) if request.init else None
     experiments: list[Experiment] = []
     left_out: dict[str, UserError] = {}
     for task, task_named in tasks.items():
         for arch, arch_named in architectures.items():
             try:
-                trials = _resolve_trials(arch, task, request, layers)
+                trials = _resolve_trials(arch, task, request, layers, initial)
             except UserError as error:
                 if (arch_named and task_named) or not _never_fits(error, arch, task, request.protocol):
                     raise
@@ -170,11 +174,14 @@ def resolve(request: BenchRequest) -> list[Experiment]:
     return [replace(experiment, seed=seed) for seed in seeds for experiment in experiments]
 
 
-def _resolve_trials(arch: str, task: str, request: BenchRequest, layers: Layers) -> list[Experiment]:
+def _resolve_trials(
+    arch: str, task: str, request: BenchRequest, layers: Layers, initial: Initial | None
+) -> list[Experiment]:
     """The experiment of a pair, or its trials."""
     if not request.sweep:
-        return [resolve_pair(arch, task, request.protocol, layers)]
-    several = [resolve_pair(arch, task, request.protocol, [*layers, ("--sweep", trial)]) for trial in request.sweep]
+        return [resolve_pair(arch, task, request.protocol, layers, initial)]
+    swept = [[*layers, ("--sweep", trial)] for trial in request.sweep]
+    several = [resolve_pair(arch, task, request.protocol, each, initial) for each in swept]
     configs = [flatten(each.config) for each in several]
     trials = [{key: config[key] for key in request.sweep[0]} for config in configs]
     for k, trial in enumerate(trials):
@@ -184,15 +191,16 @@ def _resolve_trials(arch: str, task: str, request: BenchRequest, layers: Layers)
     return [replace(each, sweep=sweep) for each in several]
 
 
-def resolve_pair(arch: str, task: str, protocol: str, layers: Layers) -> Experiment:
+def resolve_pair(arch: str, task: str, protocol: str, layers: Layers, initial: Initial | None = None) -> Experiment:
     """The experiment of a pair with what the user set: composed, matched, validated."""
+    layers = initial.layers(arch, task, layers) if initial else layers
     experiment = compose(arch, task, protocol=protocol, layers=layers)
     if experiment.baseline not in ("", arch):
         from zoo.run.match import match_width
 
         experiment = match_width(experiment, layers)
     validate(experiment)
-    return experiment
+    return experiment.begun_with(initial.record) if initial else experiment
 
 
 def _never_fits(error: UserError, arch: str, task: str, protocol: str) -> bool:
@@ -246,7 +254,7 @@ def bench(
                 folder or file of one's own
     on_record   called with each record as it comes
     options     as in `BenchRequest.parse`: protocol, seeds (how many, from 0, or which), overrides (a mapping or
-                "key=value" strings), config, results, runs, max_time, force, jobs
+                "key=value" strings), init, config, results, runs, max_time, force, jobs
 
     Returns the records with their files, one per run; begins no further run after a signal. Raises UserError for
     mistakes: before anything is prepared, and at the end for runs that turned out to be impossible.

@@ -117,7 +117,7 @@ def load_subject(place: str | PathLike[str] | StoredRecord | Record, *, runs: st
         folder = Path(place)
         if folder.is_file() and folder.name in (WEIGHTS, HF_CONFIG, ZOO_CONFIG, TOKENIZER):
             folder = folder.parent
-        if folder.is_dir() and _is_checkpoint(folder):
+        if folder.is_dir() and is_checkpoint(folder):
             return _checkpoint(folder)
     trained = load_trained(place, runs=runs)
     experiment, data = trained.experiment, trained.data
@@ -175,7 +175,7 @@ def as_subject(model: nn.Module, tokenizer: str, begin: int) -> Subject:
     )
 
 
-def _is_checkpoint(folder: Path) -> bool:
+def is_checkpoint(folder: Path) -> bool:
     """Whether a folder is a checkpoint's. Raises UserError for one of pickles, which are not read."""
     if (folder / ZOO_CONFIG).is_file():
         return True
@@ -207,7 +207,7 @@ def _checkpoint(folder: Path) -> Subject:
         form="zoo" if (folder / ZOO_CONFIG).is_file() else "huggingface",
         folder=folder,
         architecture=name,
-        weights=_sum_of(folder),
+        weights=sum_of_weights(folder),
         model=CheckpointLM(model, begin, tokenizer.size + 1).eval(),
         objective=model.objective,
         vocab_size=tokenizer.size + 3,
@@ -240,7 +240,7 @@ def _first_id(value: Any) -> int | None:
     return value[0] if isinstance(value, list) and value else value
 
 
-def _sum_of(folder: Path) -> str:
+def sum_of_weights(folder: Path) -> str:
     """sha256 of the weights' file, or one over those of the shards."""
     if not (folder / INDEX).is_file():
         return sha256(folder / WEIGHTS)

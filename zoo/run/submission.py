@@ -156,13 +156,15 @@ def rebuild_faults(record: Record) -> list[str]:
     if task is None:
         own = "; data of one's own cannot be repeated by others" if record.data.kind == "own" else ""
         return [f"task: {record.task.name} is not installed here{own}"]
-    overrides = {key: value for key, value in record.overrides.items() if key not in NOT_IDENTITY}
+    overrides = {key: value for key, value in record.overrides.items() if key not in (*NOT_IDENTITY, "init")}
     try:
         experiment = resolve_pair(name, record.task.name, record.protocol, [("the record's overrides", overrides)])
     except ZooError as error:
         return [f"overrides: {' '.join(str(error).split())}"]
     if record.sweep:
         experiment = replace(experiment, sweep=record.sweep.model_dump(mode="json"))
+    if record.init:
+        experiment = experiment.begun_with(record.init.model_dump())
     expected = _expected(experiment)
     return [
         f"{key}: {_short(given)}, here {_short(expected[key])}"

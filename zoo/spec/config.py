@@ -89,8 +89,11 @@ def config_hash(
     protocol: str,
     config: Mapping[str, Any],
     sweep: Mapping[str, Any] | None = None,
+    weights: str = "",
 ) -> str:
     """Hash a resolved configuration (12 hex digits), and the sweep that it is a trial of; the seed is apart.
+
+    weights  sha256 of those that the run begins with; "" = it begins anew
 
     Covers names and versions of architecture, task and protocol, and the values that differ from their defaults: a
     new setting with a neutral default changes no hash. Whoever changes a default or the meaning of a setting raises
@@ -109,6 +112,8 @@ def config_hash(
     }
     if sweep is not None:
         identity["sweep"] = sweep
+    if weights:
+        identity["init"] = weights
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -263,6 +263,19 @@ class SweepInfo(RecordPart):
     trials: Annotated[tuple[JsonObject, ...], Field(strict=False, min_length=1)]
 
 
+class InitInfo(RecordPart):
+    """The weights that a run began with.
+
+    form     what they are of: a run of zoo's, a checkpoint of `zoo convert` or of Hugging Face
+    source   the run's id, or the name of the checkpoint's folder
+    weights  sha256 of model.safetensors, or over those of its shards
+    """
+
+    form: Literal["run", "zoo", "huggingface"]
+    source: Text
+    weights: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+
 class Seconds(RecordPart):
     """Wall-clock seconds."""
 
@@ -282,6 +295,7 @@ class Record(RecordPart):
 
     overrides      dotted key -> value that the user changed;  config: the resolved tree
     sweep          None where the run belongs to none
+    init           None where it began anew
     stateful       of running text: whether a state is carried from segment to segment; else None
     micro_batch_size  examples that a device held at once; None when the model could not be built
     segment_plan   how long inputs were fed; None when whole
@@ -310,6 +324,7 @@ class Record(RecordPart):
     objective: Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]*$")]
     stateful: bool | None
     micro_batch_size: Positive | None = None
+    init: InitInfo | None = None
     segment_plan: JsonObject | None
     parameters: Count
     match: MatchInfo | None

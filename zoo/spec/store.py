@@ -179,7 +179,8 @@ def sweep_key(record: Record) -> str:
     shared = {key: value for key, value in flatten(record.config).items() if key not in apart}
     versions = [record.architecture.version, record.task.version, record.protocol_version]
     names = [record.plugin.distribution, record.architecture.name, record.task.name, record.protocol]
-    return json.dumps([names, versions, shared, record.sweep.model_dump(mode="json")], sort_keys=True)
+    weights = record.init.weights if record.init else ""
+    return json.dumps([names, versions, shared, record.sweep.model_dump(mode="json"), weights], sort_keys=True)
 
 
 def describe_trial(record: Record) -> str:

@@ -245,7 +245,7 @@ def _command(record: Record, seeds: int) -> str:
     words += ["--protocol", record.protocol]
     words += ["--seeds", str(seeds)] if seeds > 1 else ["--seed", str(record.seed)]
     for key, value in record.overrides.items():
-        words += ["--set", f"{key}={_text(value)}"]
+        words += ["--init", _text(value)] if key == "init" else ["--set", f"{key}={_text(value)}"]
     return shlex.join(words)
 
 
