@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
@@ -165,7 +166,8 @@ def test_a_converted_checkpoint_takes_its_tokenizer_along_and_scores_the_same(
 def test_a_run_that_learnt_the_needle_is_measured_by_depth_beyond_its_length(smoke_run: Runs) -> None:
     """Trained until it answers: what is measured is then not a guess."""
     learnt = {
-        "task.seq_len": 32, "task.digits": 1, "task.hay": 4, "task.keys": 16, "task.train_size": 4000,
+        "task.seq_len": 32, "task.train_lengths": [32], "task.digits": 1, "task.hay": 4, "task.keys": 16,
+        "task.train_size": 4000,
         "task.generalization_factors": [2], "task.group_size": 40, "train.max_samples": 4000, "train.batch_size": 32,
         "model.d_model": 32, "model.n_layers": 2, "optim.lr": 1e-2,
     }  # fmt: skip
@@ -175,6 +177,21 @@ def test_a_run_that_learnt_the_needle_is_measured_by_depth_beyond_its_length(smo
     (longer,) = zoo.evaluate(record, "needle", overrides={"task.seq_len": 64, "task.depths": 5})
     assert [group.at for group in longer.groups] == [{"length": 64, "depth": k / 4} for k in range(5)]
     assert longer.overrides == {"task.seq_len": 64, "task.depths": 5}
+
+
+def test_a_run_is_asked_with_the_tokenizer_that_it_was_trained_with(smoke_run: Runs, tmp_path: Path) -> None:
+    own = tmp_path / "bpe.json"
+    own.write_bytes(TOKENIZER.read_bytes())
+    record = smoke_run("transformer", **{"task.tokenizer": str(own)})
+    (found,) = zoo.evaluate(record, "lambada_openai")
+    assert found.tokenizer is not None
+    assert found.tokenizer.sha256 == hashlib.sha256(own.read_bytes()).hexdigest()
+    tree = json.loads(own.read_text())
+    first, second, *others = tree["model"]["merges"]
+    tree["model"]["merges"] = [second, first, *others]
+    own.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match="not the file that the model was trained with"):
+        zoo.evaluate(record, "lambada_openai")
 
 
 # -- what cannot be asked ------------------------------------------------------------------------------------------

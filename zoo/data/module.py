@@ -17,6 +17,7 @@ from zoo.data.questions import Question, Specials
 from zoo.data.sampler import IntervalSampler, StreamOrder
 from zoo.data.tokens import Tokenizer
 from zoo.spec.architecture import Objective
+from zoo.spec.errors import UserError
 
 Split = Literal["train", "val", "test", "length_generalization"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -203,18 +204,23 @@ class TaskData:
         return ("input",)
 
     def make_codec(self) -> dict[str, Any]:
-        """What the options do not say and `encode` and `label_names` need, as JSON values. Only after `prepare`."""
-        return {}
+        """What the options do not say and `encode` and `label_names` need, as JSON values; of a tokenizer in a file its
+        sha256. Only after `prepare`."""
+        return {"tokenizer_sha256": self.tokenizer.digest} if self.tokenizer and self.tokenizer.digest else {}
 
     @property
     def codec(self) -> Mapping[str, Any]:
-        """The codec of the prepared data, or that of the run whose model was loaded."""
+        """The codec of the prepared data, or that of the run whose model was loaded. Setting it raises UserError where
+        the tokenizer's file is another one now."""
         if self._codec is None:
             self._codec = self.make_codec()
         return self._codec
 
     @codec.setter
     def codec(self, codec: Mapping[str, Any]) -> None:
+        known = codec.get("tokenizer_sha256")
+        if known and self.tokenizer and self.tokenizer.digest != known:
+            raise UserError(f"task.tokenizer {self.options.tokenizer}: not the file that the model was trained with")
         self._codec = codec
 
     @property

@@ -141,6 +141,10 @@ def prepare_exam(subject: Subject, name: str, overrides: Mapping[str, Any]) -> E
         option = key.removeprefix("task.")
         if option != key and option in types:
             changed[key] = values[option] = validate_value(key, value, types[option], origin="--set")
+    if "task.seq_len" in changed:  # the lengths of a run's own questions are not those asked for
+        for name in values:
+            if name.endswith("_lengths") and values[name] and f"task.{name}" not in changed:
+                values[name] = [values["seq_len"]]
     options = build_config(cls, values)
     task.check(options)
     begin = None if own or not _begins_texts(subject, kind) else subject.end
