@@ -8,6 +8,7 @@ from .nn.backbone import Backbone as Backbone
 from .nn.backbone import Output as Output
 from .nn.backbone import State as State
 from .nn.state import check_state as check_state
+from .run.analysis import analyze as analyze
 from .run.evaluate import evaluate as evaluate
 from .run.request import bench as bench
 from .run.trained import load as load

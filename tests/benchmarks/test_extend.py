@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 import torch
 
 import zoo
+import zoo.run.extend
 from tests.benchmarks import layouts
 from zoo import ConfigError, UserError
 from zoo.cli import main
+from zoo.run.compose import Experiment
 from zoo.run.extend import METHODS, extend, method_overrides, with_settings
 from zoo.run.trained import TrainedModel, load_trained
 
@@ -182,6 +185,57 @@ def test_the_command_writes_records_a_table_and_a_chart(
     assert "expected whole numbers from 1" in run("--lengths", "0,2")
     assert "no document of the test split has" in run("--lengths", "50000", "--methods", "none")
     assert "expected 3 to 1,048,576, got 1600000" in run("--lengths", "100000", "--methods", "none")
+
+
+def test_a_study_that_was_stopped_keeps_what_it_had_and_goes_on_from_there(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, measured = trained(), list[int]()
+    evaluate = zoo.run.extend._evaluate
+
+    def interrupted(experiment: Experiment, *rest: Any) -> dict[str, Any]:
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(experiment.seq_len)
+        return evaluate(experiment, *rest)
+
+    monkeypatch.setattr("zoo.run.extend._evaluate", interrupted)
+
+    def run(*arguments: object) -> list[dict[str, Any]]:
+        command = ["zoo", "extend", str(model.folder), "--output", str(tmp_path), "--max-tokens", "64", *arguments]
+        monkeypatch.setattr(sys, "argv", [*map(str, command)])
+        with contextlib.suppress(SystemExit):
+            main()
+        return json.loads((tmp_path / "extend.json").read_text())
+
+    study = ("--methods", "none,yarn", "--lengths", "1,2")
+    before = run(*study)
+    assert [(r["method"], r["seq_len"]) for r in before] == [("none", 16), ("none", 32), ("yarn", 16)]
+    measured.clear()
+    after = run(*study)
+    assert measured == [32]
+    assert after[:3] == before
+    assert capsys.readouterr().out.count("(measured before)") == 3
+    measured.clear()
+    both = run("--methods", "yarn", "--lengths", "2", "--finetune-steps", 1)  # stands beside them
+    assert measured == [32]
+    assert [(r["method"], r["seq_len"], r["finetune_steps"]) for r in both[-2:]] == [("yarn", 32, 0), ("yarn", 32, 1)]
+    measured.clear()
+    other = run("--methods", "none", "--lengths", "1,2", "--max-tokens", 32)  # of other text
+    assert measured == [16, 32]
+    assert [(r["method"], r["seq_len"], r["n"]) for r in other] == [("none", 16, 32), ("none", 32, 32)]
+
+
+def test_lists_of_lengths_follow_the_length_and_questions_that_do_not_are_refused(trained: Trained) -> None:
+    lengths = {"task.train_lengths": [200, 400], "task.test_lengths": [200, 400], "task.seq_len": 400}
+    model = trained(task="needle", **lengths)
+    o = model.experiment.task_options
+    (record,) = extend(model, ["none"], [2])
+    assert (record.error, record.n) == ("", o.depths * o.group_size)
+    assert record.settings == {key: list(value) if isinstance(value, list) else value for key, value in lengths.items()}
+    (record,) = extend(trained(task="kv_retrieval"), ["none"], [2])
+    assert record.scores == {}
+    assert "its test questions have" in record.error
 
 
 def test_a_task_of_one_length_says_so(trained: Trained) -> None:

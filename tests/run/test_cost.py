@@ -108,16 +108,16 @@ def test_a_machine_that_is_not_idle_is_told_and_recorded(
     def busy() -> Iterator[list[float]]:
         yield [1.25]
 
-    monkeypatch.setattr(throughput, "_others_busy", busy)
+    monkeypatch.setattr(throughput, "others_busy", busy)
     _, _, err = zoo_(capsys, "cost", "--arch", "toy", "--task", "toytask", "--protocol", "smoke")
     assert "toy on toytask (smoke): this machine is not idle: others kept 1.2 cores busy" in err
     assert read_costs(tmp_path / "results")[0][0].others == 1.25
 
 
 def test_cores_that_others_keep_busy_are_counted_without_our_own() -> None:
-    with throughput._others_busy() as before:
+    with throughput.others_busy() as before:
         sum(k * k for k in range(3_000_000))
-    with throughput._others_busy() as after:
+    with throughput.others_busy() as after:
         pass
     assert before[0] >= 0
     assert len(before) == len(after) == 1

@@ -21,6 +21,8 @@ from zoo.run.request import BenchRequest, resolve
 from zoo.spec.errors import ConfigError
 from zoo.spec.registry import registry
 
+from .conftest import resolve_one
+
 
 def model(arch: str, *, kind: str = "classification", **overrides: Any) -> SequenceClassifier:
     """The model of an experiment on listops with three classes, of either kind."""
@@ -128,6 +130,16 @@ def test_values_need_no_vocabulary() -> None:
     assert not [n for n, _ in made.named_parameters() if n == "encoder.embedding.weight" and _.shape[0] == 256]
     values = np.random.default_rng(0).random(1024).astype(np.float32)
     assert made(collate([(values, 1)])).logits.shape == (1, 2)
+
+
+def test_without_positions_an_architecture_that_has_none_reads_a_bag_of_words() -> None:
+    tokens = torch.randint(1, 5, (2, 12), generator=torch.Generator().manual_seed(0))
+    shuffled = tokens[:, torch.randperm(12, generator=torch.Generator().manual_seed(0))]
+    for positions, alike in (("none", True), ("sinusoidal", False)):
+        overrides = {"model.positions": positions, "arch.n_heads": 2}
+        experiment = resolve_one("performer", "listops", protocol="smoke", overrides=overrides)
+        model = experiment.kind.build_model(experiment.model_spec).double().eval()
+        assert torch.allclose(model.logits(tokens), model.logits(shuffled)) == alike
 
 
 @pytest.mark.parametrize("d_model", [8, 7])

@@ -1,66 +1,124 @@
-"""A model beyond its training length, by the methods that extend its context: a table and two charts."""
+"""Models beyond their training length, by the methods that extend their context: tables and charts.
+
+Of one run for `zoo extend`; of all runs of a task for the board, where architectures stand beside methods.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
 
+from zoo.board.metric import Metric
+from zoo.board.tables import Table
 from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord
 
+SENTENCE = (
+    "as trained (none), and by methods that extend the context of a trained model (docs/long-context.md). A dash: it "
+    "cannot be read. One model each: small differences mean nothing, and nothing here is ranked."
+)
+"""What the board says of a study."""
 
-def main_score(records: Sequence[ExtensionRecord]) -> str:
+Run = Sequence[ExtensionRecord]
+"""The records of one run's model."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a task under a protocol, in the order of their names."""
+
+    protocol: str
+    task: str
+    runs: Sequence[Run]
+
+    @property
+    def score(self) -> str:
+        return main_score([record for run in self.runs for record in run])
+
+    @property
+    def title(self) -> str:
+        return f"{self.task}: {Metric(self.score).title} by length of the input"
+
+    @property
+    def chart(self) -> str:
+        """The name of its picture beside the board."""
+        return f"extension-{self.protocol}-{self.task}.svg"
+
+    @property
+    def trained(self) -> str:
+        """ "256 tokens in training"."""
+        lengths = sorted({run[0].trained_len for run in self.runs})
+        return f"{', '.join(f'{length:,}' for length in lengths)} tokens in training"
+
+    @property
+    def named(self) -> dict[str, Run]:
+        """The runs by unique names: those of equal settings with the hash of their configuration."""
+        counts = Counter(map(run_label, self.runs))
+        hashes = [run[0].run.rpartition("/")[2].partition("-")[0][:6] for run in self.runs]
+        labels = [run_label(run) for run in self.runs]
+        names = [f"{one} {code}" if counts[one] > 1 else one for one, code in zip(labels, hashes, strict=True)]
+        return dict(zip(names, self.runs, strict=True))
+
+
+def studies(runs: Sequence[Run]) -> list[Study]:
+    """Runs by protocol and task."""
+    named = sorted(
+        (run for run in runs if run), key=lambda run: (run[0].protocol, run[0].task, run_label(run), run[0].run)
+    )
+    keys = dict.fromkeys((run[0].protocol, run[0].task) for run in named)
+    return [Study(*key, [run for run in named if (run[0].protocol, run[0].task) == key]) for key in keys]
+
+
+def run_label(run: Run) -> str:
+    """The architecture, and what was set for the run: "transformer, positions=alibi"."""
+    first = run[0]
+    settings = [f"{key.removeprefix('arch.')}={value}" for key, value in first.settings.items()]
+    return ", ".join([first.architecture, *settings, *([f"seed {first.seed}"] if first.seed else [])])
+
+
+def main_score(records: Run) -> str:
     """The score that is shown: perplexity of running text, else the task's first."""
     return next((name for record in records for name in record.scores), "perplexity")
 
 
-def extension_table(records: Sequence[ExtensionRecord]) -> tuple[list[str], list[list[str]]]:
+def extension_table(records: Run) -> tuple[list[str], list[list[str]]]:
     """Headers and cells: a row for each method, a column for each length; a length that cannot be read is a dash."""
-    lengths = sorted({record.seq_len for record in records})
-    score = main_score(records)
-    cells = {(record.method, record.seq_len): _format(record, score) for record in records}
-    methods = list(dict.fromkeys(record.method for record in records))
-    rows = [[method, *(cells.get((method, length), "") for length in lengths)] for method in methods]
-    return [score, *map(str, lengths)], rows
+    lengths, score = sorted({record.seq_len for record in records}), main_score(records)
+    return [score, *map(str, lengths)], _rows(records, lengths, score)
+
+
+def study_table(study: Study) -> Table:
+    """The same for the runs of a study, one after the other."""
+    lengths = sorted({record.seq_len for run in study.runs for record in run})
+    rows = [[name, *row] for name, run in study.named.items() for row in _rows(run, lengths, study.score)]
+    return Table(["architecture", "method", *(f"{length:,}" for length in lengths)], rows)
+
+
+def _rows(records: Run, lengths: Sequence[int], score: str) -> list[list[str]]:
+    cells = {(record.label, record.seq_len): _format(record, score) for record in records}
+    labels = dict.fromkeys(record.label for record in records)
+    return [[label, *(cells.get((label, length), "") for length in lengths)] for label in labels]
 
 
 def _format(record: ExtensionRecord, score: str) -> str:
     value = record.scores.get(score)
-    if record.error or value is None:
-        return "-"
-    return f"{value:.2f}" if "perplexity" in score else f"{100 * value:.2f} %"
+    return "-" if record.error or value is None else Metric(score).format(value)
 
 
-def extension_chart(records: Sequence[ExtensionRecord]) -> Any:
+def extension_chart(records: Run) -> Any:
     """The score over the length of the input, and of running text the loss over the position in the longest input; a
     line for each method. Returns an Altair chart."""
     import altair as alt
 
-    from zoo.board.charts import BLACK, COLORS, GREY, inline_data, styled
+    from zoo.board.charts import inline_data, styled
 
-    score, trained = main_score(records), records[0].trained_len
-    methods = list(dict.fromkeys(record.method for record in records))
-    hues = iter(COLORS)
-    colors = [BLACK if method == AS_TRAINED else next(hues) for method in methods]
-    color = alt.Color("method:N", sort=methods, scale=alt.Scale(domain=methods, range=colors), title="method")
-    length = alt.X("length:Q", scale=alt.Scale(type="log", base=2), title="tokens of the input")
-    kind: Literal["log", "linear"] = "log" if "perplexity" in score else "linear"
-    points = [
-        {"method": record.method, "length": record.seq_len, "score": record.scores[score]}
-        for record in records
-        if record.scores.get(score) is not None
-    ]
-    values = [record.scores[score] or 0.0 for record in records if record.scores.get(score) is not None]
-    low, high = min(values), max(values)
-    scale = alt.Scale(type=kind, domain=[low * 0.95, high * 1.05], nice=False)
-    height = alt.Y("score:Q", scale=scale, title=score.replace("_", " "))
-    rule = alt.Chart(inline_data([{"length": trained}])).mark_rule(color=GREY, strokeDash=[4, 4]).encode(x=length)
-    lines = alt.Chart(inline_data(points)).mark_line(point=True).encode(x=length, y=height, color=color)
-    panels = [
-        (rule + lines).properties(width=460, height=240, title=f"{score.replace('_', ' ')} by length of the input")
-    ]
+    score, lines = main_score(records), _by_label(records)
+    panels = [_panel(lines, score, f"{Metric(score).title} by length of the input")]
     longest = max(record.seq_len for record in records)
     places = [
-        {"method": record.method, "position": max(span.stop, 1), "loss": span.loss}
+        {"line": record.label, "position": max(span.stop, 1), "loss": span.loss}
         for record in records
         if record.seq_len == longest
         for span in record.positions
@@ -69,10 +127,65 @@ def extension_chart(records: Sequence[ExtensionRecord]) -> Any:
     if places:
         at = alt.X("position:Q", scale=alt.Scale(type="log", base=2), title="position, up to")
         loss = alt.Y("loss:Q", scale=alt.Scale(zero=False), title="loss, nats")
-        panels.append(
-            alt.Chart(inline_data(places))
-            .mark_line(point=True)
-            .encode(x=at, y=loss, color=color)
-            .properties(width=460, height=240, title=f"loss by position, input of {longest:,} tokens")
-        )
+        chart = alt.Chart(inline_data(places)).mark_line(point=True).encode(x=at, y=loss, color=_color(lines))
+        panels.append(chart.properties(width=460, height=240, title=f"loss by position, input of {longest:,} tokens"))
     return styled(alt.vconcat(*panels))
+
+
+def study_chart(study: Study) -> Any:
+    """The runs of a study as trained, and below them each whose context was extended, by its methods."""
+    import altair as alt
+
+    from zoo.board.charts import styled
+
+    trained = {name: [each for each in run if each.label == AS_TRAINED] for name, run in study.named.items()}
+    panels = [_panel(trained, study.score, f"{study.title}, as trained")]
+    for name, run in study.named.items():
+        if len(lines := _by_label(run)) > 1:
+            panels.append(_panel(lines, study.score, f"{name}, by method"))
+    return styled(alt.vconcat(*panels).resolve_scale(color="independent"))
+
+
+def _by_label(records: Run) -> dict[str, list[ExtensionRecord]]:
+    labels = dict.fromkeys(record.label for record in records)
+    return {label: [record for record in records if record.label == label] for label in labels}
+
+
+def _color(lines: Mapping[str, Run]) -> Any:
+    import altair as alt
+
+    from zoo.board.charts import BLACK, COLORS
+
+    hues = cycle(COLORS)
+    colors = [BLACK if name == AS_TRAINED else next(hues) for name in lines]
+    return alt.Color("line:N", sort=list(lines), scale=alt.Scale(domain=list(lines), range=colors), title=None)
+
+
+def _panel(lines: Mapping[str, Run], score: str, title: str) -> Any:
+    import altair as alt
+
+    from zoo.board.charts import GREY, inline_data
+
+    metric = Metric(score)
+    points = [
+        {"line": name, "length": record.seq_len, "score": value}
+        for name, records in lines.items()
+        for record in records
+        if (value := record.scores.get(score)) is not None
+    ]
+    values = [value for records in lines.values() for each in records if (value := each.scores.get(score)) is not None]
+    trained = sorted({record.trained_len for records in lines.values() for record in records})
+    length = alt.X("length:Q", scale=alt.Scale(type="log", base=2), title="tokens of the input")
+    domain = [0.0, 1.0] if metric.is_share else [min(values) * 0.95, max(values) * 1.05]
+    scale = alt.Scale(type="log" if metric.kind == "perplexity" else "linear", domain=domain, nice=False)
+    height = alt.Y("score:Q", title=metric.title, scale=scale).axis(format=".0%" if metric.is_share else "~g")
+    rule = alt.Chart(inline_data([{"length": each} for each in trained])).mark_rule(color=GREY, strokeDash=[4, 4])
+    curve = alt.Chart(inline_data(points)).mark_line(point=True).encode(x=length, y=height, color=_color(lines))
+    return (rule.encode(x=length) + curve).properties(width=460, height=240, title=title)
+
+
+def study_lines(study: Study, chart: str, pipes: Callable[[Table], list[str]]) -> list[str]:
+    """The study as a part of a Markdown document; chart: the name of its picture."""
+    lines = [f"### Beyond the training length, {study.title}", "", f"{study.trained}; {SENTENCE}", ""]
+    lines += [f"![{study.title}]({chart})", ""] if chart else []
+    return [*lines, *pipes(study_table(study)), ""]

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.board.build import PAGE, board_dir, build
-from zoo.spec.cost import costs_dir
+from zoo.spec.cost import beside_results
 from zoo.spec.errors import UserError
-from zoo.spec.evaluation import evaluations_dir
 
 POLL = 1.0
 """Seconds between looks at the records."""
@@ -62,9 +61,10 @@ def serve(results_dir: Path | str, port: int = 0, *, poll: float = POLL) -> Iter
 
 
 def _state(results_dir: Path | str) -> dict[str, tuple[int, int]]:
-    """Every record, of results and of costs, with its time of change and size."""
+    """Every record, of results and of what lies beside them, with its time of change and size."""
     state = {}
-    for folder in (Path(results_dir), costs_dir(results_dir), evaluations_dir(results_dir)):
+    beside = ("costs", "evaluations", "extensions", "analyses", "generation")
+    for folder in (Path(results_dir), *(beside_results(results_dir, name) for name in beside)):
         for path in folder.rglob("*.json"):
             try:
                 about = path.stat()

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from zoo.cli import (
+    analyze,
     bench,
     check,
     convert,
@@ -82,6 +83,7 @@ app.command("convert")(convert.convert)
 app.command("predict")(trained.predict)
 app.command("eval")(evaluate.eval_)
 app.command("extend")(extend.extend)
+app.command("analyze")(analyze.analyze)
 harness = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app.command("lm-eval", context_settings=harness)(lm_eval.lm_eval)
 app.command("generate")(trained.generate)

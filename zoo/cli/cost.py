@@ -12,7 +12,9 @@ import typer
 from zoo.cli.bench import Names, read_request
 
 if TYPE_CHECKING:
+    from zoo.run.request import BenchRequest
     from zoo.spec.cost import CostRecord
+    from zoo.spec.generation import GenerationCost
 
 
 def cost(
@@ -26,12 +28,17 @@ def cost(
     config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
     results: Annotated[Path | None, typer.Option(help="Beside which records [leaderboard/results].")] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again what has been measured here.")] = False,
+    generation: Annotated[str, typer.Option(help="state | latency: what one more token costs, by context.")] = "",
+    contexts: Annotated[str, typer.Option(help="Of --generation, in tokens.")] = "64,256,1024,4096,16384",
     json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,
 ) -> None:
     """Measure what training and inference cost: tokens/s with their spread, and the memory of training.
 
     A few seconds for each architecture and task, one after the other, each in a process of its own. Leave the machine
     idle meanwhile. The board shows the newest measurement.
+
+    --generation state counts the bytes that are carried from token to token after contexts of growing length, the same
+    on every machine; latency also times the next token. Of architectures that generate step by step.
     """
     from zoo.board.build import refresh
     from zoo.board.costs import cost_line
@@ -46,6 +53,8 @@ def cost(
         "config": config,
     }
     request = read_request(names or (), plan, what, {"results": results, "force": force})
+    if generation:
+        raise typer.Exit(_generation(request, generation, contexts, json_))
     measured: list[dict[str, Any]] = []
 
     def on_cost(path: Path, cost: CostRecord) -> None:
@@ -64,3 +73,33 @@ def cost(
     for failure in failures:
         print(f"zoo: {failure}", file=sys.stderr)
     raise typer.Exit(1 if failures else 0)
+
+
+def _generation(request: BenchRequest, what: str, contexts: str, json_: bool) -> int:
+    """Measure and print what generation costs; the exit code."""
+    from zoo.board.build import refresh
+    from zoo.board.generation import generation_line
+    from zoo.run.cost import measure_generation
+    from zoo.spec.errors import UserError, did_you_mean
+
+    known = ("state", "latency")
+    if what not in known:
+        raise UserError(f"--generation {what!r}: unknown{did_you_mean(what, known)}")
+    lengths = sorted({int(part) for part in contexts.split(",") if part.strip().isdecimal()})
+    if not lengths or lengths[0] < 1 or len(lengths) != len(contexts.split(",")):
+        raise UserError(f"--contexts {contexts!r}: expected different whole numbers from 1, separated by commas")
+    measured: list[dict[str, Any]] = []
+
+    def on_cost(path: Path, cost: GenerationCost) -> None:
+        measured.append({**cost.model_dump(mode="json"), "path": str(path)})
+        if not json_:
+            print(generation_line(cost), flush=True)
+
+    failures = measure_generation(request, lengths, latency=what == "latency", on_cost=on_cost)
+    if measured:
+        refresh(Path(request.results))
+    if json_:
+        print(json.dumps(measured, indent=2))
+    for failure in failures:
+        print(f"zoo: {failure}", file=sys.stderr)
+    return 1 if failures else 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.trained import Run, Runs
+from zoo.cli.trained import Run, Runs, write_chart
 from zoo.spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,19 +22,23 @@ def extend(
     finetune_steps: Annotated[int, typer.Option(min=0, help="Optimiser steps at each length before.")] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of running text that are read.")] = 1 << 17,
     output: Annotated[Path | None, typer.Option(help="Folder of extend.json and extend.svg [the run's].")] = None,
+    results: Annotated[Path | None, typer.Option(help="Show it on the board of these results as well.")] = None,
     runs: Runs = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,
 ) -> None:
     """Measure a trained model at multiples of its training length, under each method that extends its context.
 
     none (as trained), linear (position interpolation), ntk, dynamic, yarn, llama3 and self_extend, where positions are
-    rotary. extend.json and extend.svg in the run's folder are replaced by the newest.
+    rotary. extend.json in the run's folder has each record as it comes; what the same command measured before is taken
+    from there. extend.svg is drawn anew.
     """
+    from pydantic import ValidationError
     from tabulate import tabulate
 
     from zoo.board.extension import extension_chart, extension_table
     from zoo.run.extend import extend as extend_model
     from zoo.run.trained import load_trained
+    from zoo.spec.evaluation import dump_extensions, extensions_dir, parse_extensions
     from zoo.spec.files import write_atomically
 
     try:
@@ -46,35 +49,56 @@ def extend(
         raise UserError(f"--lengths {lengths!r}: expected whole numbers from 1, separated by commas")
     trained = load_trained(run, runs=runs or "")
     folder = output or trained.folder
+    target = folder / "extend.json"
+    try:
+        known = parse_extensions(target.read_text("utf-8"))
+    except (FileNotFoundError, ValidationError):
+        known = []
+    came: list[ExtensionRecord] = []
 
-    def show(record: ExtensionRecord) -> None:
+    def keep(record: ExtensionRecord) -> None:
+        came.append(record)
+        if any(each.scores for each in came):
+            write_atomically(target, dump_extensions(merged(known, came)))
         if not json_:
             score = next((f"{name} {value:.4g}" for name, value in record.scores.items() if value is not None), "")
-            print(f"{record.method}, {record.seq_len:,} tokens: {score or record.error}", flush=True)
+            before = " (measured before)" if record in known else ""
+            print(f"{record.label}, {record.seq_len:,} tokens: {score or record.error}{before}", flush=True)
 
-    records = extend_model(
+    extend_model(
         trained,
         [name.strip() for name in methods.split(",")],
         times,
         finetune_steps=finetune_steps,
         max_tokens=max_tokens,
-        on_record=show,
+        known=known,
+        on_record=keep,
     )
-    if not any(record.scores for record in records):
-        raise UserError(records[0].error)
-    text = json.dumps([record.model_dump(mode="json") for record in records], indent=1)
-    write_atomically(folder / "extend.json", text + "\n")
+    if not any(record.scores for record in came):
+        raise UserError(came[0].error)
+    records = merged(known, came)
     if json_:
-        print(text)
+        print(dump_extensions(records), end="")
     else:
         headers, cells = extension_table(records)
         print("\n" + tabulate(cells, headers=headers, disable_numparse=True, stralign="right") + "\n")
-        print(f"records: {folder / 'extend.json'}")
-    try:
-        from zoo.board.charts import to_svg
-    except ModuleNotFoundError:
-        print("zoo: no chart: pip install 'seqzoo[board]'", file=sys.stderr)
-        return
-    write_atomically(folder / "extend.svg", to_svg(extension_chart(records)))
-    if not json_:
-        print(f"chart: {folder / 'extend.svg'}")
+        print(f"records: {target}")
+    write_chart(folder / "extend.svg", lambda: extension_chart(records), quiet=json_)
+    if results is not None:
+        from zoo.board.build import refresh
+
+        write_atomically(extensions_dir(results) / f"{trained.experiment.id}.json", dump_extensions(records))
+        refresh(results)
+
+
+def merged(known: Sequence[ExtensionRecord], new: Sequence[ExtensionRecord]) -> list[ExtensionRecord]:
+    """Earlier records of the same study that were not measured anew, and the new ones, method by method."""
+    from zoo.run.extend import METHODS
+
+    def place(record: ExtensionRecord) -> tuple[str, int, int]:
+        return record.method, record.finetune_steps, record.seq_len
+
+    studies = {each.study for each in new if each.scores}
+    left = {place(each): each for each in known if each.scores and each.study in studies}
+    every = left | {place(each): each for each in new}
+    return [every[key] for key in sorted(every, key=lambda key: (METHODS.index(key[0]), *key[1:]))]

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 Run = Annotated[Path, typer.Argument(help="The folder of a finished run, or its record.", metavar="RUN")]
 Runs = Annotated[Path | None, typer.Option(help="Where the run of a record lies [ZOO_RUNS_DIR, else runs].")]
+
+
+def write_chart(path: Path, make: Callable[[], Any], *, quiet: bool = False) -> None:
+    """Write an Altair chart as SVG, and say where; without the extra `board`, that there is none."""
+    from zoo.spec.files import write_atomically
+
+    try:
+        from zoo.board.charts import to_svg
+    except ModuleNotFoundError:
+        print("zoo: no chart: pip install 'seqzoo[board]'", file=sys.stderr)
+        return
+    write_atomically(path, to_svg(make()))
+    if not quiet:
+        print(f"chart: {path}")
 
 
 def predict(

@@ -59,7 +59,7 @@ class LanguageModel(nn.Module):
                  seq2seq: a decoder writes over the encoded input
     max_len      the longest input
     segment_len  tokens of a segment, for architectures that read segment by segment (Transformer-XL …)
-    positions    "sinusoidal" | "learned", for architectures that have none of their own
+    positions    "sinusoidal" | "learned" | "none", for architectures that have none of their own
     dropout      on the embeddings
     config       fields of the architecture's configuration
 

@@ -97,7 +97,7 @@ class Encoder(nn.Module):
         if spec.pool == "cls" and spec.objective == "classify":
             self.cls = nn.Parameter(torch.zeros(d_model))
         max_len = spec.max_len + (self.cls is not None)
-        self.positions = Positions(spec.positions, d_model, max_len) if spec.positions else None
+        self.positions = None if spec.positions in ("", "none") else Positions(spec.positions, d_model, max_len)
         self.dropout = nn.Dropout(spec.dropout)
         self.backbone = spec.architecture.build(spec.arch_config, spec.dims)
         self.plan = spec.segment_plan

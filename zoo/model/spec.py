@@ -24,7 +24,7 @@ class ModelSpec:
     seq_len       the longest training example
     max_len       the longest example of any split, for absolute positions
     objective     how the task is put to the architecture
-    positions     "sinusoidal" | "learned", for architectures without positions of their own; "" = none are added
+    positions     "sinusoidal" | "learned" | "none", for architectures without positions of their own; "" = it has them
     pool          how a sequence becomes one vector: the mean, the last token or a learned first token ("cls")
     d_head        width of the classifier's hidden ReLU layer; 0 = a linear classifier
     dropout       on the embeddings

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
+from zoo.run.trained import CHECKPOINTS, keep_weights
+
 if TYPE_CHECKING:
     from zoo.run.module import ExperimentModule
 
@@ -27,13 +29,15 @@ class TimeLimit(Exception):
 
 
 class Checkpoints(pl.Callback):
-    """After each interval: `best.ckpt` when validation improved, then `last.ckpt`.
+    """After each interval: `best.ckpt` when validation improved, then `last.ckpt`; under `train.keep_checkpoints` the
+    weights besides, which stay.
 
     Not Lightning's ModelCheckpoint, which writes into the system's temporary folder and then copies: here a file
     appears under its final name whole or not at all, also after a power cut or on a full disk.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.last = folder / "last.ckpt"
         self.best = folder / "best.ckpt"
 
@@ -41,6 +45,9 @@ class Checkpoints(pl.Callback):
         best = pl_module.best
         if best is not None and best["step"] == pl_module.global_step:
             self._save(trainer, self.best)
+        if pl_module.experiment.train.keep_checkpoints and trainer.is_global_zero:
+            path = self.folder / CHECKPOINTS / f"{pl_module.global_step}.safetensors"
+            keep_weights(path, pl_module.model.state_dict())
         self._save(trainer, self.last)
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from zoo.run.compose import Experiment
 from zoo.run.request import BenchRequest, plan
 from zoo.spec.cost import BUSY, CostRecord, cost_id, machine_name, read_costs, write_cost
 from zoo.spec.errors import UserError
+from zoo.spec.generation import GenerationCost, write_generation
 
 
 def measure_costs(
@@ -55,6 +56,35 @@ def measure_costs(
     if mistakes:
         raise UserError("\n".join(mistakes))
     return files, failures
+
+
+def measure_generation(
+    request: BenchRequest, contexts: Sequence[int], *, latency: bool, on_cost: Callable[[Path, GenerationCost], None]
+) -> list[str]:
+    """Measure what generation costs every shape of a request whose architecture generates step by step, and write the
+    records beside its results. Returns a line for each that could not be measured.
+
+    Raises what `plan` raises, and UserError where none of them generates so.
+    """
+    jobs = plan(replace(request, seeds=request.seeds[:1], skip_recorded=False, runs=request.results))
+    shapes = {job.experiment.shape: job.experiment for job in jobs}
+    stepping = [each for each in shapes.values() if each.arch_spec.capabilities.step and each.mode == "causal"]
+    if not stepping:
+        raise UserError("none of them generates from a carried state: an architecture with step, in mode causal, does")
+    failures: list[str] = []
+    with pool.Pool() as processes, progress("measuring", "runs") as update:
+        for k, experiment in enumerate(stepping):
+            arguments = {"experiment": asdict(experiment), "contexts": list(contexts), "latency": latency}
+            answer = pool.call(processes, "zoo.run.stepping:measure_generation", arguments)
+            update(k + 1, len(stepping))
+            if answer.value is None:
+                failures.append(f"{experiment.architecture} on {experiment.task}: {answer.error}")
+                continue
+            cost = GenerationCost.model_validate(answer.value, strict=False)
+            on_cost(write_generation(cost, request.results), cost)
+            if cost.others > BUSY:
+                print(f"zoo: this machine is not idle: others kept {cost.others:.1f} cores busy", file=sys.stderr)
+    return failures
 
 
 def _id(experiment: Experiment) -> str:

@@ -7,7 +7,6 @@ it). Tasks of other kinds are evaluated on test examples of that length.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.data.language import LanguageData
-from zoo.data.module import perplexity
+from zoo.data.module import TaskData, perplexity
 from zoo.data.streams import Pieces
+from zoo.kinds.metrics import Scores
 from zoo.nn import parameter_groups
 from zoo.nn.state import return_state
 from zoo.run.compose import Experiment
@@ -30,7 +30,7 @@ from zoo.run.execute import build_module, is_out_of_memory, load_data, open_data
 from zoo.run.module import ExperimentModule
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
-from zoo.run.trained import WEIGHTS, TrainedModel
+from zoo.run.trained import TrainedModel, weights_hash
 from zoo.spec.config import flatten, nest, sections
 from zoo.spec.constraints import field_types
 from zoo.spec.errors import ConfigError, UserError, did_you_mean
@@ -49,6 +49,7 @@ def extend(
     *,
     finetune_steps: int = 0,
     max_tokens: int = 1 << 17,
+    known: Sequence[ExtensionRecord] = (),
     on_record: Callable[[ExtensionRecord], None] = lambda record: None,
 ) -> list[ExtensionRecord]:
     """Evaluate a model at multiples of its training length under each method.
@@ -58,6 +59,8 @@ def extend(
     finetune_steps  optimiser steps at each length and method before the evaluation, with as many tokens each as in
                     training, at a tenth of its rate
     max_tokens      of running text: tokens of the test split that are read
+    known           records of an earlier call: what was measured in the same way by the same weights is taken from them
+    on_record       called with each record as it comes
 
     A length that the model cannot read is a record that says why. Raises ConfigError for a method that its positions
     do not allow, UserError for a task whose length cannot be set.
@@ -75,20 +78,28 @@ def extend(
         refusal = _refusal(experiment, name, 2 * trained_len)
         if refusal is not None:
             raise refusal
-    with (trained.folder / WEIGHTS).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest, text = weights_hash(trained.folder), experiment.kind.running_text
+    study = (digest, longest, max_tokens) if text else (digest, 0, 0)
+    same = [each for each in known if each.scores and each.study == study]
+    measured = {(each.method, each.seq_len, each.finetune_steps): each for each in same}
     records: list[ExtensionRecord] = []
+    prepared = False
     for name in methods:
         for times in lengths:
             began, seq_len = time.monotonic(), times * trained_len
+            if (name, seq_len, finetune_steps) in measured:
+                records.append(measured[name, seq_len, finetune_steps])
+                on_record(records[-1])
+                continue
             overrides: dict[str, Any] = {}
             result: dict[str, Any]
             try:
                 overrides = method_overrides(experiment, name, seq_len)
-                at_length = with_settings(experiment, {**overrides, "task.seq_len": seq_len})
+                at_length = with_settings(experiment, {**overrides, **length_settings(experiment, seq_len)})
                 model = _rebuild(at_length, trained.model)
-                same_text = records and experiment.kind.running_text  # prepared already
-                data = load_data(at_length, None) if same_text else open_data(at_length, None)
+                data = load_data(at_length, None) if text and prepared else open_data(at_length, None)
+                prepared = True
+                check_lengths(at_length, data)
                 if finetune_steps:
                     _finetune(at_length, model, finetune_steps, trained_len)
                 result = _evaluate(at_length, model, data, longest, max_tokens)
@@ -109,6 +120,9 @@ def extend(
                     trained_len=trained_len,
                     seq_len=seq_len,
                     finetune_steps=finetune_steps,
+                    settings=dict(experiment.overrides),
+                    longest=longest,
+                    max_tokens=max_tokens,
                     seconds=time.monotonic() - began,
                     ended=now(),
                     versions=versions(),
@@ -141,6 +155,20 @@ def method_overrides(experiment: Experiment, method: str, seq_len: int) -> dict[
         if farthest < trained_len:
             return {"arch.self_extend.group_size": group_size, "arch.self_extend.window": window}
     raise ConfigError("--methods", f"self_extend: no groups reach {seq_len:,} tokens from {trained_len:,}")
+
+
+def length_settings(experiment: Experiment, seq_len: int) -> dict[str, Any]:
+    """The settings of the task by which its examples have `seq_len` tokens: lists of lengths have this one."""
+    lists = [key for key in experiment.config["task"] if key.endswith("_lengths")]
+    return {"task.seq_len": seq_len, **{f"task.{key}": [seq_len] for key in lists}}
+
+
+def check_lengths(experiment: Experiment, data: TaskData) -> None:
+    """Raise ConfigError where the questions of test have other lengths than the experiment says."""
+    lengths = {group["length"] for group in data.groups("test") if "length" in group}
+    if lengths and lengths != {experiment.seq_len}:
+        these = ", ".join(f"{length:,}" for length in sorted(lengths))
+        raise ConfigError("task.seq_len", f"{experiment.task}: its test questions have {these} tokens whatever it is")
 
 
 def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
@@ -183,14 +211,20 @@ def _rebuild(experiment: Experiment, trained: nn.Module) -> nn.Module:
 def _evaluate(experiment: Experiment, model: nn.Module, data: Any, longest: int, max_tokens: int) -> dict[str, Any]:
     if experiment.kind.running_text and isinstance(data, LanguageData):
         return _read_text(experiment, model, data, longest, max_tokens)
+    scores = score_test(experiment, model)
+    return {"scores": dict(scores["scores"]), "loss": scores["loss"], "n": scores["n"]}
+
+
+@torch.inference_mode()
+def score_test(experiment: Experiment, model: nn.Module) -> Scores:
+    """The scores of a model on the test split, as a run has them."""
     module = build_module(experiment)
     module.model = model
     data = open_data(experiment, module.schedule)
     module.setup_metrics(data)
     for batch in data.eval_dataloader("test"):
         module.test_step(batch, 0)
-    scores = module.scores("test")
-    return {"scores": dict(scores["scores"]), "loss": scores["loss"], "n": scores["n"]}
+    return module.scores("test")
 
 
 def _read_text(

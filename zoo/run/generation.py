@@ -22,17 +22,7 @@ def continue_prompt(trained: TrainedModel, prompt: str, max_new_tokens: int, **o
     Raises UserError for a prompt that the model cannot read, and for a model that predicts no next token.
     """
     data = trained.data
-    try:
-        if isinstance(data, LanguageData):
-            end = data.specials.end  # begins every text, and ends it
-            ids = [*([] if trained.experiment.mode == "seq2seq" else [end]), *data.encode([prompt]).ids.tolist()]
-        else:
-            end, ids = None, [int(word) for word in prompt.replace(",", " ").split()]
-            size = trained.experiment.vocab_size
-            if not ids or not 0 < min(ids) <= max(ids) < size:
-                raise ValueError(f"expected token ids from 1 to {size - 1}, separated by blanks")
-    except ValueError as error:
-        raise UserError(f"--prompt: {error}") from error
+    ids, end = encode_prompt(trained, prompt)
     try:
         new = generate(trained.model, torch.tensor([ids]), max_new_tokens, eos=end, **options)[0].tolist()
     except UserError:
@@ -42,3 +32,23 @@ def continue_prompt(trained: TrainedModel, prompt: str, max_new_tokens: int, **o
     if isinstance(data, LanguageData):
         return new, data.decode(np.array([token for token in new if token != end]))
     return new, " ".join(map(str, new))
+
+
+def encode_prompt(trained: TrainedModel, prompt: str) -> tuple[list[int], int | None]:
+    """What a model reads for a prompt, as of `continue_prompt`, and the token that ends its texts, if one does.
+
+    Raises UserError for a prompt that it cannot read.
+    """
+    data = trained.data
+    try:
+        if isinstance(data, LanguageData):
+            end = data.specials.end  # begins every text, and ends it
+            ids = data.encode([prompt]).ids.tolist()
+            return ids if trained.experiment.mode == "seq2seq" else [end, *ids], end
+        ids = [int(word) for word in prompt.replace(",", " ").split()]
+        size = trained.experiment.vocab_size
+        if not ids or not 0 < min(ids) <= max(ids) < size:
+            raise ValueError(f"expected token ids from 1 to {size - 1}, separated by blanks")
+        return ids, None
+    except ValueError as error:
+        raise UserError(f"--prompt: {error}") from error

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from zoo.run.compose import Job
 from zoo.run.finished import NOTE, is_same_run, read_note, run_folder
-from zoo.run.trained import BEST, CONFIG, WEIGHTS, keep_model
+from zoo.run.trained import BEST, CHECKPOINTS, CONFIG, WEIGHTS, keep_model
 from zoo.spec.errors import UserError, ZooError
 from zoo.spec.files import write_atomically
 from zoo.spec.record import Record
@@ -41,6 +41,7 @@ class RunDir:
     run.json   what an earlier call left (zoo/run/finished.py)
     last.ckpt  after each validation interval;  best.ckpt  the weights that were best on validation
     model.safetensors, config.json  in place of these, after a run that ended well (zoo/run/trained.py)
+    checkpoints  the weights after each validation interval, under `train.keep_checkpoints`
     """
 
     def __init__(self, job: Job) -> None:
@@ -79,8 +80,9 @@ class RunDir:
             if earlier and not self.job.force:
                 what = "settings of how it is computed have" if earlier.get("code") == code else "the code has"
                 print(f"zoo: {what} changed since {self.path} was begun; starting afresh", file=sys.stderr)
-            for name in (self.last, self.best, CONFIG, WEIGHTS):
-                (self.path / name).unlink(missing_ok=True)
+            kept = (self.path / CHECKPOINTS).glob("*")
+            for path in (self.last, self.best, self.path / CONFIG, self.path / WEIGHTS, *kept):
+                path.unlink(missing_ok=True)
         attempt = Attempt(
             number=earlier.get("attempt", 0) + 1,
             started=earlier["started"] if same and self.last.exists() else now(),

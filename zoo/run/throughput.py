@@ -78,7 +78,7 @@ def measure(experiment: Experiment, seconds: float) -> dict[str, Any]:
 def measure_cost(report: Report, *, experiment: dict[str, Any], command: str) -> dict[str, Any]:
     """A cost record of an experiment, as JSON values: its training step and its forward pass on real batches, in this
     process, which must have done nothing else."""
-    with _built(experiment) as module:
+    with built(experiment) as module:
         measured, schedule = module.experiment, module.schedule
         data = open_data(measured, schedule, interval=schedule.steps * schedule.batch_size)
         module.setup_metrics(data)
@@ -88,7 +88,7 @@ def measure_cost(report: Report, *, experiment: dict[str, Any], command: str) ->
         with _memory_growth(forward.device) as memory:  # apart, because looking takes time
             for batch in [*batches, *batches]:
                 step(batch)
-        with _others_busy() as others:
+        with others_busy() as others:
             train = time_passes(step, batches, TRAIN_SECONDS)
             inference = time_passes(forward, batches, EVAL_SECONDS)
     examples = sum(batch.inputs.shape[0] for batch in batches)
@@ -124,14 +124,14 @@ def time_steps(report: Report, *, experiment: dict[str, Any], seconds: float) ->
 
     Reports what it has found so far. Of inputs that take long, fewer are taken at once than the run would.
     """
-    with _built(experiment) as module:
+    with built(experiment) as module:
         measured, schedule, micro = module.experiment, module.schedule, module.schedule.micro_batch_size
         there = available_bytes("cuda" if on_gpu(measured) else "cpu")
         memory = needed_bytes(measured, module.model, micro, schedule.example_bytes, there)
         found: dict[str, Any] = {"memory_bytes": memory, "intervals": schedule.intervals, "micro": micro}
         batches, counts = _batches(measured, module)
         report(found | counts)
-        with _others_busy() as others:
+        with others_busy() as others:
             found["train"], found["at_once"] = _time_examples(TrainStep(module), batches, micro, 0.7 * seconds)
         found["others"] = round(others[0], 2)
         report(found)
@@ -140,7 +140,7 @@ def time_steps(report: Report, *, experiment: dict[str, Any], seconds: float) ->
 
 
 @contextlib.contextmanager
-def _built(experiment: dict[str, Any]) -> Iterator[ExperimentModule]:
+def built(experiment: dict[str, Any]) -> Iterator[ExperimentModule]:
     """The module of an experiment, with the threads and the backend of its run."""
     built = Experiment(**experiment)
     quiet_libraries()
@@ -221,7 +221,7 @@ def _memory_growth(device: torch.device) -> Iterator[list[float]]:
 
 
 @contextlib.contextmanager
-def _others_busy() -> Iterator[list[float]]:
+def others_busy() -> Iterator[list[float]]:
     """How many cores other processes keep busy within, on average. One number, at the end."""
     found: list[float] = []
 

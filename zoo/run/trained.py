@@ -8,7 +8,7 @@ config.json        the experiment, the versions that it was made by, and the cod
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from zoo.data.files import sha256
 from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.paths import data_dir
 from zoo.run.compose import Experiment
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
 WEIGHTS, CONFIG, BEST = "model.safetensors", "config.json", "best.ckpt"
+CHECKPOINTS = "checkpoints"
+"""Folder of the weights after each validation interval, STEP.safetensors, under `train.keep_checkpoints`."""
 FORMAT = 1
 MAX_LISTED = 10
 """Faults that a message names."""
@@ -60,6 +63,7 @@ def keep_model(folder: Path, experiment: Experiment, record: Mapping[str, Any], 
     """
     state = torch.load(folder / BEST, map_location="cpu", weights_only=True)["state_dict"]
     own = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
+    keep_weights(folder / WEIGHTS, own)
     plain = {name: value for name, value in asdict(experiment).items() if name != "origins"}
     versions = {part: {name: record[part][name] for name in ("name", "version")} for part in ("architecture", "task")}
     config = {
@@ -70,10 +74,27 @@ def keep_model(folder: Path, experiment: Experiment, record: Mapping[str, Any], 
         "ended": record["ended"],
         "codec": dict(codec),
     }
-    with placed_atomically(folder / WEIGHTS) as partial:
-        # safetensors refuses tensors that share storage
-        save_file({name: tensor.clone().contiguous() for name, tensor in own.items()}, partial)
     write_atomically(folder / CONFIG, json.dumps(config, indent=1))
+
+
+def keep_weights(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """Write a model's state as safetensors, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    with placed_atomically(path) as partial:
+        # safetensors refuses tensors that share storage
+        save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, partial)
+
+
+def weights_hash(folder: Path) -> str:
+    """The sha256 of the model that a run kept."""
+    return sha256(folder / WEIGHTS)
+
+
+def kept_checkpoints(trained: TrainedModel) -> Iterator[tuple[int, nn.Module]]:
+    """The model after each validation interval that was kept (`train.keep_checkpoints`), with its step."""
+    files = {int(path.stem): path for path in (trained.folder / CHECKPOINTS).glob("*.safetensors")}
+    for step in sorted(files):
+        yield step, _build(trained.experiment, files[step])
 
 
 def load(run: str | PathLike[str] | StoredRecord | Record, *, runs: str | PathLike[str] = "") -> nn.Module:
@@ -94,12 +115,11 @@ def load_trained(run: str | PathLike[str] | StoredRecord | Record, *, runs: str 
     if record is not None and record.ended != config["ended"]:
         raise UserError(f"{folder}: holds the model of a later run of {record.id}, which ended {config['ended']}")
     experiment = _experiment(config, folder / CONFIG)
-    model = experiment.kind.build_model(experiment.model_spec)
-    _fill(model, folder / WEIGHTS)
+    model = _build(experiment, folder / WEIGHTS)
     loading = LoaderConfig(kind=experiment.kind, objective=experiment.objective)
     data = experiment.task_spec.load_data()(experiment.task_options, data_dir(), loading)
     data.codec = config["codec"]
-    return TrainedModel(folder, experiment, model.eval(), data, config)
+    return TrainedModel(folder, experiment, model, data, config)
 
 
 def _find(run: str | PathLike[str] | StoredRecord | Record, runs: Path) -> tuple[Path, Record | None]:
@@ -163,6 +183,12 @@ def _experiment(config: Mapping[str, Any], path: Path) -> Experiment:
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: not the configuration of a run of this zoo: {error}") from error
     return experiment
+
+
+def _build(experiment: Experiment, weights: Path) -> nn.Module:
+    model = experiment.kind.build_model(experiment.model_spec)
+    _fill(model, weights)
+    return model.eval()
 
 
 def _fill(model: nn.Module, path: Path) -> None:

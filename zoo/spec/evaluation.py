@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from zoo.spec.cost import beside_results
 from zoo.spec.record import (
@@ -69,6 +70,9 @@ class ExtensionRecord(Measured):
     trained_len     longest training input, tokens
     seq_len         longest input here, tokens
     finetune_steps  optimiser steps at this length before the evaluation
+    settings        what was set for the run
+    longest         longest input of the study, tokens: its running text is in documents of that length
+    max_tokens      of running text that the study reads; 0 = not known
     error           why it cannot be evaluated so; then there are no scores
     scores          perplexity, or the task's own
     loss            mean, nats per prediction
@@ -85,11 +89,24 @@ class ExtensionRecord(Measured):
     trained_len: Positive
     seq_len: Positive
     finetune_steps: Count
+    settings: JsonObject = Field(default_factory=dict)
+    longest: Count = 0
+    max_tokens: Count = 0
     error: str = ""
     scores: Scores = Field(default_factory=dict)
     loss: Loss = None
     n: Count = 0
     positions: tuple[Span, ...] = ()
+
+    @property
+    def study(self) -> tuple[str, int, int]:
+        """Equal where a record was measured in the same way: by the same weights, on the same running text."""
+        return (self.weights, self.longest, self.max_tokens) if self.positions else (self.weights, 0, 0)
+
+    @property
+    def label(self) -> str:
+        """The method, with the steps of fine-tuning."""
+        return f"{self.method}, {self.finetune_steps} steps" if self.finetune_steps else self.method
 
 
 class ScoreInterval(RecordPart):
@@ -169,3 +186,28 @@ def evaluations_dir(results_dir: Path | str) -> Path:
 def read_evaluations(results_dir: Path | str) -> tuple[list[EvaluationRecord], list[Problem]]:
     """Every valid evaluation of these results, and every other JSON file among them with what is wrong with it."""
     return read_folder(evaluations_dir(results_dir), EvaluationRecord)
+
+
+class Extensions(RootModel[list[ExtensionRecord]]):
+    """What a file of the records of one run holds."""
+
+
+def extensions_dir(results_dir: Path | str) -> Path:
+    """The folder of the extension records of these results: leaderboard/results -> leaderboard/extensions."""
+    return beside_results(results_dir, "extensions")
+
+
+def read_extensions(results_dir: Path | str) -> tuple[list[list[ExtensionRecord]], list[Problem]]:
+    """The extension records of these results, run by run (RUN.json), and other JSON files with what is wrong."""
+    found, problems = read_folder(extensions_dir(results_dir), Extensions)
+    return [each.root for each in found], problems
+
+
+def parse_extensions(text: str) -> list[ExtensionRecord]:
+    """The records of a file by its text. Raises pydantic's ValidationError."""
+    return Extensions.model_validate_json(text).root
+
+
+def dump_extensions(records: Sequence[ExtensionRecord]) -> str:
+    """The text of a file of records."""
+    return json.dumps([record.model_dump(mode="json") for record in records], indent=1) + "\n"

@@ -31,8 +31,8 @@ class ModelSettings:
     where the architecture has it, else seq2seq."""
     pool: Literal["mean", "last", "cls"] = "mean"
     """How a sequence becomes one vector. cls prepends a learned token (bidirectional only)."""
-    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    """Absolute positions, for architectures that have none of their own."""
+    positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
+    """Absolute positions, for architectures that have none of their own; none adds none to them either."""
     head: Literal["linear", "mlp"] = "linear"
     """Classifier on the pooled vector; mlp has one ReLU layer of width d_head."""
     d_head: NonNegativeInt = 0
@@ -111,6 +111,9 @@ class TrainSettings:
     op_backend: Literal["auto", "reference", "torch", "triton"] = "auto"
     """Implementation that every op uses, and an error where an op has none. Under torch.func and torch.export some ops
     have their reference only, and refuse a forced torch or triton."""
+    keep_checkpoints: bool = False
+    """Keep the weights after each validation interval in the run's folder: `zoo analyze` follows induction heads
+    through them."""
     logger: Literal["csv", "tensorboard", "none"] = "csv"
     """Where the training history is logged besides the record."""
 
@@ -123,7 +126,7 @@ SECTIONS: dict[str, type] = {
 }
 """Top-level nodes of a configuration besides `arch` and `task`."""
 
-NO_EFFECT = ("train.logger", "train.num_workers", "train.eval_batch_size")
+NO_EFFECT = ("train.logger", "train.keep_checkpoints", "train.num_workers", "train.eval_batch_size")
 """Keys that do not change any number of a run."""
 
 NOT_IDENTITY = (*NO_EFFECT, "train.accelerator", "train.op_backend", "train.num_threads")

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from zoo.spec.config import describe_values, flatten
 from zoo.spec.files import sync_folder, write_temporary
-from zoo.spec.record import SCHEMA, Record, RecordPart
+from zoo.spec.record import SCHEMA, Record
 from zoo.spec.settings import NOT_IDENTITY
 
 
@@ -100,7 +100,7 @@ def read_all(results_dir: Path | str) -> tuple[list[StoredRecord], list[Problem]
     return records, problems
 
 
-Part = TypeVar("Part", bound=RecordPart)
+Part = TypeVar("Part", bound=BaseModel)
 
 
 def read_folder(root: Path, model: type[Part]) -> tuple[list[Part], list[Problem]]:
@@ -109,7 +109,9 @@ def read_folder(root: Path, model: type[Part]) -> tuple[list[Part], list[Problem
     problems: list[Problem] = []
     for file in sorted(root.rglob("*.json"), key=lambda f: f.relative_to(root).as_posix()):
         try:
-            records.append(model.model_validate(json.loads(file.read_text("utf-8"))))
+            text = file.read_text("utf-8")
+            json.loads(text)
+            records.append(model.model_validate_json(text))
         except ValidationError as error:
             fault = describe(error)[0]
         except OSError as error:

@@ -28,11 +28,14 @@ from zoo.board.charts import breakdown_chart, choose_view, cost_chart, scores_ch
 from zoo.board.curves import agreement_chart, learning_curves
 from zoo.board.evaluated import SENTENCE as EVALUATED
 from zoo.board.evaluated import evaluated_table, evaluated_tasks, positions_charts, positions_table
+from zoo.board.extension import SENTENCE as EXTENDED
+from zoo.board.extension import Study, study_chart, study_table
 from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
 from zoo.board.page.literature import literature
 from zoo.board.page.view import FACETS, SHOWN, Drawers, Group, families, table_of, verdicts, winners
 from zoo.board.results import REPRODUCTION, Board, Section
 from zoo.board.tables import LEGEND, Table, breakdown_remark, breakdown_tables, problem_lines, questions_lines, remarks
+from zoo.spec.analysis import AnalysisRecord
 from zoo.spec.evaluation import EvaluationRecord
 from zoo.spec.store import Problem, StoredRecord
 
@@ -61,6 +64,7 @@ SENTENCES = {
     "evaluated": EVALUATED,
     "positions": "The score by where the answer stands in the input; bars: 95 % intervals, Wilson's, over the "
     "questions of each place.",
+    "extension": f"The same text or questions at several lengths, {EXTENDED}",
     "scaling": "How time and memory grow with length is not shown: costs are measured at the length of each task only, "
     "and tasks differ in more than their length.",
 }
@@ -109,6 +113,7 @@ class Protocol:
     families: Table
     overalls: list[tuple[str, Table, str]]
     figures: list[Figure]
+    beyond: list[tuple[str, Table, Figure | None]]
     columns: list[str]
     groups: list[Group]
     tasks: list[Task]
@@ -121,12 +126,14 @@ def render_page(
     *,
     records: str = "results/",
     evaluations: Sequence[EvaluationRecord] = (),
+    studies: Sequence[Study] = (),
+    analyses: Sequence[AnalysisRecord] = (),
 ) -> tuple[str, list[str]]:
     """The page, and messages for the user. `stored` are exactly the records of the board; `records` is where they lie,
     as seen from the page."""
-    drawers = Drawers()
+    drawers = Drawers(analyses={analysis.run: analysis for analysis in analyses})
     protocols = [
-        _protocol(name, sections, stored, drawers, lambda path: quote(records + path))
+        _protocol(name, sections, stored, drawers, lambda path: quote(records + path), studies)
         for name, sections in board.protocols()
     ]
     table, messages = literature(board)
@@ -176,12 +183,18 @@ def _protocol(
     stored: Sequence[StoredRecord],
     drawers: Drawers,
     link: Callable[[str], str],
+    studies: Sequence[Study],
 ) -> Protocol:
     columns, groups = table_of(sections, stored, drawers, link)
     tables = [(overall_title(o), overall_table(o), " ".join(overall_lines(o))) for o in overalls(sections)]
     figures = [
         _figure(f"{name}-cost", f"{name}: scores against the time of training", cost_chart(sections), "cost"),
         _figure(f"{name}-state", f"{name}: scores against the size of the state", state_chart(sections), "state"),
+    ]
+    beyond = [
+        (study.title, study_table(study), _figure(study.chart[:-4], study.title, study_chart(study), "extension"))
+        for study in studies
+        if study.protocol == name
     ]
     tasks = [_task(section, group, stored) for section, group in zip(sections, groups, strict=True)]
     return Protocol(
@@ -191,6 +204,7 @@ def _protocol(
         families=families(sections, stored),
         overalls=tables,
         figures=[figure for figure in figures if figure],
+        beyond=beyond,
         columns=columns,
         groups=groups,
         tasks=tasks,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import pandas as pd
 
+from zoo.board.analysis import summaries
 from zoo.board.costs import MODES, median_speed
 from zoo.board.metric import Metric
 from zoo.board.results import REPRODUCTION, Section
 from zoo.board.tables import Table, row_label, section_heading, section_table, section_title, task_description
+from zoo.spec.analysis import AnalysisRecord
 from zoo.spec.config import flatten, preset_values
 from zoo.spec.cost import CostRecord
 from zoo.spec.record import Record
@@ -59,8 +61,10 @@ class Group:
 
 @dataclass
 class Drawers:
-    """What the rows' drawers hold, as JSON values: texts that many share are kept once, in `pool`."""
+    """What the rows' drawers hold, as JSON values: texts that many share are kept once, in `pool`. `analyses` are
+    those of runs, by the ids of their records."""
 
+    analyses: Mapping[str, AnalysisRecord] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     pool: dict[str, int] = field(default_factory=dict)
 
@@ -151,6 +155,8 @@ def _drawer(section: Section, row: pd.Series, stored: Sequence[StoredRecord], dr
     """What is known of a row: facts, how to repeat it, its configuration against its preset, its runs with curves."""
     runs = [stored[run] for run in row["runs"]]
     record = runs[-1].record
+    analysed = [found for one in runs if (found := drawers.analyses.get(one.record.id))]
+    facts = [*_facts(record), *(summaries(analysed[-1]) if analysed else [])]
     metric = Metric(row["metric"], bool(row["higher_is_better"]))
     flat = flatten(record.config)
     preset = _preset(record)
@@ -162,7 +168,7 @@ def _drawer(section: Section, row: pd.Series, stored: Sequence[StoredRecord], dr
     return {
         "facets": _facets(row, record),
         "title": f"{row_label(row)} on {section_title(section)}, protocol {section.protocol}",
-        "facts": [[drawers.shared(label), drawers.shared(text)] for label, text in _facts(record) if text],
+        "facts": [[drawers.shared(label), drawers.shared(text)] for label, text in facts if text],
         "repeat": _command(record, len(runs)),
         "preset": differing if preset else None,
         "config": [drawers.shared(f"{key} = {_text(value)}") for key, value in flat.items()],

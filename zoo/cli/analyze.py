@@ -1,0 +1,66 @@
+"""`zoo analyze`: what a trained model does with its context."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.trained import Run, Runs, write_chart
+
+
+def analyze(
+    run: Run,
+    only: Annotated[str, typer.Option(help="Of context, induction, positions [all that are defined].")] = "",
+    prompt: Annotated[str, typer.Option(help="Draw the attention maps of a text (or token ids) instead.")] = "",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of the inputs on which each loss is measured.")] = 1 << 17,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Folder of analysis.json and its chart [the run's].")] = None,
+    results: Annotated[Path | None, typer.Option(help="Show it on the board of these results as well.")] = None,
+    runs: Runs = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the record, and nothing else.")] = False,
+) -> None:
+    """Analyse what a trained model does with its context: how much of it it uses, by which heads, and where.
+
+    context: loss by the length of the context, cut off or shuffled, and gradients by distance. induction: prefix
+    matching and copying of each attention head, and learning in context. positions: accuracy by the answer's place.
+    analysis.json and analysis.svg in the run's folder are replaced.
+    """
+    from tabulate import tabulate
+
+    from zoo.board.analysis import analysis_chart, analysis_tables, attention_chart, summaries
+    from zoo.run.analysis import analyze as analyze_run
+    from zoo.run.analysis import attention_maps
+    from zoo.run.trained import load_trained
+    from zoo.spec.files import write_atomically
+
+    trained = load_trained(run, runs=runs or "")
+    folder = output or trained.folder
+    if prompt:
+        maps = attention_maps(trained, prompt)
+        write_chart(folder / "attention.svg", lambda: attention_chart(*maps), quiet=json_)
+        return
+    record = analyze_run(
+        trained,
+        [name.strip() for name in only.split(",")] if only else [],
+        max_tokens=max_tokens,
+        seed=seed,
+        on_analysis=lambda name: print(f"zoo: analysing {name}", file=sys.stderr),
+    )
+    text = record.model_dump_json(indent=1)
+    write_atomically(folder / "analysis.json", text + "\n")
+    if json_:
+        print(text)
+    else:
+        for title, headers, cells in analysis_tables(record):
+            print(f"{title}\n{tabulate(cells, headers=headers, disable_numparse=True, stralign='right')}\n")
+        for name, found in summaries(record):
+            print(f"{name}: {found}")
+        print(f"record: {folder / 'analysis.json'}")
+    write_chart(folder / "analysis.svg", lambda: analysis_chart(record), quiet=json_)
+    if results is not None:
+        from zoo.spec.analysis import analyses_dir
+
+        write_atomically(analyses_dir(results) / f"{record.run}.json", text + "\n")

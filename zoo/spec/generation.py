@@ -1,0 +1,71 @@
+"""What generating a token costs by the length of the context before it (`zoo cost --generation`). No torch.
+
+GENERATION/PROTOCOL/TASK/ARCHITECTURE/SHAPE.json, one for each shape; a new measurement replaces it. GENERATION lies
+beside the results.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from zoo.spec.cost import ShortHash, TimingInfo, beside_results
+from zoo.spec.files import write_atomically
+from zoo.spec.record import Amount, ArchitectureInfo, Count, JsonObject, Positive, RecordPart, Text, Time
+from zoo.spec.store import Problem, read_folder
+
+GENERATION_SCHEMA: Final = 1
+"""The schema version that this zoo writes."""
+CONTEXTS: Final = (64, 256, 1024, 4096, 16384)
+
+
+class GenerationAt(RecordPart):
+    """One more token after `context` tokens of one text.
+
+    state_bytes  of the state that is carried: the same on every machine
+    latency      seconds of the step, embedding and head apart; None: not measured
+    """
+
+    context: Positive
+    state_bytes: Count
+    latency: TimingInfo | None = None
+
+
+class GenerationCost(RecordPart):
+    """What generation costs an architecture, at the size that it has on a task.
+
+    shape    hash of what decides the cost, as of a cost record
+    machine  where latencies were measured, and `others` how many cores other processes kept busy; empty without
+    """
+
+    schema_version: Annotated[int, Field(ge=1)] = GENERATION_SCHEMA
+    architecture: ArchitectureInfo
+    task: Text
+    protocol: Text
+    config: JsonObject
+    shape: ShortHash
+    parameters: Count
+    points: tuple[GenerationAt, ...]
+    machine: str = ""
+    others: Amount = 0.0
+    versions: dict[str, str]
+    measured: Time
+
+    @property
+    def id(self) -> str:
+        """The path of its file below the folder, without suffix."""
+        return f"{self.protocol}/{self.task}/{self.architecture.name}/{self.shape}"
+
+
+def write_generation(cost: GenerationCost, results_dir: Path | str) -> Path:
+    """Put a record beside the results, in place of an earlier one, and return its file."""
+    path = beside_results(results_dir, "generation") / f"{cost.id}.json"
+    write_atomically(path, cost.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def read_generation(results_dir: Path | str) -> tuple[list[GenerationCost], list[Problem]]:
+    """The records beside these results, and other JSON files with what is wrong with them."""
+    return read_folder(beside_results(results_dir, "generation"), GenerationCost)
