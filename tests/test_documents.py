@@ -19,7 +19,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def commands(text: str) -> Iterator[list[str]]:
     """The arguments of every `zoo …` in an indented or fenced block of a document."""
-    for line in text.splitlines():
+    for line in text.replace("\\\n", " ").splitlines():
         if match := re.match(r"(?: {4}|\$ ?)(.*)", line):
             for part in re.sub(r"(^|\s)# .*|\(.*", "", match[1]).split("&&"):
                 if called := re.match(r"\s*(?:[A-Z_]+=\S* )*zoo (.*)", part):
