@@ -2,8 +2,8 @@
 
     python make_marker.py DIR     writes DIR/marker.jsonl, 20,000 rows of 256 tokens
 
-A row is {"input": [256 integers], "label": "seven" or "eight"}. The tokens are drawn from 1 … 6 but for one 7 and one
-8, at least 64 positions apart; the label names the one that comes first. Nothing else tells it.
+A row is {"input": [256 integers], "label": "seven" or "eight"}. All tokens are 1 but for one 7 and one 8, at least 64
+positions apart; the label names the one that comes first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROWS, LENGTH, APART = 20_000, 256, 64
 
 
 def make_row(draw: random.Random) -> dict[str, object]:
-    tokens = [draw.randint(1, 6) for _ in range(LENGTH)]
+    tokens = [1] * LENGTH
     while True:
         first, second = sorted(draw.sample(range(LENGTH), 2))
         if second - first >= APART:
