@@ -30,7 +30,7 @@ from zoo.run.execute import build_module, is_out_of_memory, load_data, open_data
 from zoo.run.module import ExperimentModule
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
-from zoo.run.trained import TrainedModel, weights_hash
+from zoo.run.trained import TrainedModel, rebuild, weights_hash
 from zoo.spec.config import flatten, nest, sections
 from zoo.spec.constraints import field_types
 from zoo.spec.errors import ConfigError, UserError, did_you_mean
@@ -96,7 +96,8 @@ def extend(
             try:
                 overrides = method_overrides(experiment, name, seq_len)
                 at_length = with_settings(experiment, {**overrides, **length_settings(experiment, seq_len)})
-                model = _rebuild(at_length, trained.model)
+                at_length.task_spec.check(at_length.task_options)
+                model = rebuild(trained, at_length.model_spec)
                 data = load_data(at_length, None) if text and prepared else open_data(at_length, None)
                 prepared = True
                 check_lengths(at_length, data)
@@ -192,19 +193,6 @@ def _refusal(experiment: Experiment, method: str, seq_len: int) -> ConfigError |
     except ConfigError as error:
         return ConfigError("--methods", f"{method}: {error}")
     return None
-
-
-def _rebuild(experiment: Experiment, trained: nn.Module) -> nn.Module:
-    """The trained model for another length. Raises ConfigError where its weights are for one length."""
-    experiment.task_spec.check(experiment.task_options)
-    model = experiment.kind.build_model(experiment.model_spec)
-    weights = trained.state_dict()
-    for name, tensor in model.state_dict().items():
-        if name in weights and tensor.shape != weights[name].shape:
-            message = f"{name} has the shape {tuple(weights[name].shape)} as trained, {tuple(tensor.shape)} here"
-            raise ConfigError("task.seq_len", f"{experiment.seq_len}: the model has weights for its length: {message}")
-    model.load_state_dict(weights)
-    return model.to(next(trained.parameters()).dtype).eval()
 
 
 @torch.inference_mode()

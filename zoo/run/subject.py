@@ -24,10 +24,9 @@ from zoo.data.files import combined_sha256, sha256
 from zoo.data.questions import IGNORE
 from zoo.data.tokens import Tokenizer, load_tokenizer
 from zoo.model.models import LMHeadModel, ModelOutput
-from zoo.model.spec import ModelSpec
 from zoo.nn import at_least_float32
 from zoo.nn.backbone import State
-from zoo.run.trained import WEIGHTS, TrainedModel, load_trained
+from zoo.run.trained import WEIGHTS, TrainedModel, load_trained, rebuild, weights_hash
 from zoo.spec.errors import ConfigError, UserError
 from zoo.spec.record import Record
 from zoo.spec.registry import registry
@@ -93,18 +92,6 @@ class Subject:
         return rebuild(self.trained, replace(spec, seq_len=length, max_len=length, dims=dims))
 
 
-def rebuild(trained: TrainedModel, spec: ModelSpec) -> Any:
-    """The trained model by another specification. Raises ConfigError where its weights are for one length."""
-    model = trained.experiment.kind.build_model(spec)
-    weights = trained.model.state_dict()
-    for name, tensor in model.state_dict().items():
-        if name in weights and tensor.shape != weights[name].shape:
-            message = f"{name} has the shape {tuple(weights[name].shape)} as trained, {tuple(tensor.shape)} here"
-            raise ConfigError("task.seq_len", f"{spec.seq_len}: the model has weights for its length: {message}")
-    model.load_state_dict(weights)
-    return model.to(next(trained.model.parameters()).dtype).eval()
-
-
 def load_subject(place: str | PathLike[str] | StoredRecord | Record, *, runs: str | PathLike[str] = "") -> Subject:
     """Load a run's model, by its folder or its record, or a checkpoint directory: of `zoo convert`, or a Hugging Face
     one that converts, with its tokenizer.json.
@@ -127,7 +114,7 @@ def load_subject(place: str | PathLike[str] | StoredRecord | Record, *, runs: st
         form="run",
         folder=trained.folder,
         architecture=experiment.arch_spec.name,
-        weights=sha256(trained.folder / WEIGHTS),
+        weights=weights_hash(trained.folder),
         model=trained.model,
         objective=experiment.objective,
         vocab_size=0 if experiment.model_spec.channels else experiment.vocab_size,

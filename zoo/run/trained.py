@@ -21,8 +21,9 @@ from torch import nn
 from zoo.data.files import sha256
 from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.paths import data_dir
+from zoo.model.spec import ModelSpec
 from zoo.run.compose import Experiment
-from zoo.spec.errors import DataError, UserError
+from zoo.spec.errors import ConfigError, DataError, UserError
 from zoo.spec.files import default_runs_dir, placed_atomically, write_atomically
 from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord, read
@@ -189,6 +190,18 @@ def _build(experiment: Experiment, weights: Path) -> nn.Module:
     model = experiment.kind.build_model(experiment.model_spec)
     _fill(model, weights)
     return model.eval()
+
+
+def rebuild(trained: TrainedModel, spec: ModelSpec) -> Any:
+    """The trained model by another specification. Raises ConfigError where its weights are for one length."""
+    model = trained.experiment.kind.build_model(spec)
+    weights = trained.model.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name in weights and tensor.shape != weights[name].shape:
+            message = f"{name} has the shape {tuple(weights[name].shape)} as trained, {tuple(tensor.shape)} here"
+            raise ConfigError("task.seq_len", f"{spec.seq_len}: the model has weights for its length: {message}")
+    model.load_state_dict(weights)
+    return model.to(next(trained.model.parameters()).dtype).eval()
 
 
 def _fill(model: nn.Module, path: Path) -> None:
