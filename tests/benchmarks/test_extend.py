@@ -19,8 +19,8 @@ import zoo.run.extend
 from tests.benchmarks import layouts
 from zoo import ConfigError, UserError
 from zoo.cli import main
-from zoo.run.compose import Experiment
-from zoo.run.extend import METHODS, extend, method_overrides, with_settings
+from zoo.run.compose import Experiment, with_settings
+from zoo.run.extend import METHODS, extend, method_overrides
 from zoo.run.trained import TrainedModel, load_trained
 
 TEXT = {"task.seq_len": 16, "train.max_samples": 32}

@@ -51,6 +51,24 @@ def zoo_(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]
 # -- the measurement -----------------------------------------------------------------------------------------------
 
 
+def test_costs_at_several_lengths_are_of_one_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ZOO_DATA_DIR", str(tmp_path / "data"))
+    command = ("cost", "transformer", "selective_copying", "--protocol", "smoke", "--json", "--lengths")
+    code, out, _ = zoo_(capsys, *command, "96,48")
+    short, long = json.loads(out)
+    assert (code, short["config"]["task"]["seq_len"], long["config"]["task"]["seq_len"]) == (0, 48, 96)
+    assert (short["places"], long["places"]) == (48, 96)
+    assert short["config"]["model"] == long["config"]["model"]
+    assert short["config"]["train"]["batch_size"] == 2 * long["config"]["train"]["batch_size"]
+    for lengths, says in (("48,x", "--lengths '48,x': expected"), ("0", "expected"), ("3", "task.seq_len")):
+        code, _, err = zoo_(capsys, *command, lengths)
+        assert (code, says in err) == (2, True), err
+    code, _, err = zoo_(capsys, "cost", "transformer", "pathfinder", "--lengths", "64,256")
+    assert (code, "task.seq_len: expected" in err) == (2, True), err
+
+
 def test_a_cost_is_measured_once_on_a_machine_and_again_with_force(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

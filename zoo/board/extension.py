@@ -6,12 +6,14 @@ Of one run for `zoo extend`; of all runs of a task for the board, where architec
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import Any
 
 from zoo.board.metric import Metric
+from zoo.board.part import Part
 from zoo.board.tables import Table
 from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord
 
@@ -42,11 +44,6 @@ class Study:
         return f"{self.task}: {Metric(self.score).title} by length of the input"
 
     @property
-    def chart(self) -> str:
-        """The name of its picture beside the board."""
-        return f"extension-{self.protocol}-{self.task}.svg"
-
-    @property
     def trained(self) -> str:
         """ "256 tokens in training"."""
         lengths = sorted({run[0].trained_len for run in self.runs})
@@ -69,6 +66,21 @@ def studies(runs: Sequence[Run]) -> list[Study]:
     )
     keys = dict.fromkeys((run[0].protocol, run[0].task) for run in named)
     return [Study(*key, [run for run in named if (run[0].protocol, run[0].task) == key]) for key in keys]
+
+
+def extension_parts(runs: Sequence[Run]) -> list[Part]:
+    """The parts of the board, task by task."""
+    return [
+        Part(
+            study.protocol,
+            f"Beyond the training length, {study.title}",
+            f"{study.trained}; {SENTENCE}",
+            study_table(study),
+            f"extension-{study.protocol}-{study.task}.svg",
+            partial(study_chart, study),
+        )
+        for study in studies(runs)
+    ]
 
 
 def run_label(run: Run) -> str:
@@ -182,10 +194,3 @@ def _panel(lines: Mapping[str, Run], score: str, title: str) -> Any:
     rule = alt.Chart(inline_data([{"length": each} for each in trained])).mark_rule(color=GREY, strokeDash=[4, 4])
     curve = alt.Chart(inline_data(points)).mark_line(point=True).encode(x=length, y=height, color=_color(lines))
     return (rule.encode(x=length) + curve).properties(width=460, height=240, title=title)
-
-
-def study_lines(study: Study, chart: str, pipes: Callable[[Table], list[str]]) -> list[str]:
-    """The study as a part of a Markdown document; chart: the name of its picture."""
-    lines = [f"### Beyond the training length, {study.title}", "", f"{study.trained}; {SENTENCE}", ""]
-    lines += [f"![{study.title}]({chart})", ""] if chart else []
-    return [*lines, *pipes(study_table(study)), ""]

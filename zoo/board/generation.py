@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from zoo.board.part import Panel, Part, lines_chart
 from zoo.board.tables import Table
 from zoo.spec.generation import GenerationCost
 
@@ -21,11 +23,6 @@ def latest(costs: Sequence[GenerationCost]) -> list[list[GenerationCost]]:
     for cost in sorted(costs, key=lambda cost: (cost.protocol, cost.task, cost.architecture.name, cost.measured)):
         found.setdefault((cost.protocol, cost.task), {})[cost.architecture.name] = cost
     return [list(own.values()) for own in found.values()]
-
-
-def chart_name(costs: Sequence[GenerationCost]) -> str:
-    """The name of their picture beside the board."""
-    return f"generation-{costs[0].protocol}-{costs[0].task}.svg"
 
 
 def generation_table(costs: Sequence[GenerationCost]) -> Table:
@@ -56,50 +53,35 @@ def format_bytes(count: int) -> str:
     return f"{count} B"
 
 
-def generation_lines(costs: Sequence[GenerationCost], chart: str, pipes: Callable[[Table], list[str]]) -> list[str]:
-    """A part of a Markdown document; chart: the name of their picture."""
-    lines = [f"### Generation: bytes of the state by context, at the size for {costs[0].task}", "", SENTENCE, ""]
-    lines += [f"![Bytes of the state by context]({chart})", ""] if chart else []
-    return [*lines, *pipes(generation_table(costs)), ""]
+def generation_parts(costs: Sequence[GenerationCost]) -> list[Part]:
+    """The parts of the board, task by task."""
+    return [
+        Part(
+            own[0].protocol,
+            f"Generation: bytes of the state by context, at the size for {own[0].task}",
+            SENTENCE,
+            generation_table(own),
+            f"generation-{own[0].protocol}-{own[0].task}.svg",
+            partial(generation_chart, own),
+        )
+        for own in latest(costs)
+    ]
 
 
 def generation_chart(costs: Sequence[GenerationCost]) -> Any:
-    """The bytes, and below them the latency where one machine has it of two architectures, over the context. Returns an
-    Altair chart."""
-    import altair as alt
-
-    from zoo.board.charts import COLORS, SHAPES, inline_data, styled
-
+    """The bytes, and below them the latency where it was measured, of one machine, over the context. Returns an Altair
+    chart."""
     names = [cost.architecture.name for cost in costs]
-    numbers = range(len(names))
-    hues = [COLORS[k % len(COLORS)] for k in numbers]
-    shapes = [SHAPES[(k + k // len(COLORS)) % len(SHAPES)] for k in numbers]  # another where the colour comes again
-    key: dict[str, Any] = {"sort": names, "title": None}
-    color = alt.Color("name:N", scale=alt.Scale(domain=names, range=hues), **key)
-    shape = alt.Shape("name:N", scale=alt.Scale(domain=names, range=shapes), **key)
-    x = alt.X("context:Q", scale=alt.Scale(type="log", base=2), title="tokens before")
-
-    def panel(rows: list[dict[str, Any]], title: str, axis: str) -> Any:
-        y = alt.Y("value:Q", scale=alt.Scale(type="log"), title=axis).axis(format="~s")
-        chart = alt.Chart(inline_data(rows))
-        lines = chart.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=color)
-        points = chart.mark_point(filled=True, size=40, opacity=1).encode(x=x, y=y, color=color, shape=shape)
-        return (lines + points).properties(width=460, height=260, title=title)
-
-    held = [
-        {"name": cost.architecture.name, "context": point.context, "value": point.state_bytes}
+    held = {
+        cost.architecture.name: [(point.context, point.state_bytes) for point in cost.points if point.state_bytes]
         for cost in costs
-        for point in cost.points
-        if point.state_bytes
-    ]
-    panels = [panel(held, "state carried from token to token", "bytes of one text")]
-    machines = sorted({cost.machine for cost in costs if cost.machine})
-    timed = [
-        {"name": cost.architecture.name, "context": point.context, "value": point.latency.seconds}
-        for cost in costs
-        for point in cost.points
-        if point.latency and cost.machine == machines[-1]
-    ]
-    if timed:
-        panels.append(panel(timed, f"time of a step on {machines[-1]}", "seconds"))
-    return styled(alt.vconcat(*panels))
+    }
+    panels: list[Panel] = [("state carried from token to token", "bytes of one text", held)]
+    if machines := sorted({cost.machine for cost in costs if cost.machine}):
+        timed = {
+            cost.architecture.name: [(point.context, point.latency.seconds) for point in cost.points if point.latency]
+            for cost in costs
+            if cost.machine == machines[-1]
+        }
+        panels.append((f"time of a step on {machines[-1]}", "seconds", timed))
+    return lines_chart(panels, names, "tokens before")

@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from tabulate import tabulate
 
 from zoo.board.evaluated import SENTENCE, evaluated_table, evaluated_tasks, positions_table
-from zoo.board.extension import Study, study_lines
-from zoo.board.generation import chart_name, generation_lines
 from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
+from zoo.board.part import Part
 from zoo.board.results import Board, Section
 from zoo.board.tables import (
     LEGEND,
@@ -25,7 +24,6 @@ from zoo.board.tables import (
     task_description,
 )
 from zoo.spec.evaluation import EvaluationRecord
-from zoo.spec.generation import GenerationCost
 from zoo.spec.store import Problem
 
 
@@ -37,12 +35,11 @@ def markdown(
     breakdown_chart: Callable[[Section], str] = lambda section: "",
     charts: Collection[str] = (),
     evaluations: Sequence[EvaluationRecord] = (),
-    studies: Sequence[Study] = (),
-    generation: Sequence[Sequence[GenerationCost]] = (),
+    parts: Sequence[Part] = (),
 ) -> str:
     """The board as a Markdown document. `chart` is the name of an image file beside it, `breakdown_chart` gives that of
-    a section's breakdown; empty where there is none. `charts` are the names of all. `studies`: beyond the training
-    length, and `generation`: its costs task by task, both of protocols that have sections."""
+    a section's breakdown; empty where there is none. `charts` are the names of all. `parts` are shown
+    where their protocol has sections."""
     lines = ["# Leaderboard", "", *(f"- **{column}**: {text}" for column, text in LEGEND.items()), ""]
     if chart and len(board.results):
         lines += [f"![Scores with intervals, task by task]({chart})", ""]
@@ -68,13 +65,10 @@ def markdown(
             lines += [f"[{k}] {_escaped(source)}\n" for k, source in enumerate(table.sources, start=1)]
             if section.current:
                 lines += _breakdowns(section, breakdown_chart(section))
-        for study in studies:
-            if study.protocol == protocol:
-                lines += study_lines(study, study.chart if study.chart in charts else "", _pipes)
-        for costs in generation:
-            if costs[0].protocol == protocol:
-                name = chart_name(costs)
-                lines += generation_lines(costs, name if name in charts else "", _pipes)
+        for part in parts:
+            if part.protocol == protocol:
+                picture = [f"![{part.title}]({part.chart})", ""] if part.chart in charts else []
+                lines += [f"### {part.title}", "", part.text, "", *picture, *_pipes(part.table), ""]
     lines += _evaluated(evaluations, charts)
     if problems:
         count, *named = problem_lines(problems)

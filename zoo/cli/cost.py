@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli.bench import Names, read_request
+from zoo.spec.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.run.request import BenchRequest
@@ -28,6 +29,7 @@ def cost(
     config: Annotated[Path | None, typer.Option(help="A YAML file of configuration keys.")] = None,
     results: Annotated[Path | None, typer.Option(help="Beside which records [leaderboard/results].")] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again what has been measured here.")] = False,
+    lengths: Annotated[str, typer.Option(help="At these lengths of the examples, in tokens: how costs grow.")] = "",
     generation: Annotated[str, typer.Option(help="state | latency: what one more token costs, by context.")] = "",
     contexts: Annotated[str, typer.Option(help="Of --generation, in tokens.")] = "64,256,1024,4096,16384",
     json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,
@@ -36,6 +38,9 @@ def cost(
 
     A few seconds for each architecture and task, one after the other, each in a process of its own. Leave the machine
     idle meanwhile. The board shows the newest measurement.
+
+    --lengths measures at several lengths, at the width that a model has at its own, and with about as many tokens a
+    step: the board draws how time and memory grow, from three lengths on.
 
     --generation state counts the bytes that are carried from token to token after contexts of growing length, the same
     on every machine; latency also times the next token. Of architectures that generate step by step.
@@ -53,6 +58,8 @@ def cost(
         "config": config,
     }
     request = read_request(names or (), plan, what, {"results": results, "force": force})
+    if generation and lengths:
+        raise UserError("--generation and --lengths: one of the two")
     if generation:
         raise typer.Exit(_generation(request, generation, contexts, json_))
     measured: list[dict[str, Any]] = []
@@ -64,7 +71,7 @@ def cost(
 
     failures: list[str] = []
     try:
-        _, failures = measure_costs(request, on_cost)
+        _, failures = measure_costs(request, on_cost, _numbers("--lengths", lengths) if lengths else ())
     finally:
         if measured:
             refresh(Path(request.results))
@@ -80,14 +87,12 @@ def _generation(request: BenchRequest, what: str, contexts: str, json_: bool) ->
     from zoo.board.build import refresh
     from zoo.board.generation import generation_line
     from zoo.run.cost import measure_generation
-    from zoo.spec.errors import UserError, did_you_mean
+    from zoo.spec.errors import did_you_mean
 
     known = ("state", "latency")
     if what not in known:
         raise UserError(f"--generation {what!r}: unknown{did_you_mean(what, known)}")
-    lengths = sorted({int(part) for part in contexts.split(",") if part.strip().isdecimal()})
-    if not lengths or lengths[0] < 1 or len(lengths) != len(contexts.split(",")):
-        raise UserError(f"--contexts {contexts!r}: expected different whole numbers from 1, separated by commas")
+    lengths = _numbers("--contexts", contexts)
     measured: list[dict[str, Any]] = []
 
     def on_cost(path: Path, cost: GenerationCost) -> None:
@@ -103,3 +108,11 @@ def _generation(request: BenchRequest, what: str, contexts: str, json_: bool) ->
     for failure in failures:
         print(f"zoo: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """Different whole numbers, ascending."""
+    numbers = sorted({int(part) for part in text.split(",") if part.strip().isdecimal()})
+    if not numbers or numbers[0] < 1 or len(numbers) != len(text.split(",")):
+        raise UserError(f"{option} {text!r}: expected different whole numbers from 1, separated by commas")
+    return numbers

@@ -343,3 +343,31 @@ def documentation(experiment: Experiment) -> dict[str, str]:
     """Dotted key -> help text, for the whole tree."""
     dataclasses = sections(experiment.arch_spec, experiment.task_spec)
     return {f"{node}.{key}": text for node, cls in dataclasses.items() for key, _, _, text in describe_fields(cls)}
+
+
+def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
+    """The experiment with other values of some keys."""
+    return replace(experiment, config=nest({**flatten(experiment.config), **settings}))
+
+
+def at_length(experiment: Experiment, seq_len: int) -> Experiment:
+    """The experiment with examples of `seq_len` tokens, and about as many tokens a step; itself where it has them.
+
+    Raises UserError for a task whose length cannot be set, ConfigError for a length that it does not take.
+    """
+    if "seq_len" not in experiment.config["task"]:
+        raise UserError(f"{experiment.task}: has no option seq_len, so that nothing can be read at another length")
+    if seq_len == experiment.seq_len:
+        return experiment
+    train = experiment.train
+    rows = max(train.batch_size * experiment.seq_len // seq_len, 1)
+    sizes = {"train.batch_size": rows, "train.micro_batch_size": min(train.micro_batch_size, rows)}
+    other = with_settings(experiment, {**length_settings(experiment, seq_len), **sizes})
+    other.task_spec.check(other.task_options)
+    return other
+
+
+def length_settings(experiment: Experiment, seq_len: int) -> dict[str, Any]:
+    """The settings of the task by which its examples have `seq_len` tokens: lists of lengths have this one."""
+    lists = [key for key in experiment.config["task"] if key.endswith("_lengths")]
+    return {"task.seq_len": seq_len, **{f"task.{key}": [seq_len] for key in lists}}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.data.progress import progress
 from zoo.run import pool, provenance
-from zoo.run.compose import Experiment
+from zoo.run.compose import Experiment, at_length
 from zoo.run.request import BenchRequest, plan
 from zoo.spec.cost import BUSY, CostRecord, cost_id, machine_name, read_costs, write_cost
 from zoo.spec.errors import UserError
@@ -17,17 +17,22 @@ from zoo.spec.generation import GenerationCost, write_generation
 
 
 def measure_costs(
-    request: BenchRequest, on_cost: Callable[[Path, CostRecord], None] | None = None
+    request: BenchRequest, on_cost: Callable[[Path, CostRecord], None] | None = None, lengths: Sequence[int] = ()
 ) -> tuple[list[Path], list[str]]:
     """Measure every shape of a request that has no cost record of this machine (with `force` every one), write the
     records beside its results, and return their files, and a line for each that could not be measured.
+
+    lengths  of the examples, in tokens, at the width that the model has at its own; empty: at its own
 
     Seeds, and the trials of a sweep that differ only in rates, cost the same and are measured once.
     Raises what `plan` raises, and UserError at the end for what turned out to be impossible.
     """
     # nothing goes into the folder of runs
     jobs = plan(replace(request, seeds=request.seeds[:1], skip_recorded=False, runs=request.results))
-    shapes = {job.experiment.shape: job.experiment for job in jobs}
+    planned = [job.experiment for job in jobs]
+    if lengths:
+        planned = [at_length(experiment, length) for experiment in planned for length in lengths]
+    shapes = {experiment.shape: experiment for experiment in planned}
     known = set() if request.force else {cost.id for cost in read_costs(request.results)[0]}
     left = [experiment for experiment in shapes.values() if _id(experiment) not in known]
     if len(left) < len(shapes):
@@ -38,6 +43,7 @@ def measure_costs(
     with pool.Pool() as processes, progress("measuring", "runs") as update:
         for k, experiment in enumerate(left):
             name = f"{experiment.architecture} on {experiment.task} ({experiment.protocol})"
+            name += f", {experiment.seq_len:,} tokens" if lengths else ""
             arguments = {"experiment": asdict(experiment), "command": request.command}
             answer = pool.call(processes, "zoo.run.throughput:measure_cost", arguments)
             update(k + 1, len(left))

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,13 +24,13 @@ from zoo.data.streams import Pieces
 from zoo.kinds.metrics import Scores
 from zoo.nn import parameter_groups
 from zoo.nn.state import return_state
-from zoo.run.compose import Experiment
+from zoo.run.compose import Experiment, at_length, length_settings, with_settings
 from zoo.run.execute import build_module, is_out_of_memory, load_data, open_data
 from zoo.run.module import ExperimentModule
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
 from zoo.run.trained import TrainedModel, rebuild, weights_hash
-from zoo.spec.config import flatten, nest, sections
+from zoo.spec.config import sections
 from zoo.spec.constraints import field_types
 from zoo.spec.errors import ConfigError, UserError, did_you_mean
 from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord, Span
@@ -66,8 +65,7 @@ def extend(
     do not allow, UserError for a task whose length cannot be set.
     """
     experiment = trained.experiment
-    if "seq_len" not in experiment.config["task"]:
-        raise UserError(f"{experiment.task}: has no option seq_len, so that nothing can be read at another length")
+    at_length(experiment, experiment.seq_len)  # refuses tasks without a length
     unknown = [name for name in methods if name not in (*METHODS, "all")]
     if unknown:
         raise UserError(f"--methods {unknown[0]!r}: unknown{did_you_mean(unknown[0], (*METHODS, 'all'))}")
@@ -95,15 +93,15 @@ def extend(
             result: dict[str, Any]
             try:
                 overrides = method_overrides(experiment, name, seq_len)
-                at_length = with_settings(experiment, {**overrides, **length_settings(experiment, seq_len)})
-                at_length.task_spec.check(at_length.task_options)
-                model = rebuild(trained, at_length.model_spec)
-                data = load_data(at_length, None) if text and prepared else open_data(at_length, None)
+                longer = with_settings(experiment, {**overrides, **length_settings(experiment, seq_len)})
+                longer.task_spec.check(longer.task_options)
+                model = rebuild(trained, longer.model_spec)
+                data = load_data(longer, None) if text and prepared else open_data(longer, None)
                 prepared = True
-                check_lengths(at_length, data)
+                check_lengths(longer, data)
                 if finetune_steps:
-                    _finetune(at_length, model, finetune_steps, trained_len)
-                result = _evaluate(at_length, model, data, longest, max_tokens)
+                    _finetune(longer, model, finetune_steps, trained_len)
+                result = _evaluate(longer, model, data, longest, max_tokens)
             except Exception as error:
                 if not isinstance(error, ValueError) and not is_out_of_memory(error):
                     raise
@@ -158,23 +156,12 @@ def method_overrides(experiment: Experiment, method: str, seq_len: int) -> dict[
     raise ConfigError("--methods", f"self_extend: no groups reach {seq_len:,} tokens from {trained_len:,}")
 
 
-def length_settings(experiment: Experiment, seq_len: int) -> dict[str, Any]:
-    """The settings of the task by which its examples have `seq_len` tokens: lists of lengths have this one."""
-    lists = [key for key in experiment.config["task"] if key.endswith("_lengths")]
-    return {"task.seq_len": seq_len, **{f"task.{key}": [seq_len] for key in lists}}
-
-
 def check_lengths(experiment: Experiment, data: TaskData) -> None:
     """Raise ConfigError where the questions of test have other lengths than the experiment says."""
     lengths = {group["length"] for group in data.groups("test") if "length" in group}
     if lengths and lengths != {experiment.seq_len}:
         these = ", ".join(f"{length:,}" for length in sorted(lengths))
         raise ConfigError("task.seq_len", f"{experiment.task}: its test questions have {these} tokens whatever it is")
-
-
-def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
-    """The experiment with other values of some keys."""
-    return replace(experiment, config=nest({**flatten(experiment.config), **settings}))
 
 
 def _refusal(experiment: Experiment, method: str, seq_len: int) -> ConfigError | None:

@@ -28,11 +28,10 @@ from zoo.board.charts import breakdown_chart, choose_view, cost_chart, scores_ch
 from zoo.board.curves import agreement_chart, learning_curves
 from zoo.board.evaluated import SENTENCE as EVALUATED
 from zoo.board.evaluated import evaluated_table, evaluated_tasks, positions_charts, positions_table
-from zoo.board.extension import SENTENCE as EXTENDED
-from zoo.board.extension import Study, study_chart, study_table
 from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
 from zoo.board.page.literature import literature
 from zoo.board.page.view import FACETS, SHOWN, Drawers, Group, families, table_of, verdicts, winners
+from zoo.board.part import Part
 from zoo.board.results import REPRODUCTION, Board, Section
 from zoo.board.tables import LEGEND, Table, breakdown_remark, breakdown_tables, problem_lines, questions_lines, remarks
 from zoo.spec.analysis import AnalysisRecord
@@ -64,9 +63,6 @@ SENTENCES = {
     "evaluated": EVALUATED,
     "positions": "The score by where the answer stands in the input; bars: 95 % intervals, Wilson's, over the "
     "questions of each place.",
-    "extension": f"The same text or questions at several lengths, {EXTENDED}",
-    "scaling": "How time and memory grow with length is not shown: costs are measured at the length of each task only, "
-    "and tasks differ in more than their length.",
 }
 """What each table or chart shows, and what it cannot."""
 DRAWN = 60
@@ -113,7 +109,7 @@ class Protocol:
     families: Table
     overalls: list[tuple[str, Table, str]]
     figures: list[Figure]
-    beyond: list[tuple[str, Table, Figure | None]]
+    parts: list[tuple[Part, Figure | None]]
     columns: list[str]
     groups: list[Group]
     tasks: list[Task]
@@ -126,14 +122,14 @@ def render_page(
     *,
     records: str = "results/",
     evaluations: Sequence[EvaluationRecord] = (),
-    studies: Sequence[Study] = (),
+    parts: Sequence[Part] = (),
     analyses: Sequence[AnalysisRecord] = (),
 ) -> tuple[str, list[str]]:
     """The page, and messages for the user. `stored` are exactly the records of the board; `records` is where they lie,
     as seen from the page."""
     drawers = Drawers(analyses={analysis.run: analysis for analysis in analyses})
     protocols = [
-        _protocol(name, sections, stored, drawers, lambda path: quote(records + path), studies)
+        _protocol(name, sections, stored, drawers, lambda path: quote(records + path), parts)
         for name, sections in board.protocols()
     ]
     table, messages = literature(board)
@@ -183,7 +179,7 @@ def _protocol(
     stored: Sequence[StoredRecord],
     drawers: Drawers,
     link: Callable[[str], str],
-    studies: Sequence[Study],
+    parts: Sequence[Part],
 ) -> Protocol:
     columns, groups = table_of(sections, stored, drawers, link)
     tables = [(overall_title(o), overall_table(o), " ".join(overall_lines(o))) for o in overalls(sections)]
@@ -191,10 +187,8 @@ def _protocol(
         _figure(f"{name}-cost", f"{name}: scores against the time of training", cost_chart(sections), "cost"),
         _figure(f"{name}-state", f"{name}: scores against the size of the state", state_chart(sections), "state"),
     ]
-    beyond = [
-        (study.title, study_table(study), _figure(study.chart[:-4], study.title, study_chart(study), "extension"))
-        for study in studies
-        if study.protocol == name
+    drawn = [
+        (part, _figure(part.chart[:-4], part.title, part.draw(), part.text)) for part in parts if part.protocol == name
     ]
     tasks = [_task(section, group, stored) for section, group in zip(sections, groups, strict=True)]
     return Protocol(
@@ -204,7 +198,7 @@ def _protocol(
         families=families(sections, stored),
         overalls=tables,
         figures=[figure for figure in figures if figure],
-        beyond=beyond,
+        parts=drawn,
         columns=columns,
         groups=groups,
         tasks=tasks,
@@ -261,4 +255,4 @@ def _figure(name: str, alt: str, chart: Any, sentence: str, *, paper: bool = Fal
     svg = re.sub(r"\bclip(\d+)\b", rf"{name}-clip\1", to_svg(chart).strip())
     svg = re.sub(r"<[^<>]+>", rename, svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
-    return Figure(name, alt, svg, SENTENCES[sentence], paper)
+    return Figure(name, alt, svg, SENTENCES.get(sentence, sentence), paper)
