@@ -57,7 +57,7 @@ def test_token_ids_are_continued_and_mistakes_are_lines(
     folder = run(tmp_path, "transformer", "mqar", **{"arch.positions": "learned"})
     new = generate(capsys, monkeypatch, "--run", folder, "--prompt", "3 5, 7", "--max-new-tokens", 4)
     assert len(list(map(int, new.split()))) == 4
-    for prompt, says in (("3 x", "--prompt: "), ("", "token ids from 1 to"), ("0", "token ids from 1 to")):
+    for prompt, says in (("3 x", "--prompt: "), ("", "--prompt: an empty value"), ("0", "token ids from 1 to")):
         assert says in generate(capsys, monkeypatch, "--run", folder, "--prompt", prompt)
     line = generate(capsys, monkeypatch, "--run", folder, "--prompt", "3 5", "--max-new-tokens", 5000)
     assert "learned positions for" in line
