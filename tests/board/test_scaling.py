@@ -49,7 +49,7 @@ def test_architectures_with_enough_lengths_are_compared_on_one_machine() -> None
     time, memory, longest, there, held = rows["alpha"]
     assert 1.9 < float(time.removeprefix("L^")) <= 2.0
     assert (memory, longest, held) == ("L^1.00", "2,048", "2 MiB")
-    assert there == "1.02e+03 ms" or there.startswith("1,02")
+    assert there == "1.02 s"
     assert "on a processor, 1 thread" in part.text
     assert "Other processes" not in part.text
     (busy,) = scaling_parts(costs("alpha", 2, others=1.5))

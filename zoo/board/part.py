@@ -39,10 +39,10 @@ def lines_chart(panels: Sequence[Panel], names: Sequence[str], x_title: str) -> 
     numbers = range(len(names))
     hues = [COLORS[k % len(COLORS)] for k in numbers]
     shapes = [SHAPES[(k + k // len(COLORS)) % len(SHAPES)] for k in numbers]  # another where the colour comes again
-    key: dict[str, Any] = {"sort": list(names), "title": None}
+    key: dict[str, Any] = {"sort": list(names), "legend": alt.Legend(title=None, columns=6)}
     color = alt.Color("name:N", scale=alt.Scale(domain=list(names), range=hues), **key)
     shape = alt.Shape("name:N", scale=alt.Scale(domain=list(names), range=shapes), **key)
-    x = alt.X("x:Q", scale=alt.Scale(type="log", base=2), title=x_title)
+    x = alt.X("x:Q", scale=alt.Scale(type="log", base=2, nice=False), title=x_title)
     drawn = []
     for title, axis, lines in panels:
         rows = [{"name": name, "x": at, "value": value} for name, points in lines.items() for at, value in points]

@@ -62,7 +62,8 @@ def _sentence(machine: str, lines: Lines) -> str:
     text = (
         f"Seconds and memory beyond model and data that training takes for one example, on {machine}; each "
         f"architecture at its width for this protocol. Exponents are fitted to the {FITTED} longest lengths: at short "
-        "ones what does not depend on the length hides the growth."
+        "ones what does not depend on the length hides the growth. A step has about as many tokens at every length: "
+        "long examples come in small batches, where what is done one after the other, segment by segment, weighs more."
     )
     return text + (f" Other processes ran meanwhile: {', '.join(busy)}." if busy else "")
 
@@ -94,8 +95,13 @@ def scaling_table(lines: Lines) -> Table:
         shown = [NONE if exponent is None else f"L^{exponent:.2f}" for exponent in exponents]
         last = costs[-1]
         memory = format_memory(last.memory_bytes // last.batch_size)
-        rows.append([name, *shown, f"{round(last.places):,}", f"{1e3 * last.train.seconds:.3g} ms", memory])
+        rows.append([name, *shown, f"{round(last.places):,}", _format_seconds(last.train.seconds), memory])
     return Table(["architecture", "time", "memory", "longest", "time there", "memory there"], rows)
+
+
+def _format_seconds(seconds: float) -> str:
+    """ "118 ms" or "1.26 s"."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def scaling_chart(lines: Lines, machine: str) -> Any:
