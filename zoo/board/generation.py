@@ -15,6 +15,8 @@ SENTENCE = (
     "protocol, in float32: a state of fixed size, a window, or keys and values of every token."
 )
 
+TIMED = " The picture has the time of the next step, too, on one machine."
+
 
 def latest(costs: Sequence[GenerationCost]) -> list[list[GenerationCost]]:
     """Records by protocol and task, in the order of architectures; of several shapes of one architecture the one that
@@ -59,7 +61,7 @@ def generation_parts(costs: Sequence[GenerationCost]) -> list[Part]:
         Part(
             own[0].protocol,
             f"Generation: bytes of the state by context, at the size for {own[0].task}",
-            SENTENCE,
+            SENTENCE + (TIMED if any(cost.machine for cost in own) else ""),
             generation_table(own),
             f"generation-{own[0].protocol}-{own[0].task}.svg",
             partial(generation_chart, own),
