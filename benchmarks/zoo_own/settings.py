@@ -77,7 +77,7 @@ class OwnTextOptions:
         _ = self.vocab_size
 
 
-TOKENS, SAMPLES = 5_000_000, (4_000, 64_000)
+TOKENS, SAMPLES = 10_000_000, (4_000, 64_000)
 """What `quick` trains on: about so many tokens, but so many examples at least and at most."""
 
 
