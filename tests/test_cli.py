@@ -25,7 +25,7 @@ def test_listing_imports_neither_torch_nor_lightning() -> None:
     code = (
         "import sys; from zoo.cli import app; import zoo; from typer.testing import CliRunner; "
         "done = CliRunner().invoke(app, ['list', '--json']); assert done.exit_code == 0, done.output; "
-        "print([m for m in ('torch', 'lightning', 'numpy', 'numba', 'omegaconf') if m in sys.modules])"
+        "print([m for m in ('torch', 'lightning', 'numpy', 'numba', 'pydantic') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -125,7 +125,7 @@ def zoo_tasks() -> Iterable[Task]:
             },
         ),
         data="zoo_recall.needle:NeedleData",
-        options="zoo_recall.options:NeedleOptions",
+        options="zoo_recall.text_options:NeedleOptions",
         protocols=protocols.NEEDLE,
         description="Find the one line that matters, at any depth of a haystack of any length.",
     )
@@ -149,7 +149,7 @@ def zoo_tasks() -> Iterable[Task]:
             },
         ),
         data="zoo_recall.kv_retrieval:KvRetrievalData",
-        options="zoo_recall.options:KvRetrievalOptions",
+        options="zoo_recall.text_options:KvRetrievalOptions",
         protocols=protocols.KV_RETRIEVAL,
         description="Recall the value of one key among many, wherever its pair stands.",
     )

@@ -25,7 +25,7 @@ from zoo.data.rng import start
 from zoo.data.splits import apportion
 from zoo_recall import draw, kv_files
 from zoo_recall.generated import Generator, Group, RecallData, RecallQuestion
-from zoo_recall.options import KvRetrievalOptions
+from zoo_recall.text_options import KvRetrievalOptions
 from zoo_recall.texts import KV_AFTER, KV_BEFORE, KV_BETWEEN, KV_PAIR
 from zoo_recall.wording import Wording
 

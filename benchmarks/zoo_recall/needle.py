@@ -17,7 +17,7 @@ from zoo.data.rng import below, start, uniform
 from zoo.data.splits import apportion
 from zoo_recall import draw
 from zoo_recall.generated import Generator, Group, RecallData, RecallQuestion
-from zoo_recall.options import NeedleOptions
+from zoo_recall.text_options import NeedleOptions
 from zoo_recall.texts import ADJECTIVES, AFTER, BEFORE, HAY, NEEDLE, NOUNS
 
 

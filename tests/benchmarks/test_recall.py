@@ -572,7 +572,8 @@ def test_a_plugin_without_torch(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    code = "import sys, zoo_recall, zoo_recall.options; print(*(m for m in ('torch', 'numpy') if m in sys.modules))"
+    code = "import sys, zoo_recall, zoo_recall.options, zoo_recall.text_options; "
+    code += "print(*(m for m in ('torch', 'numpy') if m in sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
 

@@ -32,7 +32,7 @@ def inputs(
 
 def by_definition(*args: Tensor | None, **kwargs: Any) -> tuple[Tensor, Tensor]:
     with use_backend("reference"):
-        return gated_linear_attention(*args, **kwargs)  # type: ignore[arg-type]
+        return gated_linear_attention(*args, **kwargs)
 
 
 def test_the_definition() -> None:
@@ -66,7 +66,7 @@ def test_chunks_equal_the_recurrence(
     forms_that_ran(reset=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked, "SPACE", space)
-        ours = gated_linear_attention(*leaves, chunk=chunk)  # type: ignore[arg-type]
+        ours = gated_linear_attention(*leaves, chunk=chunk)
         assert forms_that_ran() == {"gated_linear_attention": "torch"}
         weights = [torch.randn_like(x) for x in ours]
         grads = torch.autograd.grad(ours, leaves, weights)
@@ -85,7 +85,7 @@ def test_gradcheck(form: str) -> None:
 def test_pieces_equal_the_whole_and_carry_gradient() -> None:
     leaves = [x.requires_grad_() for x in inputs(150)]
     *tensors, S = leaves
-    whole = gated_linear_attention(*leaves)  # type: ignore[arg-type]
+    whole = gated_linear_attention(*leaves)
     state, pieces = S, []
     for piece in zip(*(x.split([1, 70, 17, 62], 2) for x in tensors), strict=True):
         o, state = gated_linear_attention(*piece, state)
@@ -125,7 +125,7 @@ def test_single_precision_is_as_good_with_gates_near_0_as_near_1(strength: float
     log_alpha[some > 0.999] = -torch.inf
     leaves = [x.float().requires_grad_() for x in (q, k, v, log_alpha, S)]
     exact = [x.detach().double().requires_grad_() for x in leaves]
-    o, last = gated_linear_attention(*leaves)  # type: ignore[arg-type]
+    o, last = gated_linear_attention(*leaves)
     ours = (o, last, *torch.autograd.grad((o.square().sum() + last.square().sum()), leaves))
     o, last = by_definition(*exact)
     theirs = (o, last, *torch.autograd.grad((o.square().sum() + last.square().sum()), exact))
@@ -144,13 +144,13 @@ def test_constant_gates_are_retention() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     tensors = [x.to(dtype) for x in inputs(200)[:4]]
-    o, last = gated_linear_attention(*tensors)  # type: ignore[arg-type]
+    o, last = gated_linear_attention(*tensors)
     expected, after = by_definition(*(x.double() for x in tensors))
     assert (o.dtype, last.dtype) == (dtype, torch.float32)
     torch.testing.assert_close(o, expected.to(dtype))
     torch.testing.assert_close(last, after.float(), rtol=1e-5, atol=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(gated_linear_attention(*tensors)[1], last)  # type: ignore[arg-type]
+        assert torch.equal(gated_linear_attention(*tensors)[1], last)
 
 
 class Largest(TorchDispatchMode):
@@ -168,7 +168,7 @@ def test_no_matrix_over_all_tokens_and_no_state_per_token() -> None:
     L, K, V, c = 4096, 32, 32, 64
     leaves = [x.requires_grad_() for x in inputs(L, B=1, H=1, K=K, V=V)]
     with Largest() as largest:
-        o, last = gated_linear_attention(*leaves, chunk=c)  # type: ignore[arg-type]
+        o, last = gated_linear_attention(*leaves, chunk=c)
         (o.sum() + last.sum()).backward()
     assert largest.numbers <= L * max(c, K, V) < L * min(L, K * V)
 

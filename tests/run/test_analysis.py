@@ -46,7 +46,7 @@ def text(arch: str = "toy", **overrides: Any) -> tuple[Experiment, TaskData]:
     data = open_data(experiment, None)
     draws = np.random.default_rng(0)
     rows = [np.resize(draws.integers(1, 20, 8), LENGTH + 1) for _ in range(48)]
-    data.dataset = lambda split: [Piece(row[:-1], row[1:]) for row in rows]  # type: ignore[method-assign, assignment]
+    data.dataset = lambda split: [Piece(row[:-1], row[1:]) for row in rows]
     return experiment, data
 
 
@@ -331,7 +331,7 @@ def test_the_answer_of_a_question_is_its_last_token() -> None:
     question = Continuation(np.arange(1, 9), np.array([9, 10]))
     experiment = resolve_one("transformer", "mqar", protocol="smoke")
     data = open_data(experiment, None)
-    data.dataset = lambda split: [question]  # type: ignore[method-assign, assignment]
+    data.dataset = lambda split: [question]
     model = experiment.kind.build_model(experiment.model_spec).eval()
     assert isinstance(model, LMHeadModel)
     found = analyze_context(experiment, model, data, max_tokens=1, seed=0)

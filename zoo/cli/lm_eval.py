@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import traceback
 
@@ -19,7 +20,7 @@ def lm_eval(context: typer.Context) -> None:
         from lm_eval.__main__ import cli_evaluate
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed: pip install 'seqzoo[harness]'") from None
-    import zoo.run.harness  # noqa: F401  (registers the model)
+    importlib.import_module("zoo.run.harness")  # which registers the model
 
     sys.argv = ["lm_eval", *context.args]
     try:

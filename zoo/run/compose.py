@@ -367,7 +367,13 @@ def at_length(experiment: Experiment, seq_len: int) -> Experiment:
     return other
 
 
+def length_options(options: Mapping[str, Any], seq_len: int) -> dict[str, Any]:
+    """The options of a task by which its examples have `seq_len` tokens: lists of lengths have this one."""
+    lists = [name for name, value in options.items() if name.endswith("_lengths") and value]
+    return {"seq_len": seq_len, **{name: [seq_len] for name in lists}}
+
+
 def length_settings(experiment: Experiment, seq_len: int) -> dict[str, Any]:
-    """The settings of the task by which its examples have `seq_len` tokens: lists of lengths have this one."""
-    lists = [key for key in experiment.config["task"] if key.endswith("_lengths")]
-    return {"task.seq_len": seq_len, **{f"task.{key}": [seq_len] for key in lists}}
+    """The same for an experiment's task, by configuration keys: `task.seq_len` and others."""
+    options = length_options(experiment.config["task"], seq_len)
+    return {f"task.{name}": value for name, value in options.items()}

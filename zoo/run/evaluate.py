@@ -27,6 +27,7 @@ from zoo.kinds import TaskKind
 from zoo.kinds.metrics import Scores
 from zoo.model.segments import entering_state
 from zoo.nn.state import return_state
+from zoo.run.compose import length_options
 from zoo.run.machine import available_bytes
 from zoo.run.memory import is_out_of_memory, limit_memory
 from zoo.run.provenance import versions
@@ -88,8 +89,8 @@ def evaluate(
     runs       the folder of runs in which that of a record lies (`ZOO_RUNS_DIR`, else runs)
 
     The defaults are the run's own settings for its own task, else those of the task as published. Texts are read in
-    pieces as long as in training, at most. Raises UserError or DataError, before anything is computed, for what a
-    model cannot be asked.
+    pieces as long as in training, at most. Raises UserError or DataError, before anything is computed, for a
+    task that a model cannot answer.
     """
     if isinstance(model, nn.Module):
         training, subject = model.training, as_subject(model, tokenizer, begin)
@@ -113,13 +114,16 @@ def evaluate(
 
 
 def needs_no_training(task: Task) -> bool:
-    """Whether a model of text can be asked the task as it is."""
+    """Whether a model of text can be evaluated on the task as it is."""
     causal, options = task.load_kind().objective("causal") == "causal_lm", task.load_options()
     return causal and "causal_lm" in task.objectives and any(f.name == "tokenizer" for f in fields(options))
 
 
 def prepare_exam(subject: Subject, name: str, overrides: Mapping[str, Any]) -> Exam:
-    """The task under its options, its test split prepared. Raises UserError or DataError for what cannot be asked."""
+    """The task under its options, its test split prepared.
+
+    Raises UserError or DataError where the model cannot answer it.
+    """
     experiment = subject.trained.experiment if subject.trained else None
     own = experiment is not None and registry().resolve_alias(name) in (experiment.task, experiment.task_spec.name)
     task = experiment.task_spec if own and experiment else _find_task(name)
@@ -129,7 +133,7 @@ def prepare_exam(subject: Subject, name: str, overrides: Mapping[str, Any]) -> E
         values = dict(experiment.config["task"])
         kind, objective = experiment.kind, experiment.objective
     else:
-        _check_asked_in_text(subject, task)
+        _check_in_text(subject, task)
         kind, objective, values = task.load_kind(), "causal_lm", asdict(cls())
         values["tokenizer"] = subject.tokenizer_file
         if "train_size" in values:  # nothing is trained on it, so any number of questions may be alike
@@ -141,10 +145,9 @@ def prepare_exam(subject: Subject, name: str, overrides: Mapping[str, Any]) -> E
         option = key.removeprefix("task.")
         if option != key and option in types:
             changed[key] = values[option] = validate_value(key, value, types[option], origin="--set")
-    if "task.seq_len" in changed:  # the lengths of a run's own questions are not those asked for
-        for name in values:
-            if name.endswith("_lengths") and values[name] and f"task.{name}" not in changed:
-                values[name] = [values["seq_len"]]
+    if "task.seq_len" in changed:
+        following = length_options(values, values["seq_len"])
+        values |= {name: value for name, value in following.items() if f"task.{name}" not in changed}
     options = build_config(cls, values)
     task.check(options)
     begin = None if own or not _begins_texts(subject, kind) else subject.end
@@ -183,7 +186,7 @@ def _find_task(name: str) -> Task:
         raise
 
 
-def _check_asked_in_text(subject: Subject, task: Task) -> None:
+def _check_in_text(subject: Subject, task: Task) -> None:
     """Raise UserError for a task that must be trained for, and for a model that reads no text."""
     own = subject.trained.experiment.task if subject.trained else ""
     if not needs_no_training(task):
@@ -199,8 +202,8 @@ def _check_asked_in_text(subject: Subject, task: Task) -> None:
         )
     if subject.objective != "causal_lm":
         raise UserError(
-            f"{subject.name} was trained for {subject.objective} and predicts no next token, by which {task.name} is "
-            f"asked; --task {own}"
+            f"{subject.name} was trained for {subject.objective} and predicts no next token, which {task.name} needs; "
+            f"--task {own}"
         )
 
 

@@ -173,10 +173,10 @@ def initialise(model: nn.Module, experiment: Experiment) -> str:
     same_answers = same_task or (same_ids and initial.answers and experiment.objective != "classify")
     taken, anew = ["backbone"], list[str]()
     names, left = set(backbone), set(own) - backbone
-    for prefix, wanted in ((EMBEDDING, same_ids), (OTHERS, True), (HEAD, same_answers)):
+    for prefix, fitting in ((EMBEDDING, same_ids), (OTHERS, True), (HEAD, same_answers)):
         part = {name for name in left if name.startswith(prefix)}
         left -= part
-        if part and wanted and part <= fits:
+        if part and fitting and part <= fits:
             taken.append(PARTS[prefix])
             names |= part
         elif part:

@@ -1,4 +1,4 @@
-"""A trained model of whatever origin, ready to be asked: a run's, a converted checkpoint's, or Hugging Face's.
+"""A trained model of whatever origin, ready for evaluation: a run's, a converted checkpoint's, or Hugging Face's.
 
 A model of text reads the ids of tasks on text whatever it was trained by (zoo/data/tokens.py): its tokenizer's own
 shifted by one, 0 pads, and behind them the symbol that begins and ends a text. B batch, L seq_len, V vocab_size.

@@ -174,7 +174,7 @@ def rebuild_faults(record: Record) -> list[str]:
 
 
 def _expected(experiment: Experiment) -> dict[str, Any]:
-    """What follows from what was asked for, by dotted field of the record."""
+    """What the request gives, by dotted field of the record."""
     from zoo.run.recording import identity
 
     metric, higher = experiment.metric

@@ -234,6 +234,7 @@ def _errors_as_faults(faults: list[str], prefix: str = "") -> Iterator[None]:
         faults.append(prefix + cause[:400])
 
 
+@cache
 def own_version() -> str:
     """Version of the installed seqzoo distribution, or "0+source" when run from a bare checkout."""
     try:
