@@ -280,7 +280,7 @@ def test_accuracy_by_the_place_of_the_answer_has_wilsons_interval(tmp_path: Path
     ("task", "only", "says"),
     [
         ("toytext", ["contxt"], "--only 'contxt': unknown; did you mean 'context'"),
-        ("toytext", ["positions"], "no place of the answer; needle and kv_retrieval do"),
+        ("toytext", ["positions"], "no place of the answer is known of the test questions of"),
         ("toytask", ["induction"], "induction: defined for models that predict the next token; toytask is classify"),
         ("toypairs", ["context"], "context: defined where a model predicts the next token or the class of one input"),
         ("toypairs", [], "context: defined where"),

@@ -100,6 +100,13 @@ def load_described(folder: Path) -> tuple[PretrainedModel, str, dict[str, Any]]:
     return _import(known[given], hf_config, folder).eval(), known[given], hf_config
 
 
+def special_ids(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """`bos_token_id` and `eos_token_id` of a Hugging Face config.json: of several the first, None for none."""
+    ids: list[Any] = [config.get("bos_token_id"), config.get("eos_token_id")]
+    begin, end = (value[0] if isinstance(value, list) and value else value for value in ids)
+    return begin, end
+
+
 def _import(name: str, hf_config: dict[str, Any], source: Path) -> PretrainedModel:
     """The model of a Hugging Face directory."""
     model = _build(name, hf_config, source / HF_CONFIG)

@@ -8,9 +8,9 @@ values gives A, in the layer's own code.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -71,8 +71,9 @@ def _weights(module: MultiHeadAttention, args: tuple[Any, ...], kwargs: dict[str
 
     for part in torch.eye(seq_len, dtype=v.dtype, device=v.device).split(d_head, dim=1):
         unit = F.pad(part, (0, d_head - part.shape[1])).expand_as(v)
-        with patch.multiple(module, project_qkv=lambda _, unit=unit: (q, k, unit), project_out=keep):
-            module.forward(*args, **kwargs)
+        probe: Any = copy.copy(module)  # shares the weights
+        probe.project_qkv, probe.project_out = lambda _, unit=unit: (q, k, unit), keep
+        probe.forward(*args, **kwargs)
     return torch.cat(columns, dim=-1)[..., :seq_len]
 
 

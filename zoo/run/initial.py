@@ -104,7 +104,7 @@ def _of_run(place: str) -> Initial:
 
 
 def _of_checkpoint(folder: Path) -> Initial:
-    from zoo.convert.checkpoint import TOKENIZER, ZOO_CONFIG, load_described
+    from zoo.convert.checkpoint import TOKENIZER, ZOO_CONFIG, load_described, special_ids
     from zoo.convert.modules import LMHead, TokenEmbedding
     from zoo.data.tokens import load_tokenizer
     from zoo.run.subject import sum_of_weights
@@ -117,7 +117,7 @@ def _of_checkpoint(folder: Path) -> Initial:
     if isinstance(embed, TokenEmbedding) and embed.is_plain and (folder / TOKENIZER).is_file():
         tokenizer = load_tokenizer(str(folder / TOKENIZER))
         settings["task.tokenizer"] = str((folder / TOKENIZER).absolute())
-        begin, end = (_first(config.get(f"{key}_token_id")) for key in ("bos", "eos"))
+        begin, end = special_ids(config)
         embedding = _in_our_ids(embed.tokens.weight * embed.scale, tokenizer, end if begin is None else begin)
         tensors[EMBEDDING + "weight"] = embedding
         if isinstance(model.head, LMHead):
@@ -136,10 +136,6 @@ def _of_checkpoint(folder: Path) -> Initial:
 
 def _record(form: str, folder: Path, source: str, weights: str) -> dict[str, str]:
     return {"form": form, "source": source, "weights": weights, "folder": str(folder.absolute())}
-
-
-def _first(value: Any) -> int | None:
-    return value[0] if isinstance(value, list) and value else value
 
 
 def _in_our_ids(rows: Tensor, tokenizer: Tokenizer, end: int | None) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.convert import PretrainedModel
-from zoo.convert.checkpoint import HF_CONFIG, INDEX, TOKENIZER, ZOO_CONFIG, load_described
+from zoo.convert.checkpoint import HF_CONFIG, INDEX, TOKENIZER, ZOO_CONFIG, load_described, special_ids
 from zoo.convert.modules import LMHead
 from zoo.data.batch import Batch
 from zoo.data.files import combined_sha256, sha256
@@ -184,8 +184,8 @@ def _checkpoint(folder: Path) -> Subject:
         given = next(iter(config.get("architectures") or ()), f"a model of type {config.get('model_type')}")
         raise UserError(f"{folder}: {given} predicts no next token, by which texts are scored and continued")
     tokenizer = _tokenizer_of(folder)
-    symbols = {key: _first_id(config.get(f"{key}_token_id")) for key in ("bos", "eos")}
-    begin = symbols["eos"] if symbols["bos"] is None else symbols["bos"]
+    begin, end = special_ids(config)
+    begin = end if begin is None else begin
     if begin is None:
         raise UserError(f"{folder / HF_CONFIG}: neither bos_token_id nor eos_token_id: no symbol begins a text")
     _check_ids(str(folder), tokenizer, begin, model)
@@ -202,7 +202,7 @@ def _checkpoint(folder: Path) -> Subject:
         tokenizer_file=str((folder / TOKENIZER).absolute()),
         trained_len=None,
         carries=registry().architecture(name).record.capabilities.carries_text(model.dims.mode),
-        stops=None if symbols["eos"] is None else symbols["eos"] + 1,
+        stops=None if end is None else end + 1,
     )
 
 
@@ -221,10 +221,6 @@ def _tokenizer_of(folder: Path) -> Tokenizer:
         there = f"; {others[0]} is not read" if others else ""
         raise UserError(f"{folder}: no {TOKENIZER}, by which a text becomes its ids{there}; copy the model's there")
     return load_tokenizer(str(folder / TOKENIZER))
-
-
-def _first_id(value: Any) -> int | None:
-    return value[0] if isinstance(value, list) and value else value
 
 
 def sum_of_weights(folder: Path) -> str:

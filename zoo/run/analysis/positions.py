@@ -16,7 +16,7 @@ def refusal(experiment: Experiment, data: TaskData) -> str:
     """Why a run's task has no positions; empty where it has."""
     if any(place in group for group in data.groups("test") for place in PLACES):
         return ""
-    return f"positions: the test questions of {experiment.task} have no place of the answer; needle and kv_retrieval do"
+    return f"positions: no place of the answer is known of the test questions of {experiment.task}"
 
 
 def analyze_positions(experiment: Experiment, model: Any) -> tuple[str, tuple[AccuracyAt, ...]]:
