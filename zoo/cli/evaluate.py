@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.trained import Runs
+from zoo.cli.trained import Runs, write_chart
 
 if TYPE_CHECKING:
     from zoo.spec.evaluation import EvaluationRecord
@@ -67,14 +66,8 @@ def _write(record: EvaluationRecord, folder: Path, *, chart: bool) -> None:
     from zoo.spec.files import write_atomically
 
     write_atomically(folder / record.file, record.text)
-    if not (chart and record.groups):
-        return
-    try:
-        from zoo.board.charts import to_svg
-    except ModuleNotFoundError:
-        print("zoo: no chart: pip install 'seqzoo[board]'", file=sys.stderr)
-        return
-    write_atomically((folder / record.file).with_suffix(".svg"), to_svg(positions_chart([record])))
+    if chart and record.groups:
+        write_chart((folder / record.file).with_suffix(".svg"), lambda: positions_chart([record]), quiet=True)
 
 
 def _show(record: EvaluationRecord, folder: Path) -> None:

@@ -212,7 +212,7 @@ def _examine(subject: Subject, exam: Exam) -> EvaluationRecord:
     stateful = exam.kind.running_text and subject.carries
     try:
         with limit_memory(available_bytes()):
-            scores = score_test(exam, stateful)
+            scores = score_test(exam.model, task, exam.kind, exam.data, stateful=stateful, begin=exam.begin)
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(
@@ -260,18 +260,22 @@ def _interval(scores: Scores, metric: Metric) -> dict[str, Any] | None:
 
 
 @torch.inference_mode()
-def score_test(exam: Exam, stateful: bool) -> Scores:
-    """The scores of a model on the test split."""
-    metric = exam.kind.build_metrics(exam.task, "test", exam.data)
-    loader = exam.data.eval_dataloader("test")
-    if exam.begin is not None:
-        loader.collate_fn = partial(_collate_behind, exam.begin, exam.kind.build_collate_fn(exam.data))
-    backbone, state = getattr(exam.model, "encoder", exam.model).backbone, None
+def score_test(model: Any, task: Task, kind: TaskKind, data: TaskData, *, stateful: bool, begin: int | None) -> Scores:
+    """The scores of a model on the test split.
+
+    stateful  whether the state is carried from batch to batch of a running text
+    begin     the symbol behind which questions stand; None = they stand alone
+    """
+    metric = kind.build_metrics(task, "test", data)
+    loader = data.eval_dataloader("test")
+    if begin is not None:
+        loader.collate_fn = partial(_collate_behind, begin, kind.build_collate_fn(data))
+    backbone, state = getattr(model, "encoder", model).backbone, None
     with return_state(stateful):
         for batch in loader:
-            output = exam.model(batch, entering_state(backbone, state, batch.fresh, len(batch.inputs)))
+            output = model(batch, entering_state(backbone, state, batch.fresh, len(batch.inputs)))
             state = output.state if stateful else None
-            metric.update(output, batch, exam.kind.loss(output))
+            metric.update(output, batch, kind.loss(output))
     return metric.compute()
 
 

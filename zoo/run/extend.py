@@ -25,8 +25,9 @@ from zoo.kinds.metrics import Scores
 from zoo.nn import parameter_groups
 from zoo.nn.state import return_state
 from zoo.run.compose import Experiment, at_length, length_settings, with_settings
-from zoo.run.execute import build_module, is_out_of_memory, load_data, open_data
-from zoo.run.module import ExperimentModule
+from zoo.run.evaluate import score_test
+from zoo.run.execute import is_out_of_memory, load_data, open_data
+from zoo.run.module import Schedule
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
 from zoo.run.trained import TrainedModel, rebuild, weights_hash
@@ -186,20 +187,15 @@ def _refusal(experiment: Experiment, method: str, seq_len: int) -> ConfigError |
 def _evaluate(experiment: Experiment, model: nn.Module, data: Any, longest: int, max_tokens: int) -> dict[str, Any]:
     if experiment.kind.running_text and isinstance(data, LanguageData):
         return _read_text(experiment, model, data, longest, max_tokens)
-    scores = score_test(experiment, model)
+    scores = score_run(experiment, model)
     return {"scores": dict(scores["scores"]), "loss": scores["loss"], "n": scores["n"]}
 
 
-@torch.inference_mode()
-def score_test(experiment: Experiment, model: nn.Module) -> Scores:
+def score_run(experiment: Experiment, model: nn.Module) -> Scores:
     """The scores of a model on the test split, as a run has them."""
-    module = build_module(experiment)
-    module.model = model
-    data = open_data(experiment, module.schedule)
-    module.setup_metrics(data)
-    for batch in data.eval_dataloader("test"):
-        module.test_step(batch, 0)
-    return module.scores("test")
+    data = open_data(experiment, Schedule.of(experiment, model))
+    task, kind = experiment.task_spec, experiment.kind
+    return score_test(model, task, kind, data, stateful=experiment.stateful, begin=None)
 
 
 def _read_text(
@@ -259,8 +255,7 @@ def _finetune(experiment: Experiment, model: nn.Module, steps: int, trained_len:
     rows = max(train.batch_size * trained_len // experiment.seq_len, 1)
     settings = {"train.batch_size": rows, "train.micro_batch_size": rows, "train.max_samples": rows * steps}
     experiment = with_settings(experiment, settings)
-    module: ExperimentModule = build_module(experiment)
-    data = open_data(experiment, module.schedule, interval=rows * steps)
+    data = open_data(experiment, Schedule.of(experiment, model), interval=rows * steps)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, lr=experiment.optim.lr / 10, weight_decay=experiment.optim.weight_decay)
     )

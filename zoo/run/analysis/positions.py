@@ -7,7 +7,7 @@ from typing import Any
 from zoo.board.statistics import wilson
 from zoo.data.module import TaskData
 from zoo.run.compose import Experiment
-from zoo.run.extend import score_test
+from zoo.run.extend import score_run
 from zoo.spec.analysis import PLACES, AccuracyAt
 from zoo.spec.record import metric_kind
 
@@ -23,7 +23,7 @@ def analyze_positions(experiment: Experiment, model: Any) -> tuple[str, tuple[Ac
     """The score by group of the test split, each place and length one, with Wilson's interval: its name, and a point
     for each group."""
     points = []
-    scores = score_test(experiment, model)
+    scores = score_run(experiment, model)
     name = next(name for name in scores["scores"] if metric_kind(name) == "share")
     for group in scores["groups"]:
         share, n = group["scores"][name], group["n"]
