@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from zoo import DataError, MissingFiles
 from zoo.data import store
 from zoo.data.cached import hashed_name
 from zoo.data.files import file_stamps
 from zoo.data.language import LanguageData
-from zoo.data.module import Example, Split, Totals, perplexity
+from zoo.data.module import Examples, Split, Totals, perplexity
 from zoo.data.paths import advice_for_file, cache_dir
 from zoo.data.progress import progress
-from zoo.data.questions import Continuation, Question
+from zoo.data.questions import Continuation
 from zoo.data.store import StoredSplit
 from zoo.data.streams import document_order
 from zoo.data.tokens import dtype_of
@@ -35,7 +34,7 @@ from zoo_lambada.options import LambadaOptions
 from zoo_lambada.passages import ARCHIVES, READER, PassagesRecipe
 
 
-class PassageQuestions(Dataset[Question]):
+class PassageQuestions:
     """The passages as prompt and last word.
 
     tokenizer_size  number of the tokenizer's own ids
@@ -180,7 +179,7 @@ class LambadaData(LanguageData):
         room, reads_answer = options.seq_len - slots, not self.predicts_words
         return PassageQuestions(stored, self.tokenizer.size, n, room, reads_answer, self.specials.end)
 
-    def dataset(self, split: Split) -> Dataset[Example]:
+    def dataset(self, split: Split) -> Examples[Any]:
         if split == "test":
             return self.passages()
         return self.words(split) if self.predicts_words else self.pieces(split)

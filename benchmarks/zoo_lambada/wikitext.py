@@ -13,10 +13,9 @@ import math
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from zoo.data.language import LanguageData
-from zoo.data.module import Example, Split, Totals, perplexity
+from zoo.data.module import Split, Totals, perplexity
 from zoo.data.streams import Pieces, document_order
 from zoo_lambada import needs
 from zoo_lambada.options import WikitextOptions
@@ -36,7 +35,7 @@ class WikitextData(LanguageData):
             return list(range(total))
         return [(2 * i + 1) * total // (2 * limit) for i in range(limit)]
 
-    def dataset(self, split: Split) -> Dataset[Example]:
+    def dataset(self, split: Split) -> Pieces:
         stride = self.options.stride
         if split == "train" or not stride:
             return self.pieces(split, self.selected_articles(split))
@@ -44,7 +43,7 @@ class WikitextData(LanguageData):
         return Pieces(self.text(split), stride, self.specials.end, self.selected_articles(split), context)
 
     def eval_order(self, split: Split, limit: int | None) -> Any:
-        counts = self.dataset(split).counts.tolist()  # type: ignore[attr-defined]
+        counts = self.dataset(split).counts.tolist()
         return document_order(counts, self.loading.eval_batch_size, limit)
 
     def score(self, split: Split, totals: Totals) -> dict[str, float]:

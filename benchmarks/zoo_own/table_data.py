@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from zoo import DataError
 from zoo.data import store
@@ -80,7 +79,7 @@ def require_folder(folder: Path) -> None:
         raise DataError(f"{'; '.join(faults)}. Delete {folder}: the same zoo bench --data prepares it again")
 
 
-class TableRows(Dataset[Example]):
+class TableRows:
     """The examples of one split. Picklable."""
 
     def __init__(self, stored: StoredSplit, codec: Codec, split: Split) -> None:

@@ -16,7 +16,6 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
 
 from zoo.data.module import Split, TaskData, Totals
 from zoo.data.questions import Continuation, Marked, Specials
@@ -116,7 +115,7 @@ def digest(generator_class: type[Generator], options_class: type[Any], per_group
     return total.hexdigest()
 
 
-class Questions(Dataset[RecallQuestion]):
+class Questions:
     """One split, group after group."""
 
     def __init__(self, generator: Generator, split: Split) -> None:
@@ -182,7 +181,7 @@ class RecallData(TaskData):
     def batch_lengths(self, split: Split) -> None:
         """Groups are of one length and come one after the other."""
 
-    def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
+    def train_order(self, start: int, stop: int, rank: int, world: int) -> BlockSampler:
         counts = [group.count for group in self.generator.groups("train")]
         return BlockSampler(counts, self.loading.train_rows, self.loading.seed, stop, start, rank=rank, world=world)
 
@@ -260,7 +259,7 @@ def _hits(guess: np.ndarray, question: RecallQuestion) -> np.ndarray:
     return np.atleast_1d(np.array_equal(guess, answer)) if isinstance(question, Continuation) else answer == guess[0]
 
 
-class BlockSampler(Sampler[int]):
+class BlockSampler:
     """Orders the training samples [start, stop) in blocks of one group; group g has counts[g] examples.
 
     Blocks of `rows` samples, the effective batch, are of one group, as Zoology trains: sequences of one length, with

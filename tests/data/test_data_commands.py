@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,18 @@ def test_prepare_list_verify_sample_stats() -> None:
     assert call("verify", "listops", "--protocol", "smoke")[0]["ok"]
     assert call("sample", "listops", "--protocol", "smoke", "--index", "3")[0]["length"] <= 64
     assert [row["n"] for row in call("stats", "listops", "--protocol", "smoke")] == [256, 64, 64]
+
+
+def test_data_commands_import_no_torch() -> None:
+    code = (
+        "import sys; from zoo.cli.data import app; from typer.testing import CliRunner\n"
+        "for verb in (['list'], *([v, 'listops', '--protocol', 'smoke'] for v in ('prepare', 'verify', 'stats')),"
+        " ['sample', 'mqar', '--protocol', 'smoke']):\n"
+        "    done = CliRunner().invoke(app, verb); assert done.exit_code == 0, done\n"
+        "print([name for name in ('torch', 'lightning', 'transformers', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 def test_export_defaults_to_the_published_law(tmp_path: Path) -> None:

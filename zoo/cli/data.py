@@ -173,7 +173,7 @@ def sample(
         if not data.has(known[split]):
             raise UserError(f"{task} has no split {split}")
         examples = data.dataset(known[split])
-        total = len(examples)  # type: ignore[arg-type]
+        total = len(examples)
         if not 0 <= index < total:
             raise UserError(f"--index {index}: {split} has the examples 0 to {total - 1}")
         for i in range(index, min(index + n, total)):

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from zoo.data import store
 from zoo.data.files import oserror_as_data_error
-from zoo.data.module import Example, Split, TaskData
+from zoo.data.module import Example, Examples, Split, TaskData
 from zoo.data.paths import cache_dir
 from zoo.data.progress import notice, progress
 from zoo.data.store import Recipe, StoredSplit
@@ -29,7 +28,7 @@ def hashed_name(prefix: str, values: Mapping[str, Any]) -> str:
     return f"{prefix}-{digest}"
 
 
-class StoredExamples(Dataset[Example]):
+class StoredExamples:
     """One split, decoded by the task: (ids or values, label)."""
 
     def __init__(self, stored: StoredSplit, decode: Any) -> None:
@@ -119,7 +118,7 @@ class CachedData(TaskData):
         self._raise_faults(store.find_faults(self.folder, thorough=False))
         return StoredSplit(self.folder, split)
 
-    def dataset(self, split: Split) -> Dataset[Example]:
+    def dataset(self, split: Split) -> Examples[Any]:
         return StoredExamples(self.stored(split), self.decoder())
 
     def labels(self, split: Split) -> np.ndarray:

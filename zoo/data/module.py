@@ -1,23 +1,25 @@
-"""The class that every task's data extend, without Lightning. B batch, L seq_len."""
+"""The class that every task's data extend. Imports no torch before a loader is made. B batch, L seq_len."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from zoo.data.batch import Batch, TrainLoader
 from zoo.data.questions import Question, Specials
 from zoo.data.sampler import IntervalSampler, StreamOrder
 from zoo.data.tokens import Tokenizer
 from zoo.spec.architecture import Objective
 from zoo.spec.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from zoo.data.batch import Batch
 
 Split = Literal["train", "val", "test", "length_generalization"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -27,6 +29,24 @@ LENGTH_GENERALIZATION: Split = "length_generalization"
 
 Example = tuple[np.ndarray, int] | Question
 """Of classes: (ids or values (L,), label), for pairs ids (2, L) padded with 0. With token answers: a question."""
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Examples(Protocol[T_co]):
+    """The examples of a split: PyTorch's map-style dataset, which need not extend torch's class."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> T_co: ...
+
+
+class Order(Protocol):
+    """The indices of examples in the order in which a loader reads them: PyTorch's sampler."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
 
 
 class Totals(NamedTuple):
@@ -119,8 +139,8 @@ class TaskData:
         """Prepare what the test split needs, where that is less."""
         self.prepare()
 
-    def dataset(self, split: Split) -> Dataset[Example]:
-        """The examples of a split, with `len()` and `[i]`, in bounded memory. Only after `prepare`."""
+    def dataset(self, split: Split) -> Examples[Any]:
+        """The examples of a split, in bounded memory. Only after `prepare`."""
         raise NotImplementedError
 
     def provenance(self) -> dict[str, Any]:
@@ -161,15 +181,15 @@ class TaskData:
 
     def n_examples(self, split: Split) -> int:
         """Number of examples of a split."""
-        return len(cast(Sized, self.dataset(split)))
+        return len(self.dataset(split))
 
-    def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler[int]:
+    def train_order(self, start: int, stop: int, rank: int, world: int) -> Order:
         """Indices of the examples of the samples [start, stop) of the training stream, for one of `world` devices."""
         loading, size = self.loading, self.n_examples("train")
         lengths, rows = self._lengths_of_all("train"), loading.train_rows
         return StreamOrder(size, loading.seed, stop, start, rank=rank, world=world, lengths=lengths, rows=rows)
 
-    def eval_order(self, split: Split, limit: int | None) -> Sequence[int] | Sampler[int]:
+    def eval_order(self, split: Split, limit: int | None) -> Order:
         """Indices of a split's first `limit` examples in their order of evaluation: by length where that is known."""
         size, lengths = self.n_examples(split), self._lengths_of_all(split)
         n = size if limit is None else min(limit, size)
@@ -245,6 +265,8 @@ class TaskData:
 
     def train_dataloader(self, epoch: int = 0, rank: int = 0, world: int = 1) -> DataLoader:
         """The training samples of validation interval `epoch`, for device `rank` of `world`."""
+        from zoo.data.batch import TrainLoader
+
         sampler = IntervalSampler(
             lambda start, stop: self.train_order(start, stop, rank, world),
             self.loading.interval or self.loading.max_samples,
@@ -272,9 +294,13 @@ class TaskData:
         if split == LENGTH_GENERALIZATION:
             # questions of several times the length in a batch as large as those of training might not fit
             batch_size = max(batch_size // 8, 1)
-        return self._loader(split, self.eval_order(split, limit), batch_size)
+        from torch.utils.data import DataLoader
 
-    def _loader(self, split: Split, order: Any, batch_size: int, loader: type[DataLoader] = DataLoader) -> Any:
+        return self._loader(split, self.eval_order(split, limit), batch_size, DataLoader)
+
+    def _loader(self, split: Split, order: Order, batch_size: int, loader: Any) -> Any:
+        import torch
+
         if self.loading.kind is None:
             raise ValueError("loaders need the kind of the task: LoaderConfig(kind=...)")
         # a generator of its own: making an iterator must not draw from the random state of the model
@@ -297,7 +323,7 @@ class TaskData:
     def labels(self, split: Split) -> np.ndarray:
         """All labels of a split (n,). Override where they are cheaper to read than example by example."""
         data = self.dataset(split)
-        return np.array([data[i][1] for i in range(len(data))])  # type: ignore[arg-type]
+        return np.array([data[i][1] for i in range(len(data))])
 
     # -- for `zoo data` ----------------------------------------------------------------------------------------------
 

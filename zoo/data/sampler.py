@@ -7,13 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
 
 POOL = 50
 """Batches that are sorted by length together: enough that the lengths of a batch differ by a few percent."""
 
 
-class StreamOrder(Sampler[int]):
+class StreamOrder:
     """Indices of training samples: permutation after permutation of the data, fixed by the seed.
 
     lengths  (size,) of the examples: those of one batch then have about the same length, see `group_by_length`;
@@ -88,7 +87,7 @@ def group_by_length(
     return grouped
 
 
-class IntervalSampler(Sampler[int]):
+class IntervalSampler:
     """The samples of one validation interval, which is Lightning's epoch: `set_epoch` moves to another interval.
 
     order        (start, stop) -> the samples [start, stop) of the training stream

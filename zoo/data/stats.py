@@ -51,8 +51,8 @@ def question_stats(data: TaskData, split: Split) -> dict[str, Any]:
     truncated  examples that lose their beginning or end because they are longer than the task allows
     """
     examples, lengths = data.dataset(split), data.lengths(split)
-    size = len(examples)  # type: ignore[arg-type]
-    sample: list[Question] = [examples[i] for i in evenly_spaced(size, SAMPLE_SIZE)]  # type: ignore[misc]
+    size = len(examples)
+    sample: list[Question] = [examples[i] for i in evenly_spaced(size, SAMPLE_SIZE)]
     answers = np.concatenate([answer_of(question) for question in sample])
     counts = np.unique(answers, return_counts=True)[1]
     groups = Counter(getattr(question, "group", 0) for question in sample)

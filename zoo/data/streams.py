@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
 
-from zoo.data.questions import IGNORE, Continuation, Piece, Question
+from zoo.data.questions import IGNORE, Continuation, Piece
 from zoo.data.splits import hashed_number
 from zoo.data.tokenized import TokenStream
 from zoo.spec.errors import DataError
@@ -23,7 +22,7 @@ MAX_DRAWS = 100_000
 """Random positions that are tried before the corpus is said to have no word."""
 
 
-class Pieces(Dataset[Question]):
+class Pieces:
     """All pieces of a split in the order of its text. Index i + len(self) is piece i with `fresh` set, as if nothing
     preceded it; FILLER is one token without a label.
 
@@ -68,7 +67,7 @@ class Pieces(Dataset[Question]):
         return Piece(ids, labels, fresh=i >= n or start == begin or self.context > 0)
 
 
-class RowSampler(Sampler[int]):
+class RowSampler:
     """Pieces for the training samples [start, stop), for one of `world` devices.
 
     The effective batch has `rows` rows: sample k goes to row k % rows. The rows begin at positions spread evenly over
@@ -106,7 +105,7 @@ def document_order(counts: Sequence[int], rows: int, limit: int | None) -> list[
     return [row[t] if t < len(row) else FILLER for t in range(turns) for row in table]
 
 
-class Words(Dataset[Question]):
+class Words:
     """Words drawn uniformly from a corpus, to be predicted from the text before them in their document.
 
     Example k depends on the key and k alone.

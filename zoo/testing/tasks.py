@@ -142,7 +142,7 @@ class TaskSubject:
     def examples(self, split: Split, limit: int = EXAMPLES, data: TaskData | None = None) -> list[Any]:
         """The first examples of a split."""
         rows = (data or self.data).dataset(split)
-        return [rows[i] for i in range(min(limit, len(rows)))]  # type: ignore[arg-type]
+        return [rows[i] for i in range(min(limit, len(rows)))]
 
     def collate(self, examples: Sequence[Any]) -> Batch:
         """A batch of the examples, as the loaders make it."""
