@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.processes import ForkingPopen, can_fork
 
 # before torch is imported anywhere: workers share the machine's cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -59,6 +62,14 @@ def runs_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("zoo.run.request.execute_all", execute_all)
     monkeypatch.setattr("zoo.run.pool.call", call)
+
+
+@pytest.fixture(autouse=True)
+def forks_for_commands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m zoo` in tests is a fork of this process, except where `interpreter` marks a test whose subject is how
+    an interpreter starts."""
+    if "interpreter" not in request.keywords and can_fork():
+        monkeypatch.setattr(subprocess, "Popen", ForkingPopen)
 
 
 @pytest.fixture(scope="session")

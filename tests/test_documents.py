@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -66,3 +69,42 @@ def test_the_list_of_tasks_names_them_all() -> None:
     for name, entry in registry().tasks.items():
         if entry.plugin.distribution.startswith("seqzoo"):
             assert re.search(rf"^\| .*\b{name}\b", text, re.MULTILINE), name
+
+
+SMALL = {
+    "own-data": ["--set", "train.max_samples=128", "--set", "train.val_every=64", "--set", "model.d_model=8"],
+    "board": ["--set", "train.max_samples=64", "--set", "task.group_size=8", "--set", "task.val_size=20"],
+}
+"""What is added to each `zoo bench` and `zoo cost` of a page, whose own budgets take minutes."""
+PARTS = re.compile(r"^\*\*`(?P<name>[^`]+)`\*\*\n\n```python\n(?P<file>.*?)^```$|^ {4}(?P<line>\S[^\n]*)$", re.M | re.S)
+
+
+@pytest.mark.parametrize("page", SMALL)
+def test_the_commands_of_a_page_succeed_one_after_another_in_an_empty_folder(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ZOO_RESULTS_DIR")
+    executed = []
+    for part in PARTS.finditer((ROOT / "docs" / f"{page}.md").read_text("utf-8")):
+        if part["file"]:
+            (tmp_path / part["name"]).write_text(part["file"], "utf-8")
+            continue
+        program, *arguments = shlex.split(part["line"], comments=True)
+        if arguments[:2] == ["leaderboard", "serve"]:  # until it is ended
+            continue
+        if program == "python":
+            command = [sys.executable, *arguments, "400"]
+        else:
+            assert program == "zoo"
+            small = SMALL[page] if arguments[0] in ("bench", "cost") else []
+            command = [sys.executable, "-m", "zoo", *arguments, *small]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, (part["line"], done.stderr)
+        executed.append(arguments[0])
+    assert {"bench", "leaderboard"} <= set(executed)
+    assert list((tmp_path / "leaderboard" / "results").rglob("*-s0.json"))
+
+
+def test_the_script_of_own_data_is_the_one_in_the_examples() -> None:
+    text = (ROOT / "docs" / "examples" / "make_marker.py").read_text("utf-8")
+    assert f"```python\n{text}```" in (ROOT / "docs" / "own-data.md").read_text("utf-8")

@@ -6,8 +6,6 @@ A row is {"input": [256 integers], "label": "seven" or "eight"}. All tokens are 
 positions apart; the label names the one that comes first.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import sys

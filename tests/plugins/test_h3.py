@@ -63,6 +63,7 @@ class TestHeadsConformance(ArchitectureSuite):
     """The defaults (head_dim 1) are among the architectures that the suite runs for; this is with heads."""
 
     architecture = "h3"
+    slow = False  # what traces it is that of the default
     overrides = MappingProxyType({"head_dim": 2, "d_state": 8})
 
 

@@ -80,6 +80,7 @@ class TestSmallChunksConformance(ArchitectureSuite):
     """Chunks that lengths cross, end in and stay below."""
 
     architecture = "mega"
+    slow = False  # what traces it is that of the default
     overrides = MappingProxyType({"chunk_size": 8, "norm": "scale"})
 
 

@@ -346,4 +346,5 @@ def test_the_memory_learns_to_carry_a_symbol(write: str) -> None:
 
 class TestTheGRUWriteConformsToo(ArchitectureSuite):
     architecture = "memformer"
+    slow = False  # what traces it is that of the default
     overrides: ClassVar[dict[str, Any]] = {"write": "gru", "n_updates": 2, "positions": "port"}

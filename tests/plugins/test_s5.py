@@ -50,6 +50,7 @@ class TestFreeEigenvaluesConformance(ArchitectureSuite):
     """The defaults are among the architectures that the suite runs for; this is without conjugate symmetry."""
 
     architecture = "s5"
+    slow = False  # what traces it is that of the default
     overrides = MappingProxyType({"conj_sym": False, "d_state": 6, "blocks": 3, "gate": "full_glu", "disc": "bilinear"})
 
 

@@ -21,18 +21,14 @@ DECODE = {c.name for c in ARCHITECTURE_CHECKS if c.scope in DECODE_SCOPES}
 """Checks of encoder-decoders: tests/testing/test_decode_checks.py."""
 
 
-@pytest.mark.parametrize("architecture", [EMA, MEMORY], ids=lambda a: a.name)
-def test_correct_architectures_pass(architecture: Architecture) -> None:
-    report = run_checks(ArchitectureSubject(architecture), slow=True)
+def test_a_correct_architecture_passes() -> None:
+    """Another one: TestSuiteBySubclass."""
+    report = run_checks(ArchitectureSubject(EMA), slow=True)
     assert report.ok, report.to_text()
     assert report.count("passed") + report.count("not_declared") == len(BY_NAME) >= 60
     not_declared = {r.check for r in report.results if r.status == "not_declared"}
     assert all(r.reason for r in report.results if r.status == "not_declared")
-    if architecture is EMA:
-        assert not_declared == {
-            "activation_checkpointing_equals_plain_segments",
-            *DECODE,
-        }
+    assert not_declared == {"activation_checkpointing_equals_plain_segments", *DECODE}
 
 
 FAULTS = [
@@ -91,7 +87,7 @@ def test_a_failure_names_check_capability_and_first_differing_position(
     fault: str, check: str, capability: str, place: str
 ) -> None:
     subject = ArchitectureSubject(EMA, overrides={"fault": fault})
-    report = run_checks(subject)
+    report = run_checks(subject, only=[check])
     (line,) = (line for line in report.to_text().splitlines() if line.startswith(f"  {check} "))
     assert line.startswith(f"  {check} ({capability}): ")
     assert place in line
@@ -124,21 +120,17 @@ def test_false_declarations_are_caught(architecture: Architecture, check: str) -
 
 
 def test_report_has_counts_and_reasons() -> None:
+    only = ["state_size_is_correct", "shapes", "deterministic", sorted(DECODE)[0]]
     subject = ArchitectureSubject(declaring(EMA, aux=("x",)), overrides={"fault": "miscounts its state"})
-    report = run_checks(subject, slow=True)
+    report = run_checks(subject, only=only)
     text = report.to_text().splitlines()
-    off = 1 + len(DECODE)
-    assert (
-        text[0]
-        == f"{len(BY_NAME)} checks: {len(BY_NAME) - 1 - off} passed, {off} not declared, 0 without data, 1 failed"
-    )
+    assert text[0] == "4 checks: 2 passed, 1 not declared, 0 without data, 1 failed"
     assert text[1].startswith(
         "  state_size_is_correct (state): causal: state_size(1) is 18, but 16 elements per sample are"
     )
     data = report.to_json()
-    counts = (data["passed"], data["not_declared"], data["failed"])
-    assert (data["name"], *counts) == ("toy_ema", len(BY_NAME) - 1 - off, off, 1)
-    assert {d["check"] for d in data["details"]} == set(BY_NAME)
+    assert (data["name"], data["passed"], data["not_declared"], data["failed"]) == ("toy_ema", 2, 1, 1)
+    assert {d["check"] for d in data["details"]} == set(only)
     assert not report.ok
 
 

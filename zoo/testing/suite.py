@@ -16,10 +16,12 @@ class ConformanceSuite:
     """A pytest class with one test per check; base of the suites for architectures and tasks.
 
     expected_failures  check -> why it cannot pass; an unexpected pass, or a check that does not exist, fails
+    slow               whether to run the slow checks (torch.compile, torch.export) as well
     """
 
     checks: ClassVar[Sequence[Check]] = ()
     expected_failures: ClassVar[Mapping[str, str]] = {}
+    slow: ClassVar[bool] = True
 
     def subject(self) -> Subject:
         """The subject of the checks."""
@@ -28,7 +30,8 @@ class ConformanceSuite:
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Parametrize the test by the checks."""
         if "check" in metafunc.fixturenames:
-            metafunc.parametrize("check", self.checks, ids=lambda check: check.name)
+            checks = [check for check in self.checks if self.slow or not check.slow]
+            metafunc.parametrize("check", checks, ids=lambda check: check.name)
 
     def test_expected_failures_name_checks(self) -> None:
         unknown = sorted(set(self.expected_failures) - {check.name for check in self.checks})
