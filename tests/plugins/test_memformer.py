@@ -338,6 +338,8 @@ def test_the_memory_learns_to_carry_a_symbol(write: str) -> None:
         *_, last = drive(backbone, embedding(ids), None, None, SegmentPlan(4, activation_checkpointing="checkpoint"))
         logits = head(last.hidden.mean(1))
         correct = (logits.argmax(-1) == label).double().mean().item()
+        if correct > 0.9:
+            break
         optimiser.zero_grad()
         F.cross_entropy(logits, label).backward()
         optimiser.step()
