@@ -7,7 +7,7 @@ B batch, L seq_len, D d_model, H heads, d = d_qkv / H, m random features, M = m 
     h = x + concat_h(head_h) W_o
     y = h + W_2 act(W_1 LN(h) + b_1) + b_2
 
-phi: see `zoo.ops.random_features`; causal: prefix sums instead of phi(K)ᵀ V, and a running maximum as the shift.
+phi: see `zoo.ops.random_features`; causal: prefix sums instead of phi(K)ᵀ V, and a running maxima as the shifts.
 One W per layer, for all its heads. It is a buffer, a function of (seed, layer, step) only: drawn when the backbone is
 built and again by `on_step` at every `redraw_every`-th optimiser step, never inside `forward`.
 """
@@ -24,13 +24,21 @@ from zoo import ModelDims, State
 from zoo.nn import MultiHeadAttention, TransformerStack, at_least_float32, has_values, without_autocast
 from zoo.ops.random_features import draw_features
 from zoo_performer.config import PerformerConfig
-from zoo_performer.op import NO_KEY, FeatureMap, causal_linear_attention, linear_attention
+from zoo_performer.op import (
+    NO_KEY,
+    FeatureMap,
+    causal_linear_attention,
+    exact_attention,
+    exact_causal_attention,
+    linear_attention,
+)
 
 
 class PerformerAttention(MultiHeadAttention):
     """Attention by feature maps, bidirectional or causal.
 
-    State, causal only: {"S": (B, H, M, d), "z": (B, H, M)}, and the shift "r" (B, H) of exponential kernels.
+    State, causal only: {"S": (B, H, M, d), "z": (B, H, M)}, and the shift "r" of exponential kernels, (B, H), or
+    (B, H, M) where nothing is added to features or sums.
     """
 
     W: Tensor | None
@@ -57,6 +65,10 @@ class PerformerAttention(MultiHeadAttention):
         with without_autocast(q):
             q, k, v = (at_least_float32(t) for t in (q, k, v))
             phi, eps = self.feature_map(q.dtype), self.config.denominator_eps
+            if self.config.exact:
+                if self.causal:
+                    return exact_causal_attention(phi, q, k, v, mask, state)
+                return exact_attention(phi, q, k, v, mask), None
             if not self.causal:
                 return linear_attention(phi.queries(q), phi.keys(k, mask), v, mask=mask, denominator_eps=eps), None
             phi_k, running = phi.causal_keys(k, mask, None if state is None else state.get("r"))
@@ -71,7 +83,9 @@ class PerformerAttention(MultiHeadAttention):
         M = (d if self.W is None else self.W.shape[0]) * (2 if kernel == "hyperbolic" else 1)
         zeros = partial(torch.zeros, device=device, dtype=torch.promote_types(dtype, torch.float32))
         state = {"S": zeros(batch, self.n_heads, M, d), "z": zeros(batch, self.n_heads, M)}
-        return state if kernel == "relu" else state | {"r": zeros(batch, self.n_heads) + NO_KEY}
+        if kernel == "relu":
+            return state
+        return state | {"r": zeros(batch, self.n_heads, *([M] if self.config.exact else [])) + NO_KEY}
 
 
 class PerformerBackbone(TransformerStack):

@@ -39,6 +39,11 @@ class PerformerConfig(BlockConfig):
         """`eps`, or its default for the kernel."""
         return {"softmax": 1e-6, "hyperbolic": 0.0, "relu": 1e-3}[self.kernel] if self.eps is None else self.eps
 
+    @property
+    def exact(self) -> bool:
+        """Whether features are exponentials with nothing added to them or to their sums."""
+        return self.kernel != "relu" and not self.feature_eps and not self.denominator_eps
+
     def check(self, dims: ModelDims) -> None:
         """Raise ConfigError for impossible combinations of fields and dimensions."""
         super().check(dims)

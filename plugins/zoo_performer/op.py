@@ -11,7 +11,15 @@ The exponentials need a shift against overflow. Bidirectional, it is the maximum
 a future key change the past (through eps and through underflow). Here the shift at j is the running maximum r_j over
 the keys up to j, carried like S, and sums are in units of exp(r_j):
 
-    S_i = exp(r_{i-1} - r_i) S_{i-1} + phi_k(i) v_iᵀ,      r_i = max(r_{i-1}, max_r (a - s)_i),   factors ≤ 1
+    S_i = exp(r_{i-1} - r_i) S_{i-1} + phi_k(i) v_iᵀ,      r_i = max(r_{i-1}, max (a - s)_i),   factors ≤ 1
+
+One unit for all features is too few in float32 where both queries and keys are sharp: the features that a query reads
+may have underflowed in every key. Where no constant is added to features or sums, each feature has a unit of its own,
+r_i (M): the largest exponent of the keys so far. Each of its sums z is then at least 1, queries take the units back,
+
+    phi_q(i) = exp(a_i + r_i - max (a_i + r_i)),
+
+and no denominator is below 1. Causal, this is linear attention with the gates exp(r_{i-1} - r_i).
 """
 
 from __future__ import annotations
@@ -22,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.ops.gated_linear_attention import gated_linear_attention
 from zoo.ops.random_features import exponents, positive_features, relu_features
 
 NO_KEY = -1e30
@@ -30,7 +39,7 @@ NO_KEY = -1e30
 CHUNK = 128
 
 State = dict[str, Tensor]
-"""S (B, H, M, d), z (B, H, M) and, for kernels with a shift, r (B, H)."""
+"""S (B, H, M, d), z (B, H, M) and, for kernels with a shift, r (B, H), or (B, H, M) with a unit per feature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,16 @@ class FeatureMap:
         running = running if self.grad_shift else running.detach()
         return positive_features(a, s, running[..., None], self.eps), running
 
+    def key_exponents(self, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the exponents a - s of the keys (B, H, L, M); those of pads are far below all others."""
+        a, s = self._exponents(k)
+        return a - s if mask is None else (a - s).masked_fill(~mask[:, None, :, None], NO_KEY)
+
+    def queries_in(self, q: Tensor, unit: Tensor) -> Tensor:
+        """Return phi_q for features in units of exp(unit), (B, H, L or 1, M): the largest of each query is 1."""
+        e = self._exponents(q)[0] + unit
+        return (e - e.detach().amax(-1, keepdim=True)).exp()
+
     def _exponents(self, u: Tensor) -> tuple[Tensor, Tensor]:
         assert self.W is not None
         return exponents(u, self.W, hyperbolic=self.kernel == "hyperbolic")
@@ -95,14 +114,33 @@ class FeatureMap:
         return relu_features(u, self.W, scaled=self.scaled, eps=self.eps)
 
     def _shift(self, a: Tensor, s: Tensor, dims: tuple[int, ...]) -> Tensor | None:
-        """The largest exponent a - s over `dims`; with eps the largest a, as published, for eps is in its unit.
-
-        Then eps keeps the sums above 0. Without eps a large s would let every feature underflow after a shift by a.
-        """
+        """The largest exponent a - s over `dims`; with eps the largest a, as published, for eps is in its unit."""
         if not self.shifted:
             return None
         shift = (a if self.eps else a - s).amax(dims, keepdim=True)
         return shift if self.grad_shift else shift.detach()
+
+
+def exact_attention(phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Compute the bidirectional form with a unit per feature: q, k, v (B, H, L, d), mask (B, L) -> (B, H, L, d)."""
+    e = phi.key_exponents(k, mask)
+    unit = e.detach().amax(-2, keepdim=True)
+    return linear_attention(phi.queries_in(q, unit), (e - unit).exp(), v, mask=mask)
+
+
+def exact_causal_attention(
+    phi: FeatureMap, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, state: State | None = None
+) -> tuple[Tensor, State]:
+    """Compute the causal form with a unit per feature, and the state after the last real key."""
+    e = phi.key_exponents(k, mask)
+    r = torch.full_like(e[:, :, 0].detach(), NO_KEY) if state is None else state["r"].to(e.dtype)
+    units = torch.cat([r[:, :, None], e.detach()], 2).cummax(2).values  # (B, H, 1 + L, M)
+    before, unit = units[:, :, :-1], units[:, :, 1:]
+    carried = None if state is None else torch.cat([state["S"], state["z"][..., None]], dim=-1)
+    y, after = gated_linear_attention(
+        phi.queries_in(q, unit), (e - unit).exp(), F.pad(v, (0, 1), value=1.0), before - unit, carried, mask=mask
+    )
+    return _quotient(y[..., :-1], y[..., -1:]), {"S": after[..., :-1], "z": after[..., -1], "r": unit[:, :, -1]}
 
 
 def linear_attention(

@@ -103,3 +103,15 @@ def test_files_that_a_run_does_not_find_again_are_told(tmp_path: Path) -> None:
     folder = bring("listops", tmp_path / "it's mine")
     done = CliRunner().invoke(app, ["data", "prepare", "listops", "--from", str(folder)], catch_exceptions=False)
     assert f"""only with --set 'task.path={tmp_path}/it'"'"'s mine'""" in done.stderr
+
+
+def test_where_a_protocol_reads_no_files_from_says_so_and_prepares_what_the_protocol_has(tmp_path: Path) -> None:
+    """As the pictures of 16x16 pixels of quick, of which nobody published any."""
+    folder = bring("pathfinder", bring("listops", tmp_path / "mine"))
+    sizes = [word for split in ("train", "val", "test") for word in ("--set", f"task.{split}_size=9")]
+    command = ["data", "prepare", "pathfinder,listops", "--from", str(folder), *sizes]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "pathfinder: under quick no files are read: task.source: nobody published" in done.stderr
+    kinds = dict(line.split()[::2][:2] for line in done.stdout.splitlines()[1:])
+    assert kinds == {"pathfinder": "regenerated", "listops": "published"}

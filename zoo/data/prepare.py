@@ -87,15 +87,21 @@ def prepare_task(
 ) -> TaskData:
     """Prepare a task's data and return them.
 
-    path     the user's files (--from), whose location is saved; without them and without task.path, missing files are
-             downloaded where they are public
+    path     the user's files (--from), whose location is saved; with settings that read no files a notice says so.
+             Without them and without task.path, missing files are downloaded where they are public
     force    delete what was prepared before
     offline  download nothing
     Raises MissingFiles, or DataError that names the file.
     """
     from zoo.data.download import download_missing
 
-    data = open_task(task, protocol, {**overrides, **({"task.path": str(path)} if path else {})})
+    try:
+        data = open_task(task, protocol, {**overrides, **({"task.path": str(path)} if path else {})})
+    except ConfigError as error:
+        if path is None:
+            raise
+        path, data = None, open_task(task, protocol, overrides)  # raises it again where the path is not the reason
+        notice(f"{task.name}: under {protocol} no files are read: {error}")
     if force and isinstance(data, CachedData):
         data.discard()
     try:
