@@ -28,7 +28,7 @@ from zoo.run.analysis.context import analyze_context
 from zoo.run.analysis.induction import analyze_induction, copying, head_traces, prefix_matching
 from zoo.run.compose import Experiment
 from zoo.run.execute import open_data
-from zoo.run.trained import load_trained
+from zoo.run.subject import load_subject
 from zoo.spec.analysis import AnalysisRecord, ContextAnalysis, read_analyses
 from zoo.spec.errors import UserError
 from zoo.spec.registry import registry
@@ -247,7 +247,7 @@ def test_heads_are_followed_through_the_checkpoints_that_were_kept(tmp_path: Pat
     assert record.induction[-1].heads in [each.heads for each in record.induction[:-1]]
     assert record.induction[0].heads != record.induction[1].heads
     assert "over training" in to_svg(analysis_chart(record))
-    words, layers = attention_maps(load_trained(folder), "3 1 4 1 5")
+    words, layers = attention_maps(load_subject(folder), "3 1 4 1 5")
     assert words == ["3", "1", "4", "1", "5"]
     (weights,) = layers
     np.testing.assert_allclose(weights.sum(-1), np.ones((2, 5)), rtol=1e-5)

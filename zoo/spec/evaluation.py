@@ -99,9 +99,10 @@ class ExtensionRecord(Measured):
     positions: tuple[Span, ...] = ()
 
     @property
-    def study(self) -> tuple[str, int, int]:
-        """Equal where a record was measured in the same way: by the same weights, on the same running text."""
-        return (self.weights, self.longest, self.max_tokens) if self.positions else (self.weights, 0, 0)
+    def study(self) -> str:
+        """Equal where a record was measured in the same way: by the same weights, of the same task and running text."""
+        text = (self.longest, self.max_tokens) if self.positions else ()
+        return json.dumps([self.weights, self.task, self.trained_len, self.settings, *text], sort_keys=True)
 
     @property
     def label(self) -> str:
