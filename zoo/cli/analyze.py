@@ -39,6 +39,7 @@ def analyze(
     from zoo.run.analysis import attention_maps
     from zoo.run.subject import load_on_task, load_subject
     from zoo.spec.files import write_atomically
+    from zoo.spec.store import dumps
 
     if prompt:
         subject = load_subject(model, runs=runs or "")
@@ -55,10 +56,10 @@ def analyze(
         seed=seed,
         on_analysis=lambda name: print(f"zoo: analysing {name}", file=sys.stderr),
     )
-    text = record.model_dump_json(indent=1)
-    write_atomically(folder / "analysis.json", text + "\n")
+    text = dumps(record)
+    write_atomically(folder / "analysis.json", text)
     if json_:
-        print(text)
+        print(text, end="")
     else:
         for title, headers, cells in analysis_tables(record):
             print(f"{title}\n{tabulate(cells, headers=headers, disable_numparse=True, stralign='right')}\n")
@@ -69,4 +70,4 @@ def analyze(
     if results is not None:
         from zoo.spec.analysis import analyses_dir
 
-        write_atomically(analyses_dir(results) / f"{record.run}.json", text + "\n")
+        write_atomically(analyses_dir(results) / f"{record.id}.json", text)

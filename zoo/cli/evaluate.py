@@ -62,8 +62,9 @@ def _write(record: EvaluationRecord, folder: Path, *, chart: bool) -> None:
     """Write the record, and of scores by position the chart."""
     from zoo.board.evaluated import positions_chart
     from zoo.spec.files import write_atomically
+    from zoo.spec.store import dumps
 
-    write_atomically(folder / record.file, record.text)
+    write_atomically(folder / record.file, dumps(record))
     if chart and record.groups:
         write_chart((folder / record.file).with_suffix(".svg"), lambda: positions_chart([record]), quiet=True)
 

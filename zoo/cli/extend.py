@@ -98,7 +98,7 @@ def extend(
 
 def merged(known: Sequence[ExtensionRecord], new: Sequence[ExtensionRecord]) -> list[ExtensionRecord]:
     """Earlier records of the same study that were not measured anew, and the new ones, method by method."""
-    from zoo.run.extend import METHODS
+    from zoo.spec.evaluation import METHODS
 
     def place(record: ExtensionRecord) -> tuple[str, int, int]:
         return record.method, record.finetune_steps, record.seq_len

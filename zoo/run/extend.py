@@ -36,10 +36,8 @@ from zoo.run.trained import TrainedModel, rebuild
 from zoo.spec.config import sections
 from zoo.spec.constraints import field_types
 from zoo.spec.errors import ConfigError, UserError, did_you_mean
-from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord, Span
+from zoo.spec.evaluation import AS_TRAINED, METHODS, ROPE_METHODS, ExtensionRecord, Span
 
-ROPE_METHODS = ("linear", "ntk", "dynamic", "yarn", "llama3")
-METHODS = (AS_TRAINED, *ROPE_METHODS, "self_extend")
 LENGTHS = (1, 2, 4, 8, 16)
 TOKENS_PER_BATCH = 1 << 14
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from zoo.spec.cost import ShortHash, TimingInfo, beside_results
 from zoo.spec.files import write_atomically
 from zoo.spec.record import Amount, ArchitectureInfo, Count, JsonObject, Positive, RecordPart, Text, Time
-from zoo.spec.store import Problem, read_folder
+from zoo.spec.store import Problem, dumps, read_folder
 
 GENERATION_SCHEMA: Final = 1
 """The schema version that this zoo writes."""
@@ -62,7 +62,7 @@ class GenerationCost(RecordPart):
 def write_generation(cost: GenerationCost, results_dir: Path | str) -> Path:
     """Put a record beside the results, in place of an earlier one, and return its file."""
     path = beside_results(results_dir, "generation") / f"{cost.id}.json"
-    write_atomically(path, cost.model_dump_json(indent=1) + "\n")
+    write_atomically(path, dumps(cost))
     return path
 
 
