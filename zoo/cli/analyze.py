@@ -70,4 +70,6 @@ def analyze(
     if results is not None:
         from zoo.spec.analysis import analyses_dir
 
-        write_atomically(analyses_dir(results) / f"{record.id}.json", text)
+        shown = analyses_dir(results) / f"{record.id}.json"
+        write_atomically(shown, text)
+        write_chart(shown.with_suffix(".svg"), lambda: analysis_chart(record), quiet=True)

@@ -92,7 +92,9 @@ def extend(
     if results is not None:
         from zoo.board.build import refresh
 
-        write_atomically(extensions_dir(results) / f"{trained.experiment.id}.json", dump_extensions(records))
+        shown = extensions_dir(results) / f"{trained.name}.json"
+        write_atomically(shown, dump_extensions(records))
+        write_chart(shown.with_suffix(".svg"), lambda: extension_chart(records), quiet=True)
         refresh(results)
 
 

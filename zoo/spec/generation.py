@@ -24,8 +24,9 @@ CONTEXTS: Final = (64, 256, 1024, 4096, 16384)
 class GenerationAt(RecordPart):
     """One more token after `context` tokens of one text.
 
-    state_bytes  of the state that is carried: the same on every machine
-    latency      seconds of the step, embedding and head apart; None: not measured
+    state_bytes  that are carried of it, the same on every machine: a state, keys and values, an encoded source; 0: the
+                 text is read again
+    latency      seconds that the token takes, without the head; None: not measured
     """
 
     context: Positive
