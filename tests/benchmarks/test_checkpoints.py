@@ -13,8 +13,11 @@ import zoo
 from tests.benchmarks.models import TOKENIZER, Runs, reference, zoo_command
 from zoo import UserError
 from zoo.convert import convert
+from zoo.run.analysis.induction import draw_repeated
+from zoo.run.execute import open_data
 from zoo.run.extend import extend
 from zoo.run.subject import load_on_task
+from zoo.run.trained import load_trained
 from zoo.spec.analysis import AnalysisRecord
 
 PROMPT = "The quick brown fox jumps"
@@ -144,3 +147,13 @@ def test_what_a_checkpoint_cannot_be_asked_is_one_line(
         assert says in err, command
         assert len(err.strip().splitlines()) == 1, err
     assert sorted(tiny_checkpoint.rglob("*")) == before
+
+
+def test_repeated_tokens_of_a_text_stand_behind_the_symbol_that_begins_it(smoke_run: Runs) -> None:
+    text, symbols = (load_trained(smoke_run("transformer", task)) for task in ("wikitext", "mqar"))
+    for trained, begins in ((text, 1), (symbols, 0)):
+        tokens, block = draw_repeated(trained.experiment, open_data(trained.experiment, None), seed=0)
+        assert tokens.shape == (16, begins + 4 * block)
+        assert (tokens[:, :begins] == trained.data.specials.end).all()
+        assert torch.equal(tokens[:, begins : begins + block], tokens[:, -block:])
+        assert not (tokens[:, begins:] == trained.data.specials.end).any()

@@ -149,16 +149,18 @@ class HandBuilt(nn.Module):
         return hidden[..., :VOCAB]
 
 
-def test_a_hand_built_induction_head_scores_one_and_an_even_head_does_not() -> None:
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_hand_built_induction_head_scores_one_and_an_even_head_does_not(first: int) -> None:
+    """Without and behind a symbol that begins the text."""
     block = torch.stack([torch.randperm(VOCAB - 1)[:10] + 1 for _ in range(3)])
-    tokens, model = block.repeat(1, 4), HandBuilt()
+    tokens, model = F.pad(block.repeat(1, 4), (first, 0)), HandBuilt()
     with torch.no_grad():
         (trace,) = head_traces(model, tokens)
-        matching, copied = prefix_matching(trace, 10), copying(model, trace, tokens, 10)
+        matching, copied = prefix_matching(trace, 10, first), copying(model, trace, tokens, 10, first)
     assert matching[0] == pytest.approx(1)
     assert copied[0] == pytest.approx(1)
     i = torch.arange(10, 40, dtype=torch.float64)
-    assert matching[1] == pytest.approx(float(((i // 10) / (i + 1)).mean()))
+    assert matching[1] == pytest.approx(float(((i // 10) / (i + 1 + first)).mean()))
     assert copied[1] == 0
 
 

@@ -12,8 +12,8 @@ from zoo.spec.cost import beside_results
 from zoo.spec.record import Amount, Count, Loss, Number, Positive, RecordPart, Spread, Text, Time
 from zoo.spec.store import Problem, read_folder
 
-ANALYSIS_SCHEMA: Final = 1
-"""The schema version that this zoo writes."""
+ANALYSIS_SCHEMA: Final = 2
+"""The schema version that this zoo writes. 2: repeated tokens stand behind the symbol that begins a text."""
 ANALYSES: Final = ("context", "induction", "positions")
 PLACES: Final = ("depth", "position")
 """What tasks call the place of an answer: from 0 to 1, or counted from 0."""
