@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.spec.analysis import AnalysisRecord, ContextAnalysis, GradientAt, LossAt
 from zoo.spec.config import shape_hash
 from zoo.spec.cost import CostRecord
 from zoo.spec.record import Record
@@ -209,3 +210,17 @@ def language(
     if status != "ok":
         fields["metrics"] = None
     return make(arch, task, status=status, **(fields | changes))
+
+
+def make_analysis(record: Record, trained_len: int) -> AnalysisRecord:
+    """The analysis of a run that needs all of its context."""
+    losses = tuple(LossAt(tokens=k, loss=loss, stderr=0.1) for k, loss in ((1, 2.0), (trained_len, 1.0)))
+    spans = (GradientAt(start=0, stop=trained_len, n=9, norm=1.0),)
+    context = ContextAnalysis(
+        predictions=9, longest=trained_len, truncated=losses, shuffled=losses, gradient=spans, effective=trained_len
+    )
+    return AnalysisRecord(
+        run=record.id, weights="ab", architecture=record.architecture.name, task=record.task.name,
+        protocol=record.protocol, seed=record.seed, trained_len=trained_len, draw_seed=0, context=context, seconds=1.0,
+        ended="2026-01-02T03:04:05+00:00", versions={},
+    )  # fmt: skip

@@ -23,6 +23,7 @@ from zoo.run import evaluate as evaluation
 from zoo.run.evaluate import needs_no_training
 from zoo.run.trained import TrainedModel, load_trained
 from zoo.spec.evaluation import EvaluationRecord, read_evaluations
+from zoo.spec.store import dumps
 from zoo_lambada.passages import read_passages
 from zoo_lambada.scoring import score
 
@@ -76,7 +77,7 @@ def test_a_model_of_text_answers_every_task_that_needs_no_training(smoke_run: Ru
             expected = wilson(share, group.n)
             assert (group.interval.low, group.interval.high) == (expected.low, expected.high)
     for each in found:
-        assert EvaluationRecord.model_validate_json(each.text) == each
+        assert EvaluationRecord.model_validate_json(dumps(each)) == each
 
 
 def test_a_question_stands_behind_the_symbol_that_begins_a_text(smoke_run: Runs) -> None:

@@ -10,11 +10,13 @@ import pytest
 from filelock import FileLock
 
 from tests.board.samples import classification_costs, classification_records, question_records
-from tests.records import make
+from tests.records import make, make_analysis
 from zoo.board import build as board
+from zoo.spec.analysis import analyses_dir
 from zoo.spec.cost import write_cost
+from zoo.spec.files import write_atomically
 from zoo.spec.record import Record
-from zoo.spec.store import write
+from zoo.spec.store import dumps, write
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -63,5 +65,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for cost in classification_costs(classification_records()):
                 write_cost(cost, folder / "results")
             (folder / "results" / "cut.json").write_text("{")
+            analysis = make_analysis(make("mamba"), trained_len=64)
+            write_atomically(analyses_dir(folder / "results") / f"{analysis.id}.json", dumps(analysis))
             board.build(folder / "results", page=True)
     return folder / "index.html"

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.board.samples import classification_records
+from tests.records import make_analysis
 from zoo.board import build as board
 from zoo.board.extension import run_label, studies, study_table
-from zoo.spec.analysis import AnalysisRecord, ContextAnalysis, GradientAt, LossAt, analyses_dir
+from zoo.spec.analysis import analyses_dir
 from zoo.spec.evaluation import ExtensionRecord, dump_extensions, extensions_dir, read_extensions
 from zoo.spec.files import write_atomically
 from zoo.spec.store import write
@@ -109,15 +110,7 @@ def test_a_board_without_extensions_has_no_such_section(tmp_path: Path) -> None:
 def test_the_drawer_of_a_row_says_what_its_run_does_with_its_context(tmp_path: Path) -> None:
     results = add(tmp_path)
     record = classification_records()[0]
-    losses = (LossAt(tokens=1, loss=2.0, stderr=0.1), LossAt(tokens=64, loss=1.0, stderr=0.1))
-    gradient = (GradientAt(start=0, stop=64, n=9, norm=1.0),)
-    context = ContextAnalysis(
-        predictions=9, longest=64, truncated=losses, shuffled=losses, gradient=gradient, effective=64
-    )
-    analysis = AnalysisRecord(
-        run=record.id, architecture=record.architecture.name, task=record.task.name, protocol=record.protocol,
-        seed=record.seed, trained_len=64, draw_seed=0, context=context, **ABOUT,
-    )  # fmt: skip
+    analysis = make_analysis(record, 64)
     board.build(results, page=True)
     before = (results.parent / "README.md").read_bytes()
     assert "effective context" not in (results.parent / "index.html").read_text()
@@ -127,6 +120,12 @@ def test_the_drawer_of_a_row_says_what_its_run_does_with_its_context(tmp_path: P
     data = json.loads(page.partition('<script type="application/json" id="data">')[2].partition("</script>")[0])
     shown = [[[data["pool"][k] for k in fact] for fact in row["facts"]] for row in data["rows"]]
     assert [["effective context", "64 of 64 tokens"] in facts for facts in shown].count(True) == 1
+    (analysed,) = [row["analysis"] for row in data["rows"] if row["analysis"]]
+    assert analysed["context"] == [[[0, 1, 2.0], [6, 64, 1.0]]] * 2  # log2 of the tokens, the tokens, the loss
+    assert analysed["files"] == [["record", f"analyses/{record.id}.json"]]
+    (analyses_dir(results) / f"{record.id}.svg").write_text("<svg/>")
+    board.build(results, page=True)
+    assert f'["chart","analyses/{record.id}.svg"]' in (results.parent / "index.html").read_text()
     assert (results.parent / "README.md").read_bytes() == before
 
 

@@ -187,8 +187,11 @@ def test_a_row_opens_into_a_drawer_by_keyboard_and_gives_the_focus_back(open_pag
     assert drawer.get_by_role("img", name="accuracy from 20.0 % to 50.0 %").is_visible()
     drawer.get_by_label("Learning curve by").select_option("by seconds")
     assert drawer.get_by_text("2 seconds").is_visible()
-    record = drawer.get_by_role("link", name="record").evaluate("link => link.href")
-    assert Path(record.removeprefix("file://")).is_file()
+    assert drawer.get_by_role("img", name="loss from 2.00 after one token to 1.00 after all").is_visible()
+    assert drawer.get_by_text("64 tokens", exact=True).is_visible()
+    records = drawer.get_by_role("link", name="record").evaluate_all("links => links.map((link) => link.href)")
+    assert [record.split("/leaderboard/")[1].split("/")[0] for record in records] == ["results", "analyses"]
+    assert all(Path(record.removeprefix("file://")).is_file() for record in records)
     page.keyboard.press("Escape")
     assert not drawer.is_visible()
     assert page.evaluate("document.activeElement.textContent") == "mamba"

@@ -28,7 +28,7 @@ from zoo.run.analysis.context import analyze_context
 from zoo.run.analysis.induction import analyze_induction, copying, head_traces, prefix_matching
 from zoo.run.compose import Experiment
 from zoo.run.execute import open_data
-from zoo.run.trained import load_trained
+from zoo.run.subject import load_subject
 from zoo.spec.analysis import AnalysisRecord, ContextAnalysis, read_analyses
 from zoo.spec.errors import UserError
 from zoo.spec.registry import registry
@@ -149,16 +149,18 @@ class HandBuilt(nn.Module):
         return hidden[..., :VOCAB]
 
 
-def test_a_hand_built_induction_head_scores_one_and_an_even_head_does_not() -> None:
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_hand_built_induction_head_scores_one_and_an_even_head_does_not(first: int) -> None:
+    """Without and behind a symbol that begins the text."""
     block = torch.stack([torch.randperm(VOCAB - 1)[:10] + 1 for _ in range(3)])
-    tokens, model = block.repeat(1, 4), HandBuilt()
+    tokens, model = F.pad(block.repeat(1, 4), (first, 0)), HandBuilt()
     with torch.no_grad():
         (trace,) = head_traces(model, tokens)
-        matching, copied = prefix_matching(trace, 10), copying(model, trace, tokens, 10)
+        matching, copied = prefix_matching(trace, 10, first), copying(model, trace, tokens, 10, first)
     assert matching[0] == pytest.approx(1)
     assert copied[0] == pytest.approx(1)
     i = torch.arange(10, 40, dtype=torch.float64)
-    assert matching[1] == pytest.approx(float(((i // 10) / (i + 1)).mean()))
+    assert matching[1] == pytest.approx(float(((i // 10) / (i + 1 + first)).mean()))
     assert copied[1] == 0
 
 
@@ -247,7 +249,7 @@ def test_heads_are_followed_through_the_checkpoints_that_were_kept(tmp_path: Pat
     assert record.induction[-1].heads in [each.heads for each in record.induction[:-1]]
     assert record.induction[0].heads != record.induction[1].heads
     assert "over training" in to_svg(analysis_chart(record))
-    words, layers = attention_maps(load_trained(folder), "3 1 4 1 5")
+    words, layers = attention_maps(load_subject(folder), "3 1 4 1 5")
     assert words == ["3", "1", "4", "1", "5"]
     (weights,) = layers
     np.testing.assert_allclose(weights.sum(-1), np.ones((2, 5)), rtol=1e-5)

@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.board.samples import classification_records
 from zoo.board import build as board
 from zoo.board.charts import to_svg
 from zoo.board.generation import format_bytes, generation_chart, latest
 from zoo.cli import main
+from zoo.nn.state import leaves
 from zoo.run import stepping
 from zoo.spec.generation import GenerationCost, read_generation
+from zoo.spec.registry import registry
 from zoo.spec.store import write
 
 from .conftest import resolve_one
@@ -43,9 +46,48 @@ def test_a_cache_grows_with_every_token_and_a_state_does_not() -> None:
     assert (cache.machine, cache.points[0].latency) == ("", None)
 
 
-def test_a_window_is_carried_whole_from_the_first_token_on() -> None:
-    window = measure("longformer", [4, 64, 256], **{"arch.window": [32]})
+WINDOWS: list[tuple[str, dict[str, object], int]] = [
+    ("longformer", {"arch.window": [32]}, 16),
+    ("mega", {"arch.chunk_size": 16}, 15),
+]
+
+
+@pytest.mark.parametrize(("arch", "settings", "held"), WINDOWS)
+def test_a_window_is_carried_whole_from_the_first_token_on(arch: str, settings: dict[str, object], held: int) -> None:
+    window = measure(arch, [4, 64, 256], **settings)
     assert len({point.state_bytes for point in window.points}) == 1
+
+
+@pytest.mark.parametrize(("arch", "settings", "held"), WINDOWS)
+def test_steps_never_carry_more_than_the_window(arch: str, settings: dict[str, object], held: int) -> None:
+    experiment = resolve_one(arch, "mqar", protocol="smoke", overrides={"model.d_model": 24, **settings})
+    backbone = experiment.arch_spec.build(experiment.arch_config, experiment.dims).double().eval()
+    x = torch.randn(1, 5 * held, 24, dtype=torch.float64)
+    with torch.inference_mode():
+        whole, state, sizes = backbone(x).hidden, None, set[int]()
+        for t in range(x.shape[1]):
+            y, state = backbone.step(x[:, t], state)
+            torch.testing.assert_close(y, whole[:, t])
+            sizes.add(stepping.state_bytes(state))
+    assert len(sizes) == 1
+    keys = [leaf for leaf in leaves(state) if leaf.is_floating_point() and leaf.shape[-2] == held]
+    assert len(keys) == 2 * experiment.dims.n_layers  # keys and values of each layer
+    assert backbone.state_size(10 * held) == backbone.state_size(held)
+
+
+def test_what_reads_the_text_again_carries_nothing_and_an_encoder_decoder_its_source() -> None:
+    for arch in ("transformer_xl", "hyena", "perceiver"):
+        assert [point.state_bytes for point in measure(arch, [8, 16]).points] == [0, 0]
+    near, far = measure("longt5", [8, 64], **{"arch.n_heads": 2}).points
+    assert far.state_bytes - near.state_bytes == 56 * 16 * 4  # of each token of the source a vector in float32
+
+
+def test_every_architecture_that_generates_has_a_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stepping, "SECONDS", 0.001)
+    for name, entry in registry().architectures.items():
+        if entry.record.capabilities.modes & {"causal", "seq2seq"}:
+            (point,) = measure(name, [12], latency=True, **{"model.d_model": 32}).points
+            assert point.latency is not None, name
 
 
 def test_latencies_say_where_they_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +97,7 @@ def test_latencies_say_where_they_were_measured(monkeypatch: pytest.MonkeyPatch)
     for point in cost.points:
         assert point.latency is not None
         assert 0 < point.latency.low <= point.latency.seconds <= point.latency.high
-    assert "time of a step on" in to_svg(generation_chart([cost]))
+    assert "time of the next token on" in to_svg(generation_chart([cost]))
 
 
 def test_the_command_shows_them_on_the_board(
@@ -87,7 +129,7 @@ def test_the_command_shows_them_on_the_board(
     for bad, says in (
         (("--generation", "stat"), "--generation 'stat': unknown; did you mean 'state'"),
         (("--generation", "state", "--contexts", "8,8"), "--contexts '8,8': expected different whole numbers from 1"),
-        (("--generation", "state", "--arch", "hyena"), "none of them generates from a carried state"),
+        (("--generation", "state", "--arch", "linformer"), "none of them predicts the next token"),
     ):
         code, out, err = run(*(("--arch", "s5") if "--arch" not in bad else ()), *bad)
         assert (code, out, err.count("\n")) == (2, "", 1), err

@@ -256,7 +256,11 @@ def test_costs_may_be_measured_anew_but_must_be_costs(repository: Path) -> None:
     path = write_cost(make_cost(record), repository / "results")
     git(repository, "add", "-A")
     git(repository, "commit", "-qm", "costs")
-    assert write_cost(make_cost(record, train=0.5), repository / "results") == path
+    write_cost(make_cost(record, train=0.5), repository / "results")
+    (found,) = faults(repository).values()
+    assert found == ["measured: not after the measurement that it replaces (2026-01-02T03:04:05+00:00)"]
+    later = make_cost(record, train=0.5, measured="2026-01-03T00:00:00+00:00")
+    assert write_cost(later, repository / "results") == path
     assert faults(repository) == {path.relative_to(repository).as_posix(): []}
     path.write_text(path.read_text().replace('"memory_bytes"', '"memory"'))
     (found,) = faults(repository).values()

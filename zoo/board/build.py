@@ -9,6 +9,7 @@ Each begins with a marker line; a file without it was not generated and is not r
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from zoo.board.reported import load_reported
 from zoo.board.results import Board, Section, make_board, ranked_protocols
 from zoo.board.runs import runs_table
 from zoo.board.scaling import scaling_parts
-from zoo.spec.analysis import AnalysisRecord, read_analyses
+from zoo.spec.analysis import AnalysisRecord, analyses_dir, read_analyses
 from zoo.spec.cost import read_costs
 from zoo.spec.errors import UserError
 from zoo.spec.evaluation import EvaluationRecord, read_evaluations, read_extensions
@@ -125,7 +126,16 @@ def _page(
             return None
         raise
     records = "results/" if _is_default(Path(results_dir)) else ""
-    beside: dict[str, Any] = {"evaluations": evaluations, "parts": parts, "analyses": analyses}
+    folder = analyses_dir(results_dir)
+    files = {
+        analysis.run: {
+            name: os.path.relpath(path, board_dir(results_dir))
+            for name, suffix in (("record", ".json"), ("chart", ".svg"))
+            if (path := folder / f"{analysis.id}{suffix}").is_file()
+        }
+        for analysis in analyses
+    }
+    beside: dict[str, Any] = {"evaluations": evaluations, "parts": parts, "analyses": analyses, "analysis_files": files}
     return render_page(board, stored, problems, records=records, **beside)
 
 

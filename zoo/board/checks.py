@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from zoo.board.frame import weighting
 from zoo.board.metric import Metric
@@ -39,15 +40,21 @@ def _score_faults(record: Record) -> Iterator[str]:
     for split, metrics in dict(record.metrics or {}).items():
         if metrics is None:
             continue
-        where, counted = f"metrics.{split}", record.data.counts.get(split)
+        where, counted = f"metrics.{split}.", record.data.counts.get(split)
         if split != "val" and counted is not None and counted < metrics.n:
-            yield f"{where}.n: {metrics.n}, but the {split} split has {counted}"
-        yield from _share_faults(metrics, where)
+            yield f"{where}n: {metrics.n}, but the {split} split has {counted}"
         yield from _right_faults(metrics, where)
-        yield from _perplexity_faults(metrics, where)
-        yield from _group_faults(metrics, where, metric)
-        if metrics.answers is not None and metrics.answers < metrics.n:
-            yield f"{where}.answers: {metrics.answers}, of {metrics.n} questions"
+        yield from split_faults(metrics, where, metric)
+
+
+def split_faults(metrics: Any, where: str, metric: Metric) -> Iterator[str]:
+    """What contradicts itself in the metrics of a split: of a run, or of an evaluation. `where` stands before a field's
+    name."""
+    yield from _share_faults(metrics, where)
+    yield from _perplexity_faults(metrics, where)
+    yield from _group_faults(metrics, where, metric)
+    if metrics.answers is not None and metrics.answers < metrics.n:
+        yield f"{where}answers: {metrics.answers}, of {metrics.n} questions"
 
 
 def _share_faults(metrics: Metrics, where: str) -> Iterator[str]:
@@ -58,7 +65,7 @@ def _share_faults(metrics: Metrics, where: str) -> Iterator[str]:
         # accuracies are computed in single precision
         hits = [value * n for n in counts] if value is not None and metric_kind(name) == "share" else [0.0]
         if all(abs(hit - round(hit)) > 1e-3 + 1e-6 * metrics.n for hit in hits):
-            yield f"{where}.scores.{name}: {value} is not a fraction of {of}"
+            yield f"{where}scores.{name}: {value} is not a fraction of {of}"
 
 
 def _right_faults(metrics: SplitMetrics, where: str) -> Iterator[str]:
@@ -68,12 +75,12 @@ def _right_faults(metrics: SplitMetrics, where: str) -> Iterator[str]:
     try:
         right = sum(unpack_bits(metrics.right, metrics.n))
     except ValueError as error:
-        yield f"{where}.right: {error}"
+        yield f"{where}right: {error}"
         return
     name = "exact" if "exact" in metrics.scores else "accuracy"
     share = metrics.scores.get(name)
     if share is not None and abs(share * metrics.n - right) > 1e-3 + 1e-6 * metrics.n:
-        yield f"{where}.right: {right} of {metrics.n} questions, but {name} is {share}"
+        yield f"{where}right: {right} of {metrics.n} questions, but {name} is {share}"
 
 
 def _perplexity_faults(metrics: Metrics, where: str) -> Iterator[str]:
@@ -84,11 +91,11 @@ def _perplexity_faults(metrics: Metrics, where: str) -> Iterator[str]:
     if perplexity is not None and metrics.loss is not None:
         per_question = metrics.loss * (metrics.answers or metrics.n) / metrics.n
         if not any(_close(math.log(perplexity), mean) for mean in (metrics.loss, per_question)):
-            yield f"{where}.scores.perplexity: {perplexity}, but the mean loss is {metrics.loss}"
+            yield f"{where}scores.perplexity: {perplexity}, but the mean loss is {metrics.loss}"
     if bits is not None and byte is not None and not _close(bits, math.log2(byte)):
-        yield f"{where}.scores.bits_per_byte: {bits}, but the perplexity per byte is {byte}"
+        yield f"{where}scores.bits_per_byte: {bits}, but the perplexity per byte is {byte}"
     if byte is not None and word is not None and word < byte * (1 - 1e-6):
-        yield f"{where}.scores.word_perplexity: {word}, less than that of a byte, {byte}"
+        yield f"{where}scores.word_perplexity: {word}, less than that of a byte, {byte}"
 
 
 def _close(value: float, other: float) -> bool:
@@ -97,16 +104,16 @@ def _close(value: float, other: float) -> bool:
 
 def _group_faults(metrics: SplitMetrics, where: str, metric: Metric) -> Iterator[str]:
     """The groups must add up to the split."""
-    faults = [f for k, group in enumerate(metrics.groups) for f in _share_faults(group, f"{where}.groups.{k}")]
+    faults = [f for k, group in enumerate(metrics.groups) for f in _share_faults(group, f"{where}groups.{k}.")]
     for key, whole in (("n", metrics.n), ("answers", metrics.answers)):
         counts = [getattr(group, key) or 0 for group in metrics.groups]
         if whole is not None and any(counts) and sum(counts) != whole:
-            faults.append(f"{where}.groups: {key} of all of them {sum(counts)}, of the split {whole}")
+            faults.append(f"{where}groups: {key} of all of them {sum(counts)}, of the split {whole}")
     yield from faults
     # a perplexity may be per word, whose number is not recorded
     if metrics.groups and not faults and metric.is_share and weighting(metrics, metric) is None:
         score = metrics.scores[metric.name]
-        yield f"{where}.groups: their {metric.name} does not average to that of the split, {score}"
+        yield f"{where}groups: their {metric.name} does not average to that of the split, {score}"
 
 
 def _history_faults(record: Record) -> Iterator[str]:

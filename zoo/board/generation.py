@@ -12,10 +12,11 @@ from zoo.spec.generation import GenerationCost
 
 SENTENCE = (
     "The bytes that an architecture carries of one text from token to token, at the size that it has under this "
-    "protocol, in float32: a state of fixed size, a window, or keys and values of every token."
+    "protocol, in float32: a state of fixed size, a window, keys and values of every token, or (encoder-decoders) the "
+    "encoded source. Nothing: the whole text is read again for every token."
 )
 
-TIMED = " The picture has the time of the next step, too, on one machine."
+TIMED = " The picture has the time of the next token, too, on one machine."
 
 
 def latest(costs: Sequence[GenerationCost]) -> list[list[GenerationCost]]:
@@ -48,7 +49,9 @@ def generation_line(cost: GenerationCost) -> str:
 
 
 def format_bytes(count: int) -> str:
-    """ "512 B", "33.0 KiB" or "1.50 MiB"."""
+    """ "512 B", "33.0 KiB" or "1.50 MiB"; "nothing" for 0."""
+    if not count:
+        return "nothing"
     for power, unit in ((2, "MiB"), (1, "KiB")):
         if count >= 1024**power:
             return f"{count / 1024**power:.3g} {unit}"
@@ -85,5 +88,5 @@ def generation_chart(costs: Sequence[GenerationCost]) -> Any:
             for cost in costs
             if cost.machine == machines[-1]
         }
-        panels.append((f"time of a step on {machines[-1]}", "seconds", timed))
+        panels.append((f"time of the next token on {machines[-1]}", "seconds", timed))
     return lines_chart(panels, names, "tokens before")

@@ -8,16 +8,20 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.trained import Run, Runs, write_chart
+from zoo.cli.trained import Model, OnTask, Runs, Settings, check_results, write_chart
 
 
 def analyze(
-    run: Run,
+    model: Model,
     only: Annotated[str, typer.Option(help="Of context, induction, positions [all that are defined].")] = "",
     prompt: Annotated[str, typer.Option(help="Draw the attention maps of a text (or token ids) instead.")] = "",
     max_tokens: Annotated[int, typer.Option(min=1, help="Of the inputs on which each loss is measured.")] = 1 << 17,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Folder of analysis.json and its chart [the run's].")] = None,
+    task: OnTask = "",
+    set_: Settings = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of analysis.json and its chart [MODEL, with --task MODEL/TASK].")
+    ] = None,
     results: Annotated[Path | None, typer.Option(help="Show it on the board of these results as well.")] = None,
     runs: Runs = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the record, and nothing else.")] = False,
@@ -33,15 +37,18 @@ def analyze(
     from zoo.board.analysis import analysis_chart, analysis_tables, attention_chart, summaries
     from zoo.run.analysis import analyze as analyze_run
     from zoo.run.analysis import attention_maps
-    from zoo.run.trained import load_trained
+    from zoo.run.subject import load_on_task, load_subject
     from zoo.spec.files import write_atomically
+    from zoo.spec.store import dumps
 
-    trained = load_trained(run, runs=runs or "")
-    folder = output or trained.folder
     if prompt:
-        maps = attention_maps(trained, prompt)
-        write_chart(folder / "attention.svg", lambda: attention_chart(*maps), quiet=json_)
+        subject = load_subject(model, runs=runs or "")
+        maps = attention_maps(subject, prompt)
+        write_chart((output or subject.folder) / "attention.svg", lambda: attention_chart(*maps), quiet=json_)
         return
+    check_results(task, results)
+    trained = load_on_task(model, task, set_ or (), runs=runs or "")
+    folder = output or trained.folder / task
     record = analyze_run(
         trained,
         [name.strip() for name in only.split(",")] if only else [],
@@ -49,10 +56,10 @@ def analyze(
         seed=seed,
         on_analysis=lambda name: print(f"zoo: analysing {name}", file=sys.stderr),
     )
-    text = record.model_dump_json(indent=1)
-    write_atomically(folder / "analysis.json", text + "\n")
+    text = dumps(record)
+    write_atomically(folder / "analysis.json", text)
     if json_:
-        print(text)
+        print(text, end="")
     else:
         for title, headers, cells in analysis_tables(record):
             print(f"{title}\n{tabulate(cells, headers=headers, disable_numparse=True, stralign='right')}\n")
@@ -63,4 +70,6 @@ def analyze(
     if results is not None:
         from zoo.spec.analysis import analyses_dir
 
-        write_atomically(analyses_dir(results) / f"{record.run}.json", text + "\n")
+        shown = analyses_dir(results) / f"{record.id}.json"
+        write_atomically(shown, text)
+        write_chart(shown.with_suffix(".svg"), lambda: analysis_chart(record), quiet=True)

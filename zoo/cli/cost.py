@@ -43,7 +43,7 @@ def cost(
     step: the board draws how time and memory grow, from three lengths on.
 
     --generation state counts the bytes that are carried from token to token after contexts of growing length, the same
-    on every machine; latency also times the next token. Of architectures that generate step by step.
+    on every machine; latency also times the next token. Of all that predict the next token.
     """
     from zoo.board.build import refresh
     from zoo.board.costs import cost_line

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.trained import Runs, write_chart
+from zoo.cli.trained import Model, Runs, write_chart
 
 if TYPE_CHECKING:
     from zoo.spec.evaluation import EvaluationRecord
 
 
 def eval_(
-    model: Annotated[
-        Path, typer.Argument(help="A finished run's folder or record, or a checkpoint's folder.", metavar="MODEL")
-    ],
+    model: Model,
     task: Annotated[str, typer.Option(help="Tasks, comma-separated.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="task.OPTION=value; may be repeated.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the records and charts [MODEL/eval].")] = None,
@@ -64,8 +62,9 @@ def _write(record: EvaluationRecord, folder: Path, *, chart: bool) -> None:
     """Write the record, and of scores by position the chart."""
     from zoo.board.evaluated import positions_chart
     from zoo.spec.files import write_atomically
+    from zoo.spec.store import dumps
 
-    write_atomically(folder / record.file, record.text)
+    write_atomically(folder / record.file, dumps(record))
     if chart and record.groups:
         write_chart((folder / record.file).with_suffix(".svg"), lambda: positions_chart([record]), quiet=True)
 

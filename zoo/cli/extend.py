@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.trained import Run, Runs, write_chart
+from zoo.cli.trained import Model, OnTask, Runs, Settings, check_results, write_chart
 from zoo.spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 
 def extend(
-    run: Run,
+    model: Model,
     methods: Annotated[str, typer.Option(help="Comma-separated, or all that the model's positions allow.")] = "all",
     lengths: Annotated[str, typer.Option(help="Multiples of the training length.")] = "1,2,4,8,16",
     finetune_steps: Annotated[int, typer.Option(min=0, help="Optimiser steps at each length before.")] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of running text that are read.")] = 1 << 17,
-    output: Annotated[Path | None, typer.Option(help="Folder of extend.json and extend.svg [the run's].")] = None,
+    task: OnTask = "",
+    set_: Settings = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of extend.json and extend.svg [MODEL, with --task MODEL/TASK].")
+    ] = None,
     results: Annotated[Path | None, typer.Option(help="Show it on the board of these results as well.")] = None,
     runs: Runs = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the records, and nothing else.")] = False,
@@ -30,14 +34,14 @@ def extend(
 
     none (as trained), linear (position interpolation), ntk, dynamic, yarn, llama3 and self_extend, where positions are
     rotary. extend.json in the run's folder has each record as it comes; what the same command measured before is taken
-    from there. extend.svg is drawn anew.
+    from there. extend.svg is drawn anew. Of a checkpoint the length of --task stands for that of its training.
     """
     from pydantic import ValidationError
     from tabulate import tabulate
 
     from zoo.board.extension import extension_chart, extension_table
     from zoo.run.extend import extend as extend_model
-    from zoo.run.trained import load_trained
+    from zoo.run.subject import load_on_task
     from zoo.spec.evaluation import dump_extensions, extensions_dir, parse_extensions
     from zoo.spec.files import write_atomically
 
@@ -47,8 +51,9 @@ def extend(
         times = []
     if not times or times[0] < 1:
         raise UserError(f"--lengths {lengths!r}: expected whole numbers from 1, separated by commas")
-    trained = load_trained(run, runs=runs or "")
-    folder = output or trained.folder
+    check_results(task, results)
+    trained = load_on_task(model, task, set_ or (), runs=runs or "")
+    folder = output or trained.folder / task
     target = folder / "extend.json"
     try:
         known = parse_extensions(target.read_text("utf-8"))
@@ -87,13 +92,15 @@ def extend(
     if results is not None:
         from zoo.board.build import refresh
 
-        write_atomically(extensions_dir(results) / f"{trained.experiment.id}.json", dump_extensions(records))
+        shown = extensions_dir(results) / f"{trained.name}.json"
+        write_atomically(shown, dump_extensions(records))
+        write_chart(shown.with_suffix(".svg"), lambda: extension_chart(records), quiet=True)
         refresh(results)
 
 
 def merged(known: Sequence[ExtensionRecord], new: Sequence[ExtensionRecord]) -> list[ExtensionRecord]:
     """Earlier records of the same study that were not measured anew, and the new ones, method by method."""
-    from zoo.run.extend import METHODS
+    from zoo.spec.evaluation import METHODS
 
     def place(record: ExtensionRecord) -> tuple[str, int, int]:
         return record.method, record.finetune_steps, record.seq_len

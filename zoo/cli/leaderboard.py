@@ -190,16 +190,21 @@ def validate(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One object.")] = False,
 ) -> None:
-    """Check every record against the schema and for contradictions between its fields; exit 2 on problems."""
+    """Check every record, of runs and of what was measured beside them, against the schema and for contradictions
+    between its fields; exit 2 on problems."""
     from zoo.board.checks import check_records
     from zoo.board.tables import one_line
+    from zoo.run.beside import check_beside
     from zoo.spec.files import default_results_dir
 
     if base is not None:
         # a change may have removed them all
         _validate_changes(results or context.obj or default_results_dir(), base, json_)
         return
-    valid, problems = check_records(_results(results or context.obj))
+    folder = _results(results or context.obj)
+    valid, problems = check_records(folder)
+    more, faults = check_beside(folder)
+    valid, problems = valid + more, [*problems, *faults]
     if json_:
         print(json.dumps({"valid": valid, "problems": [p._asdict() for p in problems]}, indent=2))
     else:

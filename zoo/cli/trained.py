@@ -11,6 +11,13 @@ from typing import Annotated, Any
 import typer
 
 Run = Annotated[Path, typer.Argument(help="The folder of a finished run, or its record.", metavar="RUN")]
+Model = Annotated[
+    Path, typer.Argument(help="A finished run's folder or record, or a checkpoint's folder.", metavar="MODEL")
+]
+OnTask = Annotated[
+    str, typer.Option("--task", help="On this task, without training for it [a run's own]; a checkpoint needs one.")
+]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value of that task; may be repeated.")]
 Runs = Annotated[Path | None, typer.Option(help="Where the run of a record lies [ZOO_RUNS_DIR, else runs].")]
 
 
@@ -26,6 +33,14 @@ def write_chart(path: Path, make: Callable[[], Any], *, quiet: bool = False) -> 
     write_atomically(path, to_svg(make()))
     if not quiet:
         print(f"chart: {path}")
+
+
+def check_results(task: str, results: Path | None) -> None:
+    """Refuse what the board has no row for. Raises UserError."""
+    from zoo.spec.errors import UserError
+
+    if task and results is not None:
+        raise UserError("--results: of runs on their own tasks, which a board shows; with --task they go to --output")
 
 
 def predict(
@@ -48,7 +63,9 @@ def predict(
 
 
 def generate(
-    run: Annotated[Path, typer.Option("--run", help="The folder of a finished run, or its record.", metavar="RUN")],
+    run: Annotated[
+        Path, typer.Option(help="A finished run's folder or record, or a checkpoint's folder.", metavar="MODEL")
+    ],
     prompt: Annotated[str, typer.Option(help="A text, or token ids for tasks without text; - reads standard input.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="New tokens at most.")] = 50,
     temperature: Annotated[float, typer.Option(min=0, help="Divides the logits; 0 = the likeliest token.")] = 0.0,
@@ -60,12 +77,12 @@ def generate(
 ) -> None:
     """Continue a prompt by a trained model that predicts the next token."""
     from zoo.run.generation import continue_prompt
-    from zoo.run.trained import load_trained
+    from zoo.run.subject import load_subject
 
-    trained = load_trained(run, runs=runs or "")
+    subject = load_subject(run, runs=runs or "")
     text = sys.stdin.read() if prompt == "-" else prompt
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    tokens, new = continue_prompt(trained, text, max_new_tokens, **options)
+    tokens, new = continue_prompt(subject, text, max_new_tokens, **options)
     print(json.dumps({"prompt": text, "text": new, "tokens": tokens, **options}, ensure_ascii=False) if json_ else new)
 
 

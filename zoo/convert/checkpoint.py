@@ -17,6 +17,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from zoo.convert.model import PretrainedModel
+from zoo.data.files import combined_sha256, sha256
 from zoo.spec.errors import ConfigError, DataError, UserError, did_you_mean
 from zoo.spec.registry import registry
 
@@ -26,6 +27,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 UNUSED = "unused/"
 """Prefix in our safetensors of tensors that the model does not use but an export writes back."""
 FORMAT = 2
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,30 @@ def load_described(folder: Path) -> tuple[PretrainedModel, str, dict[str, Any]]:
     if given not in known:
         raise UserError(f"{folder / HF_CONFIG}: model_type {given!r} does not convert{did_you_mean(str(given), known)}")
     return _import(known[given], hf_config, folder).eval(), known[given], hf_config
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint's. Raises UserError for one of pickles, which are not read."""
+    if (folder / ZOO_CONFIG).is_file():
+        return True
+    try:
+        config = json.loads((folder / HF_CONFIG).read_text("utf-8-sig"))
+    except FileNotFoundError:
+        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        if pickles and not (folder / "run.json").exists():
+            raise UserError(f"{folder}: no {HF_CONFIG}; {pickles[0]} may run code when read: safetensors are") from None
+        return False
+    except (OSError, ValueError):
+        return False  # loading a run says what is wrong
+    return isinstance(config, dict) and "experiment" not in config
+
+
+def sum_of_weights(folder: Path) -> str:
+    """sha256 of the weights' file of a checkpoint or a run, or one over those of the shards."""
+    if not (folder / INDEX).is_file():
+        return sha256(folder / WEIGHTS)
+    names = set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values())
+    return combined_sha256((name, bytes.fromhex(sha256(folder / name))) for name in names)
 
 
 def special_ids(config: Mapping[str, Any]) -> tuple[int | None, int | None]:

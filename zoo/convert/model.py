@@ -82,6 +82,10 @@ class PretrainedModel(nn.Module):
             out = self.backbone.decode(self._embed(decoder_ids), memory=out.hidden, memory_mask=mask)
         return ModelOutput(self.compute_logits(out.hidden), out.state)
 
+    def logits(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """ids (B, L), mask (B, L) -> (B, L, vocab_size) or (B, n_classes), what `forward` gives."""
+        return self(ids, mask).logits
+
     @property
     def objective(self) -> str:
         """How the model predicts tokens, as of a model that zoo trains; "hidden" without a language model's head."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.nn import sequence_lengths
-from zoo.nn.backbone import Backbone
+from zoo.nn.backbone import Backbone, State
 from zoo.nn.state import leaves, return_state
 from zoo.ops.memory import real_first
 from zoo.spec.architecture import Capabilities
@@ -73,7 +73,7 @@ def generate(
     model.eval()
     try:
         with return_state(True):
-            text = _begin(model, tokens, mask, eos if start is None else start)
+            text = begin_text(model, tokens, mask, eos if start is None else start)
             ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
             new: list[Tensor] = []
             while True:
@@ -106,10 +106,14 @@ def draw(logits: Tensor, temperature: float, top_k: int, top_p: float, generator
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
 
 
-class _Text(Protocol):
-    """A batch of texts that grow; `logits` (B, V) are those after the last token."""
+class GrowingText(Protocol):
+    """A batch of texts that grow; `logits` (B, V) are those after the last token, and `carried` is what the next one
+    goes on from: None where the text is read again. Nothing in it is changed in place."""
 
     logits: Tensor
+
+    @property
+    def carried(self) -> State: ...
 
     def append(self, token: Tensor) -> None: ...
 
@@ -127,6 +131,10 @@ class _Steps:
         rows = torch.arange(len(tokens), device=tokens.device)
         self.logits = model.compute_logits(out.hidden[rows, self.position - 1])
 
+    @property
+    def carried(self) -> State:
+        return self.state
+
     def append(self, token: Tensor) -> None:
         x_t = self.model.embed(token[:, None], start=self.position)[:, 0]
         hidden, self.state = self.model.backbone.step(x_t, self.state)
@@ -136,6 +144,8 @@ class _Steps:
 
 class _Rereads:
     """No step form: the whole text is read again for each token, right-padded."""
+
+    carried: State = None
 
     def __init__(self, model: NextTokenModel, tokens: Tensor, mask: Tensor | None) -> None:
         self.model = model
@@ -161,6 +171,10 @@ class _Decodes:
         self.state: Any = None
         self.append(torch.full_like(tokens[:, 0], start))
 
+    @property
+    def carried(self) -> State:
+        return self.source, self.state
+
     def append(self, token: Tensor) -> None:
         stateful = bool(leaves(self.state))
         position = torch.full_like(token, self.target.shape[1]) if stateful else None
@@ -172,8 +186,8 @@ class _Decodes:
         self.logits = self.model.compute_logits(out.hidden[:, -1])
 
 
-def _begin(model: Any, tokens: Tensor, mask: Tensor | None, start: int | None) -> _Text:
-    """Read the prompts in the way that the model's architecture allows."""
+def begin_text(model: Any, tokens: Tensor, mask: Tensor | None, start: int | None) -> GrowingText:
+    """Read the prompts in the way that the model's architecture allows; the arguments are those of `generate`."""
     if model.objective == "seq2seq":
         assert start is not None
         return _Decodes(model, tokens, mask, start)

@@ -67,22 +67,22 @@ def measure_costs(
 def measure_generation(
     request: BenchRequest, contexts: Sequence[int], *, latency: bool, on_cost: Callable[[Path, GenerationCost], None]
 ) -> list[str]:
-    """Measure what generation costs every shape of a request whose architecture generates step by step, and write the
+    """Measure what generation costs every shape of a request whose model predicts the next token, and write the
     records beside its results. Returns a line for each that could not be measured.
 
-    Raises what `plan` raises, and UserError where none of them generates so.
+    Raises what `plan` raises, and UserError where none of them does.
     """
     jobs = plan(replace(request, seeds=request.seeds[:1], skip_recorded=False, runs=request.results))
     shapes = {job.experiment.shape: job.experiment for job in jobs}
-    stepping = [each for each in shapes.values() if each.arch_spec.capabilities.step and each.mode == "causal"]
-    if not stepping:
-        raise UserError("none of them generates from a carried state: an architecture with step, in mode causal, does")
+    generating = [each for each in shapes.values() if each.objective in ("causal_lm", "seq2seq")]
+    if not generating:
+        raise UserError("none of them predicts the next token: in mode causal or seq2seq, on a task of tokens, they do")
     failures: list[str] = []
     with pool.Pool() as processes, progress("measuring", "runs") as update:
-        for k, experiment in enumerate(stepping):
+        for k, experiment in enumerate(generating):
             arguments = {"experiment": asdict(experiment), "contexts": list(contexts), "latency": latency}
             answer = pool.call(processes, "zoo.run.stepping:measure_generation", arguments)
-            update(k + 1, len(stepping))
+            update(k + 1, len(generating))
             if answer.value is None:
                 failures.append(f"{experiment.architecture} on {experiment.task}: {answer.error}")
                 continue

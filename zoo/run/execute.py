@@ -30,7 +30,7 @@ from zoo.ops.backend import forms_that_ran, use_backend
 from zoo.run.callbacks import Checkpoints, Deadline, Report, Reporter, TimeLimit
 from zoo.run.compose import Experiment, Job
 from zoo.run.finished import find_finished
-from zoo.run.initial import initialise
+from zoo.run.initial import describe_begun, initialise
 from zoo.run.memory import count_forward_flops, is_out_of_memory, on_gpu, remedy, warn_of_memory
 from zoo.run.module import Diverged, ExperimentModule, Loaders, Schedule
 from zoo.run.recording import DataFacts, Ending, check_recordable, gather_facts, record_fields
@@ -69,7 +69,7 @@ def execute(job: Job, report: Report = lambda event: None) -> StoredRecord:
                 if experiment.init is not None and attempt.checkpoint is None:
                     begun = initialise(module.model, experiment)
                     if rank() == 0:
-                        print(f"zoo: {begun}", file=sys.stderr)
+                        print(f"zoo: {describe_begun(experiment, *begun)}", file=sys.stderr)
                 # one example through the model: a mismatch is an error before data are prepared
                 flops = count_forward_flops(experiment, module.model)
             except UserError:

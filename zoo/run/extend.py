@@ -7,6 +7,7 @@ it). Tasks of other kinds are evaluated on test examples of that length.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.convert.checkpoint import sum_of_weights
 from zoo.data.language import LanguageData
 from zoo.data.module import TaskData, perplexity
 from zoo.data.streams import Pieces
@@ -30,14 +32,12 @@ from zoo.run.execute import is_out_of_memory, load_data, open_data
 from zoo.run.module import Schedule
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
-from zoo.run.trained import TrainedModel, rebuild, weights_hash
+from zoo.run.trained import TrainedModel, rebuild
 from zoo.spec.config import sections
 from zoo.spec.constraints import field_types
 from zoo.spec.errors import ConfigError, UserError, did_you_mean
-from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord, Span
+from zoo.spec.evaluation import AS_TRAINED, METHODS, ROPE_METHODS, ExtensionRecord, Span
 
-ROPE_METHODS = ("linear", "ntk", "dynamic", "yarn", "llama3")
-METHODS = (AS_TRAINED, *ROPE_METHODS, "self_extend")
 LENGTHS = (1, 2, 4, 8, 16)
 TOKENS_PER_BATCH = 1 << 14
 
@@ -77,17 +77,33 @@ def extend(
         refusal = _refusal(experiment, name, 2 * trained_len)
         if refusal is not None:
             raise refusal
-    digest, text = weights_hash(trained.folder), experiment.kind.running_text
-    study = (digest, longest, max_tokens) if text else (digest, 0, 0)
-    same = [each for each in known if each.scores and each.study == study]
-    measured = {(each.method, each.seq_len, each.finetune_steps): each for each in same}
+    text = experiment.kind.running_text
+    described: dict[str, Any] = {
+        "run": trained.name,
+        "weights": sum_of_weights(trained.folder),
+        "architecture": experiment.architecture,
+        "task": experiment.task,
+        "protocol": experiment.protocol,
+        "seed": experiment.seed,
+        "trained_len": trained_len,
+        "finetune_steps": finetune_steps,
+        "settings": json.loads(json.dumps(experiment.overrides)),
+        "longest": longest,
+        "max_tokens": max_tokens,
+    }
+    alike = {name: value for name, value in described.items() if text or name not in ("longest", "max_tokens")}
+    measured = {
+        (each.method, each.seq_len): each
+        for each in known
+        if each.scores and all(getattr(each, name) == value for name, value in alike.items())
+    }
     records: list[ExtensionRecord] = []
     prepared = False
     for name in methods:
         for times in lengths:
             began, seq_len = time.monotonic(), times * trained_len
-            if (name, seq_len, finetune_steps) in measured:
-                records.append(measured[name, seq_len, finetune_steps])
+            if (name, seq_len) in measured:
+                records.append(measured[name, seq_len])
                 on_record(records[-1])
                 continue
             overrides: dict[str, Any] = {}
@@ -109,23 +125,13 @@ def extend(
                 result = {"error": " ".join(str(error).split())}
             records.append(
                 ExtensionRecord(
-                    run=experiment.id,
-                    weights=digest,
-                    architecture=experiment.architecture,
-                    task=experiment.task,
-                    protocol=experiment.protocol,
-                    seed=experiment.seed,
                     method=name,
                     overrides=overrides,
-                    trained_len=trained_len,
                     seq_len=seq_len,
-                    finetune_steps=finetune_steps,
-                    settings=dict(experiment.overrides),
-                    longest=longest,
-                    max_tokens=max_tokens,
                     seconds=time.monotonic() - began,
                     ended=now(),
                     versions=versions(),
+                    **described,
                     **result,
                 )
             )

@@ -15,7 +15,6 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
-from zoo.data.tokens import JsonTokenizer
 from zoo.run.scoring import Scorer
 from zoo.run.subject import load_subject
 from zoo.spec.errors import ConfigError
@@ -84,19 +83,12 @@ class ZooLM(TemplateLM):
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Ids of a text, behind the begin symbol where texts of the model stand behind it."""
-        tokenizer, trained = self.subject.tokenizer, self.subject.trained
-        assert tokenizer is not None
         begins = self.add_bos_token if add_special_tokens is None else add_special_tokens
-        if begins is None and trained is None and isinstance(tokenizer, JsonTokenizer):
-            return [token + 1 for token in tokenizer.library.encode(string).ids]
-        ids = [int(token) + 1 for token in tokenizer.encode(string).ids]
-        return [self.subject.end, *ids] if begins or (begins is None and trained) else ids
+        return self.subject.encode(string, begins=begins)
 
     def tok_decode(self, tokens: Sequence[int]) -> str:
         """The text of ids."""
-        tokenizer = self.subject.tokenizer
-        assert tokenizer is not None
-        return tokenizer.decode([token - 1 for token in tokens if 0 < token <= tokenizer.size])
+        return self.subject.decode(tokens)
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any

@@ -65,19 +65,21 @@ class Initial:
         return [(f"--init {where}", own), *layers]
 
 
-def load_initial(place: str) -> Initial:
+def load_initial(place: str, option: str = "--init ") -> Initial:
     """Load the weights of a run, by its folder or record, or of a checkpoint directory that `zoo.convert.load` reads.
+
+    option  by which the user named them, for messages
 
     Raises UserError or DataError, which name the file.
     """
-    from zoo.run.subject import is_checkpoint
+    from zoo.convert.checkpoint import is_checkpoint
     from zoo.run.trained import WEIGHTS
 
     path = Path(place)
     if not path.exists():
-        raise UserError(f"--init {place}: no such folder; expected that of a finished run, or of a checkpoint")
+        raise UserError(f"{option}{place}: no such folder; expected that of a finished run, or of a checkpoint")
     if path.is_file() and path.suffix in PICKLES:
-        raise UserError(f"--init {place}: a pickle may run code when read; the folder of a finished run has {WEIGHTS}")
+        raise UserError(f"{option}{place}: a pickle may run code when read; the folder of a finished run has {WEIGHTS}")
     folder = path.parent if path.is_file() and path.name == WEIGHTS else path
     return _of_checkpoint(folder) if folder.is_dir() and is_checkpoint(folder) else _of_run(str(folder))
 
@@ -104,10 +106,9 @@ def _of_run(place: str) -> Initial:
 
 
 def _of_checkpoint(folder: Path) -> Initial:
-    from zoo.convert.checkpoint import TOKENIZER, ZOO_CONFIG, load_described, special_ids
+    from zoo.convert.checkpoint import TOKENIZER, ZOO_CONFIG, load_described, special_ids, sum_of_weights
     from zoo.convert.modules import LMHead, TokenEmbedding
     from zoo.data.tokens import load_tokenizer
-    from zoo.run.subject import sum_of_weights
 
     model, name, config = load_described(folder)
     sizes = {"d_model": model.dims.d_model, "n_layers": model.dims.n_layers, "mode": model.dims.mode}
@@ -150,8 +151,16 @@ def _in_our_ids(rows: Tensor, tokenizer: Tokenizer, end: int | None) -> Tensor:
     return ours
 
 
-def initialise(model: nn.Module, experiment: Experiment) -> str:
-    """Give a new model the weights that its experiment begins with; return a sentence that says which.
+def describe_begun(experiment: Experiment, taken: Sequence[str], anew: Sequence[str]) -> str:
+    """Say with which weights an experiment begins, as `initialise` returned it."""
+    assert experiment.init is not None
+    rest = f"; anew: {', '.join(anew)}" if anew else ""
+    return f"{experiment.name} begins with the {', '.join(taken)} of {experiment.init['source']}{rest}"
+
+
+def initialise(model: nn.Module, experiment: Experiment) -> tuple[list[str], list[str]]:
+    """Give a new model the weights that its experiment begins with; return the parts that were taken, and those that
+    begin anew.
 
     Raises UserError where the weights have changed since, or their backbone does not fit.
     """
@@ -178,8 +187,7 @@ def initialise(model: nn.Module, experiment: Experiment) -> str:
         elif part:
             anew.append(PARTS[prefix])
     model.load_state_dict({name: initial.tensors[name] for name in names}, strict=False)
-    rest = f"; anew: {', '.join(anew)}" if anew else ""
-    return f"{experiment.name} begins with the {', '.join(taken)} of {initial.record['source']}{rest}"
+    return taken, anew
 
 
 def _describe_misfit(initial: Initial, experiment: Experiment, own: Mapping[str, Tensor], names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A trained model of whatever origin, ready for evaluation: a run's, a converted checkpoint's, or Hugging Face's.
+"""A trained model of whatever origin: a run's, a converted checkpoint's, or Hugging Face's.
 
 A model of text reads the ids of tasks on text whatever it was trained by (zoo/data/tokens.py): its tokenizer's own
 shifted by one, 0 pads, and behind them the symbol that begins and ends a text. B batch, L seq_len, V vocab_size.
@@ -7,7 +7,7 @@ shifted by one, 0 pads, and behind them the symbol that begins and ends a text. 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,25 +17,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.convert import PretrainedModel
-from zoo.convert.checkpoint import HF_CONFIG, INDEX, TOKENIZER, ZOO_CONFIG, load_described, special_ids
+from zoo.convert.checkpoint import (
+    HF_CONFIG,
+    TOKENIZER,
+    ZOO_CONFIG,
+    is_checkpoint,
+    load_described,
+    special_ids,
+    sum_of_weights,
+)
 from zoo.convert.modules import LMHead
 from zoo.data.batch import Batch
-from zoo.data.files import combined_sha256, sha256
+from zoo.data.language import LanguageData
 from zoo.data.questions import IGNORE
-from zoo.data.tokens import Tokenizer, load_tokenizer
+from zoo.data.tokens import JsonTokenizer, Tokenizer, load_tokenizer
 from zoo.model.models import LMHeadModel, ModelOutput
 from zoo.nn import at_least_float32
 from zoo.nn.backbone import State
-from zoo.run.trained import WEIGHTS, TrainedModel, load_trained, rebuild, weights_hash
+from zoo.run.initial import initialise, load_initial
+from zoo.run.request import BenchRequest, resolve
+from zoo.run.trained import WEIGHTS, TrainedModel, build_data, load_trained, rebuild
+from zoo.spec.config import flatten
 from zoo.spec.errors import ConfigError, UserError
 from zoo.spec.record import Record
 from zoo.spec.registry import registry
 from zoo.spec.store import StoredRecord
+from zoo.spec.written import parse_overrides
 
 if TYPE_CHECKING:
     from os import PathLike
-
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,8 @@ class Subject:
     vocab_size      ids that it reads; 0: it reads numbers
     tokenizer       what turns a text into its ids; None: it reads no text
     tokenizer_file  the value of `task.tokenizer` by which a task has its ids
-    end             id of the symbol that begins a text
+    end             id of the symbol that begins a text, and what a decoder writes; 0: none does
+    begins          whether texts stand behind it; None: as the tokenizer.json says
     stops           id of the symbol by which it ends one
     trained_len     the longest training input; None: not known
     carries         whether a state is carried from piece to piece of a running text
@@ -71,13 +82,25 @@ class Subject:
     tokenizer_file: str
     trained_len: int | None
     carries: bool
+    end: int = 0
+    begins: bool | None = True
     stops: int | None = None
     trained: TrainedModel | None = None
 
-    @property
-    def end(self) -> int:
+    def encode(self, text: str, *, begins: bool | None = None) -> list[int]:
+        """Ids of a text, behind the begin symbol where `begins`; None: where texts of the model stand behind it."""
         assert self.tokenizer is not None
-        return self.tokenizer.size + 1
+        begins = self.begins if begins is None else begins
+        if begins is None and isinstance(self.tokenizer, JsonTokenizer):
+            return [token + 1 for token in self.tokenizer.library.encode(text).ids]
+        ids = [int(token) + 1 for token in self.tokenizer.encode(text).ids]
+        return [self.end, *ids] if begins and self.end else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; of a model that reads no text, the ids."""
+        if self.tokenizer is None:
+            return " ".join(map(str, ids))
+        return self.tokenizer.decode([token - 1 for token in ids if 0 < token <= self.tokenizer.size])
 
     def for_length(self, length: int) -> Any:
         """The model for inputs of `length` tokens. Raises ConfigError where it has weights for fewer."""
@@ -106,15 +129,20 @@ def load_subject(place: str | PathLike[str] | StoredRecord | Record, *, runs: st
             folder = folder.parent
         if folder.is_dir() and is_checkpoint(folder):
             return _checkpoint(folder)
-    trained = load_trained(place, runs=runs)
+    return subject_of(load_trained(place, runs=runs))
+
+
+def subject_of(trained: TrainedModel) -> Subject:
+    """The model of a run."""
     experiment, data = trained.experiment, trained.data
-    tokenizer = data.tokenizer
+    tokenizer, text = data.tokenizer, isinstance(data, LanguageData)
+    end = 0 if experiment.objective == "classify" else data.specials.end
     return Subject(
-        name=experiment.id,
+        name=trained.name,
         form="run",
         folder=trained.folder,
         architecture=experiment.arch_spec.name,
-        weights=weights_hash(trained.folder),
+        weights=sum_of_weights(trained.folder),
         model=trained.model,
         objective=experiment.objective,
         vocab_size=0 if experiment.model_spec.channels else experiment.vocab_size,
@@ -122,9 +150,46 @@ def load_subject(place: str | PathLike[str] | StoredRecord | Record, *, runs: st
         tokenizer_file=experiment.config["task"]["tokenizer"] if tokenizer else "",
         trained_len=experiment.seq_len,
         carries=experiment.arch_spec.capabilities.carries_text(experiment.mode),
-        stops=data.specials.end if tokenizer and experiment.kind.running_text else None,
+        end=end,
+        begins=text and experiment.objective != "seq2seq",
+        stops=end if text or experiment.objective == "seq2seq" else None,
         trained=trained,
     )
+
+
+def load_on_task(
+    place: str | PathLike[str] | StoredRecord | Record,
+    task: str = "",
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    runs: str | PathLike[str] = "",
+) -> TrainedModel:
+    """Load a run's model with its own task; or with `task` that of a run's folder or of a checkpoint, as if it had been
+    trained for that task, whose tokens it reads and predicts.
+
+    overrides  settings of that task, above those of its protocol `quick`. A checkpoint does not say how long the texts
+               were that it was trained on: the task's length stands for that
+
+    Raises UserError or DataError, which say what does not fit.
+    """
+    if not task:
+        if overrides:
+            raise UserError("--set: the settings of --task; a run has its own")
+        return load_trained(place, runs=runs)
+    if isinstance(place, StoredRecord | Record):
+        raise UserError(f"--task {task}: of a model that is named by its folder")
+    initial = load_initial(str(place), option="")
+    own = parse_overrides(overrides)
+    request = BenchRequest.parse(initial.architecture, task, overrides=own, init=str(place))
+    (experiment,) = resolve(request)
+    source = initial.record["source"]
+    experiment = replace(experiment, overrides={**flatten(own), "init": source})
+    model = experiment.kind.build_model(experiment.model_spec)
+    _, anew = initialise(model, experiment)
+    if anew:
+        raise UserError(f"{source} has no {' and no '.join(anew)} for {task}: it reads or answers in other tokens")
+    model.to(next(iter(initial.tensors.values())).dtype)
+    return TrainedModel(Path(place), experiment, model.eval(), build_data(experiment), {}, source)
 
 
 def as_subject(model: nn.Module, tokenizer: str, begin: int) -> Subject:
@@ -158,33 +223,20 @@ def as_subject(model: nn.Module, tokenizer: str, begin: int) -> Subject:
         tokenizer_file=tokenizer,
         trained_len=model.max_len if isinstance(model, LMHeadModel) else None,
         carries=capabilities.carries_text("causal"),
+        end=read.size + 1,
         stops=begin + 1,
     )
 
 
-def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder is a checkpoint's. Raises UserError for one of pickles, which are not read."""
-    if (folder / ZOO_CONFIG).is_file():
-        return True
-    try:
-        config = json.loads((folder / HF_CONFIG).read_text("utf-8-sig"))
-    except FileNotFoundError:
-        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-        if pickles and not (folder / "run.json").exists():
-            raise UserError(f"{folder}: no {HF_CONFIG}; {pickles[0]} may run code when read: safetensors are") from None
-        return False
-    except (OSError, ValueError):
-        return False  # loading a run says what is wrong
-    return isinstance(config, dict) and "experiment" not in config
-
-
 def _checkpoint(folder: Path) -> Subject:
     model, name, config = load_described(folder)
-    if model.objective != "causal_lm":
+    if model.objective not in ("causal_lm", "seq2seq"):
         given = next(iter(config.get("architectures") or ()), f"a model of type {config.get('model_type')}")
         raise UserError(f"{folder}: {given} predicts no next token, by which texts are scored and continued")
     tokenizer = _tokenizer_of(folder)
     begin, end = special_ids(config)
+    if model.objective == "seq2seq":
+        begin = config.get("decoder_start_token_id", config.get("pad_token_id", begin))
     begin = end if begin is None else begin
     if begin is None:
         raise UserError(f"{folder / HF_CONFIG}: neither bos_token_id nor eos_token_id: no symbol begins a text")
@@ -202,6 +254,8 @@ def _checkpoint(folder: Path) -> Subject:
         tokenizer_file=str((folder / TOKENIZER).absolute()),
         trained_len=None,
         carries=registry().architecture(name).record.capabilities.carries_text(model.dims.mode),
+        end=tokenizer.size + 1,
+        begins=None,
         stops=None if end is None else end + 1,
     )
 
@@ -221,14 +275,6 @@ def _tokenizer_of(folder: Path) -> Tokenizer:
         there = f"; {others[0]} is not read" if others else ""
         raise UserError(f"{folder}: no {TOKENIZER}, by which a text becomes its ids{there}; copy the model's there")
     return load_tokenizer(str(folder / TOKENIZER))
-
-
-def sum_of_weights(folder: Path) -> str:
-    """sha256 of the weights' file, or one over those of the shards."""
-    if not (folder / INDEX).is_file():
-        return sha256(folder / WEIGHTS)
-    names = set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values())
-    return combined_sha256((name, bytes.fromhex(sha256(folder / name))) for name in names)
 
 
 class CheckpointLM(nn.Module):

@@ -3,7 +3,8 @@
 A record must say what this checkout makes of it: from its architecture, task, protocol and `overrides` the experiment
 is resolved anew, and everything that follows from these (configuration, hash, matched width, mode, metric, baseline of
 chance) must be what the record says; so must the number of parameters, of the model built on the meta device. Scores
-cannot be made anew without training; they must agree with one another (zoo/board/checks.py).
+cannot be made anew without training; they must agree with one another (zoo/board/checks.py), and so must the numbers of
+records beside those of runs (zoo/run/beside.py).
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from zoo.board.checks import record_faults
+from zoo.run.beside import KINDS, Kind
 from zoo.run.compose import Experiment
 from zoo.run.request import resolve_pair
 from zoo.spec.config import flatten
-from zoo.spec.cost import CostRecord, costs_dir
 from zoo.spec.errors import UserError, ZooError
+from zoo.spec.evaluation import Extensions
 from zoo.spec.record import Record
 from zoo.spec.registry import registry
 from zoo.spec.settings import NOT_IDENTITY
@@ -33,6 +35,7 @@ MAX_BYTES = 1_000_000
 """A larger file is no record of ours."""
 MAX_FAULTS = 8
 """Of one file; what is wrong with its configuration shows in many places."""
+ALTERED = "altered: records are never changed; a further run is a further file"
 
 
 class Verdict(NamedTuple):
@@ -44,15 +47,16 @@ class Verdict(NamedTuple):
 
 
 def check_changes(results_dir: Path | str, base: str) -> list[Verdict]:
-    """A verdict for every file among the records, of results and of costs, that differs from the git revision `base`
+    """A verdict for every file among the records, of runs and beside them, that differs from the git revision `base`
     (its common ancestor with HEAD), committed or not.
 
     Raises UserError where there is no repository or no such revision.
     """
-    results, costs = Path(results_dir).resolve(), costs_dir(Path(results_dir).resolve())
+    results = Path(results_dir).resolve()
+    folders = {kind.place(results): kind for kind in KINDS}
     root = Path(_git(_existing(results), "rev-parse", "--show-toplevel").strip())
     ancestor = _git(root, "merge-base", "--end-of-options", base, "HEAD").strip()
-    where = [str(folder) for folder in (results, costs)]
+    where = [str(folder) for folder in (results, *folders)]
     listed = _git(root, "diff", "--no-renames", "--name-status", "-z", ancestor, "--", *where).split("\0")[:-1]
     changes = dict(zip(listed[1::2], listed[::2], strict=True))
     untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *where)
@@ -60,11 +64,15 @@ def check_changes(results_dir: Path | str, base: str) -> list[Verdict]:
     known = _fingerprints(results, {root / name for name in changes})
     verdicts = []
     for name in sorted(changes):
-        path = root / name
-        if path.is_relative_to(costs):
-            verdicts.append(_check_cost(name, path, path.relative_to(costs).as_posix(), changes[name]))
+        path, change = root / name, changes[name]
+        beside = next((folder for folder in folders if path.is_relative_to(folder)), None)
+        if beside is None:
+            verdicts.append(_check_result(name, path, path.relative_to(results).as_posix(), change, known))
         else:
-            verdicts.append(_check_result(name, path, path.relative_to(results).as_posix(), changes[name], known))
+            before = _git(root, "show", f"{ancestor}:{name}") if change == "M" else ""
+            verdicts.append(
+                _check_beside(name, path, path.relative_to(beside).as_posix(), change, folders[beside], before)
+            )
     return verdicts
 
 
@@ -90,7 +98,7 @@ def _file_faults(path: Path, change: str, *, replaceable: bool) -> list[str]:
     if change not in ("A", "M"):
         return [f"changed its type ({change})"]
     if change == "M" and not replaceable:
-        return ["altered: records are never changed; a further run is a further file"]
+        return [ALTERED]
     if path.is_symlink() or not path.is_file():
         return ["a link, not a file"]
     if path.suffix != ".json":
@@ -99,17 +107,56 @@ def _file_faults(path: Path, change: str, *, replaceable: bool) -> list[str]:
     return [f"{size:,} bytes; a record has less than {MAX_BYTES:,}"] if size > MAX_BYTES else []
 
 
-def _check_cost(name: str, path: Path, inside: str, change: str) -> Verdict:
+def _check_beside(name: str, path: Path, inside: str, change: str, kind: Kind, before: str) -> Verdict:
+    if path.suffix == ".svg" and path.with_suffix(".json").is_file() and change != "D":
+        return Verdict(name, [], ["a picture of the record beside it, which nothing checks"])
     faults = _file_faults(path, change, replaceable=True)
     if not faults:
+        text = path.read_text("utf-8", errors="replace")
         try:
-            cost = CostRecord.model_validate(json.loads(path.read_text("utf-8")))
-            faults = [] if inside == f"{cost.id}.json" else [f"path: expected {cost.id}.json"]
+            json.loads(text)
+            record = kind.model.model_validate_json(text)
         except ValidationError as error:
             faults = describe(error)
         except (ValueError, RecursionError) as error:
             faults = [f"not JSON: {error}"]
+        else:
+            faults = [] if inside == f"{record.id}.json" else [f"path: expected {record.id}.json"]
+            faults += _text_faults(text)
+            faults += [*_late_faults(record), *kind.faults(record), *_replacing_faults(record, kind, before)]
     return Verdict(name, faults[:MAX_FAULTS], [])
+
+
+def _replacing_faults(record: Any, kind: Kind, before: str) -> Iterator[str]:
+    """What must stay of a file that was there before."""
+    if not before:
+        return
+    try:
+        old = kind.model.model_validate_json(before)
+    except ValidationError:
+        return  # what was no record may be mended
+    if isinstance(record, Extensions):
+        if any(each not in record.root for each in old.root):
+            yield "altered: records are never changed or removed; a run's file may gain some"
+    elif kind.measured:
+        if getattr(record, kind.measured) <= getattr(old, kind.measured):
+            yield f"{kind.measured}: not after the measurement that it replaces ({getattr(old, kind.measured)})"
+    elif record.schema_version <= old.schema_version:
+        yield ALTERED
+
+
+def _text_faults(text: str) -> Iterator[str]:
+    if text != json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n":
+        yield "text: not as zoo writes it (a key twice, other spaces or another order)"
+
+
+def _late_faults(record: Any) -> Iterator[str]:
+    """No run and no measurement ends in the future."""
+    parts = record.root if isinstance(record, Extensions) else [record]
+    field = "measured" if hasattr(parts[0], "measured") else "ended"
+    for time in (getattr(part, field) for part in parts):
+        if dt.datetime.fromisoformat(time) > dt.datetime.now(dt.UTC) + dt.timedelta(days=1):
+            yield f"{field}: {time}, in the future"
 
 
 def _check_result(name: str, path: Path, inside: str, change: str, known: dict[str, str]) -> Verdict:
@@ -120,8 +167,7 @@ def _check_result(name: str, path: Path, inside: str, change: str, known: dict[s
     if isinstance(record, str):
         return Verdict(name, [record], [])
     text = path.read_text("utf-8")
-    if text != json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n":
-        faults.append("text: not as zoo writes it (a key twice, other spaces or another order)")
+    faults += _text_faults(text)
     faults += record_faults(StoredRecord(inside, record))
     faults += [fault for fault in rebuild_faults(record) if fault.partition(":")[0] not in _fields(faults)]
     faults += _plausibility_faults(record)
@@ -217,8 +263,7 @@ def _parameter_faults(experiment: Experiment, record: Record) -> Iterator[str]:
 
 def _plausibility_faults(record: Record) -> Iterator[str]:
     """What no honest run can say."""
-    if dt.datetime.fromisoformat(record.ended) > dt.datetime.now(dt.UTC) + dt.timedelta(days=1):
-        yield f"ended: {record.ended}, in the future"
+    yield from _late_faults(record)
     train = record.config.get("train")
     budget = train.get("max_samples") if isinstance(train, dict) else None
     if record.status == "ok" and isinstance(budget, int) and record.samples < budget:

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zoo.data.files import sha256
+from zoo.convert.checkpoint import is_checkpoint
+from zoo.convert.checkpoint import load as load_checkpoint
 from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.paths import data_dir
 from zoo.model.spec import ModelSpec
@@ -46,7 +47,8 @@ class TrainedModel:
     folder  where it lies
     model   in evaluation mode, on the CPU
     data    the task's, with the codec of the run; nothing is prepared
-    config  what config.json holds
+    config  what config.json holds; empty for a model that was not trained for the experiment
+    name    id of the run's record, or the name of a checkpoint's folder
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class TrainedModel:
     model: Any
     data: TaskData
     config: Mapping[str, Any]
+    name: str
 
 
 def keep_model(folder: Path, experiment: Experiment, record: Mapping[str, Any], codec: Mapping[str, Any]) -> None:
@@ -86,13 +89,10 @@ def keep_weights(path: Path, state: Mapping[str, torch.Tensor]) -> None:
         save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, partial)
 
 
-def weights_hash(folder: Path) -> str:
-    """The sha256 of the model that a run kept."""
-    return sha256(folder / WEIGHTS)
-
-
 def kept_checkpoints(trained: TrainedModel) -> Iterator[tuple[int, nn.Module]]:
     """The model after each validation interval that was kept (`train.keep_checkpoints`), with its step."""
+    if not trained.config:
+        return
     files = {int(path.stem): path for path in (trained.folder / CHECKPOINTS).glob("*.safetensors")}
     for step in sorted(files):
         yield step, _build(trained.experiment, files[step])
@@ -101,11 +101,14 @@ def kept_checkpoints(trained: TrainedModel) -> Iterator[tuple[int, nn.Module]]:
 def load(run: str | PathLike[str] | StoredRecord | Record, *, runs: str | PathLike[str] = "") -> nn.Module:
     """Load the model of a finished run: the weights that were best on validation, in evaluation mode, on the CPU.
 
-    run   the run's folder, or its record: a file, or what `zoo.bench` returned
+    run   the run's folder, or its record: a file, or what `zoo.bench` returned. Or a checkpoint's folder, of which the
+          model is that of `zoo.convert.load` and reads its own ids
     runs  the folder of runs in which that of a record lies (`ZOO_RUNS_DIR`, else runs)
 
     `model.logits(inputs, mask)` gives its outputs. Raises UserError or DataError, which name the file.
     """
+    if not isinstance(run, StoredRecord | Record) and is_checkpoint(folder := Path(run)):
+        return load_checkpoint(folder)
     return load_trained(run, runs=runs).model
 
 
@@ -117,10 +120,15 @@ def load_trained(run: str | PathLike[str] | StoredRecord | Record, *, runs: str 
         raise UserError(f"{folder}: holds the model of a later run of {record.id}, which ended {config['ended']}")
     experiment = _experiment(config, folder / CONFIG)
     model = _build(experiment, folder / WEIGHTS)
-    loading = LoaderConfig(kind=experiment.kind, objective=experiment.objective)
-    data = experiment.task_spec.load_data()(experiment.task_options, data_dir(), loading)
+    data = build_data(experiment)
     data.codec = config["codec"]
-    return TrainedModel(folder, experiment, model, data, config)
+    return TrainedModel(folder, experiment, model, data, config, experiment.id)
+
+
+def build_data(experiment: Experiment) -> TaskData:
+    """The data of an experiment, of which nothing is prepared."""
+    loading = LoaderConfig(kind=experiment.kind, objective=experiment.objective)
+    return experiment.task_spec.load_data()(experiment.task_options, data_dir(), loading)
 
 
 def _find(run: str | PathLike[str] | StoredRecord | Record, runs: Path) -> tuple[Path, Record | None]:
@@ -151,12 +159,14 @@ def _find(run: str | PathLike[str] | StoredRecord | Record, runs: Path) -> tuple
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
+    if is_checkpoint(folder):
+        raise UserError(
+            f"{folder}: a checkpoint, not a run; zoo eval and zoo generate read it, zoo extend and analyze with --task"
+        )
     try:
         config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        if (folder / "zoo.json").is_file():
-            why = "a converted checkpoint: zoo.convert.load reads it"
-        elif (folder / "run.json").is_file():
+        if (folder / "run.json").is_file():
             why = "this run has not ended well, or before models were kept; the same zoo bench command goes on"
         else:
             why = "not the folder of a run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -11,11 +12,14 @@ from zoo.spec.cost import beside_results
 from zoo.spec.record import Amount, Count, Loss, Number, Positive, RecordPart, Spread, Text, Time
 from zoo.spec.store import Problem, read_folder
 
-ANALYSIS_SCHEMA: Final = 1
-"""The schema version that this zoo writes."""
+ANALYSIS_SCHEMA: Final = 2
+"""The schema version that this zoo writes. 2: repeated tokens stand behind the symbol that begins a text."""
 ANALYSES: Final = ("context", "induction", "positions")
 PLACES: Final = ("depth", "position")
 """What tasks call the place of an answer: from 0 to 1, or counted from 0."""
+
+ENOUGH: Final = 0.95
+"""Of the gain from one token to all."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -55,6 +59,14 @@ class ContextAnalysis(RecordPart):
     shuffled: tuple[LossAt, ...]
     gradient: tuple[GradientAt, ...]
     effective: Positive | None
+
+
+def effective_context(lengths: Sequence[int], losses: Sequence[float]) -> int | None:
+    """The fewest tokens that give 95 % of the gain from one to all; None where all give nothing."""
+    gain = losses[0] - losses[-1]
+    if not gain > 0:
+        return None
+    return next(k for k, loss in zip(lengths, losses, strict=True) if losses[0] - loss >= ENOUGH * gain)
 
 
 class HeadScores(RecordPart):
@@ -145,6 +157,11 @@ class AnalysisRecord(RecordPart):
     seconds: Amount
     ended: Time
     versions: dict[str, str]
+
+    @property
+    def id(self) -> str:
+        """The path of its file below the folder, without suffix."""
+        return self.run
 
 
 def analyses_dir(results_dir: Path | str) -> Path:

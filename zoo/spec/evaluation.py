@@ -27,7 +27,7 @@ from zoo.spec.record import (
     Text,
     Time,
 )
-from zoo.spec.store import Problem, read_folder
+from zoo.spec.store import Problem, dumps, read_folder
 
 EXTENSION_SCHEMA: Final = 1
 EVALUATION_SCHEMA: Final = 1
@@ -35,6 +35,9 @@ EVALUATION_SCHEMA: Final = 1
 
 AS_TRAINED: Final = "none"
 """The method that changes nothing."""
+ROPE_METHODS: Final = ("linear", "ntk", "dynamic", "yarn", "llama3")
+METHODS: Final = (AS_TRAINED, *ROPE_METHODS, "self_extend")
+"""Methods that extend a context."""
 
 
 class Measured(RecordPart):
@@ -99,9 +102,10 @@ class ExtensionRecord(Measured):
     positions: tuple[Span, ...] = ()
 
     @property
-    def study(self) -> tuple[str, int, int]:
-        """Equal where a record was measured in the same way: by the same weights, on the same running text."""
-        return (self.weights, self.longest, self.max_tokens) if self.positions else (self.weights, 0, 0)
+    def study(self) -> str:
+        """Equal where a record was measured in the same way: by the same weights, of the same task and running text."""
+        text = (self.longest, self.max_tokens) if self.positions else ()
+        return json.dumps([self.weights, self.task, self.trained_len, self.settings, *text], sort_keys=True)
 
     @property
     def label(self) -> str:
@@ -173,9 +177,9 @@ class EvaluationRecord(Measured, Metrics):
         return f"{self.task}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
 
     @property
-    def text(self) -> str:
-        """What its file holds."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    def id(self) -> str:
+        """The path of its file below the folder of a board, without suffix."""
+        return f"{self.checkpoint}/{self.file.removesuffix('.json')}"
 
 
 def evaluations_dir(results_dir: Path | str) -> Path:
@@ -188,8 +192,13 @@ def read_evaluations(results_dir: Path | str) -> tuple[list[EvaluationRecord], l
     return read_folder(evaluations_dir(results_dir), EvaluationRecord)
 
 
-class Extensions(RootModel[list[ExtensionRecord]]):
+class Extensions(RootModel[Annotated[list[ExtensionRecord], Field(min_length=1)]]):
     """What a file of the records of one run holds."""
+
+    @property
+    def id(self) -> str:
+        """The path of its file below the folder, without suffix."""
+        return self.root[0].run
 
 
 def extensions_dir(results_dir: Path | str) -> Path:
@@ -210,4 +219,4 @@ def parse_extensions(text: str) -> list[ExtensionRecord]:
 
 def dump_extensions(records: Sequence[ExtensionRecord]) -> str:
     """The text of a file of records."""
-    return json.dumps([record.model_dump(mode="json") for record in records], indent=1) + "\n"
+    return dumps(Extensions(list(records)))

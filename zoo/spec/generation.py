@@ -14,7 +14,7 @@ from pydantic import Field
 from zoo.spec.cost import ShortHash, TimingInfo, beside_results
 from zoo.spec.files import write_atomically
 from zoo.spec.record import Amount, ArchitectureInfo, Count, JsonObject, Positive, RecordPart, Text, Time
-from zoo.spec.store import Problem, read_folder
+from zoo.spec.store import Problem, dumps, read_folder
 
 GENERATION_SCHEMA: Final = 1
 """The schema version that this zoo writes."""
@@ -24,8 +24,9 @@ CONTEXTS: Final = (64, 256, 1024, 4096, 16384)
 class GenerationAt(RecordPart):
     """One more token after `context` tokens of one text.
 
-    state_bytes  of the state that is carried: the same on every machine
-    latency      seconds of the step, embedding and head apart; None: not measured
+    state_bytes  that are carried of it, the same on every machine: a state, keys and values, an encoded source; 0: the
+                 text is read again
+    latency      seconds that the token takes, without the head; None: not measured
     """
 
     context: Positive
@@ -62,7 +63,7 @@ class GenerationCost(RecordPart):
 def write_generation(cost: GenerationCost, results_dir: Path | str) -> Path:
     """Put a record beside the results, in place of an earlier one, and return its file."""
     path = beside_results(results_dir, "generation") / f"{cost.id}.json"
-    write_atomically(path, cost.model_dump_json(indent=1) + "\n")
+    write_atomically(path, dumps(cost))
     return path
 
 

@@ -18,8 +18,8 @@ from zoo.spec.record import SCHEMA, Record
 from zoo.spec.settings import NOT_IDENTITY
 
 
-def dumps(record: Record) -> str:
-    """The text of a record's file."""
+def dumps(record: BaseModel) -> str:
+    """The text of a record's file, of whatever kind."""
     return json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 

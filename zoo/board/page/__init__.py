@@ -16,8 +16,9 @@ import hashlib
 import html
 import importlib.resources
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -124,10 +125,11 @@ def render_page(
     evaluations: Sequence[EvaluationRecord] = (),
     parts: Sequence[Part] = (),
     analyses: Sequence[AnalysisRecord] = (),
+    analysis_files: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> tuple[str, list[str]]:
     """The page, and messages for the user. `stored` are exactly the records of the board; `records` is where they lie,
-    as seen from the page."""
-    drawers = Drawers(analyses={analysis.run: analysis for analysis in analyses})
+    as seen from the page, and `analysis_files` the files of each run's analysis, by what they are."""
+    drawers = Drawers(analyses={analysis.run: analysis for analysis in analyses}, files=analysis_files)
     protocols = [
         _protocol(name, sections, stored, drawers, lambda path: quote(records + path), parts)
         for name, sections in board.protocols()

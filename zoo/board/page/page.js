@@ -306,6 +306,7 @@
       make("h3", {}, "Runs"),
       columnsOf(["seed", metric, "ended", "code", "file"], row.runs.map((run) => [`${run.seed}`, run.outcome, run.ended, share(run.commit), file(run)])),
       ...curves(row, metric),
+      ...analysis(row.analysis),
       make("h3", {}, "Repeat it"),
       make("pre", {}, row.repeat), again,
       make("h3", {}, "Configuration against its preset"),
@@ -323,14 +324,29 @@
     if (!lines.length) return [];
     const figure = make("figure");
     const select = make("select", { "aria-label": "Learning curve by" }, make("option", { value: 0 }, "by samples"), make("option", { value: 1 }, "by seconds"));
-    const draw = () => figure.replaceChildren(select, curve(lines, +select.value, row.share, metric),
+    const score = (value) => (row.share ? `${(100 * value).toFixed(1)} %` : value.toPrecision(4));
+    const label = `${metric} from ${score(lines[0][0][2])} to ${score(lines[0][lines[0].length - 1][2])}`;
+    const tick = (value, k) => Math.round(value).toLocaleString("en") + (k < 2 ? "" : +select.value ? " seconds" : " samples");
+    const draw = () => figure.replaceChildren(select, curve(lines, +select.value, score, label, tick),
       make("figcaption", { class: "says" }, `${metric} on validation during training, a line per seed`));
     select.addEventListener("change", () => { draw(); select.focus(); });
     draw();
     return [make("h3", {}, "Learning curve"), figure];
   }
 
-  function curve(lines, along, isShare, metric) {
+  function analysis(found) {
+    if (!found) return [];
+    const links = found.files.flatMap(([name, href], k) => [k ? ", " : "", make("a", { href }, name)]);
+    const score = (value) => value.toPrecision(3);
+    const tick = (value, k) => Math.round(2 ** value).toLocaleString("en") + (k < 2 ? "" : " tokens");
+    const [cut] = found.context;
+    const label = cut && `loss from ${score(cut[0][2])} after one token to ${score(cut[cut.length - 1][2])} after all`;
+    const figure = cut ? [make("figure", {}, curve(found.context, 0, score, label, tick, ["none", "4 3"]), make("figcaption", { class: "says" },
+      "Loss, nats, after the last tokens alone; dashed: after all, with those before them shuffled"))] : [];
+    return [make("h3", {}, "What it does with its context"), ...figure, make("p", {}, ...links)];
+  }
+
+  function curve(lines, along, score, label, tick, dashes = []) {
     const [width, height, left, bottom] = [520, 190, 56, 24];
     const node = (name, attributes, text = "") => {
       const element = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -342,9 +358,7 @@
     const [far, low, high] = [Math.max(...points.map((p) => p[along])), Math.min(...points.map((p) => p[2])), Math.max(...points.map((p) => p[2]))];
     const x = (value) => left + ((width - left - 8) * value) / (far || 1);
     const y = (value) => height - bottom - ((height - bottom - 10) * (value - low)) / (high - low || 1);
-    const score = (value) => (isShare ? `${(100 * value).toFixed(1)} %` : value.toPrecision(4));
-    const svg = node("svg", { viewBox: `0 0 ${width} ${height}`, class: "curve", role: "img",
-      "aria-label": `${metric} from ${score(points[0][2])} to ${score(lines[0][lines[0].length - 1][2])}` });
+    const svg = node("svg", { viewBox: `0 0 ${width} ${height}`, class: "curve", role: "img", "aria-label": label });
     svg.append(
       node("line", { x1: left, x2: width, y1: height - bottom, y2: height - bottom }),
       node("line", { x1: left, x2: left, y1: 0, y2: height - bottom }),
@@ -354,10 +368,10 @@
       ]),
       ...[0, far / 2, far].flatMap((value, k) => [
         node("line", { x1: x(value), x2: x(value), y1: height - bottom, y2: height - bottom + 3 }),
-        node("text", { x: x(value), y: height - 8, "text-anchor": k < 2 ? "middle" : "end" },
-          Math.round(value).toLocaleString("en") + (k < 2 ? "" : along ? " seconds" : " samples")),
+        node("text", { x: x(value), y: height - 8, "text-anchor": k < 2 ? "middle" : "end" }, tick(value, k)),
       ]),
-      ...lines.map((line) => node("path", { d: line.map((p, k) => `${k ? "L" : "M"}${x(p[along]).toFixed(1)} ${y(p[2]).toFixed(1)}`).join("") })),
+      ...lines.map((line, n) => node("path", { "stroke-dasharray": dashes[n] ?? "none",
+        d: line.map((p, k) => `${k ? "L" : "M"}${x(p[along]).toFixed(1)} ${y(p[2]).toFixed(1)}`).join("") })),
     );
     return svg;
   }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -17,7 +18,7 @@ from zoo.board.costs import MODES, median_speed
 from zoo.board.metric import Metric
 from zoo.board.results import REPRODUCTION, Section
 from zoo.board.tables import Table, row_label, section_heading, section_table, section_title, task_description
-from zoo.spec.analysis import AnalysisRecord
+from zoo.spec.analysis import AnalysisRecord, LossAt
 from zoo.spec.config import flatten, preset_values
 from zoo.spec.cost import CostRecord
 from zoo.spec.record import Record
@@ -62,9 +63,10 @@ class Group:
 @dataclass
 class Drawers:
     """What the rows' drawers hold, as JSON values: texts that many share are kept once, in `pool`. `analyses` are
-    those of runs, by the ids of their records."""
+    those of runs, by the ids of their records, and `files` what lies beside the page of each, by what it is."""
 
     analyses: Mapping[str, AnalysisRecord] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     pool: dict[str, int] = field(default_factory=dict)
 
@@ -174,6 +176,7 @@ def _drawer(section: Section, row: pd.Series, stored: Sequence[StoredRecord], dr
         "config": [drawers.shared(f"{key} = {_text(value)}") for key, value in flat.items()],
         "metric": drawers.shared(metric.title),
         "share": metric.is_share,
+        "analysis": _analysis(analysed[-1], drawers.files) if analysed else None,
         "runs": [
             {
                 "seed": one.seed,
@@ -191,6 +194,19 @@ def _drawer(section: Section, row: pd.Series, stored: Sequence[StoredRecord], dr
             }
             for path, one in runs
         ],
+    }
+
+
+def _analysis(record: AnalysisRecord, files: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """The files of a run's analysis, and its losses by context: [log2 of the tokens, the tokens, the loss]."""
+
+    def line(points: Sequence[LossAt]) -> list[list[float]]:
+        return [[round(math.log2(p.tokens), 3), p.tokens, float(f"{p.loss:.5g}")] for p in points if p.loss is not None]
+
+    found = record.context
+    return {
+        "files": [[name, quote(path)] for name, path in files.get(record.run, {}).items()],
+        "context": [line(found.truncated), line(found.shuffled)] if found else [],
     }
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from zoo.data.language import LanguageData
+from zoo.convert.checkpoint import sum_of_weights
 from zoo.data.module import TaskData
 from zoo.run.analysis import context, induction, positions
 from zoo.run.compose import Experiment
@@ -17,7 +17,8 @@ from zoo.run.execute import open_data
 from zoo.run.generation import encode_prompt
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
-from zoo.run.trained import TrainedModel, kept_checkpoints, load_trained, weights_hash
+from zoo.run.subject import Subject, load_on_task
+from zoo.run.trained import TrainedModel, kept_checkpoints
 from zoo.spec.analysis import ANALYSES, AnalysisRecord
 from zoo.spec.errors import UserError, did_you_mean
 from zoo.spec.record import Record
@@ -35,15 +36,19 @@ def analyze(
     run: str | PathLike[str] | StoredRecord | Record | TrainedModel,
     only: Sequence[str] = (),
     *,
+    task: str = "",
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     max_tokens: int = MAX_TOKENS,
     seed: int = 0,
     runs: str | PathLike[str] = "",
     on_analysis: Callable[[str], None] = lambda name: None,
 ) -> AnalysisRecord:
-    """Analyse what the model of a finished run does with its context.
+    """Analyse what a trained model does with its context.
 
-    run          as of `zoo.load`
+    run          a finished run's folder or record; with `task` also a checkpoint's folder
     only         context, induction, positions; empty = those that are defined for the run
+    task         on another task, for which it is not trained: its own tokens must be the model's
+    overrides    settings of that task
     max_tokens   of the inputs on which each loss is measured
     seed         of what is drawn
     on_analysis  called with the name of each before it begins
@@ -54,7 +59,7 @@ def analyze(
     for name in only:
         if name not in ANALYSES:
             raise UserError(f"--only {name!r}: unknown{did_you_mean(name, ANALYSES)}")
-    trained = run if isinstance(run, TrainedModel) else load_trained(run, runs=runs)
+    trained = run if isinstance(run, TrainedModel) else load_on_task(run, task, overrides, runs=runs)
     experiment, model = trained.experiment, trained.model
     data = open_data(experiment, None)
     refusals = {
@@ -76,8 +81,8 @@ def analyze(
         else:
             found["score"], found[name] = positions.analyze_positions(experiment, model)
     return AnalysisRecord(
-        run=experiment.id,
-        weights=weights_hash(trained.folder),
+        run=trained.name,
+        weights=sum_of_weights(trained.folder),
         architecture=experiment.architecture,
         task=experiment.task,
         protocol=experiment.protocol,
@@ -102,21 +107,19 @@ def _over_training(trained: TrainedModel, data: TaskData, max_tokens: int, seed:
     return (*steps, induction.analyze_induction(experiment, trained.model, data, **options))
 
 
-def attention_maps(trained: TrainedModel, prompt: str) -> tuple[list[str], list[np.ndarray]]:
+def attention_maps(subject: Subject, prompt: str) -> tuple[list[str], list[np.ndarray]]:
     """The attention maps of a prompt: its tokens as text, and the weights (H, L, L) of each layer.
 
     Raises UserError for a prompt that cannot be read or is longer than a picture, and for a model without heads.
     """
-    experiment, data = trained.experiment, trained.data
-    reason = induction.refusal(experiment)
-    if reason:
-        raise UserError(reason.replace("induction", "--prompt", 1))
-    ids, _ = encode_prompt(trained, prompt)
+    if subject.objective != "causal_lm":
+        raise UserError(f"--prompt: for models that predict the next token; {subject.name} is {subject.objective}")
+    ids = encode_prompt(subject, prompt)
     if len(ids) > MAX_MAP:
         raise UserError(f"--prompt: {len(ids)} tokens, of which a picture has room for {MAX_MAP}")
     with torch.inference_mode():
-        traces = induction.head_traces(trained.model, torch.tensor([ids]))
+        traces = induction.head_traces(subject.model, torch.tensor([ids]))
     if not traces:
-        raise UserError(f"--prompt: {experiment.architecture} has no attention heads over its whole input")
-    words = [data.decode(np.array([token])) if isinstance(data, LanguageData) else str(token) for token in ids]
+        raise UserError(f"--prompt: {subject.architecture} has no attention heads over its whole input")
+    words = ["⟨end⟩" if subject.tokenizer and token == subject.end else subject.decode([token]) for token in ids]
     return words, [trace.weights[0].numpy() for trace in traces]

@@ -27,12 +27,10 @@ from zoo.kinds.regression import Regression
 from zoo.model.models import ModelOutput
 from zoo.nn.state import return_state
 from zoo.run.compose import Experiment
-from zoo.spec.analysis import ContextAnalysis, GradientAt, LossAt
+from zoo.spec.analysis import ContextAnalysis, GradientAt, LossAt, effective_context
 from zoo.spec.errors import UserError
 
 TOKENS_PER_BATCH = 1 << 14
-ENOUGH = 0.95
-"""Of the gain from one token to all."""
 
 Rebuild = Callable[[np.ndarray], Any]
 """Makes an example of other inputs with the same answer."""
@@ -81,7 +79,7 @@ def analyze_context(
         truncated=_points(lengths, truncated),
         shuffled=_points(lengths, shuffled),
         gradient=_gradients(model, batches, longest),
-        effective=_effective(lengths, [float(each.mean()) for each in truncated]),
+        effective=effective_context(lengths, [float(each.mean()) for each in truncated]),
     )
 
 
@@ -169,13 +167,6 @@ def _points(lengths: Sequence[int], losses: Sequence[np.ndarray]) -> tuple[LossA
         LossAt(tokens=k, loss=float(nats.mean()), stderr=float(nats.std() / len(nats) ** 0.5))
         for k, nats in zip(lengths, losses, strict=True)
     )
-
-
-def _effective(lengths: Sequence[int], losses: Sequence[float]) -> int | None:
-    gain = losses[0] - losses[-1]
-    if not gain > 0:
-        return None
-    return next(k for k, loss in zip(lengths, losses, strict=True) if losses[0] - loss >= ENOUGH * gain)
 
 
 def _gradients(model: Any, batches: Iterator[Batch], longest: int) -> tuple[GradientAt, ...]:

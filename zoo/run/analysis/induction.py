@@ -3,6 +3,11 @@
 On random tokens that are repeated, an induction head attends to what followed the present token the last times (prefix
 matching) and makes it more likely (copying). Learning in context is the loss at a late token of a text minus that at an
 early one; it needs no heads.
+
+Prefix matching is theirs ("head activation evaluators"): 25 random tokens without the most and the least common ones,
+four times, behind the symbol that begins a text where the model's texts stand behind one; the mean attention on what
+followed the present token before. Of copying they take what the head adds where it attends as it does, unembed it
+directly, and scale the share of the attended token to -1 … 1; `copying` says what is measured here.
 """
 
 from __future__ import annotations
@@ -45,8 +50,11 @@ def analyze_induction(
     Raises UserError for inputs that are too short to repeat two tokens.
     """
     sequences, block = draw_repeated(experiment, data, seed)
+    first = sequences.shape[1] - REPEATS * block
     traces = head_traces(model, sequences)
-    scores = [(prefix_matching(trace, block), copying(model, trace, sequences, block)) for trace in traces]
+    scores = [
+        (prefix_matching(trace, block, first), copying(model, trace, sequences, block, first)) for trace in traces
+    ]
     heads = [
         HeadScores(layer=layer, head=head, prefix_matching=float(matching[head]), copying=float(copied[head]))
         for layer, (matching, copied) in enumerate(scores)
@@ -73,7 +81,8 @@ def head_traces(model: Any, tokens: Tensor) -> list[HeadTrace]:
 
 
 def draw_repeated(experiment: Experiment, data: TaskData, seed: int) -> tuple[Tensor, int]:
-    """Draw sequences of random tokens that stand there REPEATS times (SEQUENCES, REPEATS block), and the block.
+    """Draw sequences of random tokens that stand there REPEATS times (SEQUENCES, first + REPEATS block), and the block;
+    of running text behind the symbol that begins one: first = 1.
 
     Tokens of the test split, without the tenth that is most common and the tenth that is least; none twice in a block.
     """
@@ -83,38 +92,40 @@ def draw_repeated(experiment: Experiment, data: TaskData, seed: int) -> tuple[Te
     counts[[0, *(i for i in (data.specials.end, data.specials.slot) if i < len(counts))]] = 0
     common = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
     common = common[len(common) // 10 : len(common) - len(common) // 10]
-    block = min(BLOCK, len(common), experiment.seq_len // REPEATS)
+    begin = [data.specials.end] if isinstance(data, LanguageData) else []
+    block = min(BLOCK, len(common), (experiment.seq_len - len(begin)) // REPEATS)
     if block < 2:
         raise UserError(f"induction: {experiment.seq_len} tokens are too few to repeat two {REPEATS} times")
     draws = np.random.default_rng(seed)
-    rows = [np.tile(draws.permutation(common)[:block], REPEATS) for _ in range(SEQUENCES)]
-    return torch.from_numpy(np.stack(rows)), block
+    rows = [np.append(begin, np.tile(draws.permutation(common)[:block], REPEATS)) for _ in range(SEQUENCES)]
+    return torch.from_numpy(np.stack(rows).astype(np.int64)), block
 
 
-def prefix_matching(trace: HeadTrace, block: int) -> Tensor:
+def prefix_matching(trace: HeadTrace, block: int, first: int = 0) -> Tensor:
     """The mean share of attention on the tokens that followed the present one before: (H,).
 
-    The first block is left out.
+    The first block, which begins at `first`, is left out.
     """
     seq_len = trace.weights.shape[-1]
     i, j = torch.arange(seq_len)[:, None], torch.arange(seq_len)
-    followed = ((i - j + 1) % block == 0) & (j <= i) & (j > 0)
-    return (trace.weights * followed).sum(-1)[..., block:].mean((0, 2))
+    followed = ((i - j + 1) % block == 0) & (j <= i) & (j > first)
+    return (trace.weights * followed).sum(-1)[..., first + block :].mean((0, 2))
 
 
-def copying(model: Any, trace: HeadTrace, tokens: Tensor, block: int) -> Tensor:
+def copying(model: Any, trace: HeadTrace, tokens: Tensor, block: int, first: int = 0) -> Tensor:
     """The share of each token in what a head adds to the logits of the block where it attends to it alone: (H,).
 
     What it moves goes through the last norm and the unembedding; logits are counted from their mean over the
     vocabulary, and only where they are raised.
     """
     norm = getattr(getattr(model.backbone, "stack", None), "final_norm", None)
-    moved = trace.moved[:, :, :block]  # of the first time only
+    once = slice(first, first + block)
+    moved = trace.moved[:, :, once]
     both = torch.cat([moved, torch.zeros_like(moved[:, :, :1])], dim=2)
     logits = model.compute_logits(both if norm is None else norm(both, None))
     added = logits[:, :, :-1] - logits[:, :, -1:]  # without what is there for nothing
     added = added - added.mean(-1, keepdim=True)
-    index = tokens[:, None, None, :block].expand(*added.shape[:3], block)
+    index = tokens[:, None, None, once].expand(*added.shape[:3], block)
     raised = added.gather(-1, index).clamp_min(0)  # (B, H, block, block)
     total = raised.sum(-1)
     share = raised.diagonal(dim1=-2, dim2=-1) / total.clamp_min(torch.finfo(total.dtype).tiny)
