@@ -7,7 +7,7 @@ B batch, L seq_len, D d_model, H heads, d = d_qkv / H, m random features, M = m 
     h = x + concat_h(head_h) W_o
     y = h + W_2 act(W_1 LN(h) + b_1) + b_2
 
-phi: see `zoo.ops.random_features`; causal: prefix sums instead of phi(K)ᵀ V, and a running maxima as the shifts.
+phi: see `zoo.ops.random_features`; causal: prefix sums instead of phi(K)ᵀ V, and running maxima as the shifts.
 One W per layer, for all its heads. It is a buffer, a function of (seed, layer, step) only: drawn when the backbone is
 built and again by `on_step` at every `redraw_every`-th optimiser step, never inside `forward`.
 """
