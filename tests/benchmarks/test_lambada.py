@@ -397,20 +397,20 @@ def test_another_corpus_is_read_in_the_same_way(made_up: Path, tmp_path: Path) -
 @pytest.mark.parametrize("arch", ["transformer_xl", "mamba"])
 def test_the_result_of_a_run_does_not_depend_on_the_evaluation_batch(arch: str, made_up: Path, tmp_path: Path) -> None:
     perplexities = []
-    for n in (1, 2, 5):
+    for n in (1, 5):
         record = zoo.bench(
             arch,
             "wikitext",
             protocol="smoke",
-            overrides={"train.eval_batch_size": n, "task.seq_len": 32, "task.test_size": 0, "task.val_size": 0}
-            | {"train.precision": "64-true"},
+            overrides={"train.eval_batch_size": n, "task.seq_len": 32, "task.test_size": 0, "task.val_size": 1}
+            | {"train.precision": "64-true", "train.max_samples": 16, "train.val_every": 16},
             results=tmp_path / f"results{n}",
             runs=tmp_path / f"runs{n}",
         )[0].record
         assert record.status == "ok", record.error
         assert record.metrics is not None
         perplexities.append(record.metrics.test.scores["word_perplexity"])
-    assert perplexities[1:] == pytest.approx([perplexities[0]] * 2, rel=1e-9)
+    assert perplexities[1] == pytest.approx(perplexities[0], rel=1e-9)
 
 
 def test_a_run_with_a_tokenizer_json_records_its_sha256(made_up: Path, tmp_path: Path) -> None:
