@@ -63,6 +63,53 @@ def test_the_loss_is_that_of_the_logits_and_pads_do_not_matter(name: str, mode: 
     torch.testing.assert_close(other.loss, outputs.loss)
 
 
+def padded(ids: torch.Tensor, lengths: tuple[int, ...], places: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first tokens of each row with pads at the end, in front, or between them, and the mask."""
+    mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
+    shuffled = torch.randperm(ids.shape[1], generator=torch.Generator().manual_seed(2))
+    mask = {"end": mask, "front": mask.flip(1), "between": mask[:, shuffled]}[places]
+    given = torch.full_like(ids, 7)
+    for row, length in enumerate(lengths):
+        given[row, mask[row]] = ids[row, :length]
+    return given, mask
+
+
+@pytest.mark.parametrize(("name", "mode"), LANGUAGE)
+@pytest.mark.parametrize("places", ["front", "between"])
+def test_pads_in_front_or_between_give_the_logits_and_the_loss_of_pads_at_the_end(
+    name: str, mode: str, places: str
+) -> None:
+    """Positions and segments count real tokens, and the first token of a row is predicted from nothing."""
+    model = small(name, mode).double()
+    ids = torch.randint(1, 11, (3, 20), generator=torch.Generator().manual_seed(1))
+    lengths = (20, 13, 6)
+    results = []
+    for where in ("end", places):
+        given, mask = padded(ids, lengths, where)
+        out = model(given, mask, labels=ids[:, :5] if mode == "seq2seq" else given)
+        results.append((out.loss, out.logits if mode == "seq2seq" else out.logits[mask[:, -out.logits.shape[1] :]]))
+    (loss, logits), (moved_loss, moved_logits) = results
+    torch.testing.assert_close(moved_loss, loss, rtol=1e-10, atol=1e-10)
+    if logits.shape == moved_logits.shape:  # there may be outputs for the last positions only
+        torch.testing.assert_close(moved_logits, logits, rtol=1e-9, atol=1e-10)
+
+
+CLASSIFIERS = [(name, pool) for name in zoo.registry().architectures for pool in ("mean", "last", "cls")]
+LATENTS = {("perceiver", "last"), ("perceiver", "cls")}
+
+
+@pytest.mark.parametrize(("name", "pool"), [pair for pair in CLASSIFIERS if pair not in LATENTS])
+def test_a_classifier_reads_real_tokens_wherever_the_pads_stand(name: str, pool: str) -> None:
+    torch.manual_seed(0)
+    own: dict[str, Any] = {"linformer": {"k": 8}}.get(name, {}) | {"pool": pool, "segment_len": 8}
+    options: dict[str, Any] = {"n_classes": 3, "d_model": 16, "n_layers": 1, "max_len": 24} | own
+    model = zoo.Classifier(name, vocab_size=11, **options).double().eval()
+    ids = torch.randint(1, 11, (3, 20), generator=torch.Generator().manual_seed(1))
+    expected, *others = (model(*padded(ids, (20, 13, 6), where)).logits for where in ("end", "front", "between"))
+    for logits in others:
+        torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("name", ["s5", "transformer", "transformer_xl"])
 def test_a_state_goes_on_where_the_text_before_ended(name: str) -> None:
     model = small(name, "causal")

@@ -99,7 +99,7 @@ def test_sentences_say_who_is_shown_to_be_the_best_or_who_could_be(page_file: Pa
     text = page_file.read_text(encoding="utf-8")
     assert re.search(r"<li>listops: any of [\w, ]+ or \w+ may be the best of \d+ rows; beta has the best score", text)
     assert "Evaluate a nested expression of MIN, MAX, MED and SM over digits." in text
-    assert re.search(r"\d+ runs in \d+ rows: of a sweep the best trial has one", text)
+    assert re.search(r"\d+ runs in \d+ rows\. A row is one configuration", text)
 
 
 def test_families_show_their_best_and_whether_it_may_be_the_best_of_all(page: Reader) -> None:

@@ -18,8 +18,8 @@ from zoo.board.tables import Table
 from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord
 
 SENTENCE = (
-    "as trained (none), and by methods that extend the context of a trained model (docs/long-context.md). A dash: it "
-    "cannot be read. One model each: small differences mean nothing, and nothing here is ranked."
+    "as trained (none), and by methods that extend the context of a trained model (docs/long-context.md). A dash: the "
+    "model cannot read that length. One model each, without intervals: nothing here is ranked."
 )
 """What the board says of a study."""
 
@@ -74,7 +74,7 @@ def extension_parts(runs: Sequence[Run]) -> list[Part]:
         Part(
             study.protocol,
             f"Beyond the training length, {study.title}",
-            f"{study.trained}; {SENTENCE}",
+            f"{'Higher' if Metric(study.score).kind == 'share' else 'Lower'} is better. {study.trained}; {SENTENCE}",
             study_table(study),
             f"extension-{study.protocol}-{study.task}.svg",
             partial(study_chart, study),

@@ -13,7 +13,7 @@ from zoo.spec.generation import GenerationCost
 SENTENCE = (
     "The bytes that an architecture carries of one text from token to token, at the size that it has under this "
     "protocol, in float32: a state of fixed size, a window, keys and values of every token, or (encoder-decoders) the "
-    "encoded source. Nothing: the whole text is read again for every token."
+    "encoded source. reads again: nothing is carried, and the whole text is read for every token."
 )
 
 TIMED = " The picture has the time of the next token, too, on one machine."
@@ -49,9 +49,9 @@ def generation_line(cost: GenerationCost) -> str:
 
 
 def format_bytes(count: int) -> str:
-    """ "512 B", "33.0 KiB" or "1.50 MiB"; "nothing" for 0."""
+    """ "512 B", "33.0 KiB" or "1.50 MiB"; of 0 what the architecture does instead."""
     if not count:
-        return "nothing"
+        return "reads again"
     for power, unit in ((2, "MiB"), (1, "KiB")):
         if count >= 1024**power:
             return f"{count / 1024**power:.3g} {unit}"

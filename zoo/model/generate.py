@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from zoo.model.models import pack_inputs
 from zoo.nn import sequence_lengths
 from zoo.nn.backbone import Backbone, State
 from zoo.nn.state import leaves, return_state
-from zoo.ops.memory import real_first
 from zoo.spec.architecture import Capabilities
 from zoo.spec.errors import ConfigError
 
@@ -156,8 +156,7 @@ class _Rereads:
         self.tokens = torch.cat([self.tokens, token[:, None]], 1)
         if self.mask is not None:
             self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
-            order = real_first(self.mask)
-            self.tokens, self.mask = self.tokens.gather(1, order), self.mask.gather(1, order)
+            self.tokens, self.mask, _ = pack_inputs(self.tokens, self.mask)
         self.logits = self.model.next_logits(self.tokens, self.mask)
 
 
@@ -188,12 +187,11 @@ class _Decodes:
 
 def begin_text(model: Any, tokens: Tensor, mask: Tensor | None, start: int | None) -> GrowingText:
     """Read the prompts in the way that the model's architecture allows; the arguments are those of `generate`."""
+    if mask is not None:
+        tokens, mask, _ = pack_inputs(tokens, mask)
     if model.objective == "seq2seq":
         assert start is not None
         return _Decodes(model, tokens, mask, start)
-    if mask is not None:  # right-padded, as positions that are added count
-        order = real_first(mask)
-        tokens, mask = tokens.gather(1, order), mask.gather(1, order)
     return _Steps(model, tokens, mask) if model.capabilities.step else _Rereads(model, tokens, mask)
 
 

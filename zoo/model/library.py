@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from zoo.data.batch import Batch
 from zoo.data.questions import IGNORE
-from zoo.model.models import LMHeadModel, SequenceClassifier
+from zoo.model.models import AuxLosses, LMHeadModel, SequenceClassifier, pack_inputs
 from zoo.model.segments import SegmentPlan
 from zoo.model.spec import ModelSpec, Pooling
 from zoo.nn.backbone import Backbone, State
+from zoo.nn.masks import unpack_rows
 from zoo.nn.state import return_state
 from zoo.spec.architecture import Architecture, Mode, ModelDims, Objective
 from zoo.spec.config import nest, validate_layer
@@ -109,7 +110,7 @@ class LanguageModel(nn.Module):
         """Compute logits and, with labels, the loss.
 
         input_ids          (B, L)
-        attention_mask     (B, L), 1 or True = real token
+        attention_mask     (B, L), 1 or True = real token; pads anywhere
         labels             (B, L), -100 where nothing is predicted. Causal: the tokens themselves, shifted here, as in
                            transformers. seq2seq: (B, T), what the decoder is to write
         decoder_input_ids  (B, T), seq2seq only; by default 0 and all labels but the last
@@ -121,19 +122,25 @@ class LanguageModel(nn.Module):
         mask = None if attention_mask is None else attention_mask.bool()
         if self.lm.objective == "seq2seq":
             return self._write(input_ids, mask, labels, decoder_input_ids)
+        order = None
+        if mask is not None:
+            labels = None if labels is None else pack_inputs(labels, mask)[0]
+            input_ids, mask, order = pack_inputs(input_ids, mask)
         with return_state(use_cache):
             segments = list(self.lm.encoder(input_ids, mask, state))
         hidden = torch.cat([segment.hidden for segment in segments], 1)
         self.lm.check_outputs(hidden, input_ids.shape[1])
         logits = self.lm.compute_logits(hidden)
-        outputs = Outputs(logits=logits)
+        outputs = Outputs(logits=logits if order is None else unpack_rows(logits, order))
         if labels is not None:
             labels = labels if mask is None else labels.masked_fill(~mask, IGNORE)
             labels = labels[:, -logits.shape[1] :]
             causal = self.lm.objective == "causal_lm"
             predicted, right = (logits[:, :-1], labels[:, 1:]) if causal else (logits, labels)
-            aux = [loss for segment in segments for loss in segment.aux.values()]
-            outputs = Outputs(loss=_loss(predicted, right) + sum(aux) / len(segments), logits=logits)
+            losses = AuxLosses(self.lm.encoder.segments)
+            for segment in segments:
+                losses.add(segment.aux)
+            outputs = Outputs(loss=_loss(predicted, right) + sum(losses.mean().values()), **outputs)
         if use_cache:
             outputs["state"] = segments[-1].state
         return outputs
@@ -148,6 +155,8 @@ class LanguageModel(nn.Module):
             first = torch.zeros_like(labels[:, :1])
             decoder_input_ids = torch.cat([first, labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE, 0)], 1)
         backbone = self.lm.backbone
+        if mask is not None:
+            input_ids, mask, _ = pack_inputs(input_ids, mask)
         source = backbone(self.lm.embed(input_ids, mask), mask=mask)
         out = backbone.decode(self.lm.embed(decoder_input_ids), memory=source.hidden, memory_mask=mask)
         logits = self.lm.compute_logits(out.hidden)
@@ -217,7 +226,7 @@ class Classifier(nn.Module):
         """Compute logits and, with labels, the loss.
 
         input_ids       (B, L), or input_values (B, L) or (B, L, channels)
-        attention_mask  (B, L), 1 or True = real
+        attention_mask  (B, L), 1 or True = real; pads anywhere
         labels          (B,) classes
 
         Returns `loss` (with labels; auxiliary losses are in it) and `logits` (B, n_classes).

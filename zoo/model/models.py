@@ -22,6 +22,7 @@ from zoo.model.segments import Segment, drive
 from zoo.model.spec import ModelSpec
 from zoo.nn import at_least_float32, derived_buffer, param_options
 from zoo.nn.backbone import Backbone, State
+from zoo.nn.masks import pack_rows, unpack_rows
 from zoo.spec.errors import ConfigError
 
 
@@ -133,6 +134,15 @@ class Encoder(nn.Module):
         return next(self.parameters()).dtype
 
 
+def pack_inputs(inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Move each row's real tokens to its beginning: positions and segments count them alone, wherever the pads stand.
+
+    inputs (B, L) or (B, L, channels), mask (B, L) -> the same, and source indices (B, L) for `zoo.nn.masks.unpack_rows`
+    """
+    x, mask, order = pack_rows(inputs if inputs.ndim == 3 else inputs[..., None], mask)
+    return x.view_as(inputs), mask, order
+
+
 class Pool:
     """Streaming pooling over the segments of a sequence, in at least float32.
 
@@ -213,6 +223,8 @@ class SequenceClassifier(nn.Module):
     def pooled(self, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """inputs (B, L), mask (B, L) -> (B, D), auxiliary losses (`AuxLosses`)."""
         encoder = self.encoder
+        if mask is not None:
+            inputs, mask, _ = pack_inputs(inputs, mask)
         seq_len = inputs.shape[1] + (encoder.cls is not None)
         pool, losses = Pool(self.pool), AuxLosses(encoder.segments)
         for segment in encoder(inputs, mask):
@@ -288,9 +300,14 @@ class LMHeadModel(nn.Module):
 
         Not for seq2seq.
         """
+        order = None
+        if mask is not None:
+            inputs, mask, order = pack_inputs(inputs, mask)
         parts = [segment.hidden for segment in self.encoder(inputs, mask)]
         hidden = torch.cat(parts, 1)
         self.check_outputs(hidden, inputs.shape[1])
+        if order is not None:
+            hidden = unpack_rows(hidden, order)
         if hidden.shape[1] != inputs.shape[1]:
             raise ConfigError("model.mode", f"{self.architecture} has outputs for the last positions only")
         return self.compute_logits(hidden)
