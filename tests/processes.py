@@ -58,6 +58,7 @@ class ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
             "env": dict(os.environ if call["env"] is None else call["env"]),
             "cwd": os.fspath(call["cwd"] or os.getcwd()),
             "session": call["start_new_session"],
+            "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
         }
         if _within_fork:
             self.pid = os.fork()
@@ -148,6 +149,7 @@ def _run(request: dict[str, Any], streams: tuple[int, ...] | list[int]) -> int:
             os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
         os.environ.clear()
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
