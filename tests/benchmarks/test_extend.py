@@ -124,6 +124,15 @@ def test_at_the_trained_length_every_method_is_the_model_as_trained(trained: Tra
     assert len(losses) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: limits of memory are Linux's")
+def test_a_length_that_memory_cannot_hold_is_said(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained(task="needle")
+    monkeypatch.setattr(zoo.run.extend, "available_bytes", lambda: 64 << 20)
+    within, beyond = extend(model, ["none"], [1, 1 << 13])
+    assert within.error == ""
+    assert beyond.error.startswith("memory ran out at ")
+
+
 def test_fine_tuning_changes_a_copy(trained: Trained) -> None:
     model = trained()
     before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}

@@ -28,7 +28,9 @@ from zoo.nn import parameter_groups
 from zoo.nn.state import return_state
 from zoo.run.compose import Experiment, at_length, length_settings, with_settings
 from zoo.run.evaluate import score_test
-from zoo.run.execute import is_out_of_memory, load_data, open_data
+from zoo.run.execute import load_data, open_data
+from zoo.run.machine import available_bytes
+from zoo.run.memory import is_out_of_memory, limit_memory
 from zoo.run.module import Schedule
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
@@ -116,13 +118,17 @@ def extend(
                 data = load_data(longer, None) if text and prepared else open_data(longer, None)
                 prepared = True
                 check_lengths(longer, data)
-                if finetune_steps:
-                    _finetune(longer, model, finetune_steps, trained_len)
-                result = _evaluate(longer, model, data, longest, max_tokens)
+                with limit_memory(available_bytes()):
+                    if finetune_steps:
+                        _finetune(longer, model, finetune_steps, trained_len)
+                    result = _evaluate(longer, model, data, longest, max_tokens)
             except Exception as error:
-                if not isinstance(error, ValueError) and not is_out_of_memory(error):
+                if is_out_of_memory(error):
+                    result = {"error": f"memory ran out at {seq_len:,} tokens; fewer --lengths"}
+                elif isinstance(error, ValueError):
+                    result = {"error": " ".join(str(error).split())}
+                else:
                     raise
-                result = {"error": " ".join(str(error).split())}
             records.append(
                 ExtensionRecord(
                     method=name,

@@ -15,6 +15,8 @@ from zoo.run.analysis import context, induction, positions
 from zoo.run.compose import Experiment
 from zoo.run.execute import open_data
 from zoo.run.generation import encode_prompt
+from zoo.run.machine import available_bytes
+from zoo.run.memory import is_out_of_memory, limit_memory
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
 from zoo.run.subject import Subject, load_on_task
@@ -72,14 +74,20 @@ def analyze(
     if refused:
         raise UserError("; ".join(refused))
     found: dict[str, Any] = {}
-    for name in chosen:
-        on_analysis(name)
-        if name == "context":
-            found[name] = context.analyze_context(experiment, model, data, max_tokens=max_tokens, seed=seed)
-        elif name == "induction":
-            found[name] = _over_training(trained, data, max_tokens, seed)
-        else:
-            found["score"], found[name] = positions.analyze_positions(experiment, model)
+    try:
+        with limit_memory(available_bytes()):
+            for name in chosen:
+                on_analysis(name)
+                if name == "context":
+                    found[name] = context.analyze_context(experiment, model, data, max_tokens=max_tokens, seed=seed)
+                elif name == "induction":
+                    found[name] = _over_training(trained, data, max_tokens, seed)
+                else:
+                    found["score"], found[name] = positions.analyze_positions(experiment, model)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(f"{name}: memory ran out at {experiment.seq_len:,} tokens") from error
+        raise
     return AnalysisRecord(
         run=trained.name,
         weights=sum_of_weights(trained.folder),
