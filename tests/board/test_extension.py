@@ -73,9 +73,8 @@ def test_the_board_has_a_section_a_chart_and_the_same_bytes_again(tmp_path: Path
     results = add(tmp_path, ROPE, LEARNED, MAMBA)
     board.build(results, page=True)
     text = (results.parent / "README.md").read_text()
-    assert (
-        "### Beyond the training length, wikitext: perplexity by length of the input\n\n64 tokens in training;" in text
-    )
+    title = "### Beyond the training length, wikitext: perplexity by length of the input"
+    assert f"{title}\n\nLower is better. 64 tokens in training;" in text
     assert "](extension-quick-wikitext.svg)" in text
     assert re.search(r"\| transformer +\| yarn +\| 5.00 +\| 6.00 +\|", text)
     chart, page = (

@@ -139,7 +139,7 @@ def extension_chart(records: Run) -> Any:
     if places:
         at = alt.X("position:Q", scale=alt.Scale(type="log", base=2), title="position, up to")
         loss = alt.Y("loss:Q", scale=alt.Scale(zero=False), title="loss, nats")
-        chart = alt.Chart(inline_data(places)).mark_line(point=True).encode(x=at, y=loss, color=_color(lines))
+        chart = alt.Chart(inline_data(places)).mark_line(point=True).encode(x=at, y=loss, **_strokes(lines))
         panels.append(chart.properties(width=460, height=240, title=f"loss by position, input of {longest:,} tokens"))
     return styled(alt.vconcat(*panels))
 
@@ -155,7 +155,7 @@ def study_chart(study: Study) -> Any:
     for name, run in study.named.items():
         if len(lines := _by_label(run)) > 1:
             panels.append(_panel(lines, study.score, f"{name}, by method"))
-    return styled(alt.vconcat(*panels).resolve_scale(color="independent"))
+    return styled(alt.vconcat(*panels).resolve_scale(color="independent", shape="independent"))
 
 
 def _by_label(records: Run) -> dict[str, list[ExtensionRecord]]:
@@ -163,14 +163,22 @@ def _by_label(records: Run) -> dict[str, list[ExtensionRecord]]:
     return {label: [record for record in records if record.label == label] for label in labels}
 
 
-def _color(lines: Mapping[str, Run]) -> Any:
+def _strokes(lines: Mapping[str, Run]) -> dict[str, Any]:
+    """A colour for each line, and another shape of its points where colours come again."""
     import altair as alt
 
-    from zoo.board.charts import BLACK, COLORS
+    from zoo.board.charts import BLACK, COLORS, SHAPES
 
-    hues = cycle(COLORS)
-    colors = [BLACK if name == AS_TRAINED else next(hues) for name in lines]
-    return alt.Color("line:N", sort=list(lines), scale=alt.Scale(domain=list(lines), range=colors), title=None)
+    hues, names = cycle(COLORS), list(lines)
+    colors = [BLACK if name == AS_TRAINED else next(hues) for name in names]
+    shapes = [SHAPES[colors[:k].count(color)] for k, color in enumerate(colors)]
+    strokes: dict[str, Any] = {"color": (alt.Color, colors)}
+    if len(set(shapes)) > 1:
+        strokes["shape"] = (alt.Shape, shapes)
+    return {
+        name: channel("line:N", sort=names, scale=alt.Scale(domain=names, range=values), title=None)
+        for name, (channel, values) in strokes.items()
+    }
 
 
 def _panel(lines: Mapping[str, Run], score: str, title: str) -> Any:
@@ -192,5 +200,5 @@ def _panel(lines: Mapping[str, Run], score: str, title: str) -> Any:
     scale = alt.Scale(type="log" if metric.kind == "perplexity" else "linear", domain=domain, nice=False)
     height = alt.Y("score:Q", title=metric.title, scale=scale).axis(format=".0%" if metric.is_share else "~g")
     rule = alt.Chart(inline_data([{"length": each} for each in trained])).mark_rule(color=GREY, strokeDash=[4, 4])
-    curve = alt.Chart(inline_data(points)).mark_line(point=True).encode(x=length, y=height, color=_color(lines))
+    curve = alt.Chart(inline_data(points)).mark_line(point=True).encode(x=length, y=height, **_strokes(lines))
     return (rule.encode(x=length) + curve).properties(width=460, height=240, title=title)
