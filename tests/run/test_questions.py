@@ -26,6 +26,7 @@ from zoo.run.compose import Experiment
 from zoo.run.execute import build_module, open_data
 from zoo.spec.errors import ConfigError
 from zoo.spec.record import Record, comparable
+from zoo.spec.registry import registry
 
 SPECIALS = Specials(slot=7, end=6, slots=4)
 X = IGNORE
@@ -234,9 +235,17 @@ def test_a_text_in_pieces_is_answered_as_a_whole(arch: str) -> None:
         assert torch.isfinite(torch.cat(pieces, 1)).all()
 
 
+CARRIED: dict[str, dict[str, Any]] = {
+    name: {}
+    for name, entry in registry().architectures.items()
+    if entry.record.capabilities.state != "none" and "causal" in entry.record.capabilities.modes
+} | {"h3, of which a layer's state grows": {"arch.attn_layers": [0]}}
+
+
 @pytest.mark.usefixtures("toys")
-def test_rows_in_which_a_text_begins_carry_nothing() -> None:
-    made = experiment("mamba", "toytext")
+@pytest.mark.parametrize("arch", CARRIED)
+def test_rows_in_which_a_text_begins_carry_nothing(arch: str) -> None:
+    made = experiment(arch.partition(",")[0], "toytext", **CARRIED[arch])
     module = build_module(made)
     module.model.double().eval()
     piece = Piece(np.array([6, 1, 2]), np.array([1, 2, 3]))
