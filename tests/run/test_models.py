@@ -14,7 +14,8 @@ from zoo.data.batch import collate_sequences as collate
 from zoo.data.module import LoaderConfig, TaskData
 from zoo.data.questions import IGNORE
 from zoo.data.sampler import IntervalSampler, StreamOrder
-from zoo.model.models import AuxLosses, Pool, Positions, SequenceClassifier
+from zoo.model.encoder import Positions
+from zoo.model.models import AuxLosses, Pool, SequenceClassifier
 from zoo.nn import parameters_with_options
 from zoo.run.module import Loaders
 from zoo.run.request import BenchRequest, resolve

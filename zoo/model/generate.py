@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from zoo.model.models import pack_inputs
+from zoo.model.encoder import pack_inputs
 from zoo.nn import sequence_lengths
 from zoo.nn.backbone import Backbone, State
 from zoo.nn.state import leaves, return_state

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from zoo.data.batch import Batch
 from zoo.data.questions import IGNORE
-from zoo.model.models import AuxLosses, LMHeadModel, SequenceClassifier, pack_inputs
+from zoo.model.encoder import pack_inputs
+from zoo.model.models import AuxLosses, LMHeadModel, SequenceClassifier
 from zoo.model.segments import SegmentPlan
 from zoo.model.spec import ModelSpec, Pooling
 from zoo.nn.backbone import Backbone, State
