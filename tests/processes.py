@@ -49,7 +49,8 @@ class ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
         call = inspect.signature(_Popen._execute_child).bind(self, *arguments).arguments
         command = [] if isinstance(call["args"], str | bytes) else [os.fsdecode(each) for each in call["args"]]
         known = command[:3] == ZOO or command == SERVER  # not the further processes of a distributed run
-        if not known or (_within_fork and "vl_convert" in sys.modules):
+        another_user = any(call[name] not in (None, -1) for name in ("gid", "gids", "uid"))
+        if not known or another_user or (_within_fork and "vl_convert" in sys.modules):
             super()._execute_child(*arguments)  # type: ignore[misc]
             return
         streams = (call["p2cread"], call["c2pwrite"], call["errwrite"])

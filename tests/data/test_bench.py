@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,7 +92,11 @@ def test_growth_is_noticed() -> None:
 
     def batches() -> Iterator[Batch]:
         for _ in range(20):
-            kept.append(np.ones(5 * MB, np.uint8))
+            memory = mmap.mmap(
+                -1, 5 * MB, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            )  # fresh, whatever the allocator has left over
+            memory.write(b"1" * 5 * MB)
+            kept.append(memory)
             time.sleep(0.01)
             yield batch(1, 1)
 
