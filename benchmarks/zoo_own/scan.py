@@ -246,8 +246,8 @@ class Scan:
                 name = SPLITS[self.splits[other]]
                 more = f", and so have {len(again) - 1} more" if len(again) > 1 else ""
                 raise DataError(
-                    f"{self._place_of(again[0])} ({split}) has the same input as {self._place_of(other)} ({name}){more}; "
-                    f"--set data.duplicates=drop leaves such rows out of {split}"
+                    f"{self._place_of(again[0])} ({split}) has the same input as {self._place_of(other)} ({name})"
+                    f"{more}; --set data.duplicates=drop leaves such rows out of {split}"
                 )
             self.splits[again] = DROPPED
             self.left_out += len(again)
