@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from contextlib import suppress
@@ -27,6 +28,8 @@ from functools import cache
 from typing import Any
 
 import psutil
+
+from zoo.run.machine import has_gpu
 
 ZOO = [sys.executable, "-m", "zoo"]
 SERVER = [sys.executable, "-m", "zoo.run.worker"]
@@ -36,13 +39,11 @@ _within_fork = False
 
 
 def can_fork() -> bool:
-    """Whether processes of these tests can be forks."""
-    import torch
-
-    return sys.platform == "linux" and not torch.cuda.is_available()
+    """Whether processes of these tests can be forks: one that has looked for a GPU cannot fork users of it."""
+    return sys.platform == "linux" and not has_gpu()
 
 
-class ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
+class ForkingPopen(subprocess.Popen):
     """subprocess.Popen, but `python -m zoo` and zoo's workers are forks instead of new interpreters."""
 
     def _execute_child(self, *arguments: Any) -> None:
@@ -51,7 +52,7 @@ class ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
         known = command[:3] == ZOO or command == SERVER  # not the further processes of a distributed run
         another_user = any(call[name] not in (None, -1) for name in ("gid", "gids", "uid"))
         if not known or another_user or (_within_fork and "vl_convert" in sys.modules):
-            super()._execute_child(*arguments)  # type: ignore[misc]
+            super()._execute_child(*arguments)
             return
         streams = (call["p2cread"], call["c2pwrite"], call["errwrite"])
         request = {
@@ -72,7 +73,7 @@ class ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
             self.pid = _fork_elsewhere(request, streams)
         self._child_created = True
         pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-        self._close_pipe_fds(*(call[name] for name in pipes))  # type: ignore[attr-defined]
+        self._close_pipe_fds(*(call[name] for name in pipes))
 
 
 @cache
@@ -88,23 +89,22 @@ def _forker() -> socket.socket:
 def _fork_elsewhere(request: dict[str, Any], streams: tuple[int, ...]) -> int:
     """Have a process forked that becomes a child of this one; its number. A stream of -1 is this process's own."""
     connection = _forker()
-    reap_orphans(True)
+    _reap_orphans(True)
     try:
         handles = [own if stream == -1 else stream for own, stream in enumerate(streams)]
-        read, write = os.pipe()
-        os.write(write, json.dumps(request).encode())
-        os.close(write)
-        socket.send_fds(connection, [b"fork"], [*handles, read])
-        os.close(read)
+        with tempfile.TemporaryFile() as file:  # larger than what a message or a pipe may hold
+            file.write(json.dumps(request).encode())
+            file.seek(0)
+            socket.send_fds(connection, [b"fork"], [*handles, file.fileno()])
         pid = int(connection.recv(100))
         while psutil.Process(pid).ppid() != os.getpid():
             time.sleep(0.001)
         return pid
     finally:
-        reap_orphans(False)
+        _reap_orphans(False)
 
 
-def reap_orphans(whether: bool) -> None:
+def _reap_orphans(whether: bool) -> None:
     """Whether a process whose parent ends becomes a child of this one."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(whether))
 
@@ -131,7 +131,7 @@ def _serve(connection: socket.socket) -> None:
             while os.getppid() == between:
                 time.sleep(0.001)
             _within_fork = True
-            subprocess.Popen = ForkingPopen  # type: ignore[misc]
+            subprocess.Popen = ForkingPopen
             os._exit(_run(request, streams))
         os.waitpid(between, 0)
         for handle in streams:
@@ -154,7 +154,7 @@ def _run(request: dict[str, Any], streams: tuple[int, ...] | list[int]) -> int:
         os.environ.clear()
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
-        sys.path[1:1] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        sys.path[:1] = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         _open_streams()
         sys.argv = list(request["command"])
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -21,7 +21,7 @@ from zoo.data import store
 from zoo.data.cached import hashed_name
 from zoo.data.files import file_stamps
 from zoo.data.language import LanguageData
-from zoo.data.module import Examples, Split, Totals, perplexity
+from zoo.data.module import Dataset, Split, Totals, perplexity
 from zoo.data.paths import advice_for_file, cache_dir
 from zoo.data.progress import progress
 from zoo.data.questions import Continuation
@@ -179,7 +179,7 @@ class LambadaData(LanguageData):
         room, reads_answer = options.seq_len - slots, not self.predicts_words
         return PassageQuestions(stored, self.tokenizer.size, n, room, reads_answer, self.specials.end)
 
-    def dataset(self, split: Split) -> Examples[Any]:
+    def dataset(self, split: Split) -> Dataset[Any]:
         if split == "test":
             return self.passages()
         return self.words(split) if self.predicts_words else self.pieces(split)

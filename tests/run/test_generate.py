@@ -67,7 +67,7 @@ def test_the_decoder_of_an_encoder_decoder_writes_what_it_would_score() -> None:
     made, (tokens, mask) = model("longt5"), prompts()
     assert made.objective == "seq2seq"
     read, decode = list[int](), made.backbone.decode
-    made.backbone.decode = lambda y, **rest: read.append(y.shape[1]) or decode(y, **rest)  # type: ignore[method-assign]
+    made.backbone.decode = lambda y, **rest: read.append(y.shape[1]) or decode(y, **rest)
     new = zoo.generate(made, tokens, 6, mask=mask, eos=2)
     assert read == [1] * new.shape[1]  # each token goes on from the keys and values of those before
     target = torch.cat([torch.full((3, 1), 2), new[:, :-1]], 1)

@@ -95,6 +95,7 @@ def test_no_more_runs_begin_than_memory_holds(
     assert capfd.readouterr().err.count("zoo: 1 of 3 jobs at once: a run needs 1.0 GiB and ") == 1
 
 
+@pytest.mark.interpreter
 def test_ctrl_c_while_a_worker_imports_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     with pool.Pool() as workers:
         server = workers.start({"call": "tests.run.toys_called:report_and_wait", "arguments": {"seconds": 0}}).process

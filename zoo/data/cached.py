@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.data import store
 from zoo.data.files import oserror_as_data_error
-from zoo.data.module import Example, Examples, Split, TaskData
+from zoo.data.module import Dataset, Example, Split, TaskData
 from zoo.data.paths import cache_dir
 from zoo.data.progress import notice, progress
 from zoo.data.store import Recipe, StoredSplit
@@ -118,7 +118,7 @@ class CachedData(TaskData):
         self._raise_faults(store.find_faults(self.folder, thorough=False))
         return StoredSplit(self.folder, split)
 
-    def dataset(self, split: Split) -> Examples[Any]:
+    def dataset(self, split: Split) -> Dataset[Any]:
         return StoredExamples(self.stored(split), self.decoder())
 
     def labels(self, split: Split) -> np.ndarray:

@@ -18,7 +18,7 @@ from zoo.data import tokenized
 from zoo.data.cached import CachedData, hashed_name
 from zoo.data.corpus import CorpusFiles, find_books, find_corpus, find_wikitext, scan_corpus
 from zoo.data.files import file_stamps
-from zoo.data.module import SPLITS, Order, Split
+from zoo.data.module import SPLITS, Sampler, Split
 from zoo.data.paths import advice_for_file, cache_dir, find_files
 from zoo.data.progress import progress
 from zoo.data.questions import Continuation, Piece, Specials
@@ -167,7 +167,7 @@ class LanguageData(CachedData):
         n = len(text) if training else self.options.val_size or VAL_WORDS
         return Words(text, n, room, slots - 1, self.specials.end, key)
 
-    def train_order(self, start: int, stop: int, rank: int, world: int) -> Order:
+    def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler:
         if self.loading.objective in ("infilling", "seq2seq"):
             return range(start + rank, stop, world)
         return RowSampler(

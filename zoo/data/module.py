@@ -33,7 +33,7 @@ Example = tuple[np.ndarray, int] | Question
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Examples(Protocol[T_co]):
+class Dataset(Protocol[T_co]):
     """The examples of a split: PyTorch's map-style dataset, which need not extend torch's class."""
 
     def __len__(self) -> int: ...
@@ -41,7 +41,7 @@ class Examples(Protocol[T_co]):
     def __getitem__(self, i: int, /) -> T_co: ...
 
 
-class Order(Protocol):
+class Sampler(Protocol):
     """The indices of examples in the order in which a loader reads them: PyTorch's sampler."""
 
     def __len__(self) -> int: ...
@@ -139,7 +139,7 @@ class TaskData:
         """Prepare what the test split needs, where that is less."""
         self.prepare()
 
-    def dataset(self, split: Split) -> Examples[Any]:
+    def dataset(self, split: Split) -> Dataset[Any]:
         """The examples of a split, in bounded memory. Only after `prepare`."""
         raise NotImplementedError
 
@@ -183,13 +183,13 @@ class TaskData:
         """Number of examples of a split."""
         return len(self.dataset(split))
 
-    def train_order(self, start: int, stop: int, rank: int, world: int) -> Order:
+    def train_order(self, start: int, stop: int, rank: int, world: int) -> Sampler:
         """Indices of the examples of the samples [start, stop) of the training stream, for one of `world` devices."""
         loading, size = self.loading, self.n_examples("train")
         lengths, rows = self._lengths_of_all("train"), loading.train_rows
         return StreamOrder(size, loading.seed, stop, start, rank=rank, world=world, lengths=lengths, rows=rows)
 
-    def eval_order(self, split: Split, limit: int | None) -> Order:
+    def eval_order(self, split: Split, limit: int | None) -> Sampler:
         """Indices of a split's first `limit` examples in their order of evaluation: by length where that is known."""
         size, lengths = self.n_examples(split), self._lengths_of_all(split)
         n = size if limit is None else min(limit, size)
@@ -290,15 +290,15 @@ class TaskData:
 
     def eval_dataloader(self, split: Split, limit: int | None = None) -> DataLoader:
         """A split in its order of evaluation, at most `limit` examples of it."""
+        from torch.utils.data import DataLoader
+
         batch_size = self.loading.eval_batch_size
         if split == LENGTH_GENERALIZATION:
             # questions of several times the length in a batch as large as those of training might not fit
             batch_size = max(batch_size // 8, 1)
-        from torch.utils.data import DataLoader
-
         return self._loader(split, self.eval_order(split, limit), batch_size, DataLoader)
 
-    def _loader(self, split: Split, order: Order, batch_size: int, loader: Any) -> Any:
+    def _loader(self, split: Split, order: Sampler, batch_size: int, loader: Any) -> Any:
         import torch
 
         if self.loading.kind is None:
