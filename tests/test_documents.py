@@ -105,6 +105,10 @@ def test_the_commands_of_a_page_succeed_one_after_another_in_an_empty_folder(
     assert list((tmp_path / "leaderboard" / "results").rglob("*-s0.json"))
 
 
-def test_the_script_of_own_data_is_the_one_in_the_examples() -> None:
-    text = (ROOT / "docs" / "examples" / "make_marker.py").read_text("utf-8")
-    assert f"```python\n{text}```" in (ROOT / "docs" / "own-data.md").read_text("utf-8")
+def test_the_script_of_own_data_is_the_one_in_the_examples_and_is_read_as_the_page_says(tmp_path: Path) -> None:
+    script, page = ROOT / "docs" / "examples" / "make_marker.py", (ROOT / "docs" / "own-data.md").read_text("utf-8")
+    assert f"```python\n{script.read_text('utf-8')}```" in page
+    subprocess.run([sys.executable, script, "marker"], cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", "zoo", "show", "s4", "--data", "marker"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert f"```console\n{done.stderr}```" in page
