@@ -12,13 +12,18 @@ from typing import Any
 
 import pytest
 
-from tests.processes import ForkingPopen, can_fork
+from tests import processes
 
 # before torch is imported anywhere: workers share the machine's cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes that run the tests
+        processes.start()
 
 
 @pytest.fixture(autouse=True)
@@ -68,8 +73,8 @@ def runs_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 def forks_for_commands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python -m zoo` in tests is a fork of this process, except where `interpreter` marks a test whose subject is how
     an interpreter starts."""
-    if "interpreter" not in request.keywords and can_fork():
-        monkeypatch.setattr(subprocess, "Popen", ForkingPopen)
+    if "interpreter" not in request.keywords and processes.can_fork():
+        monkeypatch.setattr(subprocess, "Popen", processes.ForkingPopen)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,9 @@
 A new interpreter takes eight CPU seconds to import them, and a sweep has two: the command, and the server that forks
 its runs. A fork is a process all the same, with streams, signals, environment and exit code of its own.
 
-The process that forks is started when a test first needs it, and runs no test: threads of libraries that tests use (of
-vl-convert, say) would be missing in a fork. What it forks is handed over to the caller as its own child.
+The process that forks runs no test: threads of libraries that tests use (of vl-convert, say) would be missing in a
+fork. It is a fork itself, made before a worker of the tests collects any (`start`), or else an interpreter of its own,
+started when a test first needs it. What it forks is handed over to the caller as its own child.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ SERVER = [sys.executable, "-m", "zoo.run.worker"]
 _Popen = subprocess.Popen
 _PR_SET_CHILD_SUBREAPER = 36
 _within_fork = False
+_forked: socket.socket | None = None
 
 
 def can_fork() -> bool:
@@ -76,9 +78,28 @@ class ForkingPopen(subprocess.Popen):
         self._close_pipe_fds(*(call[name] for name in pipes))
 
 
+def start() -> None:
+    """Fork the process that forks, now."""
+    global _forked
+    if not can_fork():
+        return
+    importlib.import_module("zoo.run.execute")
+    _forked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        try:
+            os.closerange(3, theirs.fileno())  # the tests' own pipes and files
+            os.closerange(theirs.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+            _serve(theirs)
+        finally:
+            os._exit(0)
+    theirs.close()
+
+
 @cache
 def _forker() -> socket.socket:
     """A connection to the process that forks."""
+    if _forked is not None:
+        return _forked
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     _Popen([sys.executable, "-m", "tests.processes", str(theirs.fileno())], cwd=root, pass_fds=[theirs.fileno()])
@@ -113,7 +134,6 @@ def _serve(connection: socket.socket) -> None:
     """Fork a process for each request, until the tests end."""
     global _within_fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    importlib.import_module("zoo.run.execute")
     while True:
         message, handles, _, _ = socket.recv_fds(connection, 100, 4)
         if not message:
@@ -192,4 +212,5 @@ def _open_streams() -> None:
 
 if __name__ == "__main__":
     # by its name, so that the forks' Popen is the one that knows it is within a fork
+    importlib.import_module("zoo.run.execute")
     importlib.import_module("tests.processes")._serve(socket.socket(fileno=int(sys.argv[1])))

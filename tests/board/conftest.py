@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pytest
+import vl_convert
 from filelock import FileLock
 
 from tests.board.samples import classification_costs, classification_records, question_records
@@ -44,6 +47,16 @@ def page_records() -> list[Record]:
     ]
 
 
+def draw_valid(draw: Callable[[Any], str]) -> Callable[[Any], str]:
+    """`draw`, but a chart that Vega-Lite's schema does not allow is an error, not a picture of what is left of it."""
+
+    def drawn(spec: Any) -> str:
+        alt.TopLevelSpec.validate(spec)
+        return draw(spec)
+
+    return drawn
+
+
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Path:
     """A folder where `results` are records in their default place: the board lies beside them."""
@@ -67,5 +80,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / "results" / "cut.json").write_text("{")
             analysis = make_analysis(make("mamba"), trained_len=64)
             write_atomically(analyses_dir(folder / "results") / f"{analysis.id}.json", dumps(analysis))
-            board.build(folder / "results", page=True)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("vl_convert.vegalite_to_svg", draw_valid(vl_convert.vegalite_to_svg))
+                board.build(folder / "results", page=True)
     return folder / "index.html"

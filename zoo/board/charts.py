@@ -47,7 +47,8 @@ Labels = dict[Any, str]
 
 def to_svg(chart: Any) -> str:
     """The chart as SVG text; the same chart gives the same text."""
-    svg = vl_convert.vegalite_to_svg(chart.to_dict())
+    # charts are checked against the schema where they are tested: the check takes longer than to draw them
+    svg = vl_convert.vegalite_to_svg(chart.to_dict(validate=False))
     # vega numbers clip paths through all charts of a process
     names: dict[str, str] = {}
     return re.sub(r"\bclip\d+\b", lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg) + "\n"
