@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,9 @@ def test_plans_that_are_shipped_can_be_run() -> None:
     files = sorted((ROOT / "benchmarks" / "plans").glob("*.yaml"))
     assert files
     for file in files:
-        known: Any = resolve(BenchRequest.read_plan(file))
+        # widths are solved in test_width.py, and of these 247 pairs in half a minute
+        request = replace(BenchRequest.read_plan(file), overrides={"model.match_params_of": None})
+        known: Any = resolve(request)
         assert len({experiment.id for experiment in known}) == len(known)
 
 

@@ -137,9 +137,13 @@ def field_types(cls: type) -> Mapping[str, Any]:
 T = TypeVar("T")
 
 
+_hints = functools.cache(get_type_hints)
+"""Annotations of a dataclass, which take longer to read than a configuration to make."""
+
+
 def build_config(cls: type[T], values: Mapping[str, Any]) -> T:
     """Create a configuration dataclass from its fields, those of nested dataclasses as mappings."""
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     return cls(
         **{
             name: build_config(hints[name], value) if isinstance(value, Mapping) and name in hints else value
@@ -196,7 +200,7 @@ def describe_fields(cls: type) -> list[FieldHelp]:
     """Documentation of every field of a configuration dataclass; the docstring under a field is its help."""
     import docstring_parser
 
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     docs: dict[str, str] = {}
     for owner in reversed(cls.__mro__[:-1]):
         parsed = docstring_parser.parse_from_object(owner)
