@@ -131,7 +131,7 @@ def test_plans_that_are_shipped_can_be_run() -> None:
     assert files
     for file in files:
         # widths are solved in test_width.py, and of these 247 pairs in half a minute
-        request = replace(BenchRequest.read_plan(file), overrides={"model.match_params_of": None})
+        request = replace(BenchRequest.read_plan(file), overrides={"model.match_params_of": ""})
         known: Any = resolve(request)
         assert len({experiment.id for experiment in known}) == len(known)
 
