@@ -70,6 +70,13 @@ def runs_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(autouse=True)
+def runs_leave_the_board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`zoo.bench` in this process does not draw the board after its runs; `board` marks tests that look at it."""
+    if "board" not in request.keywords:
+        monkeypatch.setattr("zoo.run.display.Refresher.now", lambda self: None)
+
+
+@pytest.fixture(autouse=True)
 def forks_for_commands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python -m zoo` in tests is a fork of this process, except where `interpreter` marks a test whose subject is how
     an interpreter starts."""

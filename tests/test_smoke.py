@@ -67,6 +67,7 @@ def test_the_requested_op_backend_runs_and_is_recorded(tmp_path: Path) -> None:
     assert forms("reference") == {"selective_scan": "reference"}
 
 
+@pytest.mark.board
 def test_smoke_records_are_on_no_board(tmp_path: Path) -> None:
     zoo.bench("linformer", "listops", protocol="smoke", results=tmp_path / "results")
     board = tmp_path / "results" / "README.md"

@@ -14,6 +14,7 @@ from zoo.spec.registry import registry
 from zoo.spec.task import KINDS
 
 
+@pytest.mark.board
 @pytest.mark.usefixtures("toys")
 @pytest.mark.parametrize("arch", ["toy", "transformer", "s4"])
 def test_a_kind_of_a_plugin_is_trained_and_recorded_like_any_other(tmp_path: Path, arch: str) -> None:
