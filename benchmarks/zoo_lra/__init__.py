@@ -127,8 +127,8 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.IMAGE,
         needs=needs.IMAGE,
         sample_files="zoo_lra.sample_files:write_cifar",
-        description="Which of ten classes does a picture of CIFAR-10 show? Its 32x32 pixels, in grey, are read one after"
-        " the other.",
+        description="Which of ten classes does a picture of CIFAR-10 show? Its 32x32 pixels, in grey, are read one"
+        " after the other.",
         suite_description=SUITE,
     )
     for name, title, length, side, settings in (

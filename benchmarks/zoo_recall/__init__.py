@@ -89,8 +89,8 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.selective_copying:SelectiveCopyingData",
         options="zoo_recall.options:SelectiveCopyingOptions",
         protocols=protocols.SELECTIVE_COPYING,
-        description="Data tokens stand at random places among noise tokens; after all of them, repeat the data tokens in"
-        " order.",
+        description="Data tokens stand at random places among noise tokens; after all of them, repeat the data tokens"
+        " in order.",
         suite_description=SUITE,
     )
     yield Task(
@@ -138,8 +138,8 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.needle:NeedleData",
         options="zoo_recall.text_options:NeedleOptions",
         protocols=protocols.NEEDLE,
-        description="One line of a long filler text states a number (the needle in the haystack); asked at the end, give"
-        " that number, wherever its line stands.",
+        description="One line of a long filler text states a number (the needle in the haystack); asked at the end,"
+        " give that number, wherever its line stands.",
         suite_description=SUITE,
     )
     yield Task(
@@ -164,7 +164,7 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.kv_retrieval:KvRetrievalData",
         options="zoo_recall.text_options:KvRetrievalOptions",
         protocols=protocols.KV_RETRIEVAL,
-        description="A list of random keys and values, then one of the keys; give its value, wherever its pair stands in"
-        " the list.",
+        description="A list of random keys and values, then one of the keys; give its value, wherever its pair stands"
+        " in the list.",
         suite_description=SUITE,
     )
