@@ -76,17 +76,16 @@ def generation_parts(costs: Sequence[GenerationCost]) -> list[Part]:
 def generation_chart(costs: Sequence[GenerationCost]) -> Any:
     """The bytes, and below them the latency where it was measured, of one machine, over the context. Returns an Altair
     chart."""
-    names = [cost.architecture.name for cost in costs]
     held = {
         cost.architecture.name: [(point.context, point.state_bytes) for point in cost.points if point.state_bytes]
         for cost in costs
     }
-    panels: list[Panel] = [("state carried from token to token", "bytes of one text", held)]
+    panels: list[Panel] = [("state carried from token to token", "bytes of one text", "B", held)]
     if machines := sorted({cost.machine for cost in costs if cost.machine}):
         timed = {
             cost.architecture.name: [(point.context, point.latency.seconds) for point in cost.points if point.latency]
             for cost in costs
             if cost.machine == machines[-1]
         }
-        panels.append((f"time of the next token on {machines[-1]}", "seconds", timed))
-    return lines_chart(panels, names, "tokens before")
+        panels.append((f"time of the next token on {machines[-1]}", "time", "s", timed))
+    return lines_chart(panels, "tokens before")

@@ -106,8 +106,10 @@ def _format_seconds(seconds: float) -> str:
 
 def scaling_chart(lines: Lines, machine: str) -> Any:
     """Time and memory of an example over its length. Returns an Altair chart."""
+    times = {name: time_points(costs) for name, costs in lines.items()}
+    memory = {name: memory_points(costs) for name, costs in lines.items()}
     panels: list[Panel] = [
-        (f"time of training on {machine}", "seconds", {name: time_points(costs) for name, costs in lines.items()}),
-        ("memory of training", "bytes", {name: memory_points(costs) for name, costs in lines.items()}),
+        (f"time of training on {machine}", "time of an example", "s", times),
+        ("memory of training", "memory of an example", "B", memory),
     ]
-    return lines_chart(panels, list(lines), "positions of an example")
+    return lines_chart(panels, "positions of an example")

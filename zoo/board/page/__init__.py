@@ -25,7 +25,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from zoo.board.breakdown import placed_groups
-from zoo.board.charts import breakdown_chart, choose_view, cost_chart, scores_chart, state_chart, to_svg
+from zoo.board.charts import breakdown_chart, choose_view, scores_chart, to_svg
 from zoo.board.curves import agreement_chart, learning_curves
 from zoo.board.evaluated import SENTENCE as EVALUATED
 from zoo.board.evaluated import evaluated_table, evaluated_tasks, positions_charts, positions_table
@@ -35,6 +35,7 @@ from zoo.board.page.view import FACETS, SHOWN, Drawers, Group, families, table_o
 from zoo.board.part import Part
 from zoo.board.results import REPRODUCTION, Board, Section
 from zoo.board.tables import LEGEND, Table, breakdown_remark, breakdown_tables, problem_lines, questions_lines, remarks
+from zoo.board.tradeoffs import cost_chart, state_chart
 from zoo.spec.analysis import AnalysisRecord
 from zoo.spec.evaluation import EvaluationRecord
 from zoo.spec.store import Problem, StoredRecord
