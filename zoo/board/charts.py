@@ -55,12 +55,13 @@ def to_svg(chart: Any) -> str:
     return re.sub(r"\bclip\d+\b", lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg) + "\n"
 
 
-def styled(chart: Any) -> Any:
-    """The chart in the common style: on white, to be readable in dark pages too, in a font that vl-convert brings."""
+def styled(chart: Any, right: int = 12) -> Any:
+    """The chart in the common style: on white, to be readable in dark pages too, in a font that vl-convert brings.
+    `right` are the pixels beside it, for names that a viewer's own font makes wider."""
     small = {"labelColor": MUTED, "titleColor": MUTED, "titleFontWeight": "normal"}
     return chart.configure(
         background=WHITE,
-        padding=12,
+        padding={"left": 12, "top": 12, "right": right, "bottom": 12} if right != 12 else 12,
         font="Liberation Sans",
         view={"stroke": None},
         axis={**small, "gridColor": "#e6e8eb", "domainColor": GREY, "tickColor": GREY},

@@ -13,12 +13,12 @@ from typing import Any
 
 from zoo.board.metric import Metric
 from zoo.board.part import Part
-from zoo.board.tables import Table
+from zoo.board.tables import Table, describe_task
 from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord
 
 SENTENCE = (
-    "as trained (none), and by methods that extend the context of a trained model (docs/long-context.md). A dash: the "
-    "model cannot read that length. One model each, without intervals: nothing here is ranked."
+    "as trained (method none), and with methods that extend the context of a trained model (docs/long-context.md). A "
+    "dash: the model cannot read that length. One model each, without intervals: nothing here is ranked."
 )
 """What the board says of a study."""
 
@@ -40,13 +40,14 @@ class Study:
 
     @property
     def title(self) -> str:
-        return f"{self.task}: {Metric(self.score).title} by length of the input"
+        better = "higher" if Metric(self.score).kind == "share" else "lower"
+        return f"{self.task}, {Metric(self.score).title} ({better} is better)"
 
     @property
     def trained(self) -> str:
-        """ "256 tokens in training"."""
+        """ "inputs of 256 tokens"."""
         lengths = sorted({run[0].trained_len for run in self.runs})
-        return f"{', '.join(f'{length:,}' for length in lengths)} tokens in training"
+        return f"inputs of {', '.join(f'{length:,}' for length in lengths)} tokens"
 
     @property
     def named(self) -> dict[str, Run]:
@@ -72,8 +73,8 @@ def extension_parts(runs: Sequence[Run]) -> list[Part]:
     return [
         Part(
             study.protocol,
-            f"Beyond the training length, {study.title}",
-            f"{'Higher' if Metric(study.score).kind == 'share' else 'Lower'} is better. {study.trained}; {SENTENCE}",
+            f"Beyond the training length: {study.title}",
+            f"{describe_task(study.task)}Trained on {study.trained} and tested on longer ones: {SENTENCE}",
             study_table(study),
             f"extension-{study.protocol}-{study.task}.svg",
             partial(study_chart, study),
@@ -104,7 +105,7 @@ def study_table(study: Study) -> Table:
     """The same for the runs of a study, one after the other."""
     lengths = sorted({record.seq_len for run in study.runs for record in run})
     rows = [[name, *row] for name, run in study.named.items() for row in _rows(run, lengths, study.score)]
-    return Table(["architecture", "method", *(f"{length:,}" for length in lengths)], rows)
+    return Table(["architecture", "method", *(f"{length:,} tokens" for length in lengths)], rows)
 
 
 def _rows(records: Run, lengths: Sequence[int], score: str) -> list[list[str]]:
@@ -125,7 +126,7 @@ def extension_chart(records: Run) -> Any:
 
     from zoo.board.charts import styled
     from zoo.board.labels import Axis
-    from zoo.board.lines import line_panel
+    from zoo.board.lines import BESIDE, line_panel
 
     score, lines = main_score(records), _by_label(records)
     panels = [_panel(lines, score, f"{Metric(score).title} by length of the input")]
@@ -146,7 +147,7 @@ def extension_chart(records: Run) -> Any:
                 black=AS_TRAINED,
             )
         )
-    return styled(alt.vconcat(*panels))
+    return styled(alt.vconcat(*panels), right=BESIDE)
 
 
 def study_chart(study: Study) -> Any:
@@ -154,13 +155,14 @@ def study_chart(study: Study) -> Any:
     import altair as alt
 
     from zoo.board.charts import styled
+    from zoo.board.lines import BESIDE
 
     trained = {name: [each for each in run if each.label == AS_TRAINED] for name, run in study.named.items()}
     panels = [_panel(trained, study.score, f"{study.title}, as trained")]
     for name, run in study.named.items():
         if len(lines := _by_label(run)) > 1:
             panels.append(_panel(lines, study.score, f"{name}, by method"))
-    return styled(alt.vconcat(*panels))
+    return styled(alt.vconcat(*panels), right=BESIDE)
 
 
 def _by_label(records: Run) -> dict[str, list[ExtensionRecord]]:

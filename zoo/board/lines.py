@@ -20,6 +20,8 @@ TICKS = 9
 """Of the lower axis at most."""
 NEAR = 1.3
 """Places on x that differ by a smaller factor are taken for one."""
+BESIDE = 40
+"""Right of the names."""
 LINK = 24
 """Length of the lines from the ends of lines to their names."""
 

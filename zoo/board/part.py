@@ -36,7 +36,7 @@ def lines_chart(panels: Sequence[Panel], x_title: str) -> Any:
 
     from zoo.board.charts import styled
     from zoo.board.labels import Axis
-    from zoo.board.lines import line_panel
+    from zoo.board.lines import BESIDE, line_panel
 
     names = list(dict.fromkeys(name for *_, lines in panels for name, points in lines.items() if points))
     drawn = []
@@ -47,4 +47,4 @@ def lines_chart(panels: Sequence[Panel], x_title: str) -> Any:
                 lines, y, title=title, x_title=x_title, y_title=y_title, y_format="~s", unit=unit, names=sorted(names)
             )
         )
-    return styled(alt.vconcat(*drawn))
+    return styled(alt.vconcat(*drawn), right=BESIDE)
