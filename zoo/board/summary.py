@@ -75,7 +75,7 @@ def winners(sections: Sequence[Section]) -> Table:
                 "best": best["name"],
                 "family": best["family"],
                 "score and 95 % interval": metric.format_with(best["score"], best["low"], best["high"]),
-                "metric": f"{metric.title} ({'higher' if metric.higher_is_better else 'lower'} is better)",
+                "metric": f"{metric.title}\n({'higher' if metric.higher_is_better else 'lower'} is better)",
                 "could be as good": ", ".join(others) or alone,
                 TRIVIAL: _trivial_answer(section),
                 "parameters": _parameters(best, ranked),
@@ -173,9 +173,9 @@ def _baseline(section: Section) -> tuple[str, str]:
 
 
 def _trivial_answer(section: Section) -> str:
-    """ "14.3 % (majority class)"."""
+    """ "14.3 %" and, in a second line, "(majority class)"."""
     baseline, word = _baseline(section)
-    return f"{baseline} ({word})" if word and word != TRIVIAL else baseline
+    return f"{baseline}\n({word})" if word and word != TRIVIAL else baseline
 
 
 def _parameters(best: pd.Series, ranked: pd.DataFrame) -> str:

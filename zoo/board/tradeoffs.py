@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import altair as alt
 import pandas as pd
 
 from zoo.board.charts import BLUE, GREY, MUTED, Rows, chart_title, inline_data, score_scale, styled
-from zoo.board.labels import SIZE, Axis, place_names
+from zoo.board.labels import SIZE, Align, Axis, place_names
 from zoo.board.metric import Metric
 from zoo.board.results import Section
 from zoo.board.tables import row_label, section_title
@@ -66,20 +66,22 @@ def _panel(section: Section, points: Rows, title: str, absent: str) -> Any:
     y = y.scale(type="log" if ys.log else "linear", domain=[ys.low, ys.high], zero=False, nice=False)
     color = alt.Color("color:N", scale=None)
     named = _named(marks, xs, ys)
-    names = alt.Chart(inline_data(named)).encode(x=alt.X("at_x:Q"), y=alt.Y("at_y:Q"), text="label:N")
     far = alt.Chart(inline_data([row for row in named if row["far"]]))
-    style: dict[str, Any] = {"align": "left", "baseline": "middle", "fontSize": SIZE}
     layers = [
         alt.Chart(inline_data(front))
         .encode(x=x, y=y)
         .mark_line(interpolate="step-after", strokeWidth=1.2, strokeDash=[4, 3], color=BLUE),
-        far.encode(x=x, y=y, x2="end_x:Q", y2="at_y:Q").mark_rule(strokeWidth=0.7, color=GREY),
+        far.encode(x=x, y=y, x2="at_x:Q", y2="at_y:Q").mark_rule(strokeWidth=0.7, color=GREY),
         alt.Chart(inline_data(marks))
         .encode(x=x, y=y, color=color, description="tip:N")
         .mark_point(filled=True, size=45, opacity=1),
-        names.mark_text(stroke="white", strokeWidth=3, **style),
-        names.mark_text(**style).encode(color=alt.Color("ink:N", scale=None)),
     ]
+    for align in get_args(Align):
+        own = alt.Chart(inline_data([row for row in named if row["align"] == align]))
+        names = own.encode(x=alt.X("at_x:Q"), y=alt.Y("at_y:Q"), text="label:N")
+        style: dict[str, Any] = {"align": align, "baseline": "middle", "fontSize": SIZE}
+        layers.append(names.mark_text(stroke="white", strokeWidth=3, **style))
+        layers.append(names.mark_text(**style).encode(color=alt.Color("ink:N", scale=None)))
     ranked = section.rows[section.rows["rank"].notna()]
     missing = [name for name in ranked["name"] if name not in {point["name"] for point in points}]
     other = ", but where a name says another" if section.rows["objective"].nunique() > 1 else ""
@@ -109,8 +111,8 @@ def _named(marks: Rows, xs: Axis, ys: Axis) -> Rows:
     places = place_names(points, [mark["label"] for mark in first], WIDTH, HEIGHT)
     return [
         mark
-        | {"at_x": xs.at(place.x / WIDTH), "at_y": ys.at(1 - place.y / HEIGHT), "end_x": xs.at(place.end_x / WIDTH)}
-        | {"far": place.far, "ink": BLUE if mark["color"] == BLUE else MUTED}
+        | {"at_x": xs.at(place.x / WIDTH), "at_y": ys.at(1 - place.y / HEIGHT)}
+        | {"align": place.align, "far": place.far, "ink": BLUE if mark["color"] == BLUE else MUTED}
         for mark, place in zip(first, places, strict=True)
         if place
     ]
