@@ -25,6 +25,7 @@ WIKITEXT = Paper(
 )
 # every byte of the test text guessed among 256, at its 5.1 bytes a word
 GUESSED_BYTES = 256 ** (1_256_449 / 245_569)
+SUITE = "Language modelling of running text: how well a model predicts what comes next."
 
 
 @hookimpl
@@ -60,7 +61,9 @@ def zoo_tasks() -> Iterable[Task]:
             needs=needs.OPENAI if name == "lambada_openai" else needs.STANDARD,
             sample_files="zoo_lambada.sample_files:write_lambada",
             aliases=("lambada",) if name == "lambada_openai" else (),
-            description=f"The last word of a passage of a novel ({what}), after training on another corpus.",
+            description="Predict the last word of a passage of a novel, which takes the whole passage, not only its"
+            f" last sentence ({what}); the training text is another corpus.",
+            suite_description=SUITE,
         )
     yield Task(
         name="wikitext",
@@ -86,5 +89,7 @@ def zoo_tasks() -> Iterable[Task]:
         objectives=("causal_lm",),
         needs=needs.WIKITEXT,
         sample_files="zoo_lambada.sample_files:write_wikitext",
-        description="The perplexity of Wikipedia's articles, read from beginning to end.",
+        description="Predict every next byte of Wikipedia articles, read from beginning to end; the loss is given as"
+        " perplexity per word.",
+        suite_description=SUITE,
     )

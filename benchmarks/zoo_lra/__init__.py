@@ -17,6 +17,8 @@ LRA = Paper(
     arxiv="2011.04006",
 )
 RELEASE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
+SUITE = "Long Range Arena (Tay et al. 2021): classification of long sequences of symbols, bytes or pixels."
+BOOKS = "A stand-in for Long Range Arena's retrieval, made of public-domain books; its scores do not compare with that."
 
 
 @hookimpl
@@ -41,7 +43,9 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_lra.listops:ListOpsData",
         options="zoo_lra.options:ListOpsOptions",
         protocols=protocols.LISTOPS,
-        description="Evaluate a nested expression of MIN, MAX, MED and SM over digits.",
+        description="Evaluate a nested expression over digits, such as [MAX 2 [MIN 4 7] 0], with MAX, MIN, MED (median)"
+        " and SM (sum modulo 10); the answer is one of ten digits.",
+        suite_description=SUITE,
     )
     yield Task(
         name="text",
@@ -69,7 +73,8 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.TEXT,
         needs=needs.TEXT,
         sample_files="zoo_lra.sample_files:write_imdb",
-        description="Is a film review of IMDB positive? Bytes.",
+        description="Is a film review of IMDB positive or negative? It is read byte by byte.",
+        suite_description=SUITE,
     )
     yield Task(
         name="retrieval",
@@ -92,7 +97,9 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.RETRIEVAL,
         needs=needs.RETRIEVAL,
         sample_files="zoo_lra.sample_files:write_aan",
-        description="Does one of two papers cite the other? Bytes, 4,000 of each.",
+        description="Does one of two papers (ACL Anthology Network) cite the other? Each is read as up to 4,000 bytes"
+        " and encoded apart from the other.",
+        suite_description=SUITE,
     )
     yield Task(
         name="image",
@@ -120,7 +127,9 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.IMAGE,
         needs=needs.IMAGE,
         sample_files="zoo_lra.sample_files:write_cifar",
-        description="CIFAR-10 in grey, 32x32 pixels one after the other.",
+        description="Which of ten classes does a picture of CIFAR-10 show? Its 32x32 pixels, in grey, are read one"
+        " after the other.",
+        suite_description=SUITE,
     )
     for name, title, length, side, settings in (
         ("pathfinder", "Pathfinder", 1_024, 32, protocols.pictures(**protocols.PATHFINDER_QUICK)),
@@ -147,7 +156,9 @@ def zoo_tasks() -> Iterable[Task]:
             protocols=settings,
             # 64 pictures of 16,384 pixels are minutes of training; the published runs see 32 million
             cost_only=("quick",) if name == "pathx" else (),
-            description=f"Are the two discs on the ends of one dashed contour? {side}x{side} pixels.",
+            description="Are the two discs in a drawing the ends of one dashed curve? Other curves distract; its"
+            f" {side}x{side} pixels are read one after the other.",
+            suite_description=SUITE,
         )
     yield Task(
         name="retrieval_books",
@@ -173,5 +184,7 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.RETRIEVAL,
         needs=needs.BOOKS,
         sample_files="zoo_lra.sample_files:write_books",
-        description="Do two passages come from the same book? Bytes, 4,000 of each.",
+        description="Do two passages come from the same book? Each is read as up to 4,000 bytes and encoded"
+        " apart from the other.",
+        suite_description=BOOKS,
     )

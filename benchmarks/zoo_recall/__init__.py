@@ -38,6 +38,11 @@ MIDDLE = Paper(
     arxiv="2307.03172",
 )
 
+SUITE = (
+    "Synthetic tests of recall: the answer stands in the input, and the model must find it and repeat it exactly; "
+    "knowledge of language does not help."
+)
+
 
 @hookimpl
 def zoo_tasks() -> Iterable[Task]:
@@ -61,7 +66,9 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.mqar:MqarData",
         options="zoo_recall.options:MqarOptions",
         protocols=protocols.MQAR,
-        description="Pairs of a key and a value; recall the value of every key when it comes again.",
+        description="Multi-query associative recall: after a list of keys, each with its value, the keys come again one"
+        " by one; give the value of each.",
+        suite_description=SUITE,
     )
     yield Task(
         name="selective_copying",
@@ -82,7 +89,9 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.selective_copying:SelectiveCopyingData",
         options="zoo_recall.options:SelectiveCopyingOptions",
         protocols=protocols.SELECTIVE_COPYING,
-        description="Tokens strewn among noise; repeat them in order.",
+        description="Data tokens stand at random places among noise tokens; after all of them, repeat the data tokens"
+        " in order.",
+        suite_description=SUITE,
     )
     yield Task(
         name="induction_heads",
@@ -103,7 +112,9 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.induction_heads:InductionHeadsData",
         options="zoo_recall.options:InductionHeadsOptions",
         protocols=protocols.INDUCTION_HEADS,
-        description="Predict the token that followed the trigger the first time.",
+        description="A trigger token stands once among random tokens and again at the end; give the token that followed"
+        " it the first time.",
+        suite_description=SUITE,
     )
     yield Task(
         name="needle",
@@ -127,7 +138,9 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.needle:NeedleData",
         options="zoo_recall.text_options:NeedleOptions",
         protocols=protocols.NEEDLE,
-        description="Find the one line that matters, at any depth of a haystack of any length.",
+        description="One line of a long filler text states a number (the needle in the haystack); asked at the end,"
+        " give that number, wherever its line stands.",
+        suite_description=SUITE,
     )
     yield Task(
         name="kv_retrieval",
@@ -151,5 +164,7 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.kv_retrieval:KvRetrievalData",
         options="zoo_recall.text_options:KvRetrievalOptions",
         protocols=protocols.KV_RETRIEVAL,
-        description="Recall the value of one key among many, wherever its pair stands.",
+        description="A list of random keys and values, then one of the keys; give its value, wherever its pair stands"
+        " in the list.",
+        suite_description=SUITE,
     )

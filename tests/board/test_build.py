@@ -31,11 +31,12 @@ from tests.board.samples import (
 )
 from tests.records import changed, make
 from zoo.board import build as board
-from zoo.board.charts import cost_chart, scores_chart, to_svg
+from zoo.board.charts import scores_chart, to_svg
 from zoo.board.checks import check_records, record_faults
 from zoo.board.export import COLUMNS, results_table, to_csv, to_json
 from zoo.board.markdown import markdown
 from zoo.board.terminal import print_board
+from zoo.board.tradeoffs import cost_chart
 from zoo.spec.errors import UserError
 from zoo.spec.record import Record
 from zoo.spec.store import Problem, StoredRecord, write

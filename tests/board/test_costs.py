@@ -24,13 +24,14 @@ from tests.board.samples import (
 )
 from tests.records import changed, language, make, make_cost, recall
 from zoo.board import build as board
-from zoo.board.charts import cost_chart, pareto_front, state_chart, to_svg
+from zoo.board.charts import to_svg
 from zoo.board.export import results_table, to_csv, to_json
 from zoo.board.markdown import markdown
 from zoo.board.metric import ACCURACY, Metric
 from zoo.board.overall import overalls
 from zoo.board.tables import breakdown_tables, remarks, run_line, section_table
 from zoo.board.terminal import print_board
+from zoo.board.tradeoffs import cost_chart, pareto_front, state_chart
 from zoo.spec.cost import CostRecord, write_cost
 from zoo.spec.record import Record
 from zoo.spec.store import write
@@ -150,7 +151,7 @@ def test_scores_of_recall_are_drawn_against_the_size_of_the_state() -> None:
     ]
     chart = state_chart(sections(records))
     (panel,) = chart.to_dict()["concat"]
-    assert panel["title"]["subtitle"][1] == "without a state of fixed size: gamma"
+    assert panel["title"]["subtitle"][1:] == ["objective: causal_lm", "without a state of fixed size: gamma"]
     assert {row["name"]: row["x"] for row in values(chart)} == {"alpha": 256, "beta": 1024}
 
 

@@ -52,9 +52,9 @@ def add(folder: Path, *runs: list[ExtensionRecord]) -> Path:
 
 def test_architectures_stand_beside_methods() -> None:
     (study,) = studies([ROPE, LEARNED, MAMBA])
-    assert study.title == "wikitext: perplexity by length of the input"
+    assert study.title == "wikitext, perplexity (lower is better)"
     table = study_table(study)
-    assert table.headers == ["architecture", "method", "64", "128"]
+    assert table.headers == ["architecture", "method", "64 tokens", "128 tokens"]
     assert table.rows == [
         ["mamba, seed 1", "none", "6.00", "6.50"],
         ["transformer", "none", "5.00", "9.00"],
@@ -73,8 +73,9 @@ def test_the_board_has_a_section_a_chart_and_the_same_bytes_again(tmp_path: Path
     results = add(tmp_path, ROPE, LEARNED, MAMBA)
     board.build(results, page=True)
     text = (results.parent / "README.md").read_text()
-    title = "### Beyond the training length, wikitext: perplexity by length of the input"
-    assert f"{title}\n\nLower is better. 64 tokens in training;" in text
+    title = "### Beyond the training length: wikitext, perplexity (lower is better)"
+    assert f"{title}\n\nwikitext: Predict every next byte of Wikipedia articles" in text
+    assert "Trained on inputs of 64 tokens and tested on longer ones: as trained" in text
     assert "](extension-quick-wikitext.svg)" in text
     assert re.search(r"\| transformer +\| yarn +\| 5.00 +\| 6.00 +\|", text)
     chart, page = (
@@ -84,7 +85,7 @@ def test_the_board_has_a_section_a_chart_and_the_same_bytes_again(tmp_path: Path
     for name in ("mamba, seed 1", "yarn", "transformer, positions=learned"):
         assert name in chart
         assert name in page
-    assert "<h3>Beyond the training length, wikitext: perplexity by length of the input</h3>" in page
+    assert "Beyond the training length: wikitext, perplexity (lower is better)</h3>" in page
     before = {path.name: path.read_bytes() for path in board.board_paths(results)}
     for record in (MAMBA, LEARNED, ROPE):  # in another order
         path = extensions_dir(results) / f"{record[0].run}.json"

@@ -142,7 +142,8 @@ def _page(
 def _charts(board: Board, evaluations: Sequence[EvaluationRecord], parts: Sequence[Part]) -> dict[str, str]:
     """The SVG files by name; none without the libraries of the extra `board`."""
     try:
-        from zoo.board.charts import breakdown_chart, cost_chart, scores_chart, state_chart, to_svg
+        from zoo.board.charts import breakdown_chart, scores_chart, to_svg
+        from zoo.board.tradeoffs import cost_chart, state_chart
     except ModuleNotFoundError as error:
         if error.name in LIBRARIES:
             return {}

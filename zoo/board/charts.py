@@ -31,7 +31,9 @@ from zoo.board.metric import Metric
 from zoo.board.results import Section
 from zoo.board.tables import NONE, majority_word, one_line, row_label, section_heading, section_title
 
-BLUE, GREY, RED, ORANGE, BLACK, WHITE = "#0969da", "#8c959f", "#cf222e", "#bc4c00", "#1f2328", "#ffffff"
+BLUE, GREY, RED, ORANGE, BLACK, WHITE, MUTED = (
+    *("#0969da", "#8c959f", "#cf222e", "#bc4c00", "#1f2328", "#ffffff", "#59636e"),
+)
 COLORS = ["#0a3069", "#bc4c00", "#1a7f37", "#8250df", "#0969da", "#6e7781"]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"]
 
@@ -54,18 +56,19 @@ def to_svg(chart: Any) -> str:
     return re.sub(r"\bclip\d+\b", lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg) + "\n"
 
 
-def styled(chart: Any) -> Any:
-    """The chart in the common style: on white, to be readable in dark pages too, in a font that vl-convert brings."""
-    muted, small = "#59636e", {"labelColor": "#59636e", "titleColor": "#59636e", "titleFontWeight": "normal"}
+def styled(chart: Any, right: int = 12) -> Any:
+    """The chart in the common style: on white, to be readable in dark pages too, in a font that vl-convert brings.
+    `right` are the pixels beside it, for names that a viewer's own font makes wider."""
+    small = {"labelColor": MUTED, "titleColor": MUTED, "titleFontWeight": "normal"}
     return chart.configure(
         background=WHITE,
-        padding=12,
+        padding={"left": 12, "top": 12, "right": right, "bottom": 12} if right != 12 else 12,
         font="Liberation Sans",
         view={"stroke": None},
         axis={**small, "gridColor": "#e6e8eb", "domainColor": GREY, "tickColor": GREY},
-        title={"anchor": "start", "color": BLACK, "subtitleColor": muted}
+        title={"anchor": "start", "color": BLACK, "subtitleColor": MUTED}
         | {"fontSize": 13, "subtitleFontSize": 11, "offset": 12},
-        legend={"orient": "top", "direction": "horizontal", "labelColor": BLACK, "titleColor": muted},
+        legend={"orient": "top", "direction": "horizontal", "labelColor": BLACK, "titleColor": MUTED},
     )
 
 
@@ -152,73 +155,6 @@ def _scores_panel(section: Section) -> Any:
     return alt.layer(*(layer for layer in layers if layer.data.values)).properties(
         width=560, height=22 * len(order), title=chart_title(section, title, section_heading(section) + lines)
     )
-
-
-# -- scores against cost -------------------------------------------------------------------------------------------
-
-
-def cost_chart(sections: Sequence[Section]) -> Any:
-    """Task by task the score against the time of training, and the Pareto front; None where there is none to draw."""
-    seconds = [pd.Series([1000 * c.train.seconds if c else math.nan for c in s.rows["cost"]]) for s in sections]
-    return _tradeoffs(sections, seconds, "training, seconds per 1,000 examples", "not measured")
-
-
-def state_chart(sections: Sequence[Section]) -> Any:
-    """Task by task the score against the numbers that are carried through a sequence, of recall tasks; None where there
-    is nothing to draw."""
-    recall = [section for section in sections if section.rows["kind"].eq("recall").all()]
-    sizes = [section.rows["state_size"] for section in recall]
-    return _tradeoffs(recall, sizes, "state, numbers per sequence", "without a state of fixed size")
-
-
-def _tradeoffs(sections: Sequence[Section], along: Sequence[pd.Series], title: str, absent: str) -> Any:
-    """A panel for each task on which two ranked rows or more have a value."""
-    panels = []
-    for section, values in zip(sections, along, strict=True):
-        points: Rows = [
-            {"x": float(value), "score": row["score"], "name": row["name"], "label": row_label(row)}
-            for value, (_, row) in zip(values, section.rows.iterrows(), strict=True)
-            if section.current and not pd.isna(row["rank"]) and not pd.isna(value) and value > 0
-        ]
-        if len(points) > 1:
-            panels.append(_tradeoff_panel(section, points, title, absent))
-    return styled(alt.concat(*panels, columns=2, spacing=26)) if panels else None
-
-
-def _tradeoff_panel(section: Section, points: Rows, title: str, absent: str) -> Any:
-    metric = section.metric
-    front = pareto_front(points, metric)
-    marks: Rows = [point | {"color": BLUE if point in front else GREY} for point in points]
-    xs, scores = [point["x"] for point in points], [point["score"] for point in points]
-    scale = alt.Scale(type="log", domain=[min(xs) / 1.2, max(xs) * 2.5], nice=False)
-    x = alt.X("x:Q", title=title, scale=scale, axis=alt.Axis(format="~s", tickCount=4, grid=False))
-    y = alt.Y("score:Q", title=None, **score_scale(metric, scores, ticks=5))
-    if metric.is_share:  # as far as the scores go, so that near ones stay distinguishable; 10 points at least
-        y = y.scale(domain=[max(min(*scores, max(scores) - 0.1), 0.0), max(scores)], zero=False, nice=True)
-    color = alt.Color("color:N", scale=None)
-    line = alt.Chart(inline_data(front)).encode(x=x, y=y)
-    dots = alt.Chart(inline_data(marks)).encode(x=x, y=y, color=color)
-    layers = [
-        line.mark_line(interpolate="step-after", strokeWidth=1.2, strokeDash=[4, 3], color=BLUE),
-        dots.mark_point(filled=True, size=45, opacity=1),
-        dots.encode(text="label:N").mark_text(align="left", dx=5, dy=-7, fontSize=10),
-    ]
-    ranked = section.rows[section.rows["rank"].notna()]
-    missing = [name for name in ranked["name"] if name not in {point["name"] for point in points}]
-    head = f"{section.protocol}: {section_title(section)}, {metric.title}"
-    remark = f"{absent}: {', '.join(missing)}" if missing else ""
-    heading = chart_title(section, head, "blue: none is both better and further left", remark)
-    return alt.layer(*layers).properties(width=330, height=210, title=heading)
-
-
-def pareto_front(points: Rows, metric: Metric) -> Rows:
-    """The points (`x`, `score`) than which no other has both less x and a better score, by x."""
-    front: Rows = []
-    sign = 1 if metric.higher_is_better else -1
-    for point in sorted(points, key=lambda point: (point["x"], -sign * point["score"])):
-        if not front or sign * point["score"] > sign * front[-1]["score"]:
-            front.append(point)
-    return front
 
 
 # -- breakdowns ----------------------------------------------------------------------------------------------------

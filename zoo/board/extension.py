@@ -9,17 +9,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from typing import Any
 
 from zoo.board.metric import Metric
 from zoo.board.part import Part
-from zoo.board.tables import Table
+from zoo.board.tables import Table, describe_task
 from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord
 
 SENTENCE = (
-    "as trained (none), and by methods that extend the context of a trained model (docs/long-context.md). A dash: the "
-    "model cannot read that length. One model each, without intervals: nothing here is ranked."
+    "as trained (method none), and with methods that extend the context of a trained model (docs/long-context.md). A "
+    "dash: the model cannot read that length. One model each, without intervals: nothing here is ranked."
 )
 """What the board says of a study."""
 
@@ -41,13 +40,14 @@ class Study:
 
     @property
     def title(self) -> str:
-        return f"{self.task}: {Metric(self.score).title} by length of the input"
+        better = "higher" if Metric(self.score).kind == "share" else "lower"
+        return f"{self.task}, {Metric(self.score).title} ({better} is better)"
 
     @property
     def trained(self) -> str:
-        """ "256 tokens in training"."""
+        """ "inputs of 256 tokens"."""
         lengths = sorted({run[0].trained_len for run in self.runs})
-        return f"{', '.join(f'{length:,}' for length in lengths)} tokens in training"
+        return f"inputs of {', '.join(f'{length:,}' for length in lengths)} tokens"
 
     @property
     def named(self) -> dict[str, Run]:
@@ -73,8 +73,8 @@ def extension_parts(runs: Sequence[Run]) -> list[Part]:
     return [
         Part(
             study.protocol,
-            f"Beyond the training length, {study.title}",
-            f"{'Higher' if Metric(study.score).kind == 'share' else 'Lower'} is better. {study.trained}; {SENTENCE}",
+            f"Beyond the training length: {study.title}",
+            f"{describe_task(study.task)}Trained on {study.trained} and tested on longer ones: {SENTENCE}",
             study_table(study),
             f"extension-{study.protocol}-{study.task}.svg",
             partial(study_chart, study),
@@ -105,7 +105,7 @@ def study_table(study: Study) -> Table:
     """The same for the runs of a study, one after the other."""
     lengths = sorted({record.seq_len for run in study.runs for record in run})
     rows = [[name, *row] for name, run in study.named.items() for row in _rows(run, lengths, study.score)]
-    return Table(["architecture", "method", *(f"{length:,}" for length in lengths)], rows)
+    return Table(["architecture", "method", *(f"{length:,} tokens" for length in lengths)], rows)
 
 
 def _rows(records: Run, lengths: Sequence[int], score: str) -> list[list[str]]:
@@ -124,24 +124,30 @@ def extension_chart(records: Run) -> Any:
     line for each method. Returns an Altair chart."""
     import altair as alt
 
-    from zoo.board.charts import inline_data, styled
+    from zoo.board.charts import styled
+    from zoo.board.labels import Axis
+    from zoo.board.lines import BESIDE, line_panel
 
     score, lines = main_score(records), _by_label(records)
     panels = [_panel(lines, score, f"{Metric(score).title} by length of the input")]
     longest = max(record.seq_len for record in records)
-    places = [
-        {"line": record.label, "position": max(span.stop, 1), "loss": span.loss}
-        for record in records
-        if record.seq_len == longest
-        for span in record.positions
-        if span.loss is not None
-    ]
-    if places:
-        at = alt.X("position:Q", scale=alt.Scale(type="log", base=2), title="position, up to")
-        loss = alt.Y("loss:Q", scale=alt.Scale(zero=False), title="loss, nats")
-        chart = alt.Chart(inline_data(places)).mark_line(point=True).encode(x=at, y=loss, **_strokes(lines))
-        panels.append(chart.properties(width=460, height=240, title=f"loss by position, input of {longest:,} tokens"))
-    return styled(alt.vconcat(*panels))
+    losses = {
+        name: [(max(span.stop, 1), span.loss) for each in own for span in each.positions if span.loss is not None]
+        for name, own in _by_label([record for record in records if record.seq_len == longest]).items()
+    }
+    if values := [loss for points in losses.values() for _, loss in points]:
+        panels.append(
+            line_panel(
+                losses,
+                Axis(values, log=False),
+                title=f"loss by position, input of {longest:,} tokens",
+                x_title="position, up to",
+                y_title="loss, nats",
+                y_format="~g",
+                black=AS_TRAINED,
+            )
+        )
+    return styled(alt.vconcat(*panels), right=BESIDE)
 
 
 def study_chart(study: Study) -> Any:
@@ -149,13 +155,14 @@ def study_chart(study: Study) -> Any:
     import altair as alt
 
     from zoo.board.charts import styled
+    from zoo.board.lines import BESIDE
 
     trained = {name: [each for each in run if each.label == AS_TRAINED] for name, run in study.named.items()}
     panels = [_panel(trained, study.score, f"{study.title}, as trained")]
     for name, run in study.named.items():
         if len(lines := _by_label(run)) > 1:
             panels.append(_panel(lines, study.score, f"{name}, by method"))
-    return styled(alt.vconcat(*panels).resolve_scale(color="independent", shape="independent"))
+    return styled(alt.vconcat(*panels), right=BESIDE)
 
 
 def _by_label(records: Run) -> dict[str, list[ExtensionRecord]]:
@@ -163,42 +170,25 @@ def _by_label(records: Run) -> dict[str, list[ExtensionRecord]]:
     return {label: [record for record in records if record.label == label] for label in labels}
 
 
-def _strokes(lines: Mapping[str, Run]) -> dict[str, Any]:
-    """A colour for each line, and another shape of its points where colours come again."""
-    import altair as alt
-
-    from zoo.board.charts import BLACK, COLORS, SHAPES
-
-    hues, names = cycle(COLORS), list(lines)
-    colors = [BLACK if name == AS_TRAINED else next(hues) for name in names]
-    shapes = [SHAPES[colors[:k].count(color)] for k, color in enumerate(colors)]
-    strokes: dict[str, Any] = {"color": (alt.Color, colors)}
-    if len(set(shapes)) > 1:
-        strokes["shape"] = (alt.Shape, shapes)
-    return {
-        name: channel("line:N", sort=names, scale=alt.Scale(domain=names, range=values), title=None)
-        for name, (channel, values) in strokes.items()
-    }
-
-
 def _panel(lines: Mapping[str, Run], score: str, title: str) -> Any:
-    import altair as alt
-
-    from zoo.board.charts import GREY, inline_data
+    from zoo.board.labels import Axis
+    from zoo.board.lines import line_panel
 
     metric = Metric(score)
-    points = [
-        {"line": name, "length": record.seq_len, "score": value}
-        for name, records in lines.items()
-        for record in records
-        if (value := record.scores.get(score)) is not None
-    ]
-    values = [value for records in lines.values() for each in records if (value := each.scores.get(score)) is not None]
-    trained = sorted({record.trained_len for records in lines.values() for record in records})
-    length = alt.X("length:Q", scale=alt.Scale(type="log", base=2), title="tokens of the input")
-    domain = [0.0, 1.0] if metric.is_share else [min(values) * 0.95, max(values) * 1.05]
-    scale = alt.Scale(type="log" if metric.kind == "perplexity" else "linear", domain=domain, nice=False)
-    height = alt.Y("score:Q", title=metric.title, scale=scale).axis(format=".0%" if metric.is_share else "~g")
-    rule = alt.Chart(inline_data([{"length": each} for each in trained])).mark_rule(color=GREY, strokeDash=[4, 4])
-    curve = alt.Chart(inline_data(points)).mark_line(point=True).encode(x=length, y=height, **_strokes(lines))
-    return (rule.encode(x=length) + curve).properties(width=460, height=240, title=title)
+    points = {
+        name: [(each.seq_len, value) for each in own if (value := each.scores.get(score)) is not None]
+        for name, own in lines.items()
+    }
+    values = [value for own in points.values() for _, value in own]
+    share, log = metric.is_share, metric.kind == "perplexity"
+    return line_panel(
+        points,
+        Axis([0.0, 1.0], log=False, floor=0.0, ceiling=1.0) if share else Axis(values, log=log),
+        title=title,
+        x_title="tokens of the input",
+        y_title=metric.title,
+        y_format=".0%" if share else "~g",
+        black=AS_TRAINED,
+        marked=sorted({each.trained_len for own in lines.values() for each in own}),
+        tip=metric.format,
+    )

@@ -45,8 +45,8 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
 
 
 _DTYPES: dict[str, str] = {
-    **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "name"), "object"),
-    **dict.fromkeys(("distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
+    **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "family"), "object"),
+    **dict.fromkeys(("name", "distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
     **dict.fromkeys(("baseline", "sweep", "trial", "right", "shape"), "object"),
     **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
     **dict.fromkeys(("seed", "parameters", "n", "answers", "repeat"), "int64"),
@@ -74,6 +74,7 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "kind": record.task.kind,
         "cost_only": record.task.cost_only,
         "architecture": architecture,
+        "family": record.architecture.family,
         "distribution": distribution,
         "name": architecture if distribution == "seqzoo" else f"{distribution}:{architecture}",
         "mode": record.mode,

@@ -13,7 +13,8 @@ from zoo.spec.generation import GenerationCost
 SENTENCE = (
     "The bytes that an architecture carries of one text from token to token, at the size that it has under this "
     "protocol, in float32: a state of fixed size, a window, keys and values of every token, or (encoder-decoders) the "
-    "encoded source. reads again: nothing is carried, and the whole text is read for every token."
+    'encoded source. "no cache": nothing is carried, and the whole text is computed '
+    "again for every token."
 )
 
 TIMED = " The picture has the time of the next token, too, on one machine."
@@ -35,7 +36,7 @@ def generation_table(costs: Sequence[GenerationCost]) -> Table:
     for cost in costs:
         held = {point.context: format_bytes(point.state_bytes) for point in cost.points}
         rows.append([cost.architecture.name, *(held.get(context, "") for context in contexts)])
-    return Table(["architecture", *(f"{context:,}" for context in contexts)], rows)
+    return Table(["architecture", *(f"{context:,} tokens" for context in contexts)], rows)
 
 
 def generation_line(cost: GenerationCost) -> str:
@@ -51,7 +52,7 @@ def generation_line(cost: GenerationCost) -> str:
 def format_bytes(count: int) -> str:
     """ "512 B", "33.0 KiB" or "1.50 MiB"; of 0 what the architecture does instead."""
     if not count:
-        return "reads again"
+        return "no cache"
     for power, unit in ((2, "MiB"), (1, "KiB")):
         if count >= 1024**power:
             return f"{count / 1024**power:.3g} {unit}"
@@ -76,17 +77,16 @@ def generation_parts(costs: Sequence[GenerationCost]) -> list[Part]:
 def generation_chart(costs: Sequence[GenerationCost]) -> Any:
     """The bytes, and below them the latency where it was measured, of one machine, over the context. Returns an Altair
     chart."""
-    names = [cost.architecture.name for cost in costs]
     held = {
         cost.architecture.name: [(point.context, point.state_bytes) for point in cost.points if point.state_bytes]
         for cost in costs
     }
-    panels: list[Panel] = [("state carried from token to token", "bytes of one text", held)]
+    panels: list[Panel] = [("state carried from token to token", "bytes of one text", "B", held)]
     if machines := sorted({cost.machine for cost in costs if cost.machine}):
         timed = {
             cost.architecture.name: [(point.context, point.latency.seconds) for point in cost.points if point.latency]
             for cost in costs
             if cost.machine == machines[-1]
         }
-        panels.append((f"time of the next token on {machines[-1]}", "seconds", timed))
-    return lines_chart(panels, names, "tokens before")
+        panels.append((f"time of the next token on {machines[-1]}", "time", "s", timed))
+    return lines_chart(panels, "tokens before")

@@ -10,6 +10,7 @@ from zoo.board.evaluated import SENTENCE, evaluated_table, evaluated_tasks, posi
 from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
 from zoo.board.part import Part
 from zoo.board.results import Board, Section
+from zoo.board.summary import CONDITIONS, FAMILIES, families, suites, winners, winners_note
 from zoo.board.tables import (
     LEGEND,
     Table,
@@ -40,13 +41,15 @@ def markdown(
     """The board as a Markdown document. `chart` is the name of an image file beside it, `breakdown_chart` gives that of
     a section's breakdown; empty where there is none. `charts` are the names of all. `parts` are shown
     where their protocol has sections."""
-    lines = ["# Leaderboard", "", *(f"- **{column}**: {text}" for column, text in LEGEND.items()), ""]
-    if chart and len(board.results):
-        lines += [f"![Scores with intervals, task by task]({chart})", ""]
+    lines = ["# Leaderboard", ""]
+    if len(board.results):
+        lines += ["[What the columns mean](#what-the-columns-mean). To sort and filter: `zoo leaderboard serve`.", ""]
     if board.results.empty:
         lines += ["No records yet.", ""]
     for protocol, sections in board.protocols():
         lines += [f"## Protocol `{protocol}`", ""]
+        lines += [CONDITIONS[protocol], ""] if protocol in CONDITIONS else []
+        lines += _summary(sections)
         if superseded := sum(section.rows["superseded"].sum() for section in sections):
             lines += [f"Repeated runs superseded by later ones: {superseded}.", ""]
         for overall in overalls(sections):
@@ -70,10 +73,29 @@ def markdown(
                 picture = [f"![{part.title}]({part.chart})", ""] if part.chart in charts else []
                 lines += [f"### {part.title}", "", part.text, "", *picture, *_pipes(part.table), ""]
     lines += _evaluated(evaluations, charts)
+    if len(board.results):
+        lines += [f"## All scores\n\n![Scores with intervals, task by task]({chart})", ""] if chart else []
+        lines += ["## What the columns mean", "", *(f"- **{name}**: {text}" for name, text in LEGEND.items()), ""]
     if problems:
         count, *named = problem_lines(problems)
         lines += ["## Skipped files", "", count, "", *(f"- {_escaped(line)}" for line in named), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _summary(sections: Sequence[Section]) -> list[str]:
+    """Who is best, what the tasks test, and the best of each family."""
+    best = winners(sections)
+    if not best.rows:
+        return []
+    lines = ["### Who is best, and how sure that is", "", *_pipes(best), "", winners_note(sections), ""]
+    lines += ["### What the tasks test, and what the results say", ""]
+    for suite in suites(sections):
+        lines += [f"**{_escaped(suite.name)}**{': ' * bool(suite.description)}{_escaped(suite.description)}", ""]
+        for line in suite.tasks:
+            text = " ".join(filter(None, [f"{line.task}:", line.description, line.verdict]))
+            lines.append(f"- {_escaped(text)}")
+        lines.append("")
+    return [*lines, "### Families", "", *_pipes(families(sections)), "", FAMILIES, ""]
 
 
 def _breakdowns(section: Section, chart: str) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.board.costs import format_memory
 from zoo.board.part import Panel, Part, lines_chart
-from zoo.board.tables import NONE, Table
+from zoo.board.tables import NONE, Table, describe_task
 from zoo.spec.cost import BUSY, CostRecord
 
 FITTED = 3
@@ -34,7 +34,7 @@ def scaling_parts(costs: Sequence[CostRecord]) -> list[Part]:
             Part(
                 protocol,
                 f"Cost over length: training on {task}",
-                _sentence(machine, lines),
+                f"{describe_task(task)}{_sentence(machine, lines)}",
                 scaling_table(lines),
                 f"scaling-{protocol}-{task}.svg",
                 partial(scaling_chart, lines, machine),
@@ -96,7 +96,7 @@ def scaling_table(lines: Lines) -> Table:
         last = costs[-1]
         memory = format_memory(last.memory_bytes // last.batch_size)
         rows.append([name, *shown, f"{round(last.places):,}", _format_seconds(last.train.seconds), memory])
-    return Table(["architecture", "time", "memory", "longest", "time there", "memory there"], rows)
+    return Table(["architecture", "time grows as", "memory grows as", "longest", "time there", "memory there"], rows)
 
 
 def _format_seconds(seconds: float) -> str:
@@ -106,8 +106,10 @@ def _format_seconds(seconds: float) -> str:
 
 def scaling_chart(lines: Lines, machine: str) -> Any:
     """Time and memory of an example over its length. Returns an Altair chart."""
+    times = {name: time_points(costs) for name, costs in lines.items()}
+    memory = {name: memory_points(costs) for name, costs in lines.items()}
     panels: list[Panel] = [
-        (f"time of training on {machine}", "seconds", {name: time_points(costs) for name, costs in lines.items()}),
-        ("memory of training", "bytes", {name: memory_points(costs) for name, costs in lines.items()}),
+        (f"time of training on {machine}", "time of an example", "s", times),
+        ("memory of training", "memory of an example", "B", memory),
     ]
-    return lines_chart(panels, list(lines), "positions of an example")
+    return lines_chart(panels, "positions of an example")

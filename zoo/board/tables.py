@@ -43,10 +43,11 @@ LEGEND = {
     "rank": "by the score; = marks equal ones.",
     "rank range": "the places that the data allow: each of the other rows that differs by more than chance (95 %, "
     "adjusted for their number) is above or below.",
-    "95 % interval": "t: Student's, with the spread over seeds pooled over the rows of the task, of perplexities with "
-    "their logarithms; pooled: the same for one seed, with the spread of the other rows. Where no row has two seeds, "
-    "it says nothing about other seeds: binomial, Wilson's for the number of test questions, wider than necessary "
-    "where a question has several answers; normal, of a perplexity ±1.96 standard errors of its mean loss.",
+    "95 % interval": "t: Student's, over seeds, with the spread pooled over the rows of the task (of perplexities, of "
+    "their logarithms). pooled: the same for one seed, with the spread of the other rows. binomial: no row has two "
+    "seeds; Wilson's for the number of test questions, wider than necessary where a question has several answers. "
+    "normal: likewise of a perplexity, ±1.96 standard errors of its mean loss. The last two say nothing about other "
+    "seeds.",
     "paired difference": "to the baseline, over the same test questions, in points, with a 95 % interval over "
     "questions and McNemar's p value, Holm-adjusted.",
     "seeds": "k/n: k of n ended well and better than every baseline there is.",
@@ -85,6 +86,12 @@ def task_description(section: Section) -> str:
     """What the task is, in a sentence; empty where it is not installed here in this version."""
     entry = registry().tasks.get(section.task)
     return entry.record.description if entry and entry.record.version == section.version else ""
+
+
+def describe_task(task: str) -> str:
+    """ "TASK: what it tests. ", to begin a text with; empty where the task is not installed here."""
+    entry = registry().tasks.get(task)
+    return f"{task}: {entry.record.description} " if entry and entry.record.description else ""
 
 
 def section_heading(section: Section) -> str:

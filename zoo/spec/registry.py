@@ -130,6 +130,12 @@ class Registry:
         """Names of the tasks of one suite, in order of registration."""
         return [name for name, entry in self.tasks.items() if entry.record.suite == suite]
 
+    def suite_description(self, suite: str) -> str:
+        """What the tasks of a suite have in common, as its first task says; empty for an unknown suite."""
+        return next(
+            (entry.record.suite_description for entry in self.tasks.values() if entry.record.suite == suite), ""
+        )
+
     def resolve_alias(self, name: str) -> str:
         """Resolve an alias to its task's name, with one line on stderr the first time; other names are unchanged."""
         tasks = [full for full, entry in self.tasks.items() if name in entry.record.aliases]

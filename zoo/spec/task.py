@@ -92,6 +92,9 @@ class Task:
     options     "package.module:Dataclass" of the `task.*` keys; a field's annotation says which values it may have
                 (zoo/spec/constraints.py), the docstring under it is its help. `check(self)`, where it is defined,
                 raises `zoo.ConfigError(field, why)` for impossible combinations
+    description, suite_description
+                what the task tests, and what the tasks of its suite have in common, each in a sentence for somebody
+                who does not know it; shown on the leaderboard. All tasks of a suite give the same suite_description
     needs       the files that a user must bring, with their public names and sizes; empty: it can be generated anywhere
     sample_files
                 "package.module:function", called with an empty folder: writes a few made-up files in the published
@@ -121,6 +124,7 @@ class Task:
     higher_is_better: bool = True
     channels: int = 0
     description: str = ""
+    suite_description: str = ""
     needs: str = ""
     sample_files: str = ""
     aliases: tuple[str, ...] = ()

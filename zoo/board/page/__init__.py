@@ -25,36 +25,33 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from zoo.board.breakdown import placed_groups
-from zoo.board.charts import breakdown_chart, choose_view, cost_chart, scores_chart, state_chart, to_svg
+from zoo.board.charts import breakdown_chart, choose_view, scores_chart, to_svg
 from zoo.board.curves import agreement_chart, learning_curves
 from zoo.board.evaluated import SENTENCE as EVALUATED
 from zoo.board.evaluated import evaluated_table, evaluated_tasks, positions_charts, positions_table
 from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
 from zoo.board.page.literature import literature
-from zoo.board.page.view import FACETS, SHOWN, Drawers, Group, families, table_of, verdicts, winners
+from zoo.board.page.view import FACETS, SHOWN, Drawers, Group, table_of
 from zoo.board.part import Part
 from zoo.board.results import REPRODUCTION, Board, Section
+from zoo.board.summary import CONDITIONS, FAMILIES, Suite, families, suites, winners, winners_note
 from zoo.board.tables import LEGEND, Table, breakdown_remark, breakdown_tables, problem_lines, questions_lines, remarks
+from zoo.board.tradeoffs import cost_chart, state_chart
 from zoo.spec.analysis import AnalysisRecord
 from zoo.spec.evaluation import EvaluationRecord
 from zoo.spec.store import Problem, StoredRecord
 
 SENTENCES = {
-    "winners": "The best row of each task, and every other row that could be as good: those whose range of ranks, at "
-    "95 %, begins at 1. Where no row of a task has two seeds, intervals and ranges cover the choice of test questions "
-    "only, not another training run. Nothing here says who would win on another task, at another size, or with other "
-    "learning rates.",
-    "families": "The best architecture of each family on each task; ★: it may be the best of all. A family with more "
-    "architectures has more chances to be good. –: not run, or without a ranked score.",
     "overall": "The mean over tasks holds for these tasks only.",
     "rows": "Every configuration that was run, task by task; choose a name for its runs, its configuration and how to "
     "repeat it. Scores of different tasks are not comparable, so sorting stays within a task.",
     "scores": "Diamonds: means with their 95 % interval; hollow dots: single seeds. Where the intervals come from "
     "single runs they say nothing about other seeds.",
     "cost": "The score against the time of training, measured apart on one machine: on another the order can differ. "
-    "No row is both better and faster than those on the blue line.",
-    "state": "The score against what an architecture carries from one part of a sequence to the next. A small state is "
-    "no small model.",
+    "No row is both better and faster than those on the blue line. A point without a name had no room for one; it is "
+    "named under the pointer.",
+    "state": "The score against what an architecture carries from one part of a sequence to the next. A small state "
+    "does not mean a small model.",
     "curves": "The score on validation during training, of several seeds their mean in a band from the worst to the "
     "best. A curve that still rises says that the budget was too small, not how it would go on.",
     "seconds": "The same by seconds: those of the runs themselves, whatever else the machine did meanwhile.",
@@ -68,13 +65,6 @@ SENTENCES = {
 """What each table or chart shows, and what it cannot."""
 DRAWN = 60
 """Rows of a task that its charts show."""
-CONDITIONS = {
-    "quick": "Small models of about the same number of parameters on shortened tasks, each trained on the same number "
-    "of samples, within minutes on a CPU. It compares architectures under equal conditions; it is not what they can do "
-    "at full size.",
-    "paper": "Full tasks with the sizes, rates and budgets that each architecture's paper gives for itself.",
-}
-"""What the protocols are, in a sentence or two."""
 
 
 @dataclass
@@ -105,8 +95,10 @@ class Protocol:
     """A tab."""
 
     name: str
-    verdicts: list[str]
+    links: list[tuple[str, str]]
     winners: Table
+    winners_note: str
+    suites: list[Suite]
     families: Table
     overalls: list[tuple[str, Table, str]]
     figures: list[Figure]
@@ -149,7 +141,7 @@ def render_page(
         data={"facets": FACETS, "rows": drawers.rows, "pool": list(drawers.pool)},
         shown=SHOWN,
         legend=LEGEND,
-        sentences=SENTENCES,
+        sentences=SENTENCES | {"families": FAMILIES},
         conditions=CONDITIONS,
         problems=problem_lines(problems),
         count=len(stored),
@@ -185,26 +177,48 @@ def _protocol(
 ) -> Protocol:
     columns, groups = table_of(sections, stored, drawers, link)
     tables = [(overall_title(o), overall_table(o), " ".join(overall_lines(o))) for o in overalls(sections)]
-    figures = [
+    charts = [
         _figure(f"{name}-cost", f"{name}: scores against the time of training", cost_chart(sections), "cost"),
         _figure(f"{name}-state", f"{name}: scores against the size of the state", state_chart(sections), "state"),
     ]
-    drawn = [
-        (part, _figure(part.chart[:-4], part.title, part.draw(), part.text)) for part in parts if part.protocol == name
-    ]
+    figures = [figure for figure in charts if figure]
+    drawn = [(part, _figure(part.chart[:-4], part.title, part.draw(), "")) for part in parts if part.protocol == name]
     tasks = [_task(section, group, stored) for section, group in zip(sections, groups, strict=True)]
+    best = winners(sections)
     return Protocol(
         name=name,
-        verdicts=verdicts(sections, stored),
-        winners=winners(sections, stored),
-        families=families(sections, stored),
+        links=_links(name, bool(best.rows), tables, figures, drawn, groups),
+        winners=best,
+        winners_note=winners_note(sections),
+        suites=suites(sections),
+        families=families(sections),
         overalls=tables,
-        figures=[figure for figure in figures if figure],
+        figures=figures,
         parts=drawn,
         columns=columns,
         groups=groups,
         tasks=tasks,
     )
+
+
+def _links(
+    name: str,
+    ranked: bool,
+    overall: Sequence[tuple[str, Table, str]],
+    figures: Sequence[Figure],
+    parts: Sequence[tuple[Part, Figure | None]],
+    groups: Sequence[Group],
+) -> list[tuple[str, str]]:
+    """The parts of a protocol's tab: their ids, and what the list at its head calls them; of like parts the first."""
+    links = [(f"{name}.best", "who is best"), (f"{name}.tasks", "tasks"), (f"{name}.families", "families")] * ranked
+    links += [(f"{name}.overall-{k}", title) for k, (title, _, _) in enumerate(overall, 1)]
+    links += [(figure.name, figure.alt.partition(": ")[2]) for figure in figures]
+    links += [(f"{name}.rows", "all rows")]
+    titles: dict[str, int] = {}
+    for k, (part, _) in enumerate(parts, 1):
+        titles.setdefault(part.title.partition(":")[0].lower(), k)
+    links += [(f"{name}.part-{k}", title) for title, k in titles.items()]
+    return links + [(group.anchor, group.title) for group in groups]
 
 
 def _task(section: Section, group: Group, stored: Sequence[StoredRecord]) -> Task:

@@ -17,10 +17,9 @@ from zoo.board.analysis import summaries
 from zoo.board.costs import MODES, median_speed
 from zoo.board.metric import Metric
 from zoo.board.results import REPRODUCTION, Section
-from zoo.board.tables import Table, row_label, section_heading, section_table, section_title, task_description
+from zoo.board.tables import row_label, section_heading, section_table, section_title, task_description
 from zoo.spec.analysis import AnalysisRecord, LossAt
 from zoo.spec.config import flatten, preset_values
-from zoo.spec.cost import CostRecord
 from zoo.spec.record import Record
 from zoo.spec.registry import Entry, registry
 from zoo.spec.settings import NOT_IDENTITY
@@ -87,8 +86,9 @@ def table_of(
         names = [SCORE if name == title else name for name in table.headers]
         rows = []
         for (_, row), cells in zip(section.rows.iterrows(), table.rows, strict=True):
-            record = stored[row["runs"][-1]].record
-            shown = dict(zip(names, cells, strict=True)) | {"family": record.architecture.family}
+            # of speeds the median is enough here; README.md and board.csv have the quartiles
+            speeds = {name: cells[k].partition(" ")[0] for k, name in enumerate(names) if name.endswith("tokens/s")}
+            shown = dict(zip(names, cells, strict=True)) | speeds | {"family": row["family"]}
             if section.protocol != REPRODUCTION:
                 shown.pop("reported", None)
             drawers.rows.append(_drawer(section, row, stored, drawers))
@@ -294,88 +294,3 @@ def _known_preset(
         return {}
     values = preset_values(architecture.record, entry.record, protocol)
     return json.loads(json.dumps(values, default=str))
-
-
-# -- summaries -----------------------------------------------------------------------------------------------------
-
-
-def winners(sections: Sequence[Section], stored: Sequence[StoredRecord]) -> Table:
-    """Task by task the best row, how sure that is, and what it costs beside the fastest."""
-    lines = []
-    for section in _ranked(sections):
-        ranked = section.rows[section.rows["rank"].notna()]
-        best, metric = ranked.iloc[0], section.metric
-        others = ranked[(ranked["best_rank"] == 1) & (ranked.index != best.name)]["name"]
-        alone = "no other was run" if len(ranked) == 1 else "no other"
-        lines.append(
-            {
-                "task": section.task,
-                "best": best["name"],
-                "family": stored[best["runs"][-1]].record.architecture.family,
-                "score and 95 % interval": metric.format_with(best["score"], best["low"], best["high"]),
-                "metric": metric.title + ("" if metric.higher_is_better else " (lower is better)"),
-                "could be as good": ", ".join(others) or alone,
-                "rows": f"{len(ranked)}",
-                "seeds": f"{best['seeds']}",
-                "training speed": _relative_speed(best, ranked),
-            }
-        )
-    return Table(list(lines[0]), [list(line.values()) for line in lines]) if lines else Table([], [])
-
-
-def verdicts(sections: Sequence[Section], stored: Sequence[StoredRecord]) -> list[str]:
-    """Task by task a sentence or two: whether a row is shown to be the best, or which could be."""
-    lines = []
-    for section in _ranked(sections):
-        ranked = section.rows[section.rows["rank"].notna()]
-        best, score = ranked.iloc[0], section.metric.format(ranked.iloc[0]["score"])
-        candidates = ranked[(ranked["best_rank"] == 1) | (ranked.index == best.name)]
-        of_family = dict.fromkeys(stored[runs[-1]].record.architecture.family for runs in candidates["runs"])
-        if len(ranked) == 1:
-            text = f"only {best['name']} was run, {score}."
-        elif len(candidates) == 1:
-            text = f"{best['name']} ({', '.join(of_family)}) is better than the other {len(ranked) - 1} rows, {score}."
-        else:
-            names = ", ".join(candidates["name"].iloc[:-1]) + f" or {candidates['name'].iloc[-1]}"
-            text = f"any of {names} may be the best of {len(ranked)} rows; {best['name']} has the best score, {score}."
-            text += f" They are of {len(of_family)} families: {', '.join(of_family)}." if len(of_family) > 1 else ""
-        if ranked["seeds"].max() == 1 and len(ranked) > 1:
-            text += " Each was trained once, so this holds for these trainings only."
-        lines.append(f"{section.task}: {text}")
-    return lines
-
-
-def _relative_speed(row: pd.Series, rows: pd.DataFrame) -> str:
-    """ "40 % of mamba's", the fastest."""
-    speeds = {name: speed for name, cost in zip(rows["name"], rows["cost"], strict=True) if (speed := _train(cost))}
-    if row["name"] not in speeds:
-        return "not measured"
-    fastest = max(speeds, key=lambda name: speeds[name])
-    return (
-        "the fastest"
-        if fastest == row["name"]
-        else f"{100 * speeds[row['name']] / speeds[fastest]:.0f} % of {fastest}'s"
-    )
-
-
-def _train(cost: CostRecord | None) -> float | None:
-    return median_speed(cost, "train")
-
-
-def families(sections: Sequence[Section], stored: Sequence[StoredRecord]) -> Table:
-    """Family by family the best score on each task; ★ where its row may be the best of all."""
-    shown = _ranked(sections)
-    best: dict[str, dict[str, str]] = {}
-    for section in shown:
-        for _, row in section.rows[section.rows["rank"].notna()].iterrows():
-            family = stored[row["runs"][-1]].record.architecture.family
-            star = " ★" if row["best_rank"] == 1 else ""
-            best.setdefault(family, {}).setdefault(
-                section.task, f"{section.metric.format(row['score'])} {row['name']}{star}"
-            )
-    tasks = [section.task for section in shown]
-    return Table(["family", *tasks], [[name, *(best[name].get(task, "–") for task in tasks)] for name in sorted(best)])
-
-
-def _ranked(sections: Sequence[Section]) -> list[Section]:
-    return [section for section in sections if section.current and section.rows["rank"].notna().any()]

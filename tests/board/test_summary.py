@@ -1,0 +1,75 @@
+"""What a board says first: the best rows, how sure that is, at what cost, and what the tasks test."""
+
+from __future__ import annotations
+
+from tests.board.samples import mqar, section, sections
+from tests.records import language, make, make_cost
+from zoo.board.summary import ONCE, families, suites, winners, winners_note
+from zoo.spec.record import Record
+from zoo.spec.registry import registry
+
+BASELINES = {"baselines": {"chance": 1000.0, "majority": 400.0}}
+WIKITEXT = [language("alpha", nats=3.0, parameters=90_000, **BASELINES), language("beta", nats=4.0, **BASELINES)]
+
+
+def verdicts(records: list[Record]) -> dict[str, str]:
+    return {line.task: line.verdict for suite in suites(sections(records)) for line in suite.tasks}
+
+
+def test_the_table_has_direction_trivial_answer_and_parameters_of_a_perplexity() -> None:
+    table = winners(sections(WIKITEXT, costs=[make_cost(WIKITEXT[0])]))
+    (line,) = (dict(zip(table.headers, row, strict=True)) for row in table.rows)
+    assert line["best"] == "alpha"
+    assert line["metric"] == "word perplexity\n(lower is better)"
+    assert line["trivial answer"] == "400.0"  # the better of the two, which is the lower
+    assert line["parameters"] == "90,000\n(90,000–120,000)"
+    assert line["training speed"] == "the fastest"
+    assert line["could be as good"] == "no other"
+
+
+def test_a_verdict_says_whether_one_row_is_shown_to_be_better() -> None:
+    assert verdicts(WIKITEXT)["wikitext"] == (
+        "alpha (attention) is better than beta, the only other row: word perplexity 20.09, lower is better (trivial "
+        "answer 400.0)."
+    )
+    assert verdicts(WIKITEXT[:1])["wikitext"].startswith("Only alpha was run: word perplexity 20.09")
+    near = [make("alpha", accuracy=0.5), make("beta", accuracy=0.51), make("gamma", accuracy=0.52)]
+    assert verdicts(near)["listops"] == (
+        "gamma (attention) has the best score of 3 rows, 52.0 % (majority class 17.5 %), but beta or alpha could be as "
+        "good."
+    )
+    other = make(
+        "omega", accuracy=0.53, architecture={"name": "omega", "title": "Omega", "family": "new", "version": "1"}
+    )
+    assert verdicts([*near, other])["listops"].endswith(" They are of 2 families: new, attention.")
+    assert verdicts([*near, make("delta", accuracy=0.9)])["listops"].startswith("delta (attention) is better than the ")
+
+
+def test_one_training_each_is_said_once_or_where_it_holds() -> None:
+    once = [make("alpha"), make("beta", accuracy=0.4)]
+    assert ONCE in winners_note(sections(once))
+    assert "trained once" not in verdicts(once)["listops"]
+    mixed = [*once, *(mqar("alpha", accuracy, None, seed=k) for k, accuracy in enumerate((0.8, 0.81)))]
+    assert ONCE not in winners_note(sections(mixed))
+    assert verdicts(mixed)["listops"].endswith(" Every row was trained once.")
+    assert "trained once" not in verdicts(mixed)["mqar"]
+
+
+def test_tasks_stand_by_suite_with_what_they_test() -> None:
+    (lra,) = suites(sections([make("alpha"), make("alpha", "text", suite="lra")]))
+    assert (lra.name, lra.description) == ("lra", registry().suite_description("lra"))
+    assert {line.task: line.description for line in lra.tasks} == {
+        name: registry().task(name).record.description for name in ("listops", "text")
+    }
+    (other,) = suites(sections([make("alpha", "unknown_task", suite="unknown")]))
+    assert (other.description, other.tasks[0].description) == ("", "")
+
+
+def test_every_task_and_suite_here_is_explained() -> None:
+    for name, entry in registry().tasks.items():
+        assert len(entry.record.description) > 40, name
+        assert registry().suite_description(entry.record.suite) == entry.record.suite_description != "", name
+
+
+def test_families_name_the_metric_of_a_task_where_less_is_better() -> None:
+    assert families([section(WIKITEXT)]).headers == ["family", "wikitext\n(word perplexity, lower is better)"]
