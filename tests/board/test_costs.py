@@ -87,6 +87,18 @@ def test_trials_of_a_sweep_share_what_they_cost() -> None:
     assert list(rows["train_tokens_per_second"]) == [10_000, 10_000]
 
 
+def test_a_cost_that_knows_a_later_setting_is_that_of_an_earlier_run_and_not_of_one_with_another_value() -> None:
+    def cell(measured: dict[str, Any], run: dict[str, Any]) -> str:
+        record = make("a", config={"model": {"d_model": 64}, "arch": run})
+        known = make("a", config={"model": {"d_model": 64}, "arch": measured})
+        return cells([record], "train tokens/s", [make_cost(known)]).get("a", "")
+
+    assert cell({"n_heads": 1, "n_kv_heads": 0}, {"n_heads": 1})
+    assert cell({"n_heads": 1}, {"n_heads": 1, "n_kv_heads": 0})
+    assert not cell({"n_heads": 1, "n_kv_heads": 0}, {"n_heads": 2})
+    assert not cell({"n_heads": 1, "n_kv_heads": 0}, {"n_heads": 1, "n_kv_heads": 1})
+
+
 def test_a_table_shows_costs_of_one_machine_that_of_most_rows_or_else_the_latest() -> None:
     records = [of_size(name) for name in ("a", "bb", "ccc")]
     here = [make_cost(record, machine=HERE, train=0.01) for record in records[:2]]

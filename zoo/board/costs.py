@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from zoo.spec.config import cost_settings, cost_the_same
 from zoo.spec.cost import BUSY, CostRecord
+from zoo.spec.record import Record
 
 MODES: tuple[Literal["train"], Literal["inference"]] = ("train", "inference")
 
 
+class Costing(NamedTuple):
+    """What decides the cost of a run: names and versions, and the settings that have a part in it."""
+
+    names: tuple[str, ...]
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, record: Record | CostRecord) -> Costing:
+        architecture, task = record.architecture, record.task
+        versions = (architecture.name, architecture.version, task.name, task.version, record.protocol)
+        return cls((record.plugin.distribution, *versions), cost_settings(record.config))
+
+    def equals(self, other: Costing) -> bool:
+        """Whether both cost the same; `other` may be older or newer than some settings."""
+        return self.names == other.names and cost_the_same(self.settings, other.settings)
+
+
 def costs_of(rows: pd.DataFrame, costs: Sequence[CostRecord]) -> pd.Series:
-    """The cost of each row of one section by its `shape`, None where there is none.
+    """The cost of each row of one section by its `costing`, the latest that there is; None where there is none.
 
     All are of one machine, or they could not be compared: the one with costs of most rows; of equals the one that
     measured last.
     """
-    by_machine: dict[str, dict[str, CostRecord]] = {}
-    for cost in costs:
-        by_machine.setdefault(cost.machine, {})[cost.shape] = cost
-    matching = {
-        machine: {shape: cost for shape, cost in own.items() if shape in set(rows["shape"])}
-        for machine, own in by_machine.items()
-    }
-    counts = Counter({machine: int(rows["shape"].isin(own).sum()) for machine, own in matching.items()})
-    best = max(
-        matching.items(),
-        key=lambda item: (counts[item[0]], max((cost.measured for cost in item[1].values()), default=""), item[0]),
-        default=("", {}),
-    )
-    return pd.Series([best[1].get(shape) for shape in rows["shape"]], rows.index, dtype="object")
+    measured = [(Costing.of(cost), cost) for cost in sorted(costs, key=lambda cost: cost.measured, reverse=True)]
+    by_machine: dict[str, list[CostRecord | None]] = {}
+    for machine in {cost.machine for cost in costs}:
+        own = [(costing, cost) for costing, cost in measured if cost.machine == machine]
+        by_machine[machine] = [
+            next((cost for costing, cost in own if costing.equals(row)), None) for row in rows["costing"]
+        ]
+
+    def order(machine: str) -> tuple[int, str, str]:
+        found = [cost for cost in by_machine[machine] if cost]
+        return len(found), max((cost.measured for cost in found), default=""), machine
+
+    best = by_machine[max(by_machine, key=order)] if by_machine else [None] * len(rows)
+    return pd.Series(best, rows.index, dtype="object")
 
 
 def median_speed(cost: CostRecord | None, mode: Literal["train", "inference"]) -> float | None:

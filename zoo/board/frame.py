@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from zoo.board.costs import Costing
 from zoo.board.metric import NOT_FINITE, Metric
 from zoo.board.statistics import Run, has_converged
-from zoo.spec.config import shape_hash
 from zoo.spec.cost import machine_name
 from zoo.spec.record import Metrics, Record, SplitMetrics, unpack_bits
 from zoo.spec.store import StoredRecord, describe_trial, sweep_key
@@ -31,7 +31,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
     score, scores  the ranked test score (NaN: none), and the other test scores by name
     baseline       the architecture that the width was matched with; "" for none
     cost_only      whether the score says nothing, because the budget is too small to learn the task
-    shape          what decides its cost (zoo/spec/cost.py)
+    costing        what decides its cost (zoo/board/costs.py)
     right          whether each test question was answered right; None where that is not known
     answers        predicted tokens of the test split; n where answers are not tokens
     length_generalization           the ranked score on that split (NaN: none)
@@ -47,7 +47,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
 _DTYPES: dict[str, str] = {
     **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "family"), "object"),
     **dict.fromkeys(("name", "distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
-    **dict.fromkeys(("baseline", "sweep", "trial", "right", "shape"), "object"),
+    **dict.fromkeys(("baseline", "sweep", "trial", "right", "costing"), "object"),
     **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
     **dict.fromkeys(("seed", "parameters", "n", "answers", "repeat"), "int64"),
     **dict.fromkeys(("state_size",), "Int64"),
@@ -107,16 +107,11 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "offers_longer": LENGTH_GENERALIZATION in record.data.counts,
         "chance": record.baselines.chance,
         "majority": record.baselines.majority,
-        "shape": _shape(record),
+        "costing": Costing.of(record),
         "machine": machine_name(record.hardware),
         "ended": record.ended,
         "repeat": int(repeat[1]) if repeat else 1,
     }
-
-
-def _shape(record: Record) -> str:
-    names = (record.plugin.distribution, record.architecture.name, record.architecture.version)
-    return shape_hash(names, (record.task.name, record.task.version), record.protocol, record.config)
 
 
 def groups_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:

@@ -125,6 +125,18 @@ def shape_hash(
     architecture  distribution, name and version
     task          name and version
     """
-    kept = {key: value for key, value in flatten(config).items() if key not in NO_COST and not key.startswith("optim.")}
-    text = json.dumps([*architecture, *task, protocol, kept], sort_keys=True)
+    text = json.dumps([*architecture, *task, protocol, cost_settings(config)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def cost_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, by dotted key, that decide what an example costs: shapes, not rates or budgets."""
+    return {key: value for key, value in flatten(config).items() if key not in NO_COST and not key.startswith("optim.")}
+
+
+def cost_the_same(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether nothing that two configurations of one version both hold differs, each as `cost_settings`.
+
+    What only one of them holds is a setting that the other is older than: its default changes nothing (`config_hash`).
+    """
+    return all(others.get(key, value) == value for key, value in settings.items())

@@ -137,13 +137,15 @@ def field_types(cls: type) -> Mapping[str, Any]:
 T = TypeVar("T")
 
 
-_hints = functools.cache(get_type_hints)
-"""Annotations of a dataclass, which take longer to read than a configuration to make."""
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """Annotations of a dataclass, which take longer to read than a configuration to make."""
+    return get_type_hints(cls)
 
 
 def build_config(cls: type[T], values: Mapping[str, Any]) -> T:
     """Create a configuration dataclass from its fields, those of nested dataclasses as mappings."""
-    hints = _hints(cls)
+    hints = _hints(cast("Any", cls))
     return cls(
         **{
             name: build_config(hints[name], value) if isinstance(value, Mapping) and name in hints else value
