@@ -125,5 +125,5 @@ class TransformerXLBackbone(SegmentBackbone):
         }
 
     def state_size(self, seq_len: int) -> int:
-        """mem_len rows per layer, whatever the length; with the running segment of steps up to a segment more."""
+        """mem_len rows per layer, whatever the length; with the running segment of steps up to T more."""
         return len(self.layers) * self.mem_len * self.dims.d_model
