@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.plugins.steps import assert_steps_equal_segments
 from zoo import Backbone, ConfigError, ModelDims
 from zoo.model.segments import SegmentPlan, drive
 from zoo.nn.state import elements, select_rows
@@ -128,6 +129,11 @@ def test_distances_skip_the_gap_between_the_memories(positions: str) -> None:
         }
 
     torch.testing.assert_close(short(x, state=state(short, 4)).hidden, long(x, state=state(long, 7)).hidden, **SAME)
+
+
+@pytest.mark.parametrize("options", [{"positions": "learned"}, {"pre_lnorm": True, "final_norm": True}])
+def test_steps_equal_segments(options: dict[str, Any]) -> None:
+    assert_steps_equal_segments(build(max_len=4, **options))
 
 
 @pytest.mark.parametrize("mode", MODES)
