@@ -134,15 +134,17 @@ class SegmentBackbone(Backbone):
         return out.state
 
     def close_full(self, state: State) -> tuple[State, Sequence[Tensor], Tensor]:
-        """State, segment and running before the next token: rows with a full segment begin a new one.
+        """Memory, segment and running before the next token: rows with a full segment begin a new one.
 
-        That a row may be full is known from shapes alone; which one is, is asked of the device.
+        Shapes say whether a row may be full; which ones are, the device says, and is waited for once a segment (once a
+        token where rows began with texts of several lengths).
         """
         running = state["running"]
         if running.shape[1] >= self.segment_len:
-            full = running.sum(1) >= self.segment_len
-            closed = self.close(select_rows(state, full))
-            memory = put_state_rows(without_segment(state), full.nonzero()[:, 0], closed)
+            full, memory = running.sum(1) >= self.segment_len, without_segment(state)
+            if full.any():
+                closed = self.close(select_rows(state, full))
+                memory = put_state_rows(memory, full.nonzero()[:, 0], closed)
             state = trim({**memory, "segment": state["segment"], "running": running & ~full[:, None]})
         return without_segment(state), state["segment"], state["running"]
 
