@@ -30,6 +30,7 @@ def zoo_architectures() -> Iterable[Architecture]:
         capabilities=Capabilities(
             modes=frozenset({"causal", "bidirectional"}),
             state="memory",
+            step=True,
             segment=True,
             aux=("reconstruction",),
         ),

@@ -15,13 +15,23 @@ and the attention-reconstruction loss (Algorithm 2), whose gradient reaches f_c 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import LayerNorm, RelativeAttention, RelativeLayer, RelativePositions, init_transformer_xl, param_options
+from zoo import ModelDims, Output, State
+from zoo.nn import (
+    LayerNorm,
+    RelativeAttention,
+    RelativeLayer,
+    RelativePositions,
+    SegmentBackbone,
+    init_transformer_xl,
+    param_options,
+)
 from zoo.ops.memory import real_last, take_rows
 from zoo.ops.relative import distances, relative_attention, sinusoids, visible_keys
 from zoo_compressive.config import CompressiveConfig
@@ -62,17 +72,19 @@ class LearnedDistanceAttention(nn.Module):
         return x.unflatten(-1, (self.n_heads, -1))
 
 
-class CompressiveBackbone(Backbone):
+class CompressiveBackbone(SegmentBackbone):
     """Transformer-XL layers, each with a memory, a compression and a compressed memory.
 
-    State: {"memory": [per layer (B, M, D)], "valid": (B, M) bool, "compressed": [per layer (B, C, D)],
-    "compressed_valid": (B, C) bool}. Real rows are at the end; the others are zero and invisible.
+    Memory: {"memory": [per layer (B, M, D)], "valid": (B, M) bool, "compressed": [per layer (B, C, D)],
+    "compressed_valid": (B, C) bool}. Real rows are at the end; the others are zero and invisible. Of a running segment
+    what has entered each layer is carried as well.
     """
 
     def __init__(self, config: CompressiveConfig, dims: ModelDims) -> None:
         super().__init__(config, dims)
         config.check(dims)
         self.mem_len, self.c_mem_len = config.sizes(dims)
+        self.n_cached = dims.n_layers
         self.two_sided, self.learned = dims.mode == "bidirectional", config.positions == "learned"
         D, H, N = dims.d_model, config.n_heads, dims.n_layers
         E, d_ff = config.d_head or D // H, config.d_ff or 4 * D
@@ -97,17 +109,18 @@ class CompressiveBackbone(Backbone):
         lowest, highest = 1 - T if self.two_sided else 0, self.mem_len + self.c_mem_len + T - 1
         return LearnedDistanceAttention(D, n_heads, d_head, lowest=lowest, highest=highest, dropout=dropout)
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+    def forward_segment(
+        self, x: Tensor, *, mask: Tensor | None = None, memory: State = None
+    ) -> tuple[Output, list[Tensor]]:
         """One segment, whose real tokens stand together, so that distances count no pads."""
         B, T, _ = x.shape
-        if self.learned and self.dims.max_len < T:
-            raise ValueError(f"a segment of {T} tokens, but learned distances for segments of {self.dims.max_len}")
-        memories, m_real, compressed, c_real = self.unpack_state(state, x)
+        self.check_length(T)
+        memories, m_real, compressed, c_real = self.unpack_memory(memory, x)
         here = x.new_ones(B, T, dtype=torch.bool) if mask is None else mask
 
         # while the memory fills, there are pads between the two memories; the attention gets them before both
         past_real = torch.cat([c_real, m_real], dim=1)  # (B, C + M)
-        past_row = real_last(past_real)[:, : 0 if state is None else None]
+        past_row = real_last(past_real)[:, : 0 if memory is None else None]
         valid = torch.cat([past_real.gather(1, past_row), here], dim=1)  # (B, K)
         visible = visible_keys(T, valid.shape[1], two_sided=self.two_sided, valid=valid, device=x.device)[:, None]
         positions = self.build_positions(T, valid.shape[1], x)
@@ -115,8 +128,9 @@ class CompressiveBackbone(Backbone):
         plan = plan_eviction(m_real, c_real, here.sum(1), T, sizes)
 
         h, loss = x, x.new_zeros(())
-        next_memories, next_compressed = [], []
+        next_memories, next_compressed, entered = [], [], []
         for layer, f_c, m, cm in zip(self.layers, self.compress, memories, compressed, strict=True):
+            entered.append(h)
             m, cm = m.to(h.dtype), cm.to(h.dtype)
             past = take_rows(torch.cat([cm, m], dim=1), past_row)
             next_m, next_cm, old, new = update_memories(f_c, m, cm, h, plan)
@@ -134,7 +148,31 @@ class CompressiveBackbone(Backbone):
             "compressed": next_compressed,
             "compressed_valid": plan.c_real,
         }
-        return Output(h, carried, {"reconstruction": self.config.reconstruction_weight * loss})
+        return Output(h, carried, {"reconstruction": self.config.reconstruction_weight * loss}), entered
+
+    def extend(
+        self, x: Tensor, memory: State, segment: Sequence[Tensor], running: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The next token, x (B, 1, D), from what has entered each layer before it: memories and running segment."""
+        self.check_length(running.shape[1] + 1)
+        memories, m_real, compressed, c_real = self.unpack_memory(memory, x)
+        valid = F.pad(torch.cat([c_real, m_real, running], dim=1), (0, 1), value=True)  # (B, K)
+        order = real_last(valid)
+        K = valid.shape[1]
+        visible = visible_keys(1, K, valid=valid.gather(1, order), device=x.device)[:, None]
+        positions = self.build_positions(1, K, x)
+
+        h, entered = x, []
+        for layer, *past in zip(self.layers, compressed, memories, segment, strict=True):
+            entered.append(h)
+            context = torch.cat([*(rows.to(h.dtype) for rows in past), h], dim=1)  # (B, K, D)
+            h = layer(take_rows(context, order), 1, positions, visible)
+        return self.dropout(h if self.norm is None else self.norm(h)), entered
+
+    def check_length(self, T: int) -> None:
+        """Raise ValueError for a segment of T tokens if learned distances end before it."""
+        if self.learned and self.dims.max_len < T:
+            raise ValueError(f"a segment of {T} tokens, but learned distances for segments of {self.dims.max_len}")
 
     def build_positions(self, n_tokens: int, n_keys: int, x: Tensor) -> RelativePositions | Tensor:
         """Compute the positions argument of the layers: relative positions, or distances (P,) for learned tables."""
@@ -144,15 +182,15 @@ class CompressiveBackbone(Backbone):
         R = sinusoids(distance, x.shape[-1], self.config.clamp_len).to(x.dtype)  # (P, D)
         return RelativePositions(self.dropout(R), self.u, self.v)
 
-    def unpack_state(self, state: State, x: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
-        """Return the four parts of a state; without a state no memory, and an empty compressed one."""
+    def unpack_memory(self, memory: State, x: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
+        """Return the four parts of a memory; without one no memory, and an empty compressed one."""
         B, D, N = x.shape[0], x.shape[-1], len(self.layers)
-        if state is None:
+        if memory is None:
             empty = x.new_zeros(B, self.c_mem_len, dtype=torch.bool)
             return [x[:, :0]] * N, empty[:, :0], [x.new_zeros(B, self.c_mem_len, D)] * N, empty
-        return state["memory"], state["valid"], state["compressed"], state["compressed_valid"]
+        return memory["memory"], memory["valid"], memory["compressed"], memory["compressed_valid"]
 
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+    def init_memory(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """Empty memories: rows of zeros that no token sees."""
 
         def zeros(rows: int) -> list[Tensor]:
@@ -166,5 +204,5 @@ class CompressiveBackbone(Backbone):
         }
 
     def state_size(self, seq_len: int) -> int:
-        """mem_len + c_mem_len rows per layer, whatever the length."""
+        """mem_len + c_mem_len rows per layer, whatever the length; with the running segment of steps up to T more."""
         return len(self.layers) * (self.mem_len + self.c_mem_len) * self.dims.d_model

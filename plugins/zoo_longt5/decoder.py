@@ -7,7 +7,8 @@ head. With N an RMS norm, layer n computes (LongT5 §3; Raffel et al. 2020, §2.
     c = a + o' softmax(q' k'ᵀ) v'                       q' from N'(a), k' and v' from the source; no position bias
     y = c + FFN(N''(c))
 
-The bias table b belongs to the stack. Carried from call to call: k and v of the self-attention.
+The bias table b belongs to the stack. Carried from call to call: k and v of the self-attention. k' and v' of the source
+are never carried, and not computed where few tokens are decoded (`attend_unprojected`).
 """
 
 from __future__ import annotations
@@ -49,10 +50,29 @@ class DecoderLayer(nn.Module):
         y = y + self.dropout(at.project_out(z, q))
 
         at, n = self.cross_attention, self.norm2(y)
-        q, *source = (split_heads(part, at.n_heads) for part in (at.q(n), at.k(memory), at.v(memory)))
-        z = attention(q, *source, mask=mask, dropout=at.dropout_p, scale=1.0)
+        q = split_heads(at.q(n), at.n_heads)
+        z = (attend_unprojected if q.shape[2] < at.d_head else attend_projected)(at, q, memory, mask)
         y = y + self.dropout(at.project_out(z, q))
         return y + self.dropout(self.ffn(self.norm3(y))), k, v
+
+
+def attend_projected(at: T5Attention, q: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q' k'ᵀ) v' with k' and v' of all source tokens: q (B, H, T, E), memory (B, L, D) -> (B, H, T, E)."""
+    k, v = (split_heads(project(memory), at.n_heads) for project in (at.k, at.v))
+    return attention(q, k, v, mask=mask, dropout=at.dropout_p, scale=1.0)
+
+
+def attend_unprojected(at: T5Attention, q: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+    """The same in O(T H L D) instead of O(L D²): for few tokens, as in generation.
+
+    With m a source token, q'·(W_k m) = (W_kᵀ q')·m, and the sum of p_j W_v m_j is W_v times that of p_j m_j: each new
+    token is projected, and no source token is (DeepSeek-V2, arXiv 2405.04434, §2.1.2, does so with its latents).
+    """
+    W_k, W_v = (project.weight.unflatten(0, (at.n_heads, -1)) for project in (at.k, at.v))  # (H, E, D)
+    rows = torch.einsum("bhte,hed->bhtd", q, W_k).flatten(1, 2)[:, None]  # (B, 1, H T, D): heads are queries like T
+    m = memory[:, None]  # (B, 1, L, D)
+    sums = attention(rows, m, m, mask=mask, dropout=at.dropout_p, scale=1.0)[:, 0].unflatten(1, q.shape[1:3])
+    return torch.einsum("bhtd,hed->bhte", sums, W_v)
 
 
 class Decoder(nn.Module):

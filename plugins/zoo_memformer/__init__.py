@@ -31,6 +31,7 @@ def zoo_architectures() -> Iterable[Architecture]:
             modes=frozenset({"causal", "bidirectional"}),
             state="memory",
             state_grad=True,
+            step=True,
             segment=True,
         ),
         cost=Cost(

@@ -13,12 +13,24 @@ encoder's output in the place of the slots. The mode "causal" is ours: the encod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import MLP, LayerNorm, MultiHeadAttention, at_least_float32, init_xavier, param_options, without_autocast
+from zoo import ModelDims, Output, State
+from zoo.nn import (
+    MLP,
+    LayerNorm,
+    MultiHeadAttention,
+    SegmentBackbone,
+    at_least_float32,
+    init_xavier,
+    param_options,
+    without_autocast,
+)
 from zoo.ops.attention import attention, join_heads, reference_attention, split_heads
 from zoo.ops.positions import sinusoidal
 from zoo_memformer.config import MemformerConfig
@@ -58,6 +70,13 @@ class Positions(nn.Module):
             bias = bias.masked_fill((~mask[:, None, :] & other)[:, None], -torch.inf)
         return x, bias
 
+    def of_next(self, x: Tensor, running: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Positions of one token, x (B, 1, D), that follows those of running (B, r): x, bias (H, r + 1) of all keys."""
+        if self.table is None:
+            return x + sinusoidal(running.sum(1), x.shape[-1])[:, None].to(x.dtype), None
+        n_keys = running.shape[1] + 1
+        return x, relative_bias(self.table, n_keys, two_sided=self.two_sided)[:, -1]
+
 
 class MemformerLayer(nn.Module):
     """One layer: self-attention, cross-attention to the slots or the encoder's output, feed-forward."""
@@ -81,6 +100,14 @@ class MemformerLayer(nn.Module):
         z, context = self.norm_cross(h), context.to(h.dtype)
         q, k, v = (split_heads(part, c.n_heads) for part in (c.q(z), c.k(context), c.v(context)))
         h = h + self.dropout(c.project_out(attention(q, k, v, mask=context_mask, dropout=c.dropout_p), q))
+        return h + self.dropout(self.ff(self.norm_ff(h)))
+
+    def extend(self, past: Tensor, h: Tensor, context: Tensor, bias: Tensor | None, visible: Tensor) -> Tensor:
+        """`forward` of one token, h (B, 1, D), after past inputs (B, r, D); visible (B, r + 1), bias (H, r + 1)."""
+        z = self.norm_self(torch.cat([past.to(h.dtype), h], dim=1))
+        h = h + self.dropout(self.self_attention.attend_from_last(z, visible=visible[:, None], bias=bias))
+        z = self.norm_cross(h)
+        h = h + self.dropout(self.cross_attention.attend_from_last(z, context=context.to(h.dtype)))
         return h + self.dropout(self.ff(self.norm_ff(h)))
 
 
@@ -166,16 +193,18 @@ class GRUWrite(nn.Module):
 WRITES: dict[str, type[BiasedWrite] | type[GRUWrite]] = {"bmn": BiasedWrite, "gru": GRUWrite}
 
 
-class MemformerBackbone(Backbone):
+class MemformerBackbone(SegmentBackbone):
     """Encoder layers, the memory and its write; in the mode "seq2seq" a decoder as well.
 
-    State: {"memory": (B, S, D)} in at least float32. Gradients flow through it.
+    Memory: {"memory": (B, S, D)} in at least float32. Gradients flow through it. Of a running segment the tokens and
+    what has entered each layer are carried as well.
     """
 
     def __init__(self, config: MemformerConfig, dims: ModelDims) -> None:
         super().__init__(config, dims)
         config.check(dims)
         D = dims.d_model
+        self.n_cached = dims.n_layers + 1
         self.layers = nn.ModuleList(MemformerLayer(config, D) for _ in range(dims.n_layers))
         self.positions = Positions(config, D, causal=dims.mode == "causal")
         self.norm = LayerNorm(D)
@@ -187,18 +216,35 @@ class MemformerBackbone(Backbone):
             self.decoder_positions = Positions(config, D, causal=True)
             self.decoder_norm = LayerNorm(D)
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
-        """One segment: read the slots of `state`, then write them. A row of pads keeps its slots."""
-        memory = (self.init_state(len(x), device=x.device, dtype=x.dtype) if state is None else state)["memory"]
-        slots = self.write.read(memory)
+    def forward_segment(
+        self, x: Tensor, *, mask: Tensor | None = None, memory: State = None
+    ) -> tuple[Output, list[Tensor]]:
+        """One segment: read the slots of `memory`, then write them. A row of pads keeps its slots."""
+        slots = (self.init_memory(len(x), device=x.device, dtype=x.dtype) if memory is None else memory)["memory"]
+        read = self.write.read(slots)
         h, bias = self.positions(x, mask)
+        cached = [x]
         for layer in self.layers:
-            h = layer(h, slots, bias)
+            cached.append(h)
+            h = layer(h, read, bias)
         h = self.norm(h)
-        written = self.write(memory, h, mask)
+        written = self.write(slots, h, mask)
         if mask is not None:
-            written = torch.where(mask.any(1)[:, None, None], written, memory)
-        return Output(h, {"memory": written})
+            written = torch.where(mask.any(1)[:, None, None], written, slots)
+        return Output(h, {"memory": written}), cached
+
+    def extend(
+        self, x: Tensor, memory: State, segment: Sequence[Tensor], running: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The next token, x (B, 1, D): it reads the slots, which are not written before the segment is whole."""
+        read = self.write.read(memory["memory"])
+        visible = F.pad(running, (0, 1), value=True)  # (B, r + 1)
+        h, bias = self.positions.of_next(x, running)
+        cached = [x]
+        for layer, past in zip(self.layers, segment[1:], strict=True):
+            cached.append(h)
+            h = cast("MemformerLayer", layer).extend(past, h, read, bias, visible)
+        return self.norm(h), cached
 
     def forward_decode(
         self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None
@@ -216,11 +262,11 @@ class MemformerBackbone(Backbone):
             y = layer(y, memory, bias, memory_mask)
         return Output(self.decoder_norm(y))
 
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+    def init_memory(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """m_0 in every row; it is learned, and gradients reach it."""
         wide = torch.promote_types(dtype, torch.float32)
         return {"memory": self.write.fresh().to(device=device, dtype=wide).expand(batch, -1, -1)}
 
     def state_size(self, seq_len: int) -> int:
-        """n_slots rows, whatever the length and the depth."""
+        """n_slots rows, whatever the length and the depth; with the running segment of steps up to T per layer more."""
         return self.config.n_slots * self.dims.d_model

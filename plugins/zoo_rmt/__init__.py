@@ -30,6 +30,7 @@ def zoo_architectures() -> Iterable[Architecture]:
             modes=frozenset({"causal", "bidirectional"}),
             state="memory",
             state_grad=True,
+            step=True,
             segment=True,
             # of one segment: two of the four bodies have learned positions
             length="max",

@@ -13,24 +13,25 @@ The gradient flows through the memories of all segments (`segments.tbptt` limits
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import Backbone, ModelDims, Output, State
-from zoo.nn import param_options
+from zoo import ModelDims, Output, State
+from zoo.nn import SegmentBackbone, param_options
 from zoo.ops.memory import real_first, take_rows
 from zoo_rmt.bodies import BODIES
 from zoo_rmt.config import RMTConfig
 
 
-class RMTBackbone(Backbone):
+class RMTBackbone(SegmentBackbone):
     """Memory tokens around each segment, and the Transformer that reads and writes them.
 
-    State: {"memory": (B, n, D)}, with gradient; with a cache also {"cache": [per layer (B, M, D)], "cache_valid":
-    (B, M) bool}, without gradient, real rows at the end.
+    Memory: {"memory": (B, n, D)}, with gradient; with a cache also {"cache": [per layer (B, M, D)], "cache_valid":
+    (B, M) bool}, without gradient, real rows at the end. Of a running segment what its body needs is carried as well.
     """
 
     def __init__(self, config: RMTConfig, dims: ModelDims) -> None:
@@ -46,27 +47,46 @@ class RMTBackbone(Backbone):
             self.cls, self.sep = nn.Parameter(torch.randn(D)), nn.Parameter(torch.randn(D))
             param_options(self, "cls", "sep", weight_decay=0.0)
         self.body.reset_parameters()
+        self.n_cached = self.body.n_cached
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, state: State = None) -> Output:
+    def forward_segment(
+        self, x: Tensor, *, mask: Tensor | None = None, memory: State = None
+    ) -> tuple[Output, list[Tensor]]:
         """One segment. Real rows are moved together, so that positions count no pads and pads change nothing."""
         B, T, _ = x.shape
-        if self.dims.max_len < T:
-            raise ValueError(f"a segment of {T} tokens for a backbone built for segments of {self.dims.max_len}")
-        state = {"memory": self.memory.expand(B, -1, -1)} if state is None else state
-        memory = state["memory"]
-        rows = self.surround(x, memory)
+        self.check_length(T)
+        carried = {"memory": self.memory.expand(B, -1, -1)} if memory is None else memory
+        read = carried["memory"]
+        rows = self.surround(x, read)
         real = order = None
         if mask is not None:
             real = F.pad(mask, (self.front, self.back), value=True)  # (B, R)
             order = real_first(real)
             rows, real = take_rows(rows, order), real.gather(1, order)
-        h, cache = self.body(rows, real, state)
+        h, cache, entered = self.body(rows, real, carried)
         if order is not None:
             h = take_rows(h, order.argsort(dim=1))
-        written = h[:, 1 : 1 + memory.shape[1]] if self.bidirectional else h[:, self.front + T :]
+        written = h[:, 1 : 1 + read.shape[1]] if self.bidirectional else h[:, self.front + T :]
         if mask is not None:  # a segment without a token leaves the memory as it was
-            written = torch.where(mask.any(1)[:, None, None], written, memory.to(written.dtype))
-        return Output(h[:, self.front : self.front + T], {"memory": written, **cache})
+            written = torch.where(mask.any(1)[:, None, None], written, read.to(written.dtype))
+        tokens = slice(self.front, self.front + T)
+        cached = [x, *(rows[:, tokens] for rows in entered)][-self.n_cached :]
+        return Output(h[:, tokens], {"memory": written, **cache}), cached
+
+    def extend(
+        self, x: Tensor, memory: State, segment: Sequence[Tensor], running: Tensor
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The next token, x (B, 1, D), which sees no write row: these are computed when the segment is whole."""
+        self.check_length(running.shape[1] + 1)
+        if not self.body.extends:
+            return super().extend(x, memory, segment, running)
+        h, entered = self.body.extend(x, memory, segment[-len(self.body.layers) :], running)
+        return h, [x, *entered][-self.n_cached :]
+
+    def check_length(self, T: int) -> None:
+        """Raise ValueError for a segment of T tokens that is longer than it may be."""
+        if self.dims.max_len < T:
+            raise ValueError(f"a segment of {T} tokens for a backbone built for segments of {self.dims.max_len}")
 
     def surround(self, x: Tensor, memory: Tensor) -> Tensor:
         """Build H~ of the tokens x (B, T, D) and memory (B, n, D): (B, R, D)."""
@@ -75,7 +95,7 @@ class RMTBackbone(Backbone):
         cls, sep = (vector.to(x.dtype).expand(x.shape[0], 1, -1) for vector in (self.cls, self.sep))
         return torch.cat([cls, memory, sep, x, sep], dim=1)
 
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+    def init_memory(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """The learned memory, with its gradient, and an empty cache."""
         state: dict[str, Any] = {"memory": self.memory.to(device=device, dtype=dtype).expand(batch, -1, -1)}
         if self.config.mem_len:
@@ -85,5 +105,5 @@ class RMTBackbone(Backbone):
         return state
 
     def state_size(self, seq_len: int) -> int:
-        """num_mem_tokens rows, and mem_len rows of cache per layer."""
+        """num_mem_tokens rows, mem_len of cache per layer; with the running segment of steps up to T per layer more."""
         return (self.config.num_mem_tokens + self.dims.n_layers * self.config.mem_len) * self.dims.d_model

@@ -30,6 +30,7 @@ def zoo_architectures() -> Iterable[Architecture]:
             modes=frozenset({"causal", "bidirectional"}),
             state="memory",
             # chunk_exact only holds with same_length, which the paper does not train with
+            step=True,
             segment=True,
         ),
         cost=Cost(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.plugins.steps import assert_steps_equal_segments
 from zoo import Backbone, ConfigError, ModelDims
 from zoo.model.segments import SegmentPlan, drive
 from zoo.nn.state import elements, select_rows
@@ -117,17 +118,22 @@ def test_distances_skip_the_gap_between_the_memories(positions: str) -> None:
     x = tokens(5, seed=4)
     rows, small = tokens(4, seed=5), tokens(2, seed=6)
 
-    def state(mem_len: int) -> Any:
+    def state(backbone: Backbone, mem_len: int) -> Any:
         valid, c_valid = torch.zeros(B, mem_len, dtype=torch.bool), torch.zeros(B, 4, dtype=torch.bool)
         valid[:, -4:], c_valid[:, -2:] = True, True
-        return {
+        return backbone.init_state(B, device="cpu", dtype=torch.float64) | {
             "memory": [F.pad(rows, (0, 0, mem_len - 4, 0))],
             "valid": valid,
             "compressed": [F.pad(small, (0, 0, 2, 0))],
             "compressed_valid": c_valid,
         }
 
-    torch.testing.assert_close(short(x, state=state(4)).hidden, long(x, state=state(7)).hidden, **SAME)
+    torch.testing.assert_close(short(x, state=state(short, 4)).hidden, long(x, state=state(long, 7)).hidden, **SAME)
+
+
+@pytest.mark.parametrize("options", [{"positions": "learned"}, {"pre_lnorm": True, "final_norm": True}])
+def test_steps_equal_segments(options: dict[str, Any]) -> None:
+    assert_steps_equal_segments(build(max_len=4, **options))
 
 
 @pytest.mark.parametrize("mode", MODES)

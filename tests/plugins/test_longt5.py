@@ -172,6 +172,20 @@ def test_token_by_token_equals_at_once(n_decoder_layers: int) -> None:
     torch.testing.assert_close(state, whole.state, rtol=1e-11, atol=1e-11)
 
 
+def test_a_step_projects_no_source_token() -> None:
+    backbone = build("seq2seq")
+    memory, y, projected = tokens(13), tokens(4, seed=2), list[int]()
+    assert backbone.decoder is not None
+    for layer in backbone.decoder.layers:
+        for part in (layer.cross_attention.k, layer.cross_attention.v):
+            part.register_forward_hook(lambda module, args, out: projected.append(out.shape[1]))
+    first = backbone.decode(y[:, :1], memory=memory)
+    assert projected == []
+    backbone.decode(y, memory=memory)  # as many tokens as a head is wide
+    assert projected == [13] * 4
+    assert first.hidden.shape == (3, 1, D)
+
+
 def test_decoder_counts_distances_beyond_the_last_bucket_and_across_the_cut() -> None:
     """The bias of a cached key is that of its distance, however the target was cut."""
     backbone = build("seq2seq")

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.plugins.steps import assert_steps_equal_segments
 from zoo import ConfigError, ModelDims
 from zoo.model.segments import ActivationCheckpointing, SegmentPlan, drive
+from zoo.nn.state import select_rows
 from zoo.testing import ArchitectureSuite
 from zoo_memformer import zoo_architectures
 from zoo_memformer.backbone import BiasedWrite, MemformerBackbone
@@ -185,6 +187,13 @@ def test_a_segment_reads_only_what_earlier_segments_wrote(mode: str, write: str)
     assert early[:, :6].any()
 
 
+@pytest.mark.parametrize("config", [{"positions": "t5", "write": "gru"}, {"positions": "port"}, {}])
+def test_steps_equal_segments(config: dict[str, Any]) -> None:
+    backbone = build("causal", **config)
+    backbone.segment_len = 4
+    assert_steps_equal_segments(backbone)
+
+
 @pytest.mark.parametrize("two_sided", [False, True])
 @pytest.mark.parametrize("T", [1, 2, 300])
 def test_relative_bias_by_pairs(T: int, two_sided: bool) -> None:
@@ -241,7 +250,7 @@ def test_nothing_of_a_pad_is_seen(mode: str, write: str) -> None:
     earlier = backbone(tokens(5, seed=4)).state
     out = backbone(x.masked_fill(~mask[..., None], torch.nan), mask=mask, state=earlier)
     for row, n in ((0, 8), (1, 3)):
-        alone = backbone(x[row : row + 1, :n], state={"memory": earlier["memory"][row : row + 1]})
+        alone = backbone(x[row : row + 1, :n], state=select_rows(earlier, torch.tensor([row])))
         torch.testing.assert_close(out.hidden[row, :n], alone.hidden[0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(out.state["memory"][row], alone.state["memory"][0], rtol=1e-12, atol=1e-12)
     assert torch.equal(out.state["memory"][2], earlier["memory"][2])

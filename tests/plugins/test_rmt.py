@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.plugins.steps import assert_steps_equal_segments
 from zoo import Backbone, ConfigError, ModelDims
 from zoo.model.segments import SegmentPlan, drive
 from zoo.nn.state import elements, select_rows
@@ -105,6 +106,19 @@ def test_the_memory_reads_the_whole_segment_and_is_read(config: dict[str, Any]) 
     fresh = backbone(x).hidden
     other = backbone(x, state=backbone(tokens(T, seed=2)).state).hidden
     assert (fresh - other).abs().amax((0, 2)).amin() > 1e-3  # every token, the first too
+
+
+@pytest.mark.parametrize("config", [c for c in CAUSAL if c["body"] != "transformer"], ids=name)
+def test_steps_equal_segments(config: dict[str, Any]) -> None:
+    assert_steps_equal_segments(build(max_len=4, **config))
+
+
+def test_steps_of_positions_counted_from_the_end_equal_the_text_so_far() -> None:
+    backbone = build(max_len=4, body="transformer")
+    x, state = tokens(10), None
+    for t in range(10):
+        y, state = backbone.step(x[:, t], state)
+        torch.testing.assert_close(y, run(backbone, x[:, : t + 1], 4)[:, t], **SAME)
 
 
 def test_the_encoder_sees_both_ways() -> None:

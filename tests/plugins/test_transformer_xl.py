@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from tests.plugins.steps import assert_steps_equal_segments
 from zoo import Backbone, ConfigError, ModelDims
 from zoo.nn.state import elements, select_rows
 from zoo.ops.relative import distances, rel_shift, relative_attention, visible_keys
@@ -98,6 +99,11 @@ def test_same_length_does_not_depend_on_the_segmentation() -> None:
     for lengths in ([4] * 4, [1] * 16, [7, 2, 1, 6], [15, 1]):
         pieces, _ = drive(backbone, x, lengths)
         torch.testing.assert_close(pieces, whole, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("config", [{"same_length": True}, {"pre_lnorm": True, "clamp_len": 4}, {"mem_len": 0}])
+def test_steps_equal_segments(config: dict[str, Any]) -> None:
+    assert_steps_equal_segments(build(max_len=4, **{"mem_len": 6, **config}))
 
 
 def test_without_same_length_the_reach_depends_on_the_segmentation() -> None:

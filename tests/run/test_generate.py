@@ -51,7 +51,8 @@ def read_again(made: LMHeadModel, tokens: Tensor, n: int) -> Tensor:
 
 @pytest.mark.parametrize("arch", GENERATING)
 def test_prompts_of_any_length_are_continued_as_each_alone_read_again(arch: str) -> None:
-    made, (tokens, mask) = model(arch), prompts()
+    segments = {"segments__length": 4} if registry().architecture(arch).record.capabilities.segment else {}
+    made, (tokens, mask) = model(arch, **segments), prompts()
     new = zoo.generate(made, tokens, 7, mask=mask)
     assert new.shape == (3, 7)
     with torch.no_grad():
@@ -61,6 +62,12 @@ def test_prompts_of_any_length_are_continued_as_each_alone_read_again(arch: str)
     left = torch.arange(9) >= torch.tensor([0, 4, 8])[:, None]
     moved = torch.zeros_like(tokens).masked_scatter(left, tokens[mask])
     assert zoo.generate(made, moved, 7, mask=left).tolist() == new.tolist()
+
+
+def test_segments_that_are_counted_from_the_end_take_no_steps() -> None:
+    made = model("transformer_xl", segments__length=4, segments__align="right")
+    assert not made.capabilities.step
+    assert model("transformer_xl").capabilities.step
 
 
 def test_the_decoder_of_an_encoder_decoder_writes_what_it_would_score() -> None:

@@ -75,8 +75,15 @@ def test_steps_never_carry_more_than_the_window(arch: str, settings: dict[str, o
     assert backbone.state_size(10 * held) == backbone.state_size(held)
 
 
+def test_a_memory_is_carried_whole_and_a_segment_as_far_as_it_has_come() -> None:
+    settings = {"arch.n_heads": 2, "model.n_layers": 2, "segments.length": 8}
+    sizes = [point.state_bytes for point in measure("transformer_xl", [8, 11, 67, 71], **settings).points]
+    # of each row 16 numbers in float32 in each of two layers, and whether it is real
+    assert sizes == [n * (2 * 16 * 4 + 1) for n in (8, 8 + 3, 8 + 3, 8 + 7)]
+
+
 def test_what_reads_the_text_again_carries_nothing_and_an_encoder_decoder_its_source() -> None:
-    for arch in ("transformer_xl", "hyena", "perceiver"):
+    for arch in ("bigbird", "hyena", "perceiver"):
         assert [point.state_bytes for point in measure(arch, [8, 16]).points] == [0, 0]
     near, far = measure("longt5", [8, 64], **{"arch.n_heads": 2}).points
     assert far.state_bytes - near.state_bytes == 56 * 16 * 4  # of each token of the source a vector in float32

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.model.segments import Segment, drive
 from zoo.model.spec import ModelSpec
-from zoo.nn import derived_buffer, param_options
+from zoo.nn import SegmentBackbone, derived_buffer, param_options
 from zoo.nn.backbone import State
 from zoo.nn.masks import pack_rows
 
@@ -75,6 +75,8 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
         self.backbone = spec.architecture.build(spec.arch_config, spec.dims)
         self.plan = spec.segment_plan
+        if isinstance(self.backbone, SegmentBackbone) and self.plan.length is not None:
+            self.backbone.segment_len = self.plan.length
         self.segments = math.ceil(spec.seq_len / self.plan.length) if self.plan.length else 1
         self.causal = spec.dims.mode == "causal"
 

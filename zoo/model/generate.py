@@ -1,8 +1,8 @@
 """Generation: one loop for every model that predicts the next token.
 
 B batch, L tokens of a prompt, V vocab_size. What a token costs depends on the architecture: with `step`, one step from
-the carried state (a recurrent state, a window, a key-value cache); a decoder over an encoded source, one call from its
-state; without either the whole text is read again.
+the carried state (a recurrent state, a window, a key-value cache, a memory with the segment that is running); a decoder
+over an encoded source, one call from its state; without either the whole text is read again.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class _Steps:
 
     def __init__(self, model: NextTokenModel, tokens: Tensor, mask: Tensor | None) -> None:
         self.model = model
-        out = model.backbone(model.embed(tokens, mask), mask=mask)
+        out = model.backbone.prefill(model.embed(tokens, mask), mask=mask)
         self.state = out.state
         self.position = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
         if mask is not None:

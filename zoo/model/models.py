@@ -9,6 +9,7 @@ logits are computed only at positions that have a label.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -163,6 +164,8 @@ class LMHeadModel(nn.Module):
         super().__init__()
         self.architecture, self.objective, self.max_len = spec.architecture.name, spec.objective, spec.max_len
         self.capabilities = spec.architecture.capabilities
+        if spec.segment_plan.align == "right":  # each token moves all segments
+            self.capabilities = replace(self.capabilities, step=False)
         self.encoder = Encoder(spec)
         self.head = nn.Linear(spec.dims.d_model, outputs or spec.vocab_size)
 

@@ -17,6 +17,7 @@ from zoo.nn.masks import sequence_lengths
 from zoo.nn.norms import BatchNorm, LayerNorm, RMSNorm, make_norm
 from zoo.nn.parameters import ParamOptions, param_options, parameter_groups, parameters_with_options
 from zoo.nn.relative import RelativeAttention, RelativeLayer, RelativePositions
+from zoo.nn.segmented import SegmentBackbone
 from zoo.nn.stack import ACTIVATIONS, MLP, Block, Mixer, StackBackbone
 from zoo.nn.state import returns_state
 from zoo.nn.transformer import TransformerStack, transformer_block
@@ -37,6 +38,7 @@ __all__ = [
     "RelativeAttention",
     "RelativeLayer",
     "RelativePositions",
+    "SegmentBackbone",
     "StackBackbone",
     "TiedDropout",
     "TransformerStack",

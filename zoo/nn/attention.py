@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.nn.backbone import State
 from zoo.nn.init import init_xavier
 from zoo.nn.stack import Mixer
 from zoo.ops.attention import attention, join_heads, split_heads
+from zoo.ops.dtypes import compute_dtype
+from zoo.ops.tracing import without_autocast
 
 
 class MultiHeadAttention(Mixer):
@@ -71,6 +75,44 @@ class MultiHeadAttention(Mixer):
     ) -> tuple[Tensor, State]:
         """q, k, v (B, H, L, d), mask (B, L) -> y (B, H, L, d), state. Here softmax attention, without a state."""
         return attention(q, k, v, mask=mask, causal=self.causal, dropout=self.dropout_p), None
+
+    def attend_from_last(
+        self,
+        z: Tensor,
+        *,
+        context: Tensor | None = None,
+        visible: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Softmax attention of the last token of z (B, K, D) alone, to z or to a context (B, K, D): (B, 1, D).
+
+        visible (bool) and bias are broadcastable to (B, H, K), and a key must be visible. Not for shared heads.
+
+        O(K H D) instead of O(K D²), because only the token itself is projected: q·(W_k z_j + b_k) is (W_kᵀ q)·z_j and a
+        number that is the same for all j, and W_v is applied to the weighted sum of the z_j.
+        """
+        context = z if context is None else context
+        (W_q, b_q), (W_k, _), (W_v, b_v) = self.projections()
+        q = F.linear(z[:, -1], W_q, b_q).unflatten(-1, (self.n_heads, -1))  # (B, H, d)
+        W_k, W_v = (W.unflatten(0, (self.n_heads, -1)) for W in (W_k, W_v))  # (H, d, D)
+        score = torch.einsum("bhe,hed->bhd", q, W_k) @ context.mT  # (B, H, K)
+        with without_autocast(q):
+            score = score.to(compute_dtype(score)) * self.d_head**-0.5
+            score = score if bias is None else score + bias
+            score = score if visible is None else score.masked_fill(~visible, -torch.inf)
+            weight = F.dropout(score.softmax(dim=-1), self.dropout_p).to(context.dtype)
+        y = torch.einsum("bhd,hed->bhe", weight @ context, W_v)
+        if b_v is not None:
+            y = y + weight.sum(-1, keepdim=True) * b_v.unflatten(0, (self.n_heads, -1))
+        return self.out(y.to(q.dtype).flatten(1))[:, None]
+
+    def projections(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of the projections of queries, keys and values."""
+        if not self.fused_qkv:
+            return [(linear.weight, linear.bias) for linear in (self.q, self.k, self.v)]
+        weights = self.qkv.weight.split(self.widths)
+        biases = [None] * 3 if self.qkv.bias is None else self.qkv.bias.split(self.widths)
+        return list(zip(weights, biases, strict=True))
 
     def project_qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, L, D) -> q (B, H, L, d), k and v (B, n_kv_heads, L, d)."""

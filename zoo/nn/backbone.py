@@ -127,6 +127,13 @@ class Backbone(nn.Module):
         """Compute a step: the arguments of `step`, checked, with `init_state` in the place of None."""
         raise TypeError(f"{type(self).__name__} has no step form")
 
+    def prefill(self, x: Tensor, *, mask: Tensor | None = None) -> Output:
+        """Read the beginning of a text that `step` goes on with: a call of the backbone, x (B, L, D), mask (B, L).
+
+        An architecture that is called segment by segment reads as many as there are (`zoo.nn.SegmentBackbone`).
+        """
+        return self(x, mask=mask)
+
     def decode(self, y: Tensor, *, memory: Tensor, memory_mask: Tensor | None = None, state: State = None) -> Output:
         """Run the decoder over an encoded source: y (B, T, D), memory (B, L, D). Only for mode "seq2seq".
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.nn.norms import LayerNorm
 from zoo.nn.stack import MLP
+from zoo.ops.dtypes import compute_dtype
 from zoo.ops.relative import relative_attention
+from zoo.ops.tracing import without_autocast
 
 
 class RelativePositions(NamedTuple):
@@ -41,6 +45,8 @@ class RelativeAttention(nn.Module):
 
     def forward(self, z: Tensor, n_tokens: int, positions: RelativePositions, visible: Tensor) -> Tensor:
         """z (B, K, D), its last `n_tokens` rows the segment; visible broadcastable to (B, H, T, K) -> (B, T, D)."""
+        if n_tokens == 1:
+            return self.attend_from_last(z, positions, visible)
         y = relative_attention(
             self.heads(self.W_q(z[:, -n_tokens:])),
             self.heads(self.W_kE(z)),
@@ -52,6 +58,24 @@ class RelativeAttention(nn.Module):
             self.dropout if self.training else 0.0,
         )
         return self.W_o(y.flatten(-2))
+
+    def attend_from_last(self, z: Tensor, positions: RelativePositions, visible: Tensor) -> Tensor:
+        """`forward` of one token in O(K H D) instead of O(K D²): only the token itself is projected, (B, 1, D).
+
+        q·(W z_j) = (Wᵀ q)·z_j: W_{k,E} and W_{k,R} are applied to the query, and W_v to the weighted sum of the z_j.
+        """
+        q = self.heads(self.W_q(z[:, -1]))  # (B, H, E)
+        W_kE, W_kR, W_v = (W.weight.unflatten(0, (self.n_heads, -1)) for W in (self.W_kE, self.W_kR, self.W_v))
+        content = torch.einsum("bhe,hed->bhd", q + positions.u, W_kE) @ z.mT  # (B, H, K)
+        position = (
+            torch.einsum("bhe,hed->bhd", q + positions.v, W_kR) @ positions.R.mT
+        )  # distances K - 1 to 0, like keys
+        with without_autocast(q):
+            score = (content + position).to(compute_dtype(content)) * q.shape[-1] ** -0.5
+            weight = score.masked_fill(~visible[..., 0, :], -torch.inf).softmax(dim=-1)
+        weight = F.dropout(weight, self.dropout, self.training).to(z.dtype)
+        y = torch.einsum("bhd,hed->bhe", weight @ z, W_v)
+        return self.W_o(y.flatten(-2))[:, None]
 
     def heads(self, x: Tensor) -> Tensor:
         """(..., H E) -> (..., H, E)"""

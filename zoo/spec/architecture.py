@@ -108,7 +108,7 @@ class Capabilities:
                   token so far, which generation carries and training does not
     chunk_exact   pieces with carried state equal one call
     state_grad    gradient may flow through the carried state; otherwise the backbone detaches what it emits
-    step          `step()` exists and equals `forward`
+    step          `step()` exists and equals `forward`, with `segment` that of one segment after the other
     segment       long inputs must be fed segment by segment
     length        "any" | "max" (positions run out) | "fixed" (weights of one length; shorter is fine)
     positions     "external": zoo adds absolute positions to the embedding | "internal": none needed

@@ -100,8 +100,8 @@ def _pieces(tensors: Sequence[Any], visible_of: VisibleOf, scale: float) -> Iter
         if bias is not None:
             weights[..., :K] += bias
         if side_bias is not None:
-            rows = row[part]
-            weights[..., K:] += side_bias.index_select(1, rows.flatten()).unflatten(1, rows.shape).transpose(0, 1)
+            # not index_select, which would copy the whole of a bias that is a view, here a view of its distances
+            weights[..., K:] += side_bias[:, row[part]].transpose(0, 1)
         visible = visible_of(part)
         weights.masked_fill_(~visible, torch.finfo(weights.dtype).min)  # finite, so that a row without any key is
         weights = torch.softmax(weights, -1)

@@ -371,7 +371,7 @@ def follows_the_device_of_its_input(subject: ArchitectureSubject) -> None:
         if subject.stateful:
             fresh = net.init_state(2, device=x.device, dtype=x.dtype)
             hidden += [net(x, mask=mask, state=first.state).hidden[0], net(x, state=fresh).hidden[0]]
-            hidden += [net.step(x[:, 0], fresh)[0]] if subject.capabilities.step else []
+            hidden += [net.step(x[:, 0], fresh)[0]] if subject.steps else []
         return torch.cat(hidden).detach()
 
     expected = outputs_of_all_forms(backbone, x, mask)

@@ -72,7 +72,7 @@ CAUSAL_STATEFUL = Modes(
 CHUNK_EXACT = Modes(
     "chunk_exact", lambda case: case.stateful and case.capabilities.chunk_exact, "chunk_exact is not declared"
 )
-STEP = Modes("step", lambda case: case.stateful and case.capabilities.step, "step is not declared")
+STEP = Modes("step", lambda case: case.steps, "step is not declared")
 SEGMENT = Modes("segment", lambda case: case.stateful and case.capabilities.segment, "not fed by segments")
 DECODER = Modes("mode seq2seq", is_seq2seq, "no seq2seq mode", decoder=True)
 STATEFUL_DECODER = Modes("mode seq2seq", decoder_has_state, "no decode that returns a state", decoder=True)

@@ -159,20 +159,25 @@ def chunks_equal_one_call(subject: ArchitectureSubject) -> None:
 
 @check(scopes.STEP)
 def step_equals_forward(subject: ArchitectureSubject) -> None:
-    """`step` token by token gives what `forward` gives, from a fresh and from a carried state."""
-    backbone = subject.build_float64()
+    """`step` token by token gives what `forward` gives, from a fresh state and after `prefill`; of an architecture that
+    is fed by segments what it gives for one segment after the other."""
+    backbone = subject.build_float64(max_len=10) if subject.capabilities.segment else subject.build_float64()
     x, after = (random_input(backbone, n, batch=3, seed=seed) for n, seed in ((24, 0), (9, 1)))
-    whole = backbone(x)
-    expected = backbone(after, state=whole.state).hidden
-    for start in (0, 7):
-        fresh = backbone.init_state(3, device="cpu", dtype=torch.float64)
-        state = backbone(x[:, :start]).state if start else fresh
+    whole = list(drive(backbone, x, None, None, subject.segment_plan(backbone.dims.max_len)))
+    hidden = torch.cat([segment.hidden for segment in whole], dim=1)
+    expected = backbone(after, state=whole[-1].state).hidden
+    for start in (0, 7, 20):
+        state = backbone.init_state(3, device="cpu", dtype=torch.float64)
         where = f"steps from position {start}"
+        if start:
+            begun = backbone.prefill(x[:, :start])
+            expect.close(begun.hidden, hidden[:, :start], expect.EQUIVALENT, f"{where}: outputs of prefill and forward")
+            state = begun.state
         for t in range(start, 24):
             y_t, state = backbone.step(x[:, t], state)
-            expect.close(y_t, whole.hidden[:, t], expect.EQUIVALENT, f"{where}: step and forward at position {t}")
-        hidden = backbone(after, state=state).hidden
-        expect.close(hidden, expected, expect.EQUIVALENT, f"{where}: outputs of forward from the states after them")
+            expect.close(y_t, hidden[:, t], expect.EQUIVALENT, f"{where}: step and forward at position {t}")
+        outputs = backbone(after, state=state).hidden
+        expect.close(outputs, expected, expect.EQUIVALENT, f"{where}: outputs of forward from the states after them")
 
 
 @check(scopes.STEP)
@@ -215,7 +220,7 @@ def state_of_another_precision_is_cast(subject: ArchitectureSubject) -> None:
         own = map_state(lambda leaf: leaf.to(_same_kind(leaf, torch.float64)), state)
         exact = cast(copy.deepcopy(backbone), torch.float64)(x.double(), state=own).hidden
         results = {"forward": out.hidden}
-        if subject.capabilities.step:
+        if subject.steps:
             results["step"] = backbone.step(x[:, 0], state)[0][:, None]
         for how, hidden in results.items():
             assert hidden.dtype == after, f"{where}: {how} gives {hidden.dtype}"

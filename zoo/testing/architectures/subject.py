@@ -63,6 +63,11 @@ class ArchitectureSubject:
             return self.mode != "seq2seq"
         return self.capabilities.state in ("recurrent", "cache") and self.mode == "causal"
 
+    @property
+    def steps(self) -> bool:
+        """Whether `step` processes one token in this case's mode."""
+        return self.stateful and self.capabilities.step and self.mode == "causal" and not self.decoder
+
     def cases(self) -> list[ArchitectureSubject]:
         """One case per declared mode; they share the notes."""
         return [replace(self, mode=mode) for mode in get_args(Mode) if mode in self.capabilities.modes]
