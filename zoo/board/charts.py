@@ -26,6 +26,7 @@ from zoo.board.breakdown import (
     trained_length,
     value_label,
 )
+from zoo.board.drawn import draw
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric
 from zoo.board.results import Section
@@ -50,7 +51,7 @@ Labels = dict[Any, str]
 def to_svg(chart: Any) -> str:
     """The chart as SVG text; the same chart gives the same text."""
     # charts are checked against the schema where they are tested: the check takes longer than to draw them
-    svg = vl_convert.vegalite_to_svg(chart.to_dict(validate=False))
+    svg = draw(chart.to_dict(validate=False), vl_convert.vegalite_to_svg)
     # vega numbers clip paths through all charts of a process
     names: dict[str, str] = {}
     return re.sub(r"\bclip\d+\b", lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg) + "\n"
@@ -72,10 +73,19 @@ def styled(chart: Any, right: int = 12) -> Any:
     )
 
 
+class InlineData(alt.Data):
+    """Data that Altair neither checks nor copies with each layer, panel and configuration of a chart."""
+
+    _class_is_valid_at_instantiation = False
+
+    def __deepcopy__(self, memo: Any) -> InlineData:
+        return self
+
+
 def inline_data(rows: Rows) -> alt.Data:
     """Inline data; missing and infinite values are null."""
     values = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
-    return alt.Data(values=values)
+    return InlineData(values=values)
 
 
 def chart_title(section: Section, text: str, *subtitle: str) -> alt.TitleParams:

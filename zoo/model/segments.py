@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.nn.backbone import Backbone, Output, State
 from zoo.nn.state import batch_size, compatible, detach, reset_rows, return_state, returns_state, where_rows
+from zoo.ops.memory import real_last
 from zoo.ops.tracing import has_values
 from zoo.spec.errors import ConfigError
 
@@ -90,7 +91,7 @@ def right_order(mask: Tensor) -> Tensor:
 
     `ids.gather(1, right_order(mask))` shifts targets in the way in which `align="right"` shifts the input.
     """
-    return mask.to(torch.int8).argsort(dim=1, stable=True)
+    return real_last(mask)
 
 
 def drive(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, plan: SegmentPlan) -> Iterator[Segment]:

@@ -20,7 +20,11 @@ def real_first(mask: Tensor) -> Tensor:
 
 def real_last(mask: Tensor) -> Tensor:
     """Source indices (B, L) that put each row's real entries last and keep their order: mask (B, L) bool."""
-    return mask.to(torch.uint8).argsort(dim=1, stable=True)
+    # a stable argsort, by the inverse of its permutation: ONNX has no sort that is stable
+    pads = ~mask
+    place = torch.where(mask, pads.sum(1, keepdim=True) + mask.cumsum(1), pads.cumsum(1)) - 1
+    source = torch.arange(mask.shape[1], device=mask.device).expand_as(place)
+    return torch.empty_like(place).scatter(1, place, source)
 
 
 def kept_rows(valid: Tensor, n_new: Tensor, n_old: int, mem_len: int) -> tuple[Tensor, Tensor]:
