@@ -262,12 +262,12 @@ def _validate_changes(results: Path, base: str, json_: bool) -> None:
 @app.command()
 def merge(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="Results of another machine, with their costs beside them.")],
+    folder: Annotated[Path, typer.Argument(help="Results of another machine, with what lies beside them.")],
     results: Results = None,
 ) -> None:
     """Add the records of another machine: nothing is replaced, and what is no consistent record is named, exit 2."""
-    from zoo.board.merge import merge
     from zoo.board.tables import one_line
+    from zoo.run.merge import merge
     from zoo.spec.files import default_results_dir
 
     added, present, refused = merge(folder, results or context.obj or default_results_dir())

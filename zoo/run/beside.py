@@ -169,6 +169,14 @@ class Kind:
         """The folder of these records."""
         return beside_results(results_dir, self.folder)
 
+    def faults_of(self, record: Any, results_dir: Path) -> list[str]:
+        """What is wrong with a record that was read from the folder of these results."""
+        folder = self.place(results_dir)
+        file = folder / f"{record.id}.json"
+        if not (file.is_file() and file.resolve().is_relative_to(folder.resolve())):
+            return ["path: lies elsewhere"]
+        return [*self.faults(record)]
+
 
 KINDS = (
     Kind("costs", CostRecord, measured="measured"),
@@ -189,7 +197,7 @@ def check_beside(results_dir: Path | str) -> tuple[int, list[Problem]]:
         problems += refused
         for record in found:
             name = f"{folder.name}/{record.id}.json"
-            faults = [*kind.faults(record)] if (folder / f"{record.id}.json").is_file() else ["path: lies elsewhere"]
+            faults = kind.faults_of(record, Path(results_dir))
             problems += [Problem(name, fault) for fault in faults]
             valid += not faults
     return valid, problems

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.board.test_cli import zoo
-from tests.records import make, make_cost
-from zoo.board.merge import merge
+from tests.records import make, make_analysis, make_cost
+from zoo.run.merge import merge
+from zoo.spec.analysis import AnalysisRecord, analyses_dir, read_analyses
 from zoo.spec.cost import read_costs, write_cost
 from zoo.spec.errors import UserError
-from zoo.spec.store import read_all, write
+from zoo.spec.files import write_atomically
+from zoo.spec.store import dumps, read_all, write
 
 
 def test_records_and_costs_are_added_once_and_nothing_is_replaced(tmp_path: Path) -> None:
@@ -41,6 +43,27 @@ def test_of_two_measurements_of_one_cost_the_later_stays(tmp_path: Path) -> None
     write_cost(make_cost(record, train=0.2, measured="2026-04-01T00:00:00+00:00"), theirs)
     merge(theirs, ours)
     assert [cost.train.seconds for cost in read_costs(ours)[0]] == [0.2]
+
+
+def test_what_lies_beside_the_results_is_added_once_and_nothing_of_it_is_replaced(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours" / "results", tmp_path / "theirs" / "results"
+    analysis = make_analysis(make("s5", task="listops"), trained_len=64)
+
+    def put(record: AnalysisRecord, results: Path, name: str = "") -> None:
+        write_atomically(analyses_dir(results) / f"{name or record.id}.json", dumps(record))
+
+    put(analysis, theirs)
+    another = {"seed": 1, "run": analysis.run.replace("-s0", "-s1")}
+    put(analysis.model_copy(update=another), theirs, "quick/listops/s5/elsewhere")
+    added, present, refused = merge(theirs, ours)
+    assert [path.name for path in added] == ["0123456789ab-s0.json"]
+    assert (present, [problem.reason for problem in refused]) == (0, ["path: lies elsewhere"])
+    assert merge(theirs, ours)[:2] == ([], 1)
+    put(analysis.model_copy(update={"draw_seed": 1}), theirs)
+    added, _, refused = merge(theirs, ours)
+    assert added == []
+    assert refused[0].reason == "another record of this name is there already"
+    assert [each.draw_seed for each in read_analyses(ours)[0]] == [0]
 
 
 def test_what_is_no_consistent_record_is_named_and_the_rest_is_added(

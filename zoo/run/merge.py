@@ -1,0 +1,75 @@
+"""Takes over records from another machine."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.board.checks import record_faults
+from zoo.run.beside import KINDS, Kind
+from zoo.spec.errors import UserError
+from zoo.spec.files import write_atomically
+from zoo.spec.store import Problem, dumps, read_all, read_folder, write
+
+
+class Merged(NamedTuple):
+    """The files that were added, how many records were there already, and what was left out and why."""
+
+    added: list[Path]
+    present: int
+    refused: list[Problem]
+
+
+def merge(folder: Path | str, results_dir: Path | str) -> Merged:
+    """Add every consistent record of `folder`, of results and of what lies beside them, to those of `results_dir`.
+
+    `folder` is a folder of results, or one that holds `results`. Nothing is replaced: another run of the same
+    configuration and seed becomes a further file, the same run is there once. Of costs of one configuration on one
+    machine, and of what generation costs it, the later measurement stays. Another evaluation, extension or analysis of
+    the name of one that is there is left out. Raises UserError where there are no records.
+    """
+    source = Path(folder)
+    source = source / "results" if (source / "results").is_dir() else source
+    merged = [_merge_results(source, Path(results_dir))]
+    merged += [_merge_kind(kind, source, Path(results_dir)) for kind in KINDS]
+    if not any(one.added or one.present or one.refused for one in merged):
+        raise UserError(f"{folder}: no records there, nor in {Path(folder) / 'results'}")
+    added, present, refused = zip(*merged, strict=True)
+    return Merged([*chain(*added)], sum(present), [*chain(*refused)])
+
+
+def _merge_results(source: Path, results: Path) -> Merged:
+    stored, refused = read_all(source)
+    texts = {dumps(record) for _, record in read_all(results)[0]}
+    added, present = [], 0
+    for one in stored:
+        text = dumps(one.record)
+        if faults := record_faults(one):
+            refused.append(Problem(one.path, "; ".join(faults)))
+        elif text in texts:
+            present += 1
+        else:
+            added.append(write(one.record, results))
+            texts.add(text)
+    return Merged(added, present, refused)
+
+
+def _merge_kind(kind: Kind, source: Path, results: Path) -> Merged:
+    found, refused = read_folder(kind.place(source), kind.model)
+    known = {record.id: record for record in read_folder(kind.place(results), kind.model)[0]}
+    added, present = [], 0
+    for record in found:
+        ours = known.get(record.id)
+        later = kind.measured and ours and getattr(record, kind.measured) > getattr(ours, kind.measured)
+        if faults := kind.faults_of(record, source):
+            refused.append(Problem(f"{kind.folder}/{record.id}.json", "; ".join(faults)))
+        elif ours is None or later:
+            path = kind.place(results) / f"{record.id}.json"
+            write_atomically(path, dumps(record))
+            added.append(path)
+        elif kind.measured or dumps(record) == dumps(ours):
+            present += 1
+        else:
+            refused.append(Problem(f"{kind.folder}/{record.id}.json", "another record of this name is there already"))
+    return Merged(added, present, refused)
