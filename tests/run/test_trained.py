@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,44 @@ from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord
 
 pytestmark = pytest.mark.usefixtures("toys")
+Bench = Callable[..., StoredRecord]
 
 
-def bench(tmp_path: Path, task: str, arch: str = "toy", **options: Any) -> StoredRecord:
-    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
-    (stored,) = zoo.bench(arch, task, protocol="smoke", **folders, **options)
-    assert (stored.record.status, stored.record.error) == ("ok", "")
-    return stored
+Key = tuple[str, str, str]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Key, StoredRecord]]:
+    """Folder and records of the runs that tests of this module have made, by task, architecture and options."""
+    return tmp_path_factory.mktemp("kept"), {}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, kept: tuple[Path, dict[Key, StoredRecord]]) -> Bench:
+    """Train, once for all tests; records and runs are copied to folders of the test's own."""
+
+    def trained(task: str, arch: str = "toy", **options: Any) -> StoredRecord:
+        folder, made = kept
+        key = (task, arch, json.dumps(options))
+        own = folder / f"{list(made).index(key) if key in made else len(made)}"
+        if key not in made:
+            (made[key],) = zoo.bench(
+                arch, task, protocol="smoke", results=own / "results", runs=own / "runs", **options
+            )
+        stored = made[key]
+        assert (stored.record.status, stored.record.error) == ("ok", "")
+        shutil.copytree(own, tmp_path, dirs_exist_ok=True)
+        return stored._replace(path=str(tmp_path / Path(stored.path).relative_to(own)))
+
+    return trained
 
 
 def folder_of(tmp_path: Path, record: Record) -> Path:
     return tmp_path / "runs" / record.id
 
 
-def test_a_finished_run_keeps_its_model_once_and_as_safetensors(tmp_path: Path) -> None:
-    record = bench(tmp_path, "toytask").record
+def test_a_finished_run_keeps_its_model_once_and_as_safetensors(tmp_path: Path, bench: Bench) -> None:
+    record = bench("toytask").record
     folder = folder_of(tmp_path, record)
     names = {path.name for path in folder.iterdir()}
     assert {"model.safetensors", "config.json", "run.json"} <= names
@@ -47,8 +71,8 @@ def test_a_finished_run_keeps_its_model_once_and_as_safetensors(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("task", ["toytask", "toypairs", "toytext", "toyrecall", "toyregression"])
-def test_the_loaded_model_has_the_test_score_of_its_record(tmp_path: Path, task: str) -> None:
-    record = bench(tmp_path, task).record
+def test_the_loaded_model_has_the_test_score_of_its_record(tmp_path: Path, bench: Bench, task: str) -> None:
+    record = bench(task).record
     trained = load_trained(folder_of(tmp_path, record))
     assert not trained.model.training
     module = build_module(trained.experiment)
@@ -63,9 +87,9 @@ def test_the_loaded_model_has_the_test_score_of_its_record(tmp_path: Path, task:
 
 
 def test_a_run_its_record_and_the_records_file_name_the_same_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = bench(tmp_path, "toytask")
+    stored = bench("toytask")
     weights = [zoo.load(folder_of(tmp_path, stored.record)).state_dict()]
     weights.append(zoo.load(str(folder_of(tmp_path, stored.record) / "model.safetensors")).state_dict())
     weights += [zoo.load(run, runs=tmp_path / "runs").state_dict() for run in (stored, stored.record, stored.path)]
@@ -76,8 +100,10 @@ def test_a_run_its_record_and_the_records_file_name_the_same_model(
 
 
 @pytest.mark.parametrize(("task", "shape"), [("toytask", (3, 2)), ("toytext", (3, 7, 24))])
-def test_logits_take_ids_and_are_what_batches_give(tmp_path: Path, task: str, shape: tuple[int, ...]) -> None:
-    model: Any = zoo.load(folder_of(tmp_path, bench(tmp_path, task).record))
+def test_logits_take_ids_and_are_what_batches_give(
+    tmp_path: Path, bench: Bench, task: str, shape: tuple[int, ...]
+) -> None:
+    model: Any = zoo.load(folder_of(tmp_path, bench(task).record))
     ids = torch.randint(1, 5, (3, 7))
     mask = torch.arange(7) < torch.tensor([7, 4, 7])[:, None]
     logits = model.logits(ids, mask)
@@ -87,15 +113,15 @@ def test_logits_take_ids_and_are_what_batches_give(tmp_path: Path, task: str, sh
     torch.testing.assert_close(logits if len(shape) == 2 else logits.flatten(0, 1), expected)
 
 
-def test_a_record_of_an_earlier_run_is_not_given_a_later_runs_model(tmp_path: Path) -> None:
-    first = bench(tmp_path, "toytask").record
+def test_a_record_of_an_earlier_run_is_not_given_a_later_runs_model(tmp_path: Path, bench: Bench) -> None:
+    first = bench("toytask").record
     older = first.model_copy(update={"ended": "2020-01-01T00:00:00Z"})
     with pytest.raises(UserError, match="holds the model of a later run"):
         zoo.load(older, runs=tmp_path / "runs")
 
 
-def test_what_is_no_finished_run_is_named(tmp_path: Path) -> None:
-    record = bench(tmp_path, "toytask").record
+def test_what_is_no_finished_run_is_named(tmp_path: Path, bench: Bench) -> None:
+    record = bench("toytask").record
     folder = folder_of(tmp_path, record)
     with pytest.raises(UserError, match="no such run"):
         zoo.load(tmp_path / "nowhere")
@@ -119,9 +145,9 @@ def test_what_is_no_finished_run_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_checkpoint_of_another_architecture_or_version_is_refused(
-    tmp_path: Path, key: str, value: Any, says: str
+    tmp_path: Path, bench: Bench, key: str, value: Any, says: str
 ) -> None:
-    folder = folder_of(tmp_path, bench(tmp_path, "toytask").record)
+    folder = folder_of(tmp_path, bench("toytask").record)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {key: value}))
     with pytest.raises(UserError, match=says) as caught:
@@ -129,9 +155,9 @@ def test_a_checkpoint_of_another_architecture_or_version_is_refused(
     assert str(folder / "config.json") in str(caught.value)
 
 
-def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
-    wide = folder_of(tmp_path, bench(tmp_path, "toytask", overrides={"model.d_model": 32}).record)
-    folder = folder_of(tmp_path, bench(tmp_path, "toytask").record)
+def test_weights_that_do_not_fit_are_listed(tmp_path: Path, bench: Bench) -> None:
+    wide = folder_of(tmp_path, bench("toytask", overrides={"model.d_model": 32}).record)
+    folder = folder_of(tmp_path, bench("toytask").record)
     shutil.copy(wide / "model.safetensors", folder / "model.safetensors")
     with pytest.raises(DataError, match=r"(?s)model.safetensors: .* do not fit:.*shape: encoder.embedding.weight"):
         zoo.load(folder)
@@ -145,7 +171,9 @@ def test_a_full_disk_costs_the_model_but_not_the_record(tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("zoo.run.rundir.keep_model", full)
-    record = bench(tmp_path, "toytask").record
+    (stored,) = zoo.bench("toy", "toytask", protocol="smoke", results=tmp_path / "results", runs=tmp_path / "runs")
+    record = stored.record
+    assert record.status == "ok"
     assert (folder_of(tmp_path, record) / "best.ckpt").exists()
 
 
@@ -168,8 +196,8 @@ def predicted(folder: Path, source: Path, target: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in target.read_text().splitlines()]
 
 
-def test_answers_are_the_models_labels_and_probabilities(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, bench(tmp_path, "toytask").record)
+def test_answers_are_the_models_labels_and_probabilities(tmp_path: Path, bench: Bench) -> None:
+    folder = folder_of(tmp_path, bench("toytask").record)
     rows = [[1, 2, 3], [4], [1, 1, 1, 1, 2, 2, 2, 2]] * 15
     source = tmp_path / "in.jsonl"
     source.write_text("".join(json.dumps({"input": row}) + "\n" for row in rows))
@@ -182,8 +210,8 @@ def test_answers_are_the_models_labels_and_probabilities(tmp_path: Path) -> None
         assert answer["label"] == int(shares.argmax())
 
 
-def test_answers_as_csv_have_a_column_for_each_class(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, bench(tmp_path, "toytask").record)
+def test_answers_as_csv_have_a_column_for_each_class(tmp_path: Path, bench: Bench) -> None:
+    folder = folder_of(tmp_path, bench("toytask").record)
     (tmp_path / "in.jsonl").write_text('{"input": [1, 2]}\n{"input": [3]}\n')
     target = tmp_path / "out.csv"
     assert zoo_command("predict", folder, "--input", tmp_path / "in.jsonl", "--output", target) == 0
@@ -194,11 +222,11 @@ def test_answers_as_csv_have_a_column_for_each_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arch", ["transformer", "retnet"])  # the second carries a state from piece to piece
-def test_perplexities_of_a_text_are_those_of_all_its_tokens(tmp_path: Path, arch: str) -> None:
+def test_perplexities_of_a_text_are_those_of_all_its_tokens(tmp_path: Path, bench: Bench, arch: str) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("".join(f"It was a fine day, the {k}th of the year.\n\n" for k in range(400)))
     settings = {"task.corpus": str(corpus), "task.seq_len": 64, "train.max_samples": 16, "model.d_model": 16}
-    folder = folder_of(tmp_path, bench(tmp_path, "wikitext", arch, overrides=settings).record)
+    folder = folder_of(tmp_path, bench("wikitext", arch, overrides=settings).record)
     text = "It was a fine day, but not for everybody, and then it began to rain a little. " * 2
     (tmp_path / "one.txt").write_text(text)
     (answer,) = predicted(folder, tmp_path / "one.txt", tmp_path / "out.jsonl")
@@ -227,16 +255,16 @@ def test_perplexities_of_a_text_are_those_of_all_its_tokens(tmp_path: Path, arch
         ("{", r"in.jsonl:2: not JSON"),
     ],
 )
-def test_an_input_at_fault_is_named_and_nothing_is_written(tmp_path: Path, line: str, says: str) -> None:
-    folder = folder_of(tmp_path, bench(tmp_path, "toytask").record)
+def test_an_input_at_fault_is_named_and_nothing_is_written(tmp_path: Path, bench: Bench, line: str, says: str) -> None:
+    folder = folder_of(tmp_path, bench("toytask").record)
     (tmp_path / "in.jsonl").write_text('{"input": [1, 2]}\n' + line + "\n")
     with pytest.raises(DataError, match=says):
         zoo_command("predict", folder, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
     assert not list(tmp_path.glob("*out.jsonl*"))
 
 
-def test_a_file_is_not_replaced_without_force(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, bench(tmp_path, "toytask").record)
+def test_a_file_is_not_replaced_without_force(tmp_path: Path, bench: Bench) -> None:
+    folder = folder_of(tmp_path, bench("toytask").record)
     (tmp_path / "in.jsonl").write_text('{"input": [1, 2]}\n')
     target = tmp_path / "out.jsonl"
     target.write_text("mine")
@@ -248,7 +276,7 @@ def test_a_file_is_not_replaced_without_force(tmp_path: Path) -> None:
     assert json.loads(target.read_text())["row"] == 1
     with pytest.raises(UserError, match=r"ends in .jsonl or .csv"):
         zoo_command(*arguments[:-1], tmp_path / "out.xlsx")
-    recall = folder_of(tmp_path, bench(tmp_path, "toyrecall").record)
+    recall = folder_of(tmp_path, bench("toyrecall").record)
     with pytest.raises(UserError, match="answers to inputs of this kind are not written"):
         zoo_command("predict", recall, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "recall.jsonl")
 
@@ -256,8 +284,8 @@ def test_a_file_is_not_replaced_without_force(tmp_path: Path) -> None:
 # -- exports -----------------------------------------------------------------------------------------------------------
 
 
-def test_exported_weights_carry_their_configuration(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, bench(tmp_path, "toytask").record)
+def test_exported_weights_carry_their_configuration(tmp_path: Path, bench: Bench) -> None:
+    folder = folder_of(tmp_path, bench("toytask").record)
     target = tmp_path / "toy.safetensors"
     assert zoo_command("export", folder, "--output", target) == 0
     weights, own = load_file(target), zoo.load(folder).state_dict()
@@ -270,8 +298,10 @@ def test_exported_weights_carry_their_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arch", ["transformer", "s4"])
-def test_an_exported_program_gives_the_models_outputs_for_other_batches_and_lengths(tmp_path: Path, arch: str) -> None:
-    folder = folder_of(tmp_path, bench(tmp_path, "toytask", arch).record)
+def test_an_exported_program_gives_the_models_outputs_for_other_batches_and_lengths(
+    tmp_path: Path, bench: Bench, arch: str
+) -> None:
+    folder = folder_of(tmp_path, bench("toytask", arch).record)
     target = tmp_path / "program.pt2"
     assert zoo_command("export", folder, "--format", "pt2", "--output", target) == 0
     program, model = torch.export.load(target).module(), zoo.load(folder)
@@ -281,8 +311,10 @@ def test_an_exported_program_gives_the_models_outputs_for_other_batches_and_leng
         torch.testing.assert_close(program(ids, mask), model.logits(ids, mask), rtol=1e-4, atol=1e-5)
 
 
-def test_what_cannot_be_exported_is_said_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = load_trained(folder_of(tmp_path, bench(tmp_path, "toytask").record))
+def test_what_cannot_be_exported_is_said_and_leaves_no_file(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = load_trained(folder_of(tmp_path, bench("toytask").record))
 
     def refuses(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("no form for this\nand more")
@@ -293,22 +325,48 @@ def test_what_cannot_be_exported_is_said_and_leaves_no_file(tmp_path: Path, monk
     assert not list(tmp_path.glob("*.pt2")) + list(tmp_path.glob(".*"))
 
 
-def test_a_program_whose_outputs_differ_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = load_trained(folder_of(tmp_path, bench(tmp_path, "toytask").record))
+def test_a_program_whose_outputs_differ_is_not_kept(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = load_trained(folder_of(tmp_path, bench("toytask").record))
     monkeypatch.setattr("zoo.run.export._write_pt2", lambda module, *rest: lambda *inputs: module(*inputs) + 1)
     with pytest.raises(UserError, match=r"the program's outputs for shape .* differ"):
         export(trained, "pt2", tmp_path / "program.pt2")
     assert not list(tmp_path.glob("*.pt2"))
 
 
-def test_onnx_gives_the_models_outputs(tmp_path: Path) -> None:
+def test_a_program_takes_what_a_format_has_a_form_for(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here neither masks nor inputs whose shape may vary."""
+    trained = load_trained(folder_of(tmp_path, bench("toytask").record))
+
+    def write(module: Any, inputs: Any, axes: Any, target: Path) -> Any:
+        if len(inputs) == 2 or axes:
+            raise RuntimeError("no form for this")
+
+        def program(ids: torch.Tensor) -> torch.Tensor:
+            assert ids.shape == inputs[0].shape
+            return module(ids)
+
+        target.write_text("program")
+        return program
+
+    monkeypatch.setattr("zoo.run.export._write_pt2", write)
+    said = export(trained, "pt2", tmp_path / "program.pt2")
+    assert said == "inputs without pads, batches of 2, length 12"
+    assert (tmp_path / "program.pt2").read_text() == "program"
+
+
+def test_onnx_gives_the_models_outputs(tmp_path: Path, bench: Bench) -> None:
     import onnxruntime
 
-    folder = folder_of(tmp_path, bench(tmp_path, "toytask", "transformer").record)
+    folder = folder_of(tmp_path, bench("toytask", "transformer").record)
     target = tmp_path / "program.onnx"
     assert zoo_command("export", folder, "--format", "onnx", "--output", target) == 0
     ids = torch.randint(1, 5, (3, 7))
+    mask = torch.arange(7) < torch.tensor([7, 4, 7])[:, None]
     session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"inputs": ids.numpy()})
+    (logits,) = session.run(["logits"], {"inputs": ids.numpy(), "mask": mask.numpy()})
     model: Any = zoo.load(folder)
-    torch.testing.assert_close(torch.from_numpy(logits), model.logits(ids).detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(logits), model.logits(ids, mask).detach(), rtol=1e-4, atol=1e-5)
