@@ -150,6 +150,20 @@ def _border(M, width):
 
 
 @compiled
+def _copy(source, target):
+    """target = source, entry by entry: numba takes seconds to compile an assignment of one array to another."""
+    for y in range(source.shape[0]):
+        for x in range(source.shape[1]):
+            target[y, x] = source[y, x]
+
+
+@compiled
+def _note(log, row, snake):
+    """The (patch, y, x) of a snake's last dash into a row of the log."""
+    log[row, 0], log[row, 1], log[row, 2] = snake[3], snake[4], snake[5]
+
+
+@compiled
 def _targets(stream, t, k, M, log, weight):
     """Both targets into M and log (dash i of snake s in row 2 i + s). Starts over until both are whole."""
     snakes = np.empty((2, 6), np.int64)
@@ -161,7 +175,7 @@ def _targets(stream, t, k, M, log, weight):
                 if whole and i > 0:
                     whole = _extend(stream, t, k, M, snakes[s], weight)
                 if whole:
-                    log[2 * i + s] = snakes[s, 3:]
+                    _note(log, 2 * i + s, snakes[s])
         if whole:
             # the original merges the last dash of the second snake only
             _merge(M, t, k, snakes[1, 3], snakes[1, 4], snakes[1, 5])
@@ -225,18 +239,18 @@ def _distractors(stream, t, k, M, log, dashes, weight):
     before, snake = np.empty_like(M), np.empty(6, np.int64)
     for _ in range(t.distractors):
         for _ in range(DISTRACTOR_TRIES):
-            before[:] = M
+            _copy(M, before)
             whole = _distractor_seed(stream, t, k, M, snake)
             for i in range(t.distractor_dashes):
                 if whole and i > 0:
                     whole = _extend(stream, t, k, M, snake, weight)
                 if whole:
-                    log[dashes + i] = snake[3:]
+                    _note(log, dashes + i, snake)
             if whole:
                 _merge(M, t, k, snake[3], snake[4], snake[5])
                 dashes += t.distractor_dashes
                 break
-            M[:] = before
+            _copy(before, M)
     return dashes
 
 
@@ -261,6 +275,15 @@ def _mark(markers, t, y, x):
 
 
 @compiled
+def _largest(values):
+    largest = values[0, 0]
+    for y in range(values.shape[0]):
+        for x in range(values.shape[1]):
+            largest = max(largest, values[y, x])
+    return largest
+
+
+@compiled
 def _compose(t, k, log, dashes, origin, terminal, out):
     """P = max(lines / max(lines), discs); out = floor(255 P / max(P))."""
     n = t.resolution
@@ -270,9 +293,11 @@ def _compose(t, k, log, dashes, origin, terminal, out):
         _light(lines, t, k, log[i, 0], log[i, 1], log[i, 2], contrast)
     _mark(markers, t, log[origin, 1], log[origin, 2])
     _mark(markers, t, log[terminal, 1], log[terminal, 2])
-    brightest = lines.max()
-    lines = np.maximum(lines / brightest, markers)
-    peak = lines.max()
+    brightest = _largest(lines)
+    for y in range(n):
+        for x in range(n):
+            lines[y, x] = max(lines[y, x] / brightest, markers[y, x])
+    peak = _largest(lines)
     for y in range(n):
         for x in range(n):
             out[y, x] = np.uint8(255.0 * (lines[y, x] / peak))
