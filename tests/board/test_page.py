@@ -90,7 +90,7 @@ def test_the_winner_of_a_task_is_told_with_who_could_be_as_good_and_the_cost(pag
     best = {row["task"]: row for row in table(page, "Best row of each task, quick")}
     assert best["listops"]["best"] == "beta"
     assert "alpha" in best["listops"]["could be as good"]
-    assert best["listops"]["training speed"] == "5 % of gamma's"
+    assert best["listops"]["training speed"] == "5 % of gamma's, the fastest"
     assert best["wikitext"]["metric"] == "word perplexity\n(lower is better)"
     assert best["listops"]["trivial answer"] == "17.5 %\n(majority class)"
     assert best["listops"]["parameters"] == "120,000"

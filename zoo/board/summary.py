@@ -4,6 +4,7 @@ what the tasks test."""
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ def suites(sections: Sequence[Section]) -> list[Suite]:
     shown, once = ranked_sections(sections), _all_once(sections)
     found: dict[str, list[TaskLine]] = {}
     for section in shown:
-        verdict = _verdict(section)
+        verdict = " ".join(filter(None, [_verdict(section), _example(section)]))
         if not once and _ranked(section)["seeds"].max() == 1:
             verdict += " Every row was trained once."
         found.setdefault(section.suite, []).append(TaskLine(section.task, task_description(section), verdict))
@@ -156,6 +157,12 @@ def _verdict(section: Section) -> str:
     return text if alone else f"{text} They are of {len(of_family)} families: {', '.join(of_family)}."
 
 
+def _example(section: Section) -> str:
+    """How long an example is, as it was read where costs were measured; empty where they were not."""
+    tokens = [cost.tokens for cost in section.rows["cost"] if cost is not None]
+    return f"An example has {statistics.median(tokens):,.0f} tokens on average." if tokens else ""
+
+
 def _join(names: pd.Series, word: str) -> str:
     *first, last = names
     return f"{', '.join(first)} {word} {last}" if first else str(last)
@@ -185,7 +192,7 @@ def _parameters(best: pd.Series, ranked: pd.DataFrame) -> str:
 
 
 def _relative_speed(row: pd.Series, rows: pd.DataFrame) -> str:
-    """ "40 % of mamba's", the fastest."""
+    """ "40 % of mamba's, the fastest"."""
     measured = rows[rows["cost"].notna()]
     speeds = {row["name"]: row["cost"].tokens_per_second("train")[0] for _, row in measured.iterrows()}
     if row["name"] not in speeds:
@@ -193,4 +200,4 @@ def _relative_speed(row: pd.Series, rows: pd.DataFrame) -> str:
     fastest = max(speeds, key=lambda name: speeds[name])
     if fastest == row["name"]:
         return "the fastest"
-    return f"{100 * speeds[row['name']] / speeds[fastest]:.0f} % of {fastest}'s"
+    return f"{100 * speeds[row['name']] / speeds[fastest]:.0f} % of {fastest}'s, the fastest"

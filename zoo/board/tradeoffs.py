@@ -25,7 +25,7 @@ REMARK = 75
 def cost_chart(sections: Sequence[Section]) -> Any:
     """Task by task the score against the time of training, and the Pareto front; None where there is none to draw."""
     seconds = [pd.Series([1000 * c.train.seconds if c else math.nan for c in s.rows["cost"]]) for s in sections]
-    return _tradeoffs(sections, seconds, "training, seconds per 1,000 examples", "not measured")
+    return _tradeoffs(sections, seconds, "training, seconds per 1,000 examples (log scale)", "not measured")
 
 
 def state_chart(sections: Sequence[Section]) -> Any:
@@ -33,7 +33,7 @@ def state_chart(sections: Sequence[Section]) -> Any:
     is nothing to draw."""
     recall = [section for section in sections if section.rows["kind"].eq("recall").all()]
     sizes = [section.rows["state_size"] for section in recall]
-    return _tradeoffs(recall, sizes, "state, numbers per sequence", "without a state of fixed size")
+    return _tradeoffs(recall, sizes, "state, numbers per sequence (log scale)", "without a state of fixed size")
 
 
 def _tradeoffs(sections: Sequence[Section], along: Sequence[pd.Series], title: str, absent: str) -> Any:
