@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
+import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor, distributed
 
 from tests.run.conftest import resolve_one
 from zoo.run.execute import build_module, open_data
+from zoo.run.pool import Pool
+from zoo.run.worker import POLL
 from zoo.spec.registry import registry
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -63,15 +67,20 @@ def check_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         )
 
 
+@cache
+def gradients_of_the_whole(case: str) -> dict[str, Tensor]:
+    return gradients(case, BATCH)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_of_a_batch_are_those_of_its_micro_batches(case: str) -> None:
-    whole = gradients(case, BATCH)
+    whole = gradients_of_the_whole(case)
     assert any(gradient.any() for gradient in whole.values())
     for micro in (4, 1):
         check_equal(gradients(case, micro), whole)
 
 
-def device(rank: int, port: int, folder: str) -> None:
+def device(report: object, *, rank: int, port: int, folder: str) -> None:
     """One of two devices: every case's gradients into a file."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
@@ -83,10 +92,17 @@ def test_gradients_of_two_devices_are_those_of_one(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    multiprocessing.spawn(device, (port, str(tmp_path)), nprocs=2)
+    function = f"{device.__module__}:{device.__name__}"
+    with Pool() as pool:
+        workers = [
+            pool.start({"call": function, "arguments": {"rank": rank, "port": port, "folder": str(tmp_path)}})
+            for rank in range(2)
+        ]
+        while not all(worker.poll() for worker in workers):
+            time.sleep(POLL)
+        assert [worker.reply() for worker in workers] == [{"value": None}] * 2
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for case in CASES:
-        whole = gradients(case, BATCH)
         for micro in (8, 2):
-            check_equal(first[f"{case} {micro}"], whole)
-            check_equal(second[f"{case} {micro}"], whole)
+            check_equal(first[f"{case} {micro}"], gradients_of_the_whole(case))
+            check_equal(second[f"{case} {micro}"], gradients_of_the_whole(case))

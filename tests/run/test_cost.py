@@ -209,7 +209,7 @@ def test_tokens_per_second_are_real_ones() -> None:
 
 # -- what a budget cannot teach ------------------------------------------------------------------------------------
 
-SMALL = ("--task", "pathx", "--set=task.seq_len=1024", "--set=task.train_size=4", "--set=train.max_samples=4")
+SMALL = ("--task", "pathx", "--set=task.seq_len=256", "--set=task.train_size=4", "--set=train.max_samples=4")
 SMALLER = ("--set=train.batch_size=4", "--set=train.val_every=4", "--set=task.val_size=4", "--set=task.test_size=4")
 
 

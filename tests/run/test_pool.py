@@ -123,11 +123,12 @@ def test_when_what_starts_the_runs_is_killed_the_sweep_goes_on(tmp_path: Path, m
 
 
 def test_a_sweep_killed_again_and_again_ends_with_the_records_of_an_undisturbed_one(tmp_path: Path) -> None:
-    options = ["--arch", "toy", "--task", "toytask,toyrecall", "--seeds", "2", "--jobs", "2", "--protocol", "quick"]
+    options = ["--arch", "toy", "--task", "toytask,toyrecall", "--seeds", "2", "--jobs", "2", "--protocol", "smoke"]
+    options += ["--set=train.max_samples=128", "--set=train.val_every=32"]  # four intervals of four steps
 
     def start(where: Path) -> subprocess.Popen[bytes]:
         folders = ["--results", str(where / "results"), "--runs", str(where / "runs")]
-        environment = os.environ | {"TOY_SLOW": "0.02"}
+        environment = os.environ | {"TOY_SLOW": "0.1"}
         command = [sys.executable, "-m", "zoo", "bench", *options, *folders]
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -136,14 +137,13 @@ def test_a_sweep_killed_again_and_again_ends_with_the_records_of_an_undisturbed_
     undisturbed = start(tmp_path / "undisturbed")
     assert undisturbed.wait() == 0
     moments = random.Random(0)
-    for _ in range(3):
-        process = start(tmp_path / "killed")
-        deadline = time.monotonic() + moments.uniform(0.3, 2)
+    for _ in range(2):
         begun = set((tmp_path / "killed").rglob("last.ckpt"))
-        while process.poll() is None and (
-            time.monotonic() < deadline or set((tmp_path / "killed").rglob("last.ckpt")) <= begun
-        ):
+        process = start(tmp_path / "killed")
+        while process.poll() is None and set((tmp_path / "killed").rglob("last.ckpt")) <= begun:
             time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.3))
+        assert process.poll() is None, "the sweep ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     last = start(tmp_path / "killed")

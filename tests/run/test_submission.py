@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.records import make_cost
-from zoo import bench
+from zoo.run.execute import execute
+from zoo.run.request import BenchRequest, plan
 from zoo.run.submission import check_changes
 from zoo.spec.cost import write_cost
 from zoo.spec.errors import UserError
@@ -39,7 +40,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         registry.cache_clear()
         for seed in (0, 1):
             options: dict[str, Any] = {"seeds": [seed], "protocol": "smoke", "runs": str(folder / "runs")}
-            bench("toy", "toytask", results=str(folder / "repository" / "results"), **options)
+            options["results"] = str(folder / "repository" / "results")
+            (job,) = plan(BenchRequest.parse("toy", "toytask", **options))
+            execute(job)
             if seed == 0:
                 git(folder, "init", "-q", "repository")
                 git(folder / "repository", "add", "-A")
