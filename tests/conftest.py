@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -24,6 +25,40 @@ ROOT = Path(__file__).resolve().parents[1]
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # one of several processes that run the tests
         processes.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported stays until the end, so that the garbage collector need not look through it, now and later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 10, 10)  # torch's tracing makes many objects, and leaves few behind
+        gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # modules are taken down as without tests
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What numba compiles is compiled by one worker of the tests; the others read it from the cache."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    from filelock import FileLock
+    from numba.core.dispatcher import Dispatcher
+
+    compile_it, lock = Dispatcher.compile, FileLock(tmp_path_factory.getbasetemp().parent / "numba.lock")
+
+    def compile_alone(self: Any, signature: Any) -> Any:
+        with lock:
+            return compile_it(self, signature)
+
+    Dispatcher.compile = compile_alone
 
 
 @pytest.fixture(autouse=True)

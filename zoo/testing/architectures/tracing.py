@@ -77,7 +77,8 @@ def compiles_with_equal_gradients(subject: ArchitectureSubject) -> None:
     inputs = [x.requires_grad_() for x in random_inputs(model.backbone, LENGTH)]
     eager, expected = gradients(model, model, inputs)
     with traced():
-        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        # the partitioner that looks for a minimal cut saves memory, of which a test has no need, and takes long
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager_default_partitioner")
         hidden, found = gradients(model, compiled, inputs)
         # what follows the graph's capture is tested with gradients, and takes the longest
         with torch.no_grad():
