@@ -25,7 +25,7 @@ from tests.board.samples import (
     board_of,
     classification_costs,
     classification_records,
-    question_records,
+    mqar,
     sections,
     stored,
 )
@@ -117,7 +117,8 @@ def test_where_the_board_lies(tmp_path: Path) -> None:
 
 
 def test_what_we_did_not_generate_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = fill(tmp_path / "results")
+    results = tmp_path / "results"
+    write(make(), results)
     mine = tmp_path / "README.md"
     mine.write_text("# My project\n")
     with pytest.raises(UserError, match=r"README\.md"):
@@ -218,8 +219,8 @@ def test_the_chart_has_a_row_per_configuration_and_a_word_per_failure() -> None:
 def test_without_the_chart_libraries_there_are_tables_and_a_hint(tmp_path: Path) -> None:
     """In a process where they cannot be imported, as without the extra."""
     results = tmp_path / "results"
-    for record in question_records():
-        write(record, results)
+    for name, accuracy in (("alpha", 0.9), ("beta", 0.8)):
+        write(mqar(name, accuracy, 0.5), results)
     code = """
 import sys
 from importlib.abc import MetaPathFinder

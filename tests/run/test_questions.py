@@ -306,8 +306,7 @@ def test_a_language_run_carries_its_state_and_learns_what_only_it_can_tell(tmp_p
 @pytest.mark.usefixtures("toys")
 def test_perplexity_does_not_depend_on_the_batch_of_evaluation(tmp_path: Path) -> None:
     records = [
-        run(tmp_path / str(size), "mamba", "toytext", overrides={"train.eval_batch_size": size})
-        for size in (1, 3, 13, 20)
+        run(tmp_path / str(size), "mamba", "toytext", overrides={"train.eval_batch_size": size}) for size in (1, 3, 20)
     ]
     losses = [loss_of(record) for record in records]
     assert max(losses) - min(losses) < 1e-6 * max(losses)
