@@ -55,7 +55,7 @@ def test_what_lies_beside_the_results_is_added_once_and_nothing_of_it_is_replace
     put(analysis, theirs)
     another = {"seed": 1, "run": analysis.run.replace("-s0", "-s1")}
     put(analysis.model_copy(update=another), theirs, "quick/listops/s5/elsewhere")
-    added, present, refused = merge(theirs, ours)
+    added, present, refused = merge(tmp_path / "theirs", ours)
     assert [path.name for path in added] == ["0123456789ab-s0.json"]
     assert (present, [problem.reason for problem in refused]) == (0, ["path: lies elsewhere"])
     assert merge(theirs, ours)[:2] == ([], 1)

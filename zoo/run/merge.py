@@ -30,7 +30,9 @@ def merge(folder: Path | str, results_dir: Path | str) -> Merged:
     the name of one that is there is left out. Raises UserError where there are no records.
     """
     source = Path(folder)
-    source = source / "results" if (source / "results").is_dir() else source
+    within = source / "results"
+    if within.is_dir() or any(kind.place(within).is_dir() for kind in KINDS):  # which may hold no results at all
+        source = within
     merged = [_merge_results(source, Path(results_dir))]
     merged += [_merge_kind(kind, source, Path(results_dir)) for kind in KINDS]
     if not any(one.added or one.present or one.refused for one in merged):
