@@ -138,8 +138,8 @@ def zoo_tasks() -> Iterable[Task]:
         data="zoo_recall.needle:NeedleData",
         options="zoo_recall.text_options:NeedleOptions",
         protocols=protocols.NEEDLE,
-        description="One line of a long filler text states a number (the needle in the haystack); asked at the end,"
-        " give that number, wherever its line stands.",
+        description="One line of a long filler text states a number (the needle in the haystack): answer with it at "
+        "the end, wherever its line stands.",
         suite_description=SUITE,
     )
     yield Task(

@@ -192,7 +192,9 @@ def test_the_command_writes_records_a_table_and_a_chart(
     assert json.loads(run("--methods", "none", "--lengths", "1", "--max-tokens", 64, "--json"))[0]["method"] == "none"
     assert "--methods 'yarm': unknown; did you mean 'yarn'" in run("--methods", "yarm")
     assert "expected whole numbers from 1" in run("--lengths", "0,2")
-    assert "no document of the test split has" in run("--lengths", "50000", "--methods", "none")
+    lines = run("--lengths", "1,50000", "--methods", "none,yarn").splitlines()
+    assert lines[-1] == "zoo: --lengths: no document of the test split has 800,000 tokens"
+    assert not any(line.startswith(("none", "yarn")) for line in lines)
     assert "expected 3 to 1,048,576, got 1600000" in run("--lengths", "100000", "--methods", "none")
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from zoo.board.breakdown import dimensions, placed_groups
-from zoo.board.drawn import drawn_once
 from zoo.board.evaluated import positions_charts
 from zoo.board.export import groups_table, results_table, to_csv
 from zoo.board.extension import extension_parts
@@ -77,7 +76,6 @@ def _is_generated(path: Path) -> bool:
         return False
 
 
-@drawn_once()
 def render(results_dir: Path | str, *, page: bool = False) -> tuple[dict[str, str], list[Problem], list[str]]:
     """The text of each file by name, the files that are not records, and messages for the user."""
     stored, problems = read_all(results_dir)

@@ -5,9 +5,11 @@ Altair and vl-convert are the extra `board`; nothing else of this package import
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -26,7 +28,6 @@ from zoo.board.breakdown import (
     trained_length,
     value_label,
 )
-from zoo.board.drawn import draw
 from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric
 from zoo.board.results import Section
@@ -51,10 +52,16 @@ Labels = dict[Any, str]
 def to_svg(chart: Any) -> str:
     """The chart as SVG text; the same chart gives the same text."""
     # charts are checked against the schema where they are tested: the check takes longer than to draw them
-    svg = draw(chart.to_dict(validate=False), vl_convert.vegalite_to_svg)
+    svg = draw(json.dumps(chart.to_dict(validate=False)))
     # vega numbers clip paths through all charts of a process
     names: dict[str, str] = {}
     return re.sub(r"\bclip\d+\b", lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg) + "\n"
+
+
+@lru_cache(maxsize=64)
+def draw(spec: str) -> str:
+    """The SVG of a Vega-Lite specification, as JSON; charts of a board's files are on its page, too, and drawn once."""
+    return vl_convert.vegalite_to_svg(spec)
 
 
 def styled(chart: Any, right: int = 12) -> Any:

@@ -7,43 +7,41 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from zoo.spec.config import cost_settings, cost_the_same
+from zoo.spec.config import cost_settings, same_cost
 from zoo.spec.cost import BUSY, CostRecord
 from zoo.spec.record import Record
 
 MODES: tuple[Literal["train"], Literal["inference"]] = ("train", "inference")
 
 
-class Costing(NamedTuple):
+class CostKey(NamedTuple):
     """What decides the cost of a run: names and versions, and the settings that have a part in it."""
 
     names: tuple[str, ...]
     settings: dict[str, Any]
 
     @classmethod
-    def of(cls, record: Record | CostRecord) -> Costing:
+    def of(cls, record: Record | CostRecord) -> CostKey:
         architecture, task = record.architecture, record.task
         versions = (architecture.name, architecture.version, task.name, task.version, record.protocol)
         return cls((record.plugin.distribution, *versions), cost_settings(record.config))
 
-    def equals(self, other: Costing) -> bool:
+    def equals(self, other: CostKey) -> bool:
         """Whether both cost the same; `other` may be older or newer than some settings."""
-        return self.names == other.names and cost_the_same(self.settings, other.settings)
+        return self.names == other.names and same_cost(self.settings, other.settings)
 
 
 def costs_of(rows: pd.DataFrame, costs: Sequence[CostRecord]) -> pd.Series:
-    """The cost of each row of one section by its `costing`, the latest that there is; None where there is none.
+    """The cost of each row of one section by its `cost_key`, the latest that there is; None where there is none.
 
     All are of one machine, or they could not be compared: the one with costs of most rows; of equals the one that
     measured last.
     """
-    measured = [(Costing.of(cost), cost) for cost in sorted(costs, key=lambda cost: cost.measured, reverse=True)]
+    measured = [(CostKey.of(cost), cost) for cost in sorted(costs, key=lambda cost: cost.measured, reverse=True)]
     by_machine: dict[str, list[CostRecord | None]] = {}
     for machine in {cost.machine for cost in costs}:
-        own = [(costing, cost) for costing, cost in measured if cost.machine == machine]
-        by_machine[machine] = [
-            next((cost for costing, cost in own if costing.equals(row)), None) for row in rows["costing"]
-        ]
+        own = [(key, cost) for key, cost in measured if cost.machine == machine]
+        by_machine[machine] = [next((cost for key, cost in own if key.equals(row)), None) for row in rows["cost_key"]]
 
     def order(machine: str) -> tuple[int, str, str]:
         found = [cost for cost in by_machine[machine] if cost]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from zoo.board.costs import Costing
+from zoo.board.costs import CostKey
 from zoo.board.metric import NOT_FINITE, Metric
 from zoo.board.statistics import Run, has_converged
 from zoo.spec.cost import machine_name
@@ -31,7 +31,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
     score, scores  the ranked test score (NaN: none), and the other test scores by name
     baseline       the architecture that the width was matched with; "" for none
     cost_only      whether the score says nothing, because the budget is too small to learn the task
-    costing        what decides its cost (zoo/board/costs.py)
+    cost_key       what decides its cost (zoo/board/costs.py)
     right          whether each test question was answered right; None where that is not known
     answers        predicted tokens of the test split; n where answers are not tokens
     length_generalization           the ranked score on that split (NaN: none)
@@ -47,7 +47,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
 _DTYPES: dict[str, str] = {
     **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "family"), "object"),
     **dict.fromkeys(("name", "distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
-    **dict.fromkeys(("baseline", "sweep", "trial", "right", "costing"), "object"),
+    **dict.fromkeys(("baseline", "sweep", "trial", "right", "cost_key"), "object"),
     **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
     **dict.fromkeys(("seed", "parameters", "n", "answers", "repeat"), "int64"),
     **dict.fromkeys(("state_size",), "Int64"),
@@ -107,7 +107,7 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "offers_longer": LENGTH_GENERALIZATION in record.data.counts,
         "chance": record.baselines.chance,
         "majority": record.baselines.majority,
-        "costing": Costing.of(record),
+        "cost_key": CostKey.of(record),
         "machine": machine_name(record.hardware),
         "ended": record.ended,
         "repeat": int(repeat[1]) if repeat else 1,

@@ -120,12 +120,12 @@ def _candidates(x: float, y: float, width: float) -> Iterator[tuple[Place, _Box]
             yield Place(end, middle, align, distance > DISTANCES[0]), box
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions nearest to the wanted ones (least squares), in their order, `gap` apart and from `low` to `high`. With
-    too many for that the last ones exceed `high`."""
-    order = np.argsort(wanted, kind="stable")
-    steps = gap * np.arange(len(wanted))
-    placed = isotonic_regression(np.asarray(wanted, dtype=float)[order] - steps).x if len(wanted) else steps
-    result = np.empty(len(wanted))
-    result[order] = np.clip(placed, low, max(high - gap * (len(wanted) - 1), low)) + steps
+def spread(targets: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions nearest to the targets (least squares), in their order, `gap` apart and from `low` to `high`. With too
+    many for that the last ones exceed `high`."""
+    order = np.argsort(targets, kind="stable")
+    steps = gap * np.arange(len(targets))
+    placed = isotonic_regression(np.asarray(targets, dtype=float)[order] - steps).x if len(targets) else steps
+    result = np.empty(len(targets))
+    result[order] = np.clip(placed, low, max(high - gap * (len(targets) - 1), low)) + steps
     return result.tolist()

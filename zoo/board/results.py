@@ -203,7 +203,7 @@ def _latest_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
 KEPT = [
     *CONFIGURATION,
     *("suite", "kind", "cost_only", "name", "family", "mode", "objective", "stateful", "overrides", "data"),
-    *("parameters", "parameters_off", "baseline", "sweep", "trial", "costing"),
+    *("parameters", "parameters_off", "baseline", "sweep", "trial", "cost_key"),
     *("state_size", "offers_longer", "chance", "majority", "ended"),
 ]
 """Columns that a row has from the latest of its runs."""

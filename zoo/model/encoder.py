@@ -75,6 +75,7 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
         self.backbone = spec.architecture.build(spec.arch_config, spec.dims)
         self.plan = spec.segment_plan
+        # a generated text is cut where a text that is read whole is, also beyond the longest of training
         if isinstance(self.backbone, SegmentBackbone) and self.plan.length is not None:
             self.backbone.segment_len = self.plan.length
         self.segments = math.ceil(spec.seq_len / self.plan.length) if self.plan.length else 1

@@ -67,9 +67,8 @@ class RelativeAttention(nn.Module):
         q = self.heads(self.W_q(z[:, -1]))  # (B, H, E)
         W_kE, W_kR, W_v = (W.weight.unflatten(0, (self.n_heads, -1)) for W in (self.W_kE, self.W_kR, self.W_v))
         content = torch.einsum("bhe,hed->bhd", q + positions.u, W_kE) @ z.mT  # (B, H, K)
-        position = (
-            torch.einsum("bhe,hed->bhd", q + positions.v, W_kR) @ positions.R.mT
-        )  # distances K - 1 to 0, like keys
+        # the distances of R are K - 1 to 0, as those of the keys
+        position = torch.einsum("bhe,hed->bhd", q + positions.v, W_kR) @ positions.R.mT
         with without_autocast(q):
             score = (content + position).to(compute_dtype(content)) * q.shape[-1] ** -0.5
             weight = score.masked_fill(~visible[..., 0, :], -torch.inf).softmax(dim=-1)

@@ -65,7 +65,8 @@ def extend(
     on_record       called with each record as it comes
 
     A length that the model cannot read is a record that says why. Raises ConfigError for a method that its positions
-    do not allow, UserError for a task whose length cannot be set.
+    do not allow, UserError for a task whose length cannot be set, and for running text without a document of the
+    longest length.
     """
     experiment = trained.experiment
     at_length(experiment, experiment.seq_len)  # refuses tasks without a length
@@ -218,7 +219,7 @@ def _read_text(
     text = data.text("test")
     documents = [i for i, n in enumerate(text.ends - text.starts) if n >= longest]
     if not documents:
-        raise ConfigError("--lengths", f"no document of the test split has {longest:,} tokens")
+        raise UserError(f"--lengths: no document of the test split has {longest:,} tokens")
     pieces = Pieces(text, seq_len, data.specials.end, documents)
     total, count = np.zeros(seq_len), np.zeros(seq_len, np.int64)
     for batch in _batches(pieces, seq_len, longest, max_tokens):

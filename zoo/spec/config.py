@@ -134,7 +134,7 @@ def cost_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(config).items() if key not in NO_COST and not key.startswith("optim.")}
 
 
-def cost_the_same(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+def same_cost(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     """Whether nothing that two configurations of one version both hold differs, each as `cost_settings`.
 
     What only one of them holds is a setting that the other is older than: its default changes nothing (`config_hash`).
