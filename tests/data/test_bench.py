@@ -15,6 +15,7 @@ import zoo
 from zoo.data.batch import Batch
 from zoo.data.bench import measure_loading, memory_growth, private_memory, take_batches, time_passes
 from zoo.data.cached import CachedData
+from zoo.data.files import sha256
 from zoo.data.module import SPLITS, LoaderConfig
 from zoo.data.questions import IGNORE
 from zoo.data.store import Chunk, build
@@ -36,41 +37,56 @@ def test_tokens_are_the_real_ones() -> None:
     assert Batch(inputs, padded, labels, target=labels).n_tokens == 6
 
 
-def test_rates_are_those_of_a_clock() -> None:
+class Clock:
+    """Stands for `time`: seconds go by only in `sleep`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("zoo.data.bench.time", clock)
+    return clock
+
+
+def test_rates_are_those_of_a_clock(clock: Clock) -> None:
     def batches() -> Iterator[Batch]:
         for _ in range(1_000):
-            time.sleep(0.01)
+            clock.sleep(0.25)
             yield batch(4, 10)
 
-    found = measure_loading(batches(), 0.3)
-    assert 0.01 <= found.first_seconds < 0.2
-    assert 0.3 <= found.seconds < 1
-    assert 100 < found.samples_per_second <= 400
-    assert abs(found.tokens_per_second / found.samples_per_second - 10) < 1e-6
+    found = measure_loading(batches(), 7)
+    assert (found.first_seconds, found.seconds, found.samples, found.tokens) == (0.25, 7.25, 4 * 29, 4 * 29 * 10)
+    assert (found.samples_per_second, found.tokens_per_second) == (16, 160)
 
 
-def test_the_time_of_an_example_is_that_of_a_clock_with_its_spread() -> None:
+def test_the_time_of_an_example_is_that_of_a_clock_with_its_spread(clock: Clock) -> None:
     calls: list[int] = []
 
     def call(given: Batch) -> None:
         calls.append(len(given.inputs))
-        time.sleep(0.01 if len(calls) % 2 else 0.02)
+        clock.sleep(1.0 if len(calls) % 2 else 1.5 + len(calls) / 8)
 
-    found = time_passes(call, [batch(4, 10), batch(1, 10)], 0.3)
-    assert 0.03 / 5 <= found.low <= found.seconds <= found.high < 0.03
-    assert found.passes >= 3
-    assert len(calls) == 1 + 2 * found.passes
-    slow = time_passes(lambda given: time.sleep(0.05), [batch(1, 1)], 0.01)
+    found = time_passes(call, [batch(4, 10), batch(1, 10)], 9)
+    assert calls == [4] + [4, 1] * 3  # the first call is not counted; passes of 2.75, 3 and 3.25 seconds
+    assert (found.seconds, found.low, found.high, found.passes) == (3.0 / 5, 2.875 / 5, 3.125 / 5, 3)
+    slow = time_passes(lambda given: clock.sleep(50), [batch(1, 1)], 10)
     assert slow.passes == 3  # a spread, however long a pass takes
 
 
-def test_a_pass_has_as_many_batches_as_it_has_time_for() -> None:
+def test_a_pass_has_as_many_batches_as_it_has_time_for(clock: Clock) -> None:
     def kept(seconds: float) -> int:
-        return len(take_batches(lambda given: time.sleep(seconds), iter([batch(1, 1)] * 40)))
+        return len(take_batches(lambda given: clock.sleep(seconds), iter([batch(1, 1)] * 40), 1.0))
 
-    assert kept(0.3) == 1
-    assert 2 <= kept(0.1) <= 4
-    assert kept(0.001) == 32
+    assert (kept(0.75), kept(0.25), kept(0.001)) == (1, 4, 32)
     assert take_batches(lambda given: None, iter([])) == []
 
 
@@ -147,13 +163,18 @@ def test_memory_is_bounded_whatever_the_size(tmp_path: Path) -> None:
     assert [len(data.labels(split)) for split in SPLITS] == [100_000, 10, 10]
 
 
-def test_the_first_batch_of_large_data_does_not_wait_for_a_checksum_of_all(tmp_path: Path) -> None:
+def test_the_first_batch_of_large_data_does_not_wait_for_a_checksum_of_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     data = Large(None, tmp_path, LOADING)
     build(data.folder, Recipe(), lambda done, total: None)
-    began = time.perf_counter()
+    hashed = []
+    monkeypatch.setattr("zoo.data.store.sha256", lambda path: hashed.append(path) or sha256(path))
     data.prepare()
     next(iter(data.train_dataloader()))
-    assert time.perf_counter() - began < 2
+    assert sum(path.stat().st_size for path in hashed) < MB
+    assert data.verify() == []
+    assert sum(path.stat().st_size for path in hashed) > 200 * MB
 
 
 def test_files_that_were_written_to_are_read_whole_again(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from tests.testing.toys import EMA, MEMORY, declaring
 from zoo import Architecture, UserError
+from zoo.spec.registry import registry
 from zoo.testing import ARCHITECTURE_CHECKS, ArchitectureSubject, ArchitectureSuite, Subject, run_check, run_checks
 from zoo.testing.architectures import scopes
+from zoo.testing.architectures.growth import count_operations
 
 TOYS = Path(__file__).parent / "toys" / "backbone.py"
 BY_NAME = {c.name: c for c in ARCHITECTURE_CHECKS}
@@ -50,7 +52,7 @@ FAULTS = [
     (EMA, "in place", ["pure_function"]),
     (EMA, "undeclared auxiliary loss", ["aux_losses_are_declared"]),
     (EMA, "tensors on another device", ["follows_the_device_of_its_input"]),
-    (EMA, "quadratic", ["memory_grows_as_declared"]),
+    (EMA, "quadratic", ["time_grows_as_declared", "memory_grows_as_declared"]),
     (EMA, "drifts", ["on_step_depends_on_the_step_only"]),
     (MEMORY, "pads are keys", ["left_padding_changes_nothing"]),
     (MEMORY, "NaN at pads", ["nan_in_pads_reaches_nothing"]),
@@ -105,7 +107,7 @@ def test_a_failure_names_check_capability_and_first_differing_position(
         (declaring(MEMORY, step=True), "step_equals_forward"),
         (declaring(MEMORY, chunk_exact=True), "chunks_equal_one_call"),
         (declaring(MEMORY, length="any"), "length_contract"),
-        (declaring(EMA, cost={"time_exponent": 0.0}), "time_grows_as_declared"),
+        (declaring(EMA, cost={"time_exponent": 0.5}), "time_grows_as_declared"),
         (declaring(EMA, cost={"memory_exponent": 0.5}), "memory_grows_as_declared"),
         (replace(MEMORY, config="tests.testing.toys.backbone:ToyConfig"), "spec_without_torch"),
         (replace(EMA, config="tests.testing.toys.bad_presets.config:ToyConfig"), "preset_keys_exist"),
@@ -117,6 +119,19 @@ def test_false_declarations_are_caught(architecture: Architecture, check: str) -
     result = run_check(BY_NAME[check], ArchitectureSubject(architecture))
     assert result.status == "failed", result
     assert result.reason
+
+
+def test_fused_attention_takes_quadratic_time_in_linear_memory() -> None:
+    """It is one operator that keeps no scores: its work is counted from the shapes of its inputs."""
+    transformer = registry().architecture("transformer").record
+    linear = ArchitectureSubject(declaring(transformer, cost={"time_exponent": 1.5, "memory_exponent": 1.0}))
+    assert run_check(BY_NAME["time_grows_as_declared"], linear).status == "failed"
+    assert run_check(BY_NAME["memory_grows_as_declared"], linear).status == "passed"
+
+
+def test_growth_is_counted_so_that_a_second_reading_is_the_same() -> None:
+    subject = ArchitectureSubject(EMA, mode="causal")
+    assert count_operations(subject, 64) == count_operations(subject, 64) > 64
 
 
 def test_report_has_counts_and_reasons() -> None:

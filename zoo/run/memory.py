@@ -12,17 +12,21 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from zoo.data.batch import Batch
 from zoo.ops.backend import any_backend
 from zoo.run import machine
 from zoo.run.compose import Experiment
 
+aten = torch.ops.aten
 ADAM = 4
 """Copies of the parameters: weights, gradients and two moments."""
 NOT_COUNTED_BY_TORCH = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
+    aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(
+        grad, q, k, v
+    ),
 }
 """FLOPs of ops from the shapes of their inputs, where torch's counter leaves them out: the CPU's fused attention."""
 KEPT = 8 << 30
