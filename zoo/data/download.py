@@ -25,10 +25,11 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from zoo.data.files import file_lock, oserror_as_data_error, sha256, sync_folder, write_atomically
+from zoo.data.files import file_lock, oserror_as_data_error, sha256, write_atomically
 from zoo.data.paths import downloads_dir, save_location
 from zoo.data.progress import notice, progress
 from zoo.spec.errors import DataError, MissingFiles
+from zoo.spec.files import sync_folder
 from zoo.spec.task import SourceFile, Task
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from zoo.spec.store import Problem, dumps, read_folder
 
 GENERATION_SCHEMA: Final = 1
 """The schema version that this zoo writes."""
-CONTEXTS: Final = (64, 256, 1024, 4096, 16384)
 
 
 class GenerationAt(RecordPart):
