@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from zoo.board.checks import record_faults
 from zoo.run.beside import KINDS, Kind
 from zoo.run.compose import Experiment
+from zoo.run.match import count_parameters
 from zoo.run.request import resolve_pair
 from zoo.spec.config import flatten
 from zoo.spec.errors import UserError, ZooError
@@ -214,7 +215,7 @@ def rebuild_faults(record: Record) -> list[str]:
     expected = _expected(experiment)
     return [
         f"{key}: {_short(given)}, here {_short(expected[key])}"
-        for key, given in _given(record).items()
+        for key, given in _comparable(record.model_dump(mode="json")).items()
         if key in expected and expected[key] != given
     ] + list(_parameter_faults(experiment, record))
 
@@ -237,10 +238,6 @@ def _expected(experiment: Experiment) -> dict[str, Any]:
     return _comparable(fields)
 
 
-def _given(record: Record) -> dict[str, Any]:
-    return _comparable(record.model_dump(mode="json"))
-
-
 def _comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """By dotted key, without versions and sources of the packages, and settings that change no number."""
     apart = {"plugin.version", "plugin.source_hash", *(f"config.{key}" for key in NOT_IDENTITY)}
@@ -254,9 +251,8 @@ def _parameter_faults(experiment: Experiment, record: Record) -> Iterator[str]:
 
     if not record.parameters and record.status != "ok":
         return  # the model could not be built
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = experiment.kind.build_model(experiment.model_spec)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+    with torch.device("meta"):
+        parameters = count_parameters(experiment)
     if parameters != record.parameters:
         yield f"parameters: {record.parameters:,}, the model has {parameters:,}"
 
