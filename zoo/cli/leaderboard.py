@@ -50,14 +50,14 @@ def show(
     from zoo.board.reported import load_reported
     from zoo.board.results import make_board
     from zoo.board.terminal import print_board
-    from zoo.spec.cost import read_costs
+    from zoo.spec.cost import CostRecord
     from zoo.spec.registry import registry
     from zoo.spec.store import read_all
     from zoo.spec.task import PROTOCOLS
 
     folder = _results(context, results)
     stored, problems = read_all(folder)
-    costs, not_costs = read_costs(folder)
+    costs, not_costs = CostRecord.read_all(folder)
     problems += not_costs
     records, known = [record for _, record in stored], registry()
     _require_known("protocol", protocol, {r.protocol for r in records} | set(PROTOCOLS))

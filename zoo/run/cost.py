@@ -12,9 +12,9 @@ from zoo.data.progress import progress
 from zoo.run import pool, provenance
 from zoo.run.compose import Experiment, at_length
 from zoo.run.request import BenchRequest, plan
-from zoo.spec.cost import BUSY, CostRecord, cost_id, machine_name, read_costs, write_cost
+from zoo.spec.cost import BUSY, CostRecord, cost_id, machine_name
 from zoo.spec.errors import UserError
-from zoo.spec.generation import GenerationCost, write_generation
+from zoo.spec.generation import GenerationCost
 
 
 def measure_costs(
@@ -32,7 +32,7 @@ def measure_costs(
     if lengths:
         planned = [at_length(experiment, length) for experiment in planned for length in lengths]
     shapes = {experiment.shape: experiment for experiment in planned}
-    known = set() if request.force else {cost.id for cost in read_costs(request.results)[0]}
+    known = set() if request.force else {cost.id for cost in CostRecord.read_all(request.results)[0]}
     left = [experiment for experiment in shapes.values() if _id(experiment) not in known]
     if len(left) < len(shapes):
         print(f"zoo: {len(shapes) - len(left)} of {len(shapes)} have been measured on this machine", file=sys.stderr)
@@ -45,7 +45,7 @@ def measure_costs(
             (mistakes if answer.mistake else failures).append(f"{name}: {answer.error}")
             continue
         cost = CostRecord.model_validate(answer.value)
-        on_cost(write_cost(cost, request.results), cost)
+        on_cost(cost.write(request.results), cost)
         if cost.others > BUSY:
             busy = f"others kept {cost.others:.1f} cores busy meanwhile"
             print(f"zoo: {name}: this machine is not idle: {busy}", file=sys.stderr)
@@ -73,7 +73,7 @@ def measure_generation(
             failures.append(f"{experiment.architecture} on {experiment.task}: {answer.error}")
             continue
         cost = GenerationCost.model_validate(answer.value, strict=False)
-        on_cost(write_generation(cost, request.results), cost)
+        on_cost(cost.write(request.results), cost)
         if cost.others > BUSY:
             print(f"zoo: this machine is not idle: others kept {cost.others:.1f} cores busy", file=sys.stderr)
     return failures
