@@ -22,7 +22,7 @@ from zoo.convert import convert, load
 from zoo.run import evaluate as evaluation
 from zoo.run.evaluate import needs_no_training
 from zoo.run.trained import TrainedModel, load_trained
-from zoo.spec.evaluation import EvaluationRecord, read_evaluations
+from zoo.spec.evaluation import EvaluationRecord
 from zoo.spec.store import dumps
 from zoo_lambada.passages import read_passages
 from zoo_lambada.scoring import score
@@ -331,7 +331,7 @@ def test_evaluations_have_a_section_of_their_own_on_the_board(
         assert (
             zoo_command(capsys, monkeypatch, "eval", place, "--task", "needle", *settings, "--results", results)[0] == 0
         )
-    records, problems = read_evaluations(results)
+    records, problems = EvaluationRecord.read_all(results)
     assert problems == []
     assert {record.checkpoint for record in records} == {"tiny-mamba", smoke_run().id}
     (tmp_path / "leaderboard/evaluations/broken.json").write_text("{}")

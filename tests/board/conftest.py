@@ -15,11 +15,8 @@ from tests.board.samples import classification_costs, classification_records, qu
 from tests.records import make, make_analysis
 from zoo.board import build as board
 from zoo.board.charts import draw
-from zoo.spec.analysis import analyses_dir
-from zoo.spec.cost import write_cost
-from zoo.spec.files import write_atomically
 from zoo.spec.record import Record
-from zoo.spec.store import dumps, write
+from zoo.spec.store import write
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -72,10 +69,10 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for record in page_records():
                 write(record, folder / "results")
             for cost in classification_costs(classification_records()):
-                write_cost(cost, folder / "results")
+                cost.write(folder / "results")
             (folder / "results" / "cut.json").write_text("{")
             analysis = make_analysis(make("mamba"), trained_len=64)
-            write_atomically(analyses_dir(folder / "results") / f"{analysis.id}.json", dumps(analysis))
+            analysis.write(folder / "results")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("zoo.board.charts.draw", draw_valid)
                 board.build(folder / "results", page=True)

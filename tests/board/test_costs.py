@@ -32,7 +32,7 @@ from zoo.board.overall import overalls
 from zoo.board.tables import breakdown_tables, remarks, run_line, section_table
 from zoo.board.terminal import print_board
 from zoo.board.tradeoffs import cost_chart, pareto_front, state_chart
-from zoo.spec.cost import CostRecord, write_cost
+from zoo.spec.cost import CostRecord
 from zoo.spec.record import Record
 from zoo.spec.store import write
 
@@ -177,7 +177,7 @@ def test_there_is_no_chart_of_one_point_or_none(tmp_path: Path) -> None:
     board.build(results)
     assert not list(tmp_path.glob("cost-*.svg"))
     for record in records[:2]:
-        write_cost(make_cost(record), results)
+        make_cost(record).write(results)
     board.build(results)
     assert "](cost-quick.svg)" in (tmp_path / "README.md").read_text()
     assert tmp_path / "cost-quick.svg" in board.board_paths(results)

@@ -10,9 +10,8 @@ from typing import Any
 from tests.records import make, make_analysis
 from zoo.board import build as board
 from zoo.board.extension import run_label, studies, study_table
-from zoo.spec.analysis import analyses_dir
-from zoo.spec.evaluation import ExtensionRecord, dump_extensions, extensions_dir, read_extensions
-from zoo.spec.files import write_atomically
+from zoo.spec.analysis import AnalysisRecord
+from zoo.spec.evaluation import ExtensionRecord, Extensions
 from zoo.spec.store import write
 
 ABOUT: dict[str, Any] = {"ended": "2026-01-02T03:04:05+00:00", "versions": {}, "seconds": 1.0, "weights": "ab"}
@@ -48,7 +47,7 @@ def add(folder: Path, *runs: list[ExtensionRecord]) -> Path:
     for record in RECORDS:
         write(record, results)
     for run in runs:
-        write_atomically(extensions_dir(results) / f"{run[0].run}.json", dump_extensions(run))
+        Extensions(run).write(results)
     return results
 
 
@@ -90,12 +89,11 @@ def test_the_board_has_a_section_a_chart_and_the_same_bytes_again(tmp_path: Path
     assert "Beyond the training length: wikitext, perplexity (lower is better)</h3>" in page
     before = {path.name: path.read_bytes() for path in board.board_paths(results)}
     for record in (MAMBA, LEARNED, ROPE):  # in another order
-        path = extensions_dir(results) / f"{record[0].run}.json"
-        path.unlink()
-        write_atomically(path, dump_extensions(record))
+        (Extensions.place(results) / f"{record[0].run}.json").unlink()
+        Extensions(record).write(results)
     board.build(results, page=True)
     assert {path.name: path.read_bytes() for path in board.board_paths(results)} == before
-    (extensions_dir(results) / f"{ROPE[0].run}.json").write_text("[{}]")
+    (Extensions.place(results) / f"{ROPE[0].run}.json").write_text("[{}]")
     board.build(results)
     text = (results.parent / "README.md").read_text()
     assert "extensions/quick/wikitext/transformer/000000000000-s0.json" in text.partition("## Skipped files")[2]
@@ -115,7 +113,7 @@ def test_the_drawer_of_a_row_says_what_its_run_does_with_its_context(tmp_path: P
     analysis = make_analysis(record, 64)
     board.build(results)
     before = (results.parent / "README.md").read_bytes()
-    write_atomically(analyses_dir(results) / f"{record.id}.json", analysis.model_dump_json())
+    analysis.write(results)
     board.build(results, page=True)
     page = (results.parent / "index.html").read_text()
     data = json.loads(page.partition('<script type="application/json" id="data">')[2].partition("</script>")[0])
@@ -124,7 +122,7 @@ def test_the_drawer_of_a_row_says_what_its_run_does_with_its_context(tmp_path: P
     (analysed,) = [row["analysis"] for row in data["rows"] if row["analysis"]]
     assert analysed["context"] == [[[0, 1, 2.0], [6, 64, 1.0]]] * 2  # log2 of the tokens, the tokens, the loss
     assert analysed["files"] == [["record", f"analyses/{record.id}.json"]]
-    (analyses_dir(results) / f"{record.id}.svg").write_text("<svg/>")
+    (AnalysisRecord.place(results) / f"{record.id}.svg").write_text("<svg/>")
     board.build(results, page=True)
     assert f'["chart","analyses/{record.id}.svg"]' in (results.parent / "index.html").read_text()
     assert (results.parent / "README.md").read_bytes() == before
@@ -132,13 +130,13 @@ def test_the_drawer_of_a_row_says_what_its_run_does_with_its_context(tmp_path: P
 
 def test_records_that_were_written_before_a_field_came_are_read(tmp_path: Path) -> None:
     results = add(tmp_path, ROPE)
-    path = extensions_dir(results) / f"{ROPE[0].run}.json"
+    path = Extensions.place(results) / f"{ROPE[0].run}.json"
     late = ("settings", "longest", "max_tokens")
     old = [{key: value for key, value in each.items() if key not in late} for each in json.loads(path.read_text())]
     path.write_text(json.dumps(old))
-    (read,), problems = read_extensions(results)
-    assert (len(read), problems) == (4, [])
-    assert read[0].settings == {}
+    (read,), problems = Extensions.read_all(results)
+    assert (len(read.root), problems) == (4, [])
+    assert read.root[0].settings == {}
 
 
 def test_a_protocol_without_records_has_no_section(tmp_path: Path) -> None:

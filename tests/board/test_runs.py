@@ -14,7 +14,6 @@ from tests.conftest import ROOT
 from tests.records import make
 from zoo.board import build as board
 from zoo.board.runs import COLUMNS, dictionary
-from zoo.spec.cost import write_cost
 from zoo.spec.store import write
 
 
@@ -25,7 +24,7 @@ def results(tmp_path: Path) -> Path:
     for record in records:
         write(record, folder)
     for cost in classification_costs(records):
-        write_cost(cost, folder)
+        cost.write(folder)
     return folder
 
 

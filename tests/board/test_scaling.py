@@ -10,7 +10,7 @@ import pytest
 from tests.records import make, make_cost
 from zoo.board import build as board
 from zoo.board.scaling import fit_exponent, scaling_parts
-from zoo.spec.cost import CostRecord, write_cost
+from zoo.spec.cost import CostRecord
 from zoo.spec.store import write
 
 LENGTHS = (256, 512, 1024, 2048)
@@ -61,7 +61,7 @@ def test_the_board_has_the_table_and_the_picture(tmp_path: Path) -> None:
     results = tmp_path / "results"
     write(make("alpha"), results)
     for cost in costs("alpha", 2):
-        write_cost(cost, results)
+        cost.write(results)
     board.build(results, page=True)
     text = (tmp_path / "README.md").read_text()
     assert "### Cost over length: training on listops" in text

@@ -29,7 +29,7 @@ from zoo.run.analysis.induction import analyze_induction, copying, head_traces, 
 from zoo.run.compose import Experiment
 from zoo.run.execute import open_data
 from zoo.run.subject import load_subject
-from zoo.spec.analysis import AnalysisRecord, ContextAnalysis, read_analyses
+from zoo.spec.analysis import AnalysisRecord, ContextAnalysis
 from zoo.spec.errors import UserError
 from zoo.spec.registry import registry
 from zoo.testing.architectures.subject import ArchitectureSubject
@@ -322,7 +322,7 @@ def test_the_command_writes_a_record_and_a_chart_or_one_line_and_nothing(
     assert code == 0
     assert json.loads(out) == json.loads((folder / "analysis.json").read_text())
     assert (folder / "analysis.svg").read_text().startswith("<svg")
-    (shown,), problems = read_analyses(tmp_path / "results")
+    (shown,), problems = AnalysisRecord.read_all(tmp_path / "results")
     assert (shown.model_dump(mode="json"), problems) == (json.loads(out), [])
     _, out, _ = run("--only", "induction")
     assert "induction heads: no attention heads over the whole input" in out

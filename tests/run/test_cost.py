@@ -21,7 +21,7 @@ from zoo.run import pool, throughput
 from zoo.run.memory import ADAM, saved_bytes
 from zoo.run.pool import Answer
 from zoo.run.request import bench
-from zoo.spec.cost import CostRecord, costs_dir, read_costs, write_cost
+from zoo.spec.cost import CostRecord
 from zoo.spec.record import schema_text
 from zoo.spec.store import read_all
 
@@ -74,7 +74,7 @@ def test_a_cost_is_measured_once_on_a_machine_and_again_with_force(
     command = ("cost", "--arch", "toy", "--task", "toytask", "--protocol", "quick", "--json")
     code, out, _ = zoo_(capsys, *command)
     (printed,) = json.loads(out)
-    ((cost,), problems) = read_costs(tmp_path / "results")
+    ((cost,), problems) = CostRecord.read_all(tmp_path / "results")
     assert (code, problems) == (0, [])
     assert printed.pop("path") == str(tmp_path / "costs" / f"{cost.id}.json")
     assert printed == cost.model_dump(mode="json")
@@ -88,7 +88,7 @@ def test_a_cost_is_measured_once_on_a_machine_and_again_with_force(
     assert (code, json.loads(out)) == (0, [])
     assert "1 of 1 have been measured on this machine" in err
     assert len(json.loads(zoo_(capsys, *command, "--force")[1])) == 1
-    assert len(read_costs(tmp_path / "results")[0]) == 1
+    assert len(CostRecord.read_all(tmp_path / "results")[0]) == 1
 
 
 def test_what_changes_no_step_is_not_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +128,7 @@ def test_a_machine_that_is_not_idle_is_told_and_recorded(
     monkeypatch.setattr(throughput, "others_busy", busy)
     _, _, err = zoo_(capsys, "cost", "--arch", "toy", "--task", "toytask", "--protocol", "smoke")
     assert "toy on toytask (smoke): this machine is not idle: others kept 1.2 cores busy" in err
-    assert read_costs(tmp_path / "results")[0][0].others == 1.25
+    assert CostRecord.read_all(tmp_path / "results")[0][0].others == 1.25
 
 
 def test_cores_that_others_keep_busy_are_counted_without_our_own() -> None:
@@ -156,7 +156,7 @@ def test_mistakes_are_told_and_nothing_is_written(tmp_path: Path, capsys: pytest
     assert zoo_(capsys, "cost", "--arch", "toy")[0] == 2
     code, _, err = zoo_(capsys, "cost", "--plan", str(tmp_path / "none.yaml"), "--protocol", "quick")
     assert (code, "--protocol: --plan says what to run" in err) == (2, True)
-    assert not costs_dir(tmp_path / "results").exists()
+    assert not CostRecord.place(tmp_path / "results").exists()
 
 
 @pytest.mark.processes
@@ -168,7 +168,7 @@ def test_a_measurement_that_is_killed_is_a_line_and_the_others_go_on(
     assert (code, out) == (1, "")
     assert err.count("the process was ended by SIGKILL") == 2
     assert zoo_(capsys, "cost", "--arch", "toy", "--task", "toytask", "--protocol", "smoke")[0] == 0
-    ((cost,), _) = read_costs(tmp_path / "results")
+    ((cost,), _) = CostRecord.read_all(tmp_path / "results")
     assert cost.memory_bytes < 100 * 2**20  # of a process of 400 MiB
 
 
@@ -185,13 +185,13 @@ def test_the_schema_file_of_costs_is_current_and_fits() -> None:
 def test_files_that_are_no_costs_are_named_and_harm_nothing(tmp_path: Path) -> None:
     results = tmp_path / "elsewhere"
     cost = make_cost(make())
-    path = write_cost(cost, results)
+    path = cost.write(results)
     assert path == tmp_path / "elsewhere-costs" / f"{cost.id}.json"
     path.with_name("cut.json").write_text("{")
     wrong = cost.model_dump(mode="json")
     wrong["train"]["low"] = 9.0
     path.with_name("wrong.json").write_text(json.dumps(wrong))
-    costs, problems = read_costs(results)
+    costs, problems = CostRecord.read_all(results)
     assert costs == [cost]
     assert [(p.file.rpartition("/")[2], p.reason[:24]) for p in problems] == [
         ("cut.json", "not JSON: Expecting prop"),

@@ -9,8 +9,8 @@ import pytest
 from tests.board.test_cli import zoo
 from tests.records import make, make_analysis, make_cost
 from zoo.run.merge import merge
-from zoo.spec.analysis import AnalysisRecord, analyses_dir, read_analyses
-from zoo.spec.cost import read_costs, write_cost
+from zoo.spec.analysis import AnalysisRecord
+from zoo.spec.cost import CostRecord
 from zoo.spec.errors import UserError
 from zoo.spec.files import write_atomically
 from zoo.spec.store import dumps, read_all, write
@@ -22,7 +22,7 @@ def test_records_and_costs_are_added_once_and_nothing_is_replaced(tmp_path: Path
     write(mine, ours)
     for record in (mine, make(task="unheard_of", accuracy=0.4), make("beta", task="unheard_of")):
         write(record, theirs)
-    write_cost(make_cost(mine), theirs)
+    make_cost(mine).write(theirs)
     added, present, refused = merge(tmp_path / "theirs", ours)
     names = [path.relative_to(tmp_path / "ours").as_posix() for path in added]
     folder = "results/quick/unheard_of"
@@ -36,13 +36,13 @@ def test_records_and_costs_are_added_once_and_nothing_is_replaced(tmp_path: Path
 def test_of_two_measurements_of_one_cost_the_later_stays(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     record = make(task="unheard_of")
-    write_cost(make_cost(record, train=0.5, measured="2026-03-01T00:00:00+00:00"), ours)
-    write_cost(make_cost(record, train=0.1, measured="2026-02-01T00:00:00+00:00"), theirs)
+    make_cost(record, train=0.5, measured="2026-03-01T00:00:00+00:00").write(ours)
+    make_cost(record, train=0.1, measured="2026-02-01T00:00:00+00:00").write(theirs)
     merge(theirs, ours)
-    assert [cost.train.seconds for cost in read_costs(ours)[0]] == [0.5]
-    write_cost(make_cost(record, train=0.2, measured="2026-04-01T00:00:00+00:00"), theirs)
+    assert [cost.train.seconds for cost in CostRecord.read_all(ours)[0]] == [0.5]
+    make_cost(record, train=0.2, measured="2026-04-01T00:00:00+00:00").write(theirs)
     merge(theirs, ours)
-    assert [cost.train.seconds for cost in read_costs(ours)[0]] == [0.2]
+    assert [cost.train.seconds for cost in CostRecord.read_all(ours)[0]] == [0.2]
 
 
 def test_what_lies_beside_the_results_is_added_once_and_nothing_of_it_is_replaced(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_what_lies_beside_the_results_is_added_once_and_nothing_of_it_is_replace
     analysis = make_analysis(make("s5", task="listops"), trained_len=64)
 
     def put(record: AnalysisRecord, results: Path, name: str = "") -> None:
-        write_atomically(analyses_dir(results) / f"{name or record.id}.json", dumps(record))
+        write_atomically(AnalysisRecord.place(results) / f"{name or record.id}.json", dumps(record))
 
     put(analysis, theirs)
     another = {"seed": 1, "run": analysis.run.replace("-s0", "-s1")}
@@ -63,7 +63,7 @@ def test_what_lies_beside_the_results_is_added_once_and_nothing_of_it_is_replace
     added, _, refused = merge(theirs, ours)
     assert added == []
     assert refused[0].reason == "another record of this name is there already"
-    assert [each.draw_seed for each in read_analyses(ours)[0]] == [0]
+    assert [each.draw_seed for each in AnalysisRecord.read_all(ours)[0]] == [0]
 
 
 def test_what_is_no_consistent_record_is_named_and_the_rest_is_added(

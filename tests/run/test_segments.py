@@ -11,8 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.run import toys
 from zoo import Backbone, ConfigError, Output, registry
-from zoo.model.segments import Segment, SegmentPlan, drive, right_order
+from zoo.model.segments import Segment, SegmentPlan, drive
 from zoo.nn.state import return_state
+from zoo.ops.memory import real_last
 
 
 def make(kind: type[Backbone], seed: int = 0, mode: str = "causal", **options: float) -> Backbone:
@@ -99,10 +100,10 @@ def test_rows_that_are_all_pad_keep_their_state_even_when_the_backbone_forgets()
     assert not right[0].state["h"][1].any()
 
 
-def test_right_order_shifts_targets_like_the_input() -> None:
+def test_real_last_shifts_targets_like_the_input() -> None:
     mask = ragged(6, 6, 2, 0)
     ids = torch.arange(6).expand(3, 6)
-    assert ids.gather(1, right_order(mask)).tolist() == [[0, 1, 2, 3, 4, 5], [2, 3, 4, 5, 0, 1], [0, 1, 2, 3, 4, 5]]
+    assert ids.gather(1, real_last(mask)).tolist() == [[0, 1, 2, 3, 4, 5], [2, 3, 4, 5, 0, 1], [0, 1, 2, 3, 4, 5]]
     x = batch(6)
     segments = list(drive(make(toys.Recurrent), x, mask, None, SegmentPlan(3, "right")))
     assert torch.cat([s.mask for s in segments], dim=1).tolist()[1] == [False] * 4 + [True] * 2

@@ -16,7 +16,7 @@ from zoo.board.generation import format_bytes, generation_chart, latest
 from zoo.cli import main
 from zoo.nn.state import leaves
 from zoo.run import stepping
-from zoo.spec.generation import GenerationCost, read_generation
+from zoo.spec.generation import GenerationCost
 from zoo.spec.registry import registry
 from zoo.spec.store import write
 
@@ -125,7 +125,7 @@ def test_the_command_shows_them_on_the_board(
     code, out, _ = run("--arch", "s5,linformer,transformer", "--generation", "state", "--contexts", "8,16", "--json")
     assert code == 0
     assert [each["architecture"]["name"] for each in json.loads(out)] == ["s5", "transformer"]
-    costs, problems = read_generation(results)
+    costs, problems = GenerationCost.read_all(results)
     assert (len(costs), problems) == (2, [])
     text = (results.parent / "README.md").read_text()
     assert "### Generation: bytes of the state by context, at the size for mqar" in text

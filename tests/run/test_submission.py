@@ -16,7 +16,6 @@ from tests.records import make_cost
 from zoo.run.execute import execute
 from zoo.run.request import BenchRequest, plan
 from zoo.run.submission import check_changes
-from zoo.spec.cost import write_cost
 from zoo.spec.errors import UserError
 from zoo.spec.record import pack_bits, unpack_bits
 from zoo.spec.registry import registry
@@ -256,14 +255,14 @@ def test_files_that_were_tampered_with_are_refused_by_name(
 def test_costs_may_be_measured_anew_but_must_be_costs(repository: Path) -> None:
     record = read(sent(repository, 0))
     assert not isinstance(record, str)
-    path = write_cost(make_cost(record), repository / "results")
+    path = make_cost(record).write(repository / "results")
     git(repository, "add", "-A")
     git(repository, "commit", "-qm", "costs")
-    write_cost(make_cost(record, train=0.5), repository / "results")
+    make_cost(record, train=0.5).write(repository / "results")
     (found,) = faults(repository).values()
     assert found == ["measured: not after the measurement that it replaces (2026-01-02T03:04:05+00:00)"]
     later = make_cost(record, train=0.5, measured="2026-01-03T00:00:00+00:00")
-    assert write_cost(later, repository / "results") == path
+    assert later.write(repository / "results") == path
     assert faults(repository) == {path.relative_to(repository).as_posix(): []}
     path.write_text(path.read_text().replace('"memory_bytes"', '"memory"'))
     (found,) = faults(repository).values()

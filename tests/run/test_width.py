@@ -137,7 +137,7 @@ def test_a_job_is_plain_values() -> None:
     assert BenchRequest(**json.loads(json.dumps(asdict(request)))).overrides == request.overrides
     (experiment,) = resolve(request)
     job = Job(experiment=experiment, results="results", runs="runs")
-    again = Job.from_json(json.loads(json.dumps(job.to_json())))
+    again = Job.from_json(json.loads(json.dumps(asdict(job))))
     assert again.experiment.hash == experiment.hash
     assert again.experiment.config == experiment.config
     assert (again.experiment.seed, again.experiment.overrides) == (7, {"optim.lr": 0.5})

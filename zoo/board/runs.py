@@ -16,7 +16,7 @@ from zoo.board.costs import MODES, median_speed
 from zoo.board.metric import Metric
 from zoo.board.results import Board, compare, ranked_protocols
 from zoo.board.statistics import Run, run_interval
-from zoo.spec.cost import machine_name, read_costs
+from zoo.spec.cost import CostRecord, machine_name
 from zoo.spec.files import default_results_dir
 from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord, read_all
@@ -170,7 +170,7 @@ def leaderboard(results: Path | str | None = None) -> pd.DataFrame:
     for problem in problems:
         warnings.warn(f"{problem.file}: {problem.reason}", stacklevel=2)
     stored = ranked_protocols(stored)
-    table = runs_table(stored, compare(stored, costs=read_costs(folder)[0]))
+    table = runs_table(stored, compare(stored, costs=CostRecord.read_all(folder)[0]))
     for name in ("scores", "overrides"):
         table[name] = table[name].map(lambda value: json.dumps(value, sort_keys=True), na_action="ignore")
     return table.convert_dtypes()

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.board.build import PAGE, board_dir, build
-from zoo.spec.cost import beside_results
 from zoo.spec.errors import UserError
+from zoo.spec.store import beside_results
 
 POLL = 1.0
 """Seconds between looks at the records."""

@@ -68,8 +68,4 @@ def analyze(
         print(f"record: {folder / 'analysis.json'}")
     write_chart(folder / "analysis.svg", lambda: analysis_chart(record), quiet=json_)
     if results is not None:
-        from zoo.spec.analysis import analyses_dir
-
-        shown = analyses_dir(results) / f"{record.id}.json"
-        write_atomically(shown, text)
-        write_chart(shown.with_suffix(".svg"), lambda: analysis_chart(record), quiet=True)
+        write_chart(record.write(results).with_suffix(".svg"), lambda: analysis_chart(record), quiet=True)

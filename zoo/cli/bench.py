@@ -171,12 +171,12 @@ def _report(stored: list[StoredRecord], request: BenchRequest, json_: bool) -> N
         print("smoke runs prove that the pieces fit; they are on no board")
     else:
         from zoo.board.build import board_paths
-        from zoo.spec.cost import read_costs
+        from zoo.spec.cost import CostRecord
         from zoo.spec.store import read_all
 
         folder = Path(request.results)
         on_disk, problems = read_all(folder)
-        costs, _ = read_costs(folder)
+        costs, _ = CostRecord.read_all(folder)
         tasks = {record.task.name for _, record in stored}
         print_board(on_disk, problems, costs, protocol=request.protocol, tasks=tasks)
         for path in board_paths(folder):

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli.bench import Names, read_request
-from zoo.spec.errors import UserError
+from zoo.spec.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from zoo.run.request import BenchRequest
     from zoo.spec.cost import CostRecord
     from zoo.spec.generation import GenerationCost
 
@@ -47,7 +46,9 @@ def cost(
     """
     from zoo.board.build import refresh
     from zoo.board.costs import cost_line
-    from zoo.run.cost import measure_costs
+    from zoo.board.generation import generation_line
+    from zoo.run.cost import measure_costs, measure_generation
+    from zoo.spec.cost import CostRecord
 
     what: dict[str, Any] = {
         "arch": arch,
@@ -60,18 +61,23 @@ def cost(
     request = read_request(names or (), plan, what, {"results": results, "force": force})
     if generation and lengths:
         raise UserError("--generation and --lengths: one of the two")
-    if generation:
-        raise typer.Exit(_generation(request, generation, contexts, json_))
+    known = ("state", "latency")
+    if generation and generation not in known:
+        raise UserError(f"--generation {generation!r}: unknown{did_you_mean(generation, known)}")
+    tokens = _numbers("--contexts", contexts) if generation else _numbers("--lengths", lengths) if lengths else []
     measured: list[dict[str, Any]] = []
 
-    def on_cost(path: Path, cost: CostRecord) -> None:
+    def on_cost(path: Path, cost: CostRecord | GenerationCost) -> None:
         measured.append({**cost.model_dump(mode="json"), "path": str(path)})
         if not json_:
-            print(cost_line(cost), flush=True)
+            print(cost_line(cost) if isinstance(cost, CostRecord) else generation_line(cost), flush=True)
 
     failures: list[str] = []
     try:
-        _, failures = measure_costs(request, on_cost, _numbers("--lengths", lengths) if lengths else ())
+        if generation:
+            failures = measure_generation(request, on_cost, tokens, latency=generation == "latency")
+        else:
+            failures = measure_costs(request, on_cost, tokens)
     finally:
         if measured:
             refresh(Path(request.results))
@@ -80,34 +86,6 @@ def cost(
     for failure in failures:
         print(f"zoo: {failure}", file=sys.stderr)
     raise typer.Exit(1 if failures else 0)
-
-
-def _generation(request: BenchRequest, what: str, contexts: str, json_: bool) -> int:
-    """Measure and print what generation costs; the exit code."""
-    from zoo.board.build import refresh
-    from zoo.board.generation import generation_line
-    from zoo.run.cost import measure_generation
-    from zoo.spec.errors import did_you_mean
-
-    known = ("state", "latency")
-    if what not in known:
-        raise UserError(f"--generation {what!r}: unknown{did_you_mean(what, known)}")
-    lengths = _numbers("--contexts", contexts)
-    measured: list[dict[str, Any]] = []
-
-    def on_cost(path: Path, cost: GenerationCost) -> None:
-        measured.append({**cost.model_dump(mode="json"), "path": str(path)})
-        if not json_:
-            print(generation_line(cost), flush=True)
-
-    failures = measure_generation(request, lengths, latency=what == "latency", on_cost=on_cost)
-    if measured:
-        refresh(Path(request.results))
-    if json_:
-        print(json.dumps(measured, indent=2))
-    for failure in failures:
-        print(f"zoo: {failure}", file=sys.stderr)
-    return 1 if failures else 0
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -38,10 +38,10 @@ def eval_(
         raise UserError(f"{model}: no such run or checkpoint")
     from zoo.run.evaluate import evaluate
     from zoo.run.subject import load_subject
-    from zoo.spec.evaluation import evaluations_dir
+    from zoo.spec.evaluation import EvaluationRecord
 
     subject = load_subject(model, runs=runs or "")
-    folder = evaluations_dir(results) / subject.name if results else output or subject.folder / "eval"
+    folder = EvaluationRecord.place(results) / subject.name if results else output or subject.folder / "eval"
     check_can_hold("--results" if results else "--output", folder)
 
     def keep(record: EvaluationRecord) -> None:

@@ -42,8 +42,9 @@ def extend(
     from zoo.board.extension import extension_chart, extension_table
     from zoo.run.extend import extend as extend_model
     from zoo.run.subject import load_on_task
-    from zoo.spec.evaluation import dump_extensions, extensions_dir, parse_extensions
+    from zoo.spec.evaluation import Extensions
     from zoo.spec.files import write_atomically
+    from zoo.spec.store import dumps
 
     try:
         times = sorted({int(part) for part in lengths.split(",")})
@@ -56,7 +57,7 @@ def extend(
     folder = output or trained.folder / task
     target = folder / "extend.json"
     try:
-        known = parse_extensions(target.read_text("utf-8"))
+        known = Extensions.model_validate_json(target.read_text("utf-8")).root
     except (FileNotFoundError, ValidationError):
         known = []
     came: list[ExtensionRecord] = []
@@ -64,7 +65,7 @@ def extend(
     def keep(record: ExtensionRecord) -> None:
         came.append(record)
         if any(each.scores for each in came):
-            write_atomically(target, dump_extensions(merged(known, came)))
+            write_atomically(target, dumps(Extensions(merged(known, came))))
         if not json_:
             score = next((f"{name} {value:.4g}" for name, value in record.scores.items() if value is not None), "")
             before = " (measured before)" if record in known else ""
@@ -83,7 +84,7 @@ def extend(
         raise UserError(came[0].error)
     records = merged(known, came)
     if json_:
-        print(dump_extensions(records), end="")
+        print(dumps(Extensions(records)), end="")
     else:
         headers, cells = extension_table(records)
         print("\n" + tabulate(cells, headers=headers, disable_numparse=True, stralign="right") + "\n")
@@ -92,8 +93,7 @@ def extend(
     if results is not None:
         from zoo.board.build import refresh
 
-        shown = extensions_dir(results) / f"{trained.name}.json"
-        write_atomically(shown, dump_extensions(records))
+        shown = Extensions(records).write(results)
         write_chart(shown.with_suffix(".svg"), lambda: extension_chart(records), quiet=True)
         refresh(results)
 

@@ -19,13 +19,15 @@ Results = Annotated[
 ]
 
 
-def _results(given: Path | None) -> Path:
+def _results(context: typer.Context, given: Path | None, *, must_exist: bool = True) -> Path:
+    """The folder of `--results`, which stands behind the verb or before it, or the default one."""
     from zoo.spec.errors import UserError
     from zoo.spec.files import default_results_dir
 
-    if given is not None and not given.is_dir():
-        raise UserError(f"--results {given}: no such directory")
-    return given or default_results_dir()
+    folder: Path | None = given or context.obj
+    if must_exist and folder is not None and not folder.is_dir():
+        raise UserError(f"--results {folder}: no such directory")
+    return folder or default_results_dir()
 
 
 @app.callback(invoke_without_command=True)
@@ -48,24 +50,26 @@ def show(
     from zoo.board.reported import load_reported
     from zoo.board.results import make_board
     from zoo.board.terminal import print_board
-    from zoo.spec.cost import read_costs
+    from zoo.spec.cost import CostRecord
+    from zoo.spec.registry import registry
     from zoo.spec.store import read_all
+    from zoo.spec.task import PROTOCOLS
 
-    folder = _results(results)
+    folder = _results(context, results)
     stored, problems = read_all(folder)
-    costs, not_costs = read_costs(folder)
+    costs, not_costs = CostRecord.read_all(folder)
     problems += not_costs
-    records = [record for _, record in stored]
-    _require_known("protocol", protocol, {r.protocol for r in records} | set(_protocols()))
+    records, known = [record for _, record in stored], registry()
+    _require_known("protocol", protocol, {r.protocol for r in records} | set(PROTOCOLS))
+    known_tasks = {r.task.name for r in records} | {*known.tasks, *(e.record.suite for e in known.tasks.values())}
     if questions is not None:
-        _require_known("task", questions, {r.task.name for r in records} | _tasks())
+        _require_known("task", questions, known_tasks)
         _show_questions(stored, questions, protocol, json_)
         return
-    suites = {r.task.suite for r in records}
-    tasks = _chosen("task", task, {r.task.name for r in records} | _tasks() | suites)
+    tasks = _chosen("task", task, known_tasks | {r.task.suite for r in records})
     if tasks is not None:
         tasks |= {r.task.name for r in records if r.task.suite in tasks}
-    archs = _chosen("architecture", arch, {r.architecture.name for r in records} | _architectures())
+    archs = _chosen("architecture", arch, {r.architecture.name for r in records} | set(known.architectures))
     if not json_:
         print_board(stored, problems, costs, protocol=protocol, tasks=tasks, architectures=archs)
         return
@@ -114,24 +118,6 @@ def _require_known(kind: str, name: str | None, known: set[str]) -> None:
         raise UnknownName(kind, name, sorted(known))
 
 
-def _protocols() -> tuple[str, ...]:
-    from zoo.spec.task import PROTOCOLS
-
-    return tuple(PROTOCOLS)
-
-
-def _tasks() -> set[str]:
-    from zoo.spec.registry import registry
-
-    return set(registry().tasks) | {entry.record.suite for entry in registry().tasks.values()}
-
-
-def _architectures() -> set[str]:
-    from zoo.spec.registry import registry
-
-    return set(registry().architectures)
-
-
 @app.command()
 def build(
     context: typer.Context,
@@ -143,7 +129,7 @@ def build(
     from zoo.board.tables import problem_lines
     from zoo.spec.errors import UserError
 
-    where = _results(results or context.obj)
+    where = _results(context, results)
     if not where.is_dir():
         raise UserError(f"no records at {where}: `zoo bench` makes them, --results says where they are")
     written, problems, messages = board.build(where, page=True)
@@ -170,7 +156,7 @@ def serve(
 
     from zoo.board.serve import serve
 
-    with serve(_results(results or context.obj), port) as address:
+    with serve(_results(context, results), port) as address:
         print(f"{address} (Ctrl-C ends it)", flush=True)
         if open_:
             webbrowser.open(address)
@@ -195,13 +181,12 @@ def validate(
     from zoo.board.checks import check_records
     from zoo.board.tables import one_line
     from zoo.run.beside import check_beside
-    from zoo.spec.files import default_results_dir
 
     if base is not None:
         # a change may have removed them all
-        _validate_changes(results or context.obj or default_results_dir(), base, json_)
+        _validate_changes(_results(context, results, must_exist=False), base, json_)
         return
-    folder = _results(results or context.obj)
+    folder = _results(context, results)
     valid, problems = check_records(folder)
     more, faults = check_beside(folder)
     valid, problems = valid + more, [*problems, *faults]
@@ -224,13 +209,13 @@ def repair(
     """Take in the records that were not accepted (record.rejected.json in a run's folder) and have been mended; exit 2
     while any is left."""
     from zoo.spec.errors import UserError
-    from zoo.spec.files import default_results_dir, default_runs_dir
+    from zoo.spec.files import default_runs_dir
     from zoo.spec.rejected import repair as repair_records
 
     folder = runs or default_runs_dir()
     if not folder.is_dir():
         raise UserError(f"--runs {folder}: no such directory")
-    done = repair_records(folder, results or context.obj or default_results_dir())
+    done = repair_records(folder, _results(context, results, must_exist=False))
     for each in done:
         if each.record is not None:
             print(f"{each.record}: taken in from {each.file.parent}")
@@ -268,9 +253,8 @@ def merge(
     """Add the records of another machine: nothing is replaced, and what is no consistent record is named, exit 2."""
     from zoo.board.tables import one_line
     from zoo.run.merge import merge
-    from zoo.spec.files import default_results_dir
 
-    added, present, refused = merge(folder, results or context.obj or default_results_dir())
+    added, present, refused = merge(folder, _results(context, results, must_exist=False))
     for path in added:
         print(path)
     for problem in refused:

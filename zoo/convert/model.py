@@ -17,7 +17,7 @@ from zoo.convert.conversion import Conversion, HFConfig
 from zoo.convert.keymap import HFTensor, export_tensors, import_tensors, match_keys
 from zoo.convert.modules import LMHead
 from zoo.nn.backbone import State
-from zoo.spec.architecture import Architecture
+from zoo.spec.architecture import OBJECTIVES, Architecture
 from zoo.spec.constraints import build_config
 from zoo.spec.errors import ConfigError
 
@@ -89,9 +89,7 @@ class PretrainedModel(nn.Module):
     @property
     def objective(self) -> str:
         """How the model predicts tokens, as of a model that zoo trains; "hidden" without a language model's head."""
-        if not isinstance(self.head, LMHead):
-            return "hidden"
-        return {"causal": "causal_lm", "seq2seq": "seq2seq"}.get(self.dims.mode, "infilling")
+        return OBJECTIVES[self.dims.mode] if isinstance(self.head, LMHead) else "hidden"
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """hidden (…, D) -> logits (…, V)."""

@@ -75,18 +75,15 @@ class TrainLoader(DataLoader[Batch]):
                 yield batch._replace(step_targets=targets)
 
 
-def collate_sequences(examples: Sequence[tuple[np.ndarray, int]], *, channels: bool = False) -> Batch:
+def collate_sequences(
+    examples: Sequence[tuple[np.ndarray, float]], *, channels: bool = False, dtype: torch.dtype = torch.int64
+) -> Batch:
     """Right-pad sequences (L,), or pairs of sequences (2, L), with 0 to the longest of the batch.
 
     channels  they are (L, channels)
+    dtype     of the labels: float32 for numbers to be predicted
     """
-    labels = torch.tensor([label for _, label in examples], dtype=torch.int64)
-    return Batch(*_pad_inputs([inputs for inputs, _ in examples], channels), labels)
-
-
-def collate_numbers(examples: Sequence[tuple[np.ndarray, float]], *, channels: bool = False) -> Batch:
-    """The same with real numbers to be predicted."""
-    labels = torch.tensor([label for _, label in examples], dtype=torch.float32)
+    labels = torch.tensor([label for _, label in examples], dtype=dtype)
     return Batch(*_pad_inputs([inputs for inputs, _ in examples], channels), labels)
 
 

@@ -25,11 +25,12 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from zoo.data.files import file_lock, oserror_as_data_error, sha256, sync_folder, write_atomically
+from zoo.data.files import file_lock, oserror_as_data_error, sha256, write_atomically
 from zoo.data.paths import downloads_dir, save_location
 from zoo.data.progress import notice, progress
 from zoo.spec.errors import DataError, MissingFiles
-from zoo.spec.task import SourceFile, Task
+from zoo.spec.files import sync_folder
+from zoo.spec.task import SourceFile, Task, published_size
 
 if TYPE_CHECKING:
     from zoo.data.module import Progress
@@ -130,9 +131,8 @@ def download(task: Task, root: Path, connections: Connections) -> Path:
         if any(file.name.endswith(".parquet") for file in files) and importlib.util.find_spec("pyarrow") is None:
             reasons.append(f"{files[0].name}: reading parquet needs pip install 'seqzoo[parquet]'")
             continue
-        names, size = ", ".join(file.name for file in files), sum(file.bytes for file in files)
-        known = f"{size / 1e6:,.1f} MB" if all(file.bytes for file in files) else "size not published"
-        notice(f"{task.name}: downloading {names} ({known}) into {folder}; license: {task.license}", always=True)
+        what = f"{', '.join(file.name for file in files)} ({published_size(files)})"
+        notice(f"{task.name}: downloading {what} into {folder}; license: {task.license}", always=True)
         try:
             for file in files:
                 fetch(file, folder, connections)

@@ -7,7 +7,7 @@ from typing import Any
 from zoo.data.cached import CachedData
 from zoo.data.module import TaskData
 from zoo.spec.errors import DataError, MissingFiles
-from zoo.spec.task import Task
+from zoo.spec.task import Task, published_size
 
 HERE, MISSING, GENERATED, ON_THE_FLY = "here", "missing", "generated", "made as needed"
 """Origin of the examples: the user's files; nothing yet; generated once; generated whenever one is read."""
@@ -16,7 +16,8 @@ HERE, MISSING, GENERATED, ON_THE_FLY = "here", "missing", "generated", "made as 
 def inventory_row(task: Task, protocol: str, data: TaskData) -> dict[str, Any]:
     """State of a task's data under a protocol, as `zoo data list --json` prints it."""
     row: dict[str, Any] = {"task": task.name, "title": task.title, "protocol": protocol, "prepared": True}
-    row |= {"files": origin_of(data), "download": _download_size(task), "license": task.license}
+    download = published_size(task.source.sets[0]) if task.source.sets else ""
+    row |= {"files": origin_of(data), "download": download, "license": task.license}
     row["source"] = {**task.source.identifiers}
     if isinstance(data, CachedData):
         row["prepared"] = data.prepared()
@@ -31,14 +32,6 @@ def inventory_row(task: Task, protocol: str, data: TaskData) -> dict[str, Any]:
     except DataError as error:
         return row | {"kind": "damaged", "problem": str(error)}
     return row | {"kind": provenance["kind"], "counts": provenance["counts"], "provenance": provenance}
-
-
-def _download_size(task: Task) -> str:
-    if not task.source.sets:
-        return ""
-    files = task.source.sets[0]
-    size = sum(file.bytes for file in files)
-    return f"{size / 1e6:,.1f} MB" if all(file.bytes for file in files) else "size not published"
 
 
 def summary_row(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from zoo.data.files import file_lock, oserror_as_data_error, sha256, sync_folder, write_atomically
+from zoo.data.files import file_lock, oserror_as_data_error, sha256, write_atomically
 from zoo.data.module import Progress, Split
 from zoo.spec.errors import DataError
+from zoo.spec.files import sync_folder
 
 FORMAT = 1
 COLUMNS: dict[str, np.dtype[Any]] = {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.kinds.base import TaskKind
-from zoo.spec.architecture import Architecture, Mode, Objective
+from zoo.spec.architecture import OBJECTIVES, Architecture, Mode, Objective
 from zoo.spec.errors import ConfigError
 from zoo.spec.task import Task
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from zoo.data.batch import Batch
     from zoo.data.module import Split, TaskData
     from zoo.model.spec import ModelSpec
-
-OBJECTIVES: dict[Mode, Objective] = {"causal": "causal_lm", "bidirectional": "infilling", "seq2seq": "seq2seq"}
 
 
 class Recall(TaskKind):

@@ -25,9 +25,11 @@ class Regression(Classification):
     selects_by_loss = True
 
     def build_collate_fn(self, data: TaskData) -> Callable[[Sequence[Any]], Batch]:
-        from zoo.data.batch import collate_numbers
+        import torch
 
-        return partial(collate_numbers, channels=data.channels > 0)
+        from zoo.data.batch import collate_sequences
+
+        return partial(collate_sequences, channels=data.channels > 0, dtype=torch.float32)
 
     def loss(self, output: ModelOutput) -> Tensor:
         from torch.nn import functional as F

@@ -14,6 +14,7 @@ from zoo.model.spec import ModelSpec
 from zoo.nn import SegmentBackbone, derived_buffer, param_options
 from zoo.nn.backbone import State
 from zoo.nn.masks import pack_rows
+from zoo.ops.positions import sinusoidal
 
 
 class Positions(nn.Module):
@@ -45,13 +46,8 @@ class Positions(nn.Module):
 
 
 def sinusoids(max_len: int, d_model: int) -> Tensor:
-    """The fixed positions (max_len, D) of Vaswani et al. 2017, made in float64."""
-    position = torch.arange(max_len, dtype=torch.float64)[:, None]
-    frequency = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float64) * (-math.log(10000.0) / d_model))
-    table = torch.zeros(max_len, d_model, dtype=torch.float64)
-    table[:, 0::2] = torch.sin(position * frequency)
-    table[:, 1::2] = torch.cos(position * frequency)[:, : d_model // 2]
-    return table.float()
+    """The fixed positions (max_len, D) of `sinusoidal`, in float32."""
+    return sinusoidal(torch.arange(max_len), d_model).float()
 
 
 class Encoder(nn.Module):

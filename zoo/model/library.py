@@ -22,13 +22,11 @@ from zoo.model.spec import ModelSpec, Pooling
 from zoo.nn.backbone import Backbone, State
 from zoo.nn.masks import unpack_rows
 from zoo.nn.state import return_state
-from zoo.spec.architecture import Architecture, Mode, ModelDims, Objective
+from zoo.spec.architecture import OBJECTIVES, Architecture, Mode, ModelDims, Objective
 from zoo.spec.config import nest, validate_layer
 from zoo.spec.constraints import build_config
 from zoo.spec.errors import ConfigError
 from zoo.spec.registry import registry
-
-OBJECTIVES: dict[Mode, Objective] = {"causal": "causal_lm", "bidirectional": "infilling", "seq2seq": "seq2seq"}
 
 
 def build(name: str, *, d_model: int, n_layers: int, max_len: int, mode: Mode = "causal", **config: Any) -> Backbone:

@@ -86,14 +86,6 @@ class Segment(NamedTuple):
     start: int
 
 
-def right_order(mask: Tensor) -> Tensor:
-    """Source positions (B, L) that put each row's pads first and keep its real tokens in order.
-
-    `ids.gather(1, right_order(mask))` shifts targets in the way in which `align="right"` shifts the input.
-    """
-    return real_last(mask)
-
-
 def drive(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, plan: SegmentPlan) -> Iterator[Segment]:
     """Feed x (B, L, D) with mask (B, L) through `backbone` and yield segment after segment.
 
@@ -102,7 +94,7 @@ def drive(backbone: nn.Module, x: Tensor, mask: Tensor | None, state: State, pla
     """
     seq_len = x.shape[1]
     if plan.align == "right" and mask is not None:
-        order = right_order(mask)
+        order = real_last(mask)
         x = x.gather(1, order.unsqueeze(-1).expand_as(x))
         mask = mask.gather(1, order)
     bounds = _bounds(seq_len, plan)

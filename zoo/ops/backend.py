@@ -61,18 +61,16 @@ def _requested_backend() -> str:
 
 @contextlib.contextmanager
 def use_backend(backend: str | None) -> Iterator[None]:
-    """Request one backend for the calls inside; None lets every op choose, even when ZOO_BACKEND is set."""
+    """Request one backend for the calls inside.
+
+    None lets every op choose, even when ZOO_BACKEND is set: for a pass on another device than the run's.
+    """
     global _backend
     outer, _backend = _backend, backend
     try:
         yield
     finally:
         _backend = outer
-
-
-def any_backend() -> contextlib.AbstractContextManager[None]:
-    """Let every op choose its form inside, whatever was requested: for a pass on another device than the run's."""
-    return use_backend(None)
 
 
 def forms_that_ran(*, reset: bool = False) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from zoo.board.checks import split_faults
 from zoo.board.metric import Metric
 from zoo.board.statistics import Run, run_interval, wilson
 from zoo.spec.analysis import AnalysisRecord, LossAt, effective_context
-from zoo.spec.cost import CostRecord, beside_results
+from zoo.spec.cost import CostRecord
 from zoo.spec.evaluation import AS_TRAINED, METHODS, EvaluationRecord, ExtensionRecord, Extensions
 from zoo.spec.generation import GenerationCost
 from zoo.spec.registry import registry
-from zoo.spec.store import Problem, read_folder
+from zoo.spec.store import BesideRecord, Problem
 
 RUN = r"[a-z0-9_-]+/[a-z0-9_-]+/[a-z0-9_]+/[0-9a-f]+-s[0-9]+"
 
@@ -150,54 +149,40 @@ def _close(value: float, other: float) -> bool:
     return math.isclose(value, other, rel_tol=1e-4, abs_tol=1e-4)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Records of one kind.
-
-    folder    beside the results
-    model     of a file
-    faults    what contradicts itself in one
-    measured  the field of its time, where a later measurement may replace it; "": nothing may
-    """
-
-    folder: str
-    model: type[Any]
-    faults: Callable[[Any], Iterable[str]] = lambda record: ()
-    measured: str = ""
-
-    def place(self, results_dir: Path) -> Path:
-        """The folder of these records."""
-        return beside_results(results_dir, self.folder)
-
-    def faults_of(self, record: Any, results_dir: Path) -> list[str]:
-        """What is wrong with a record that was read from the folder of these results."""
-        folder = self.place(results_dir)
-        file = folder / f"{record.id}.json"
-        if not (file.is_file() and file.resolve().is_relative_to(folder.resolve())):
-            return ["path: lies elsewhere"]
-        return [*self.faults(record)]
+FAULTS: dict[type[BesideRecord], Callable[[Any], Iterable[str]]] = {
+    CostRecord: lambda cost: (),
+    GenerationCost: generation_faults,
+    EvaluationRecord: evaluation_faults,
+    Extensions: extension_faults,
+    AnalysisRecord: analysis_faults,
+}
+"""The kinds of these records, and what contradicts itself in one."""
 
 
-KINDS = (
-    Kind("costs", CostRecord, measured="measured"),
-    Kind("generation", GenerationCost, generation_faults, measured="measured"),
-    Kind("evaluations", EvaluationRecord, evaluation_faults),
-    Kind("extensions", Extensions, extension_faults),
-    Kind("analyses", AnalysisRecord, analysis_faults),
-)
+def time_measured(record: BesideRecord) -> str:
+    """When a measurement was made that a later one of its name may replace; "" for what nothing may replace."""
+    return getattr(record, "measured", "")
+
+
+def faults_of(record: BesideRecord, results_dir: Path | str) -> list[str]:
+    """What is wrong with a record that was read from beside these results."""
+    folder = record.place(results_dir)
+    file = folder / f"{record.id}.json"
+    if not (file.is_file() and file.resolve().is_relative_to(folder.resolve())):
+        return ["path: lies elsewhere"]
+    return [*FAULTS[type(record)](record)]
 
 
 def check_beside(results_dir: Path | str) -> tuple[int, list[Problem]]:
     """The number of consistent records beside these results, and every fault of the others: schema, file name,
     contradictions."""
     valid, problems = 0, list[Problem]()
-    for kind in KINDS:
-        folder = kind.place(Path(results_dir))
-        found, refused = read_folder(folder, kind.model)
+    for kind in FAULTS:
+        found, refused = kind.read_all(results_dir)
         problems += refused
         for record in found:
-            name = f"{folder.name}/{record.id}.json"
-            faults = kind.faults_of(record, Path(results_dir))
+            name = f"{kind.place(results_dir).name}/{record.id}.json"
+            faults = faults_of(record, results_dir)
             problems += [Problem(name, fault) for fault in faults]
             valid += not faults
     return valid, problems

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -264,13 +264,9 @@ class Job:
     force: bool = False
     command: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """The job as plain JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Job:
-        """The job that `to_json` gave these values of."""
+        """The job that `asdict` gave these values of."""
         return cls(**{**values, "experiment": Experiment(**values["experiment"])})
 
 

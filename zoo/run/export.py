@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,8 +20,6 @@ from zoo.run.trained import WEIGHTS, TrainedModel
 from zoo.spec.errors import UserError
 from zoo.spec.files import placed_atomically
 
-SUFFIXES = {"safetensors": ".safetensors", "pt2": ".pt2", "onnx": ".onnx"}
-"""Formats, and how the names of their files end."""
 TOLERANCE = 1e-4
 """How far the outputs of an exported program may be from the model's, relative to the largest."""
 
@@ -63,12 +60,6 @@ def export(trained: TrainedModel, form: str, target: Path) -> str:
 
 def _export_weights(trained: TrainedModel, target: Path) -> None:
     save_file(load_file(trained.folder / WEIGHTS), target, metadata={"config": json.dumps(trained.config)})
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The configuration in the metadata of exported weights."""
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["config"])
 
 
 def _require_onnx() -> None:

@@ -207,9 +207,7 @@ def _task_of(experiment: Experiment) -> str:
 
 
 def _tokenizer_digest(experiment: Experiment) -> str | None:
-    from zoo.data.module import LoaderConfig
-    from zoo.data.paths import data_dir
+    from zoo.run.trained import build_data
 
-    loading = LoaderConfig(kind=experiment.kind, objective=experiment.objective)
-    tokenizer = experiment.task_spec.load_data()(experiment.task_options, data_dir(), loading).tokenizer
+    tokenizer = build_data(experiment).tokenizer
     return tokenizer.digest if tokenizer else None

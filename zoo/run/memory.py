@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from zoo.data.batch import Batch
-from zoo.ops.backend import any_backend
+from zoo.ops.backend import use_backend
 from zoo.run import machine
 from zoo.run.compose import Experiment
 
@@ -94,7 +94,7 @@ def _here(experiment: Experiment, model: nn.Module, training: bool) -> Iterator[
     """For a call on the CPU that leaves no trace; forms of ops that were requested for a GPU may not exist here."""
     before = model.training
     try:
-        with any_backend() if on_gpu(experiment) else contextlib.nullcontext(), torch.random.fork_rng():
+        with use_backend(None) if on_gpu(experiment) else contextlib.nullcontext(), torch.random.fork_rng():
             model.train(training)
             yield
     finally:

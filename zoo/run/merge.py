@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.board.checks import record_faults
-from zoo.run.beside import KINDS, Kind
+from zoo.run.beside import FAULTS, faults_of, time_measured
 from zoo.spec.errors import UserError
-from zoo.spec.files import write_atomically
-from zoo.spec.store import Problem, dumps, read_all, read_folder, write
+from zoo.spec.store import BesideRecord, Problem, dumps, read_all, write
 
 
 class Merged(NamedTuple):
@@ -31,10 +30,10 @@ def merge(folder: Path | str, results_dir: Path | str) -> Merged:
     """
     source = Path(folder)
     within = source / "results"
-    if within.is_dir() or any(kind.place(within).is_dir() for kind in KINDS):  # which may hold no results at all
+    if within.is_dir() or any(kind.place(within).is_dir() for kind in FAULTS):  # which may hold no results at all
         source = within
     merged = [_merge_results(source, Path(results_dir))]
-    merged += [_merge_kind(kind, source, Path(results_dir)) for kind in KINDS]
+    merged += [_merge_kind(kind, source, Path(results_dir)) for kind in FAULTS]
     if not any(one.added or one.present or one.refused for one in merged):
         raise UserError(f"{folder}: no records there, nor in {Path(folder) / 'results'}")
     added, present, refused = zip(*merged, strict=True)
@@ -57,20 +56,18 @@ def _merge_results(source: Path, results: Path) -> Merged:
     return Merged(added, present, refused)
 
 
-def _merge_kind(kind: Kind, source: Path, results: Path) -> Merged:
-    found, refused = read_folder(kind.place(source), kind.model)
-    known = {record.id: record for record in read_folder(kind.place(results), kind.model)[0]}
+def _merge_kind(kind: type[BesideRecord], source: Path, results: Path) -> Merged:
+    found, refused = kind.read_all(source)
+    known = {record.id: record for record in kind.read_all(results)[0]}
     added, present = [], 0
     for record in found:
         ours = known.get(record.id)
-        later = kind.measured and ours and getattr(record, kind.measured) > getattr(ours, kind.measured)
-        if faults := kind.faults_of(record, source):
+        measured = time_measured(record)
+        if faults := faults_of(record, source):
             refused.append(Problem(f"{kind.folder}/{record.id}.json", "; ".join(faults)))
-        elif ours is None or later:
-            path = kind.place(results) / f"{record.id}.json"
-            write_atomically(path, dumps(record))
-            added.append(path)
-        elif kind.measured or dumps(record) == dumps(ours):
+        elif ours is None or (measured and measured > time_measured(ours)):
+            added.append(record.write(results))
+        elif measured or dumps(record) == dumps(ours):
             present += 1
         else:
             refused.append(Problem(f"{kind.folder}/{record.id}.json", "another record of this name is there already"))

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +58,7 @@ def execute_all(
         while running or (waiting and stop.received is None):
             while waiting and stop.received is None and memory.has_room(running, n_jobs, display):
                 k = waiting.popleft()
-                running[k] = pool.start({"job": jobs[k].to_json()})
+                running[k] = pool.start({"job": asdict(jobs[k])})
                 display.add(k, jobs[k].experiment.name)
             for k, worker in list(running.items()):
                 if stop.received is not None:
@@ -157,7 +158,7 @@ def call(pool: Pool, function: str, arguments: Mapping[str, Any], seconds: float
 
 
 def _record_lost(pool: Pool, job: Job, lost: Mapping[str, Any]) -> dict[str, Any] | None:
-    recorder = pool.start({"job": job.to_json(), "lost": lost})
+    recorder = pool.start({"job": asdict(job), "lost": lost})
     while not recorder.poll():
         time.sleep(POLL)
     return recorder.reply()

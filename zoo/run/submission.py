@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from zoo.board.checks import record_faults
-from zoo.run.beside import KINDS, Kind
+from zoo.run.beside import FAULTS, time_measured
 from zoo.run.compose import Experiment
+from zoo.run.match import count_parameters
 from zoo.run.request import resolve_pair
 from zoo.spec.config import flatten
 from zoo.spec.errors import UserError, ZooError
@@ -29,7 +30,7 @@ from zoo.spec.evaluation import Extensions
 from zoo.spec.record import Record
 from zoo.spec.registry import registry
 from zoo.spec.settings import NOT_IDENTITY
-from zoo.spec.store import StoredRecord, describe, read, read_all
+from zoo.spec.store import BesideRecord, StoredRecord, describe, read, read_all
 
 MAX_BYTES = 1_000_000
 """A larger file is no record of ours."""
@@ -53,7 +54,7 @@ def check_changes(results_dir: Path | str, base: str) -> list[Verdict]:
     Raises UserError where there is no repository or no such revision.
     """
     results = Path(results_dir).resolve()
-    folders = {kind.place(results): kind for kind in KINDS}
+    folders = {kind.place(results): kind for kind in FAULTS}
     root = Path(_git(_existing(results), "rev-parse", "--show-toplevel").strip())
     ancestor = _git(root, "merge-base", "--end-of-options", base, "HEAD").strip()
     where = [str(folder) for folder in (results, *folders)]
@@ -107,15 +108,14 @@ def _file_faults(path: Path, change: str, *, replaceable: bool) -> list[str]:
     return [f"{size:,} bytes; a record has less than {MAX_BYTES:,}"] if size > MAX_BYTES else []
 
 
-def _check_beside(name: str, path: Path, inside: str, change: str, kind: Kind, before: str) -> Verdict:
+def _check_beside(name: str, path: Path, inside: str, change: str, kind: type[BesideRecord], before: str) -> Verdict:
     if path.suffix == ".svg" and path.with_suffix(".json").is_file() and change != "D":
         return Verdict(name, [], ["a picture of the record beside it, which nothing checks"])
     faults = _file_faults(path, change, replaceable=True)
     if not faults:
         text = path.read_text("utf-8", errors="replace")
         try:
-            json.loads(text)
-            record = kind.model.model_validate_json(text)
+            record = kind.parse(text)
         except ValidationError as error:
             faults = describe(error)
         except (ValueError, RecursionError) as error:
@@ -123,24 +123,24 @@ def _check_beside(name: str, path: Path, inside: str, change: str, kind: Kind, b
         else:
             faults = [] if inside == f"{record.id}.json" else [f"path: expected {record.id}.json"]
             faults += _text_faults(text)
-            faults += [*_late_faults(record), *kind.faults(record), *_replacing_faults(record, kind, before)]
+            faults += [*_late_faults(record), *FAULTS[kind](record), *_replacing_faults(record, before)]
     return Verdict(name, faults[:MAX_FAULTS], [])
 
 
-def _replacing_faults(record: Any, kind: Kind, before: str) -> Iterator[str]:
+def _replacing_faults(record: Any, before: str) -> Iterator[str]:
     """What must stay of a file that was there before."""
     if not before:
         return
     try:
-        old = kind.model.model_validate_json(before)
+        old = type(record).model_validate_json(before)
     except ValidationError:
         return  # what was no record may be mended
     if isinstance(record, Extensions):
         if any(each not in record.root for each in old.root):
             yield "altered: records are never changed or removed; a run's file may gain some"
-    elif kind.measured:
-        if getattr(record, kind.measured) <= getattr(old, kind.measured):
-            yield f"{kind.measured}: not after the measurement that it replaces ({getattr(old, kind.measured)})"
+    elif measured := time_measured(record):
+        if measured <= time_measured(old):
+            yield f"measured: not after the measurement that it replaces ({time_measured(old)})"
     elif record.schema_version <= old.schema_version:
         yield ALTERED
 
@@ -153,7 +153,7 @@ def _text_faults(text: str) -> Iterator[str]:
 def _late_faults(record: Any) -> Iterator[str]:
     """No run and no measurement ends in the future."""
     parts = record.root if isinstance(record, Extensions) else [record]
-    field = "measured" if hasattr(parts[0], "measured") else "ended"
+    field = "measured" if time_measured(record) else "ended"
     for time in (getattr(part, field) for part in parts):
         if dt.datetime.fromisoformat(time) > dt.datetime.now(dt.UTC) + dt.timedelta(days=1):
             yield f"{field}: {time}, in the future"
@@ -214,7 +214,7 @@ def rebuild_faults(record: Record) -> list[str]:
     expected = _expected(experiment)
     return [
         f"{key}: {_short(given)}, here {_short(expected[key])}"
-        for key, given in _given(record).items()
+        for key, given in _comparable(record.model_dump(mode="json")).items()
         if key in expected and expected[key] != given
     ] + list(_parameter_faults(experiment, record))
 
@@ -237,10 +237,6 @@ def _expected(experiment: Experiment) -> dict[str, Any]:
     return _comparable(fields)
 
 
-def _given(record: Record) -> dict[str, Any]:
-    return _comparable(record.model_dump(mode="json"))
-
-
 def _comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """By dotted key, without versions and sources of the packages, and settings that change no number."""
     apart = {"plugin.version", "plugin.source_hash", *(f"config.{key}" for key in NOT_IDENTITY)}
@@ -254,9 +250,8 @@ def _parameter_faults(experiment: Experiment, record: Record) -> Iterator[str]:
 
     if not record.parameters and record.status != "ok":
         return  # the model could not be built
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = experiment.kind.build_model(experiment.model_spec)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+    with torch.device("meta"):
+        parameters = count_parameters(experiment)
     if parameters != record.parameters:
         yield f"parameters: {record.parameters:,}, the model has {parameters:,}"
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
-from zoo.spec.cost import beside_results
 from zoo.spec.record import Amount, Count, Loss, Number, Positive, RecordPart, Spread, Text, Time
-from zoo.spec.store import Problem, read_folder
+from zoo.spec.store import BesideRecord
 
 ANALYSIS_SCHEMA: Final = 2
 """The schema version that this zoo writes. 2: repeated tokens stand behind the symbol that begins a text."""
@@ -128,7 +126,7 @@ class AccuracyAt(RecordPart):
         return self
 
 
-class AnalysisRecord(RecordPart):
+class AnalysisRecord(RecordPart, BesideRecord):
     """What a trained model does with its context.
 
     run          id of the record of the run that trained it
@@ -140,6 +138,8 @@ class AnalysisRecord(RecordPart):
     score        the score of `positions`
     seconds      of the analyses
     """
+
+    folder = "analyses"
 
     schema_version: Annotated[int, Field(ge=1)] = ANALYSIS_SCHEMA
     run: Text
@@ -160,15 +160,4 @@ class AnalysisRecord(RecordPart):
 
     @property
     def id(self) -> str:
-        """The path of its file below the folder, without suffix."""
         return self.run
-
-
-def analyses_dir(results_dir: Path | str) -> Path:
-    """The folder of the analyses of these results: leaderboard/results -> leaderboard/analyses."""
-    return beside_results(results_dir, "analyses")
-
-
-def read_analyses(results_dir: Path | str) -> tuple[list[AnalysisRecord], list[Problem]]:
-    """The analyses of the runs of these results (RUN.json), and other JSON files with what is wrong."""
-    return read_folder(analyses_dir(results_dir), AnalysisRecord)

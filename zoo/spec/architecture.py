@@ -26,6 +26,9 @@ StateKind = Literal["none", "recurrent", "memory", "cache"]
 LengthKind = Literal["any", "max", "fixed"]
 Positions = Literal["external", "internal"]
 
+OBJECTIVES: dict[Mode, Objective] = {"causal": "causal_lm", "bidirectional": "infilling", "seq2seq": "seq2seq"}
+"""How tasks whose answers are tokens are put to a model of each mode."""
+
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

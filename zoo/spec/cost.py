@@ -10,12 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from zoo.spec.files import write_atomically
 from zoo.spec.record import (
     Amount,
     ArchitectureInfo,
@@ -30,7 +28,7 @@ from zoo.spec.record import (
     Time,
     schema_text,
 )
-from zoo.spec.store import Problem, dumps, read_folder
+from zoo.spec.store import BesideRecord
 
 COST_SCHEMA: Final = 1
 """The schema version that this zoo writes and reads."""
@@ -55,7 +53,7 @@ class TimingInfo(RecordPart):
         return self
 
 
-class CostRecord(RecordPart):
+class CostRecord(RecordPart, BesideRecord):
     """What training and inference cost an architecture on a task, on one machine.
 
     shape              hash of what decides the cost (zoo/spec/config.py): the trials of a sweep share it
@@ -69,6 +67,8 @@ class CostRecord(RecordPart):
     others             cores that other processes kept busy meanwhile
     machine            processor and threads, or GPUs: those of different machines are not compared
     """
+
+    folder = "costs"
 
     schema_version: Literal[1] = COST_SCHEMA
     architecture: ArchitectureInfo
@@ -96,7 +96,6 @@ class CostRecord(RecordPart):
 
     @property
     def id(self) -> str:
-        """The path of its file below the folder of costs, without suffix."""
         return cost_id(self.protocol, self.task.name, self.architecture.name, self.shape, self.machine)
 
     def tokens_per_second(self, mode: Literal["train", "inference"]) -> tuple[float, float, float]:
@@ -117,29 +116,6 @@ def machine_name(hardware: Mapping[str, Any]) -> str:
         return ", ".join(f"{count} × {name}" for name, count in sorted(gpus.items()))
     threads = hardware.get("threads") or hardware.get("cores") or "?"
     return f"{hardware.get('cpu') or 'unknown CPU'}, {threads} thread{'' if threads == 1 else 's'}"
-
-
-def costs_dir(results_dir: Path | str) -> Path:
-    """The folder of costs of these results."""
-    return beside_results(results_dir, "costs")
-
-
-def beside_results(results_dir: Path | str, name: str) -> Path:
-    """The folder of other records of these results: leaderboard/results -> leaderboard/NAME, other -> other-NAME."""
-    results = Path(results_dir)
-    return results.with_name(name if results.name == "results" else f"{results.name}-{name}")
-
-
-def write_cost(cost: CostRecord, results_dir: Path | str) -> Path:
-    """Put a cost record where it belongs beside the results, in place of an earlier one, and return its file."""
-    path = costs_dir(results_dir) / f"{cost.id}.json"
-    write_atomically(path, dumps(cost))
-    return path
-
-
-def read_costs(results_dir: Path | str) -> tuple[list[CostRecord], list[Problem]]:
-    """Every valid cost record of these results, and every other JSON file among them with what is wrong with it."""
-    return read_folder(costs_dir(results_dir), CostRecord)
 
 
 if __name__ == "__main__":

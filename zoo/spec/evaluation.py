@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, RootModel
 
-from zoo.spec.cost import beside_results
 from zoo.spec.record import (
     Amount,
     Count,
@@ -27,7 +24,7 @@ from zoo.spec.record import (
     Text,
     Time,
 )
-from zoo.spec.store import Problem, dumps, read_folder
+from zoo.spec.store import BesideRecord
 
 EXTENSION_SCHEMA: Final = 1
 EVALUATION_SCHEMA: Final = 1
@@ -134,7 +131,7 @@ class TokenizerInfo(RecordPart):
     sha256: str
 
 
-class EvaluationRecord(Measured, Metrics):
+class EvaluationRecord(Measured, Metrics, BesideRecord):
     """A trained model on the test split of a task for which it was not trained again.
 
     checkpoint    id of the record of the run that trained it, or the name of the checkpoint's folder
@@ -149,6 +146,8 @@ class EvaluationRecord(Measured, Metrics):
     metric        the score that the interval is of
     groups        of questions that have a length, depth or position
     """
+
+    folder = "evaluations"
 
     schema_version: Annotated[int, Field(ge=1)] = EVALUATION_SCHEMA
     kind: Literal["evaluated"] = "evaluated"
@@ -178,45 +177,14 @@ class EvaluationRecord(Measured, Metrics):
 
     @property
     def id(self) -> str:
-        """The path of its file below the folder of a board, without suffix."""
         return f"{self.checkpoint}/{self.file.removesuffix('.json')}"
 
 
-def evaluations_dir(results_dir: Path | str) -> Path:
-    """The folder of evaluations of these results: leaderboard/results -> leaderboard/evaluations."""
-    return beside_results(results_dir, "evaluations")
+class Extensions(RootModel[Annotated[list[ExtensionRecord], Field(min_length=1)]], BesideRecord):
+    """The records of one run beyond its training length, which share a file."""
 
-
-def read_evaluations(results_dir: Path | str) -> tuple[list[EvaluationRecord], list[Problem]]:
-    """Every valid evaluation of these results, and every other JSON file among them with what is wrong with it."""
-    return read_folder(evaluations_dir(results_dir), EvaluationRecord)
-
-
-class Extensions(RootModel[Annotated[list[ExtensionRecord], Field(min_length=1)]]):
-    """What a file of the records of one run holds."""
+    folder = "extensions"
 
     @property
     def id(self) -> str:
-        """The path of its file below the folder, without suffix."""
         return self.root[0].run
-
-
-def extensions_dir(results_dir: Path | str) -> Path:
-    """The folder of the extension records of these results: leaderboard/results -> leaderboard/extensions."""
-    return beside_results(results_dir, "extensions")
-
-
-def read_extensions(results_dir: Path | str) -> tuple[list[list[ExtensionRecord]], list[Problem]]:
-    """The extension records of these results, run by run (RUN.json), and other JSON files with what is wrong."""
-    found, problems = read_folder(extensions_dir(results_dir), Extensions)
-    return [each.root for each in found], problems
-
-
-def parse_extensions(text: str) -> list[ExtensionRecord]:
-    """The records of a file by its text. Raises pydantic's ValidationError."""
-    return Extensions.model_validate_json(text).root
-
-
-def dump_extensions(records: Sequence[ExtensionRecord]) -> str:
-    """The text of a file of records."""
-    return dumps(Extensions(list(records)))

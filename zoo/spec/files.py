@@ -31,12 +31,8 @@ def write_atomically(path: Path | str, text: str) -> None:
     """Put `text` at `path`, replacing what is there: whole or not at all, whenever the process or machine dies."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = write_temporary(path, text)
-    try:
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with placed_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_temporary(path: Path, text: str) -> Path:
@@ -59,7 +55,7 @@ def placed_atomically(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes what may be written to
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:

@@ -29,10 +29,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from zoo.spec.errors import ZooError, did_you_mean
+from zoo.spec.errors import NODES, ZooError, did_you_mean
 
 FILE = "presets.toml"
-NODES = ("model", "segments", "optim", "train", "arch", "task")
 OPTIONS = ("inherits", "exclude", "source", "source_prefix")
 
 

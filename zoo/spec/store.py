@@ -1,4 +1,7 @@
-"""Records as files: written once, never replaced, read with what is wrong about the files that are not records."""
+"""Records as files: written once, never replaced, read with what is wrong about the files that are not records.
+
+Records of other kinds, such as costs, lie in folders beside those of runs (`BesideRecord`).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ValidationError
 
 from zoo.spec.config import describe_values, flatten
-from zoo.spec.files import sync_folder, write_temporary
+from zoo.spec.files import sync_folder, write_atomically, write_temporary
 from zoo.spec.record import SCHEMA, Record
 from zoo.spec.settings import NOT_IDENTITY
 
@@ -100,30 +103,6 @@ def read_all(results_dir: Path | str) -> tuple[list[StoredRecord], list[Problem]
     return records, problems
 
 
-Part = TypeVar("Part", bound=BaseModel)
-
-
-def read_folder(root: Path, model: type[Part]) -> tuple[list[Part], list[Problem]]:
-    """Every valid record of another kind below `root`, and every other JSON file with what is wrong with it."""
-    records: list[Part] = []
-    problems: list[Problem] = []
-    for file in sorted(root.rglob("*.json"), key=lambda f: f.relative_to(root).as_posix()):
-        try:
-            text = file.read_text("utf-8")
-            json.loads(text)
-            records.append(model.model_validate_json(text))
-        except ValidationError as error:
-            fault = describe(error)[0]
-        except OSError as error:
-            fault = f"cannot be read: {error.strerror}"
-        except (ValueError, RecursionError) as error:
-            fault = f"not JSON: {error}"
-        else:
-            continue
-        problems.append(Problem(f"{root.name}/{file.relative_to(root).as_posix()}", fault))
-    return records, problems
-
-
 def read(file: Path) -> Record | str:
     """The record in `file`, or what is wrong with it."""
     try:
@@ -165,6 +144,66 @@ def describe(error: ValidationError) -> list[str]:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+# -- records beside those of runs ----------------------------------------------------------------------------------
+
+
+def beside_results(results_dir: Path | str, name: str) -> Path:
+    """The folder of other records of these results: leaderboard/results -> leaderboard/NAME, other -> other-NAME."""
+    results = Path(results_dir)
+    return results.with_name(name if results.name == "results" else f"{results.name}-{name}")
+
+
+class BesideRecord(BaseModel):
+    """A record that lies beside those of runs: FOLDER/ID.json, with FOLDER beside the results.
+
+    folder  of all records of its kind
+    """
+
+    folder: ClassVar[str]
+
+    @property
+    def id(self) -> str:
+        """The path of its file below the folder, without suffix."""
+        raise NotImplementedError
+
+    @classmethod
+    def place(cls, results_dir: Path | str) -> Path:
+        """The folder of these records of some results."""
+        return beside_results(results_dir, cls.folder)
+
+    def write(self, results_dir: Path | str) -> Path:
+        """Put the record where it belongs beside the results, in place of an earlier one, and return its file."""
+        path = self.place(results_dir) / f"{self.id}.json"
+        write_atomically(path, dumps(self))
+        return path
+
+    @classmethod
+    def read_all(cls, results_dir: Path | str) -> tuple[list[Self], list[Problem]]:
+        """Every valid record of this kind beside the results, and every other JSON file there with what is wrong."""
+        root = cls.place(results_dir)
+        records: list[Self] = []
+        problems: list[Problem] = []
+        for file in sorted(root.rglob("*.json"), key=lambda f: f.relative_to(root).as_posix()):
+            try:
+                records.append(cls.parse(file.read_text("utf-8")))
+            except ValidationError as error:
+                fault = describe(error)[0]
+            except OSError as error:
+                fault = f"cannot be read: {error.strerror}"
+            except (ValueError, RecursionError) as error:
+                fault = f"not JSON: {error}"
+            else:
+                continue
+            problems.append(Problem(f"{root.name}/{file.relative_to(root).as_posix()}", fault))
+        return records, problems
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The record in the text of a file. Raises ValidationError, or ValueError for what is no JSON."""
+        json.loads(text)  # whose message says where the text is no JSON
+        return cls.model_validate_json(text)
 
 
 # -- what records say of one another -------------------------------------------------------------------------------

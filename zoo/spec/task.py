@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,12 @@ class SourceFile:
             raise ValueError(f"{self.name}: expected one http or https address at least, got {list(self.urls)}")
         if self.sha256 and (len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef")):
             raise ValueError(f"{self.name}: sha256 {self.sha256!r}, expected 64 hexadecimal digits")
+
+
+def published_size(files: Sequence[SourceFile]) -> str:
+    """The size of some files together: "12.3 MB"."""
+    size = sum(file.bytes for file in files)
+    return f"{size / 1e6:,.1f} MB" if all(file.bytes for file in files) else "size not published"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
