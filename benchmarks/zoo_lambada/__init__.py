@@ -63,6 +63,7 @@ def zoo_tasks() -> Iterable[Task]:
             aliases=("lambada",) if name == "lambada_openai" else (),
             description="Predict the last word of a passage of a novel, which takes the whole passage, not only its"
             f" last sentence ({what}); the training text is another corpus.",
+            trivial_answer="the same guess for every passage, by how often each word is the answer",
             suite_description=SUITE,
         )
     yield Task(

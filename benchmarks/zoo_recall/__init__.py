@@ -68,6 +68,7 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.MQAR,
         description="Multi-query associative recall: after a list of keys, each with its value, the keys come again one"
         " by one; give the value of each.",
+        trivial_answer="a guess among the values of the sequence",
         suite_description=SUITE,
     )
     yield Task(
@@ -91,6 +92,7 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.SELECTIVE_COPYING,
         description="Data tokens stand at random places among noise tokens; after all of them, repeat the data tokens"
         " in order.",
+        trivial_answer="always the most frequent token of training",
         suite_description=SUITE,
     )
     yield Task(
@@ -114,6 +116,7 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.INDUCTION_HEADS,
         description="A trigger token stands once among random tokens and again at the end; give the token that followed"
         " it the first time.",
+        trivial_answer="always the most frequent token of training",
         suite_description=SUITE,
     )
     yield Task(
@@ -140,6 +143,7 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.NEEDLE,
         description="One line of a long filler text states a number (the needle in the haystack): answer with it at "
         "the end, wherever its line stands.",
+        trivial_answer="always the most frequent number of training",
         suite_description=SUITE,
     )
     yield Task(
@@ -166,5 +170,6 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.KV_RETRIEVAL,
         description="A list of random keys and values, then one of the keys; give its value, wherever its pair stands"
         " in the list.",
+        trivial_answer="a guess among the values of the list",
         suite_description=SUITE,
     )

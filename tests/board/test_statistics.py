@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -165,8 +166,20 @@ def test_a_rank_follows_the_means_and_lies_within_its_range(higher: bool) -> Non
         )
         ranks = rank_rows(rows, metric)
         means = [row.mean if higher else -row.mean for row in rows]
-        assert [rank.rank for rank in ranks] == [1 + sum(other > mean for other in means) for mean in means]
+        for (mean, rank, row), (other, above, better) in itertools.product(
+            zip(means, ranks, rows, strict=True), repeat=2
+        ):
+            if other > mean:  # written alike they share a rank, but where the data tell them apart
+                alike = metric.format(row.mean) == metric.format(better.mean) and rank.best <= above.rank
+                assert (above.rank == rank.rank) if alike else (above.rank < rank.rank)
         assert all(1 <= rank.best <= rank.rank <= rank.worst <= 6 for rank in ranks)
+
+
+def test_scores_that_are_written_alike_share_a_rank_unless_the_data_tell_them_apart() -> None:
+    means = (0.9996, 0.9998, 0.9996, 0.9, 1.0)  # 100.0 % four times
+    wide, sharp = ([Estimate(mean, None, error) for mean in means] for error in (0.01, 1e-6))
+    assert [rank.rank for rank in rank_rows(wide)] == [1, 1, 1, 5, 1]
+    assert [(rank.rank, rank.best) for rank in rank_rows(sharp)] == [(3, 3), (2, 2), (3, 3), (5, 5), (1, 1)]
 
 
 def test_rows_far_apart_have_one_place_and_rows_alike_have_all() -> None:

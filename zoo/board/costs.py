@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from zoo.board.words import MEMORY
 from zoo.spec.config import cost_settings, same_cost
 from zoo.spec.cost import BUSY, CostRecord
 from zoo.spec.record import Record
@@ -59,7 +60,7 @@ def median_speed(cost: CostRecord | None, mode: Literal["train", "inference"]) -
 def cost_cells(cost: CostRecord | None) -> dict[str, str]:
     """The cells of a row of a task's table."""
     speeds = {f"{mode} tokens/s": "" if cost is None else format_speed(cost, mode) for mode in MODES}
-    return speeds | {"extra memory": "" if cost is None else format_memory(cost.memory_bytes)}
+    return speeds | {MEMORY: "" if cost is None else format_memory(cost.memory_bytes)}
 
 
 def cost_remarks(rows: pd.DataFrame) -> list[str]:
@@ -67,9 +68,9 @@ def cost_remarks(rows: pd.DataFrame) -> list[str]:
     costs = [cost for cost in rows["cost"] if cost is not None]
     if not costs:
         return []
-    text = "Tokens/s and extra memory were measured apart from the runs: real tokens a second, the median and in "
-    text += "brackets the quartiles of repeated passes over the same batches; the memory that training takes beyond "
-    text += f"model and data. On {costs[0].machine}"
+    text = f"Tokens/s and {MEMORY} were measured apart from the runs: real tokens a second, the median and in brackets "
+    text += "the quartiles of repeated passes over the same batches; what training takes beyond model and data. "
+    text += f"On {costs[0].machine}"
     busy = sorted({cost.architecture.name for cost in costs if cost.others > BUSY})
     return [text + (f"; other processes ran meanwhile: {', '.join(busy)}." if busy else ".")]
 

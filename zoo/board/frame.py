@@ -30,6 +30,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
     outcome        "" where there is a score, else the status, or "not finite"
     score, scores  the ranked test score (NaN: none), and the other test scores by name
     baseline       the architecture that the width was matched with; "" for none
+    samples, train_seconds          of the training: examples, and its wall clock
     cost_only      whether the score says nothing, because the budget is too small to learn the task
     cost_key       what decides its cost (zoo/board/costs.py)
     right          whether each test question was answered right; None where that is not known
@@ -49,9 +50,11 @@ _DTYPES: dict[str, str] = {
     **dict.fromkeys(("name", "distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
     **dict.fromkeys(("baseline", "sweep", "trial", "right", "cost_key"), "object"),
     **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
-    **dict.fromkeys(("seed", "parameters", "n", "answers", "repeat"), "int64"),
-    **dict.fromkeys(("state_size",), "Int64"),
-    **dict.fromkeys(("parameters_off", "score", "stderr", "length_generalization", "chance", "majority"), "float64"),
+    **dict.fromkeys(("seed", "parameters", "samples", "n", "answers", "repeat"), "int64"),
+    **dict.fromkeys(("state_size", "d_model", "n_layers"), "Int64"),
+    **dict.fromkeys(
+        ("parameters_off", "train_seconds", "score", "stderr", "length_generalization", "chance", "majority"), "float64"
+    ),
     **dict.fromkeys(("cost_only", "higher_is_better", "converged", "evaluated_longer", "offers_longer"), "bool"),
 }
 
@@ -91,6 +94,9 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "parameters_off": record.parameters / match.parameters - 1 if match and record.parameters else None,
         "baseline": match.architecture if match else "",
         "state_size": record.state_size,
+        **{name: setting(record, "model", name) for name in ("d_model", "n_layers")},
+        "samples": record.samples,
+        "train_seconds": record.seconds.train,
         "status": record.status,
         "outcome": "" if score is not None else NOT_FINITE if record.status == "ok" else record.status,
         "metric": metric.name,
@@ -112,6 +118,12 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "ended": record.ended,
         "repeat": int(repeat[1]) if repeat else 1,
     }
+
+
+def setting(record: Record, section: str, name: str) -> Any:
+    """A value of a record's configuration; None where it has none of this name."""
+    values = record.config.get(section)
+    return values.get(name) if isinstance(values, dict) else None
 
 
 def groups_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:

@@ -12,7 +12,6 @@ from zoo.board.part import Part
 from zoo.board.results import Board, Section
 from zoo.board.summary import CONDITIONS, FAMILIES, families, suites, winners, winners_note
 from zoo.board.tables import (
-    LEGEND,
     Table,
     breakdown_remark,
     breakdown_tables,
@@ -23,7 +22,9 @@ from zoo.board.tables import (
     section_table,
     section_title,
     task_description,
+    training_line,
 )
+from zoo.board.words import LEGEND
 from zoo.spec.evaluation import EvaluationRecord
 from zoo.spec.store import Problem
 
@@ -60,7 +61,12 @@ def markdown(
                 lines += [f"![Scores against {what}]({name}-{protocol}.svg)", ""]
         for section in sections:
             table = section_table(section)
-            heading = [f"{section_heading(section).capitalize()}.", ""] if section_heading(section) else []
+            about = ". ".join(
+                f"{text[0].upper()}{text[1:]}"
+                for text in (section_heading(section, explained=True), training_line(section))
+                if text
+            )
+            heading = [f"{_escaped(about)}.", ""] if about else []
             lines += [f"### {section_title(section)}", ""]
             lines += [_escaped(text), ""] if (text := task_description(section)) else []
             lines += [*heading, *_pipes(table), ""]

@@ -13,6 +13,7 @@ from zoo.board.metric import ACCURACY, Metric
 from zoo.board.results import UNFINISHED, Section
 from zoo.board.statistics import Estimate, average, rank_rows
 from zoo.board.tables import Table, make_table, rank_cells
+from zoo.board.words import OBJECTIVES
 
 NO_RECORD = "no record"
 NORMALIZED, INTERVAL, MEAN = "normalized score", "95 % interval", "mean score"
@@ -52,7 +53,7 @@ def overalls(sections: Sequence[Section]) -> list[Overall]:
 def _overall(suite: str, sections: Sequence[Section]) -> Overall:
     metrics = {section.task: section.metric for section in sections}
     every = pd.concat([section.rows for section in sections])
-    objectives = every.groupby("name")["objective"].agg(lambda own: ", ".join(sorted({*own} - {"classify"})))
+    objectives = every.groupby("name")["objective"].agg(_objectives)
     cells = pd.DataFrame({section.task: _cells(section) for section in sections}).fillna(NO_RECORD)
     estimates = {section.task: normalize(section) for section in sections}
     unscaled = [s.task for s in sections if s.rows["rank"].notna().any() and not estimates[s.task]]
@@ -74,7 +75,7 @@ def _overall(suite: str, sections: Sequence[Section]) -> Overall:
     ]
     rows = pd.DataFrame(ranked, names, list(_DTYPES)).reindex(objectives.index).astype(_DTYPES)
     rows = rows.assign(tied=rows["rank"].duplicated(keep=False).where(rows["rank"].notna()), objectives=objectives)
-    rows = rows.sort_values("rank", kind="stable")  # of equals by name
+    rows = rows.sort_values(["rank", "normalized"], ascending=[True, False])  # of equals by name
     return Overall(suite, metrics, common, unscaled, scored, cells.loc[rows.index], rows)
 
 
@@ -82,6 +83,11 @@ _DTYPES = {
     **dict.fromkeys(("normalized", "low", "high", "average"), "float64"),
     **dict.fromkeys(("rank", "best_rank", "worst_rank"), "Int64"),
 }
+
+
+def _objectives(keys: pd.Series) -> str:
+    """The objectives of an architecture over the tasks, in words."""
+    return ", ".join(OBJECTIVES[key] for key in sorted({*keys} - {"classify"}))
 
 
 def normalize(section: Section) -> dict[str, Estimate]:
@@ -143,15 +149,17 @@ def overall_title(overall: Overall) -> str:
 def overall_table(overall: Overall) -> Table:
     """Architectures by the tasks of a suite, best normalized score first."""
     rows = overall.rows
-    table = pd.DataFrame([rank_cells(row) for _, row in rows.iterrows()]).assign(
-        architecture=rows.index,
-        objective=list(rows["objectives"]),
-        **{
-            NORMALIZED: [_percent(value) for value in rows["normalized"]],
-            INTERVAL: [ACCURACY.format_range(*ends) for ends in rows[["low", "high"]].to_numpy()],
-            MEAN: [_percent(value) for value in rows["average"]],
-        },
-    )
+    places = pd.DataFrame([rank_cells(row) for _, row in rows.iterrows()])
+    columns = {
+        "rank": places["rank"],
+        "architecture": rows.index,
+        NORMALIZED: [_percent(value) for value in rows["normalized"]],
+        INTERVAL: [ACCURACY.format_range(*ends) for ends in rows[["low", "high"]].to_numpy()],
+        "rank range": places["rank range"],
+        "objective": list(rows["objectives"]),
+        MEAN: [_percent(value) for value in rows["average"]],
+    }
+    table = pd.DataFrame(columns)
     for task, metric in overall.metrics.items():
         title = task if metric.is_share else f"{task}\n({metric.title})"
         table[title] = [cell if isinstance(cell, str) else metric.format(cell) for cell in overall.cells[task]]

@@ -204,7 +204,7 @@ KEPT = [
     *CONFIGURATION,
     *("suite", "kind", "cost_only", "name", "family", "mode", "objective", "stateful", "overrides", "data"),
     *("parameters", "parameters_off", "baseline", "sweep", "trial", "cost_key"),
-    *("state_size", "offers_longer", "chance", "majority", "ended"),
+    *("state_size", "d_model", "n_layers", "offers_longer", "chance", "majority", "ended"),
 ]
 """Columns that a row has from the latest of its runs."""
 
@@ -219,6 +219,7 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
     other_scores                 means over the seeds of the other test scores; None where one was not finite
     length_generalization        mean over the seeds of the score on that split
     examples, answers            numbers of test examples, and of predicted tokens where those are others
+    samples, train_seconds       of the training of each seed that ended well
     right                        (seeds, n) bool: which test questions were answered right; None where that is not known
     runs, records                rows of `records_frame`, and their files
     """
@@ -251,6 +252,8 @@ def _summarize(runs: pd.DataFrame, reported: ReportedScores) -> dict[str, Any]:
         "length_generalization": metric.mean(list(longer)) if len(longer) else math.nan,
         "evaluated_longer": len(longer) > 0,
         "hardware": sorted(set(ok["machine"])),
+        "samples": list(ok["samples"]),
+        "train_seconds": list(ok["train_seconds"]),
         "examples": sorted(set(ok["n"])),
         "answers": sorted(set(ok.loc[ok["answers"] != ok["n"], "answers"])),
         "reported": matching,

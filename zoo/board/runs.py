@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from zoo.board.costs import MODES, median_speed
+from zoo.board.frame import setting
 from zoo.board.metric import Metric
 from zoo.board.results import Board, compare, ranked_protocols
 from zoo.board.statistics import Run, run_interval
@@ -40,11 +41,7 @@ def _at(path: str) -> Callable[[Record, pd.Series | None], Any]:
 
 
 def _setting(section: str, name: str) -> Callable[[Record, pd.Series | None], Any]:
-    def value(record: Record, row: pd.Series | None) -> Any:
-        values = record.config.get(section)
-        return values.get(name) if isinstance(values, dict) else None
-
-    return value
+    return lambda record, row: setting(record, section, name)
 
 
 def _score(record: Record, split: str) -> float | None:

@@ -142,7 +142,7 @@ def has_converged(run: Run, metric: Metric = ACCURACY, *, chance: float | None, 
 
 
 class Rank(NamedTuple):
-    """The rank by the mean, and the best and worst rank that the data allow."""
+    """The rank by the mean as it is written, and the best and worst rank that the data allow."""
 
     rank: int
     best: int
@@ -152,7 +152,8 @@ class Rank(NamedTuple):
 def rank_rows(
     estimates: Sequence[Estimate], metric: Metric = ACCURACY, paired_errors: np.ndarray | None = None
 ) -> list[Rank]:
-    """The rank of each row of one task: 1 + the number of rows with a better mean.
+    """The rank of each row of one task: 1 + the number of rows with a better mean; means that are written alike
+    (99.96 % and 100.0 %) share a rank, unless the data tell the rows apart.
 
     paired_errors  (rows, rows) standard error of the difference of two rows where it is known, else NaN: of rows that
                    answered the same questions it is smaller than that of independent ones
@@ -172,5 +173,19 @@ def rank_rows(
     tail = (1 - CONFIDENCE) / 2 / max(n - 1, 1)
     needed = _quantile(min((each.df for each in estimates), default=math.inf), 1 - tail) * spreads
     above, below = (differences > needed).sum(1), (-differences > needed).sum(1)
-    better = (differences > 0).sum(1)
-    return [Rank(1 + int(b), 1 + int(a), n - int(w)) for b, a, w in zip(better, above, below, strict=True)]
+    ranks = _share_ranks(1 + (differences > 0).sum(1), 1 + above, [metric.format(each.mean) for each in estimates])
+    return [Rank(int(r), 1 + int(a), n - int(w)) for r, a, w in zip(ranks, above, below, strict=True)]
+
+
+def _share_ranks(places: np.ndarray, best: np.ndarray, written: Sequence[str]) -> np.ndarray:
+    """(rows,) The place by the mean of the first row that is written alike, of each row; its own place where that would
+    be better than the best rank that the data allow. So ranks keep the order of the means and stay in their ranges."""
+    ranks = places.copy()
+    rank, text = 0, ""
+    for place in np.unique(places):
+        rows = places == place  # of equal means
+        first = written[int(rows.argmax())]
+        if first != text or best[rows].max() > rank:
+            rank, text = place, first
+        ranks[rows] = rank
+    return ranks

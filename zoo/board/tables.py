@@ -21,10 +21,10 @@ from zoo.board.breakdown import (
     value_label,
 )
 from zoo.board.costs import cost_cells, cost_remarks
-from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.metric import Metric, sorted_names
 from zoo.board.paired import Difference, answered_by, measure_agreement
 from zoo.board.results import REPRODUCTION, Section, compare
+from zoo.board.words import BEYOND, INTERVALS, MEANINGS, OBJECTIVES
 from zoo.spec.presets import Reported
 from zoo.spec.registry import registry
 from zoo.spec.store import Problem, StoredRecord
@@ -36,28 +36,6 @@ SHOWN = 20
 """Questions that are named, of those that nobody or everybody answers."""
 MATCHED = 0.05
 """A model that is further than this from the baseline's number of parameters says so."""
-
-LEGEND = {
-    "score": "test score of the weights that were best on validation (of language models: lowest validation loss), "
-    "mean over seeds. A failure is a word and enters no mean.",
-    "rank": "by the score; = marks equal ones.",
-    "rank range": "the places that the data allow: each of the other rows that differs by more than chance (95 %, "
-    "adjusted for their number) is above or below.",
-    "95 % interval": "t: Student's, over seeds, with the spread pooled over the rows of the task (of perplexities, of "
-    "their logarithms). pooled: the same for one seed, with the spread of the other rows. binomial: no row has two "
-    "seeds; Wilson's for the number of test questions, wider than necessary where a question has several answers. "
-    "normal: likewise of a perplexity, ±1.96 standard errors of its mean loss. The last two say nothing about other "
-    "seeds.",
-    "paired difference": "to the baseline, over the same test questions, in points, with a 95 % interval over "
-    "questions and McNemar's p value, Holm-adjusted.",
-    "seeds": "k/n: k of n ended well and better than every baseline there is.",
-}
-"""What the columns of a section's table mean."""
-OBJECTIVES = {
-    "causal_lm": "causal_lm: each token of an answer is predicted from what comes before it",
-    "infilling": "infilling: all tokens of an answer are predicted at once; every output sees every input",
-    "seq2seq": "seq2seq: an encoder reads the question, a decoder writes the answer",
-}
 
 
 class Table(NamedTuple):
@@ -94,11 +72,18 @@ def describe_task(task: str) -> str:
     return f"{task}: {entry.record.description} " if entry and entry.record.description else ""
 
 
-def section_heading(section: Section) -> str:
-    """Baselines and test set in one line."""
+def section_heading(section: Section, *, explained: bool = False) -> str:
+    """Baselines and test set in one line; `explained`: with what the baselines do."""
     rows = section.rows
-    lines = ((section.chance, "chance"), (section.majority, majority_word(section)))
-    baselines = ", ".join(f"{word} {section.metric.format(value)}" for value, word in lines if not math.isnan(value))
+    lines = (
+        (section.chance, "chance", "a uniform guess"),
+        (section.majority, majority_word(section), trivial_answer(section)),
+    )
+    baselines = ", ".join(
+        f"{word} {section.metric.format(value)}" + (f" ({text})" if explained and text else "")
+        for value, word, text in lines
+        if not math.isnan(value)
+    )
     counts, answers = _join_counts(rows["examples"]), _join_counts(rows["answers"])
     kinds = " and ".join(sorted(set(rows.loc[rows["score"].notna(), "data"])))
     tested = [
@@ -111,7 +96,34 @@ def section_heading(section: Section) -> str:
 
 def majority_word(section: Section) -> str:
     """The name of the second baseline."""
+    if section.rows["kind"].eq("regression").any():
+        return "mean of training"
     return "majority class" if section.rows["objective"].eq("classify").any() else "trivial answer"
+
+
+def trivial_answer(section: Section) -> str:
+    """What the second baseline does; empty where the task is not installed here in this version."""
+    entry = registry().tasks.get(section.task)
+    return entry.record.trivial_answer if entry and entry.record.version == section.version else ""
+
+
+def training_line(section: Section) -> str:
+    """What the ranked rows were trained with, each a number or a range over the rows; of a section without ranked rows
+    those with a score."""
+    ranked = section.rows["rank"].notna()
+    rows = section.rows[ranked if ranked.any() else section.rows["score"].notna()]
+    samples, seconds = (sorted(x for each in rows[name] for x in each) for name in ("samples", "train_seconds"))
+    parts = [
+        samples and f"trained on {_span(samples)} samples in {_span(seconds)} s (wall clock, whatever else ran)",
+        (widths := sorted(rows["d_model"].dropna())) and f"width (d_model) {_span(widths)}",
+        (depths := sorted(rows["n_layers"].dropna())) and f"depth (n_layers) {_span(depths)}",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _span(values: Sequence[float]) -> str:
+    """The least and the greatest of sorted numbers, rounded to whole ones: "44–64"; "2" where they are equal."""
+    return "–".join(dict.fromkeys(f"{values[k]:,.0f}" for k in (0, -1)))
 
 
 def _examples_word(kind: str) -> str:
@@ -135,16 +147,17 @@ def section_table(section: Section) -> Table:
         each = [f"{s}: {v if isinstance(v, str) else metric.format_bare(v)}" for s, v in row["each_seed"].items()]
         lines.append(
             {
-                **rank_cells(row),
+                "rank": rank_cells(row)["rank"],
                 "architecture": row["name"],
+                section.metric.title: metric.format(row["score"]) if scored else row["failures"],
+                "95 % interval": _interval(row, metric),
+                "seeds": f"{row['converged']} of {row['seeds']} learned",
+                "rank range": rank_cells(row)["rank range"],
                 "objective": _objective(row),
                 "stateful": {True: "yes", False: "no", None: ""}[row["stateful"]],
                 "mode": row["mode"],
                 "parameters": _parameters(row),
                 "tuned": row["tuned"],
-                "seeds": f"{row['converged']}/{row['seeds']}",
-                section.metric.title: metric.format(row["score"]) if scored else row["failures"],
-                "95 % interval": f"{metric.format_range(row['low'], row['high'])} {row['interval']}".strip(),
                 "paired difference": _difference(row["difference"]),
                 "each seed": " · ".join(each),
                 **{
@@ -152,7 +165,7 @@ def section_table(section: Section) -> Table:
                     for name in others
                     if name != section.metric.name
                 },
-                LENGTH_GENERALIZATION: format_longer(row, groups, metric) if section.has_longer else "",
+                BEYOND: format_longer(row, groups, metric) if section.has_longer else "",
                 "reported": ", ".join(f"{published(r)} [{_number(sources, r)}]" for r in row["reported"]),
                 "Δ": "" if math.isnan(row["delta"]) else metric.format_difference(row["delta"]),
                 **cost_cells(row["cost"]),
@@ -161,7 +174,7 @@ def section_table(section: Section) -> Table:
             }
         )
         if section.cost_only:
-            lines[-1] |= dict.fromkeys(("95 % interval", "each seed", LENGTH_GENERALIZATION, "Δ"), "")
+            lines[-1] |= dict.fromkeys(("95 % interval", "each seed", BEYOND, "Δ"), "")
             lines[-1] |= {"seeds": f"{row['seeds']}", section.metric.title: COST_ONLY if scored else row["failures"]}
     return make_table(pd.DataFrame(lines), sources)
 
@@ -173,6 +186,11 @@ def rank_cells(row: pd.Series) -> dict[str, str]:
     best, worst = row["best_rank"], row["worst_rank"]
     shown = f"{best}" if best == worst else f"{best}–{worst}"
     return {"rank": f"{row['rank']}{'=' if row['tied'] else ''}", "rank range": shown}
+
+
+def _interval(row: pd.Series, metric: Metric) -> str:
+    """ "[39.0, 43.4] test set only"; empty where there is none."""
+    return f"{metric.format_range(row['low'], row['high'])} {INTERVALS.get(row['interval'], '')}".strip()
 
 
 def _difference(difference: Difference | None) -> str:
@@ -218,7 +236,7 @@ def _number(sources: list[str], reported: Reported) -> int:
 
 def _objective(row: pd.Series) -> str:
     """The objective where a task has more than one, else empty."""
-    return "" if row["objective"] == "classify" else row["objective"]
+    return "" if row["objective"] == "classify" else OBJECTIVES[row["objective"]]
 
 
 def _parameters(row: pd.Series) -> str:
@@ -242,9 +260,9 @@ def remarks(section: Section) -> list[str]:
         )
     if not section.metric.higher_is_better:
         lines.append(f"Lower {section.metric.title} is better.")
-    objectives = [text for name, text in OBJECTIVES.items() if rows["objective"].eq(name).any()]
+    objectives = [word for name, word in OBJECTIVES.items() if word in MEANINGS and rows["objective"].eq(name).any()]
     if objectives:
-        lines.append(f"Objective: {'; '.join(objectives)}.")
+        lines.append(f"Objective: {'; '.join(f'{word}: {MEANINGS[word]}' for word in objectives)}.")
     if rows["stateful"].notna().any():
         lines.append("Stateful: whether the state is carried from one segment of a text to the next.")
     lines += cost_remarks(rows)
@@ -272,7 +290,7 @@ def remarks(section: Section) -> list[str]:
 
 
 def row_label(row: pd.Series) -> str:
-    """A row's name with what sets it apart: "linformer (infilling)", "mamba (causal_lm) (modified)"."""
+    """A row's name with what sets it apart: "linformer (fill-in)", "mamba (next token) (modified)"."""
     words = (_objective(row), *(note.partition(":")[0] for note in row["notes"]))
     return " ".join([row["name"], *(f"({word})" for word in words if word)])
 
@@ -316,8 +334,7 @@ def breakdown_remark(section: Section) -> str:
     lines = ["Means over seeds."]
     if section.has_longer:
         lines.append(
-            "Longer: the split length_generalization, with questions that are longer or harder than any in training; "
-            "×k: k times the length."
+            "Longer: questions that are longer or harder than any in training; ×2: twice the longest of training."
         )
         measured = section.rows.index.isin(section.groups["row"])
         if (measured & ~section.rows["evaluated_longer"]).any():
@@ -350,7 +367,7 @@ def run_line(stored: StoredRecord) -> str:
     text += f" ({baselines})" if baselines else ""
     text += seconds
     if section.has_longer:
-        text += f"\n  {LENGTH_GENERALIZATION}: {format_longer(row, section.mean_groups, metric) or NONE}"
+        text += f"\n  {BEYOND}: {format_longer(row, section.mean_groups, metric) or NONE}"
     return text + where
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from zoo.board.frame import LENGTH_GENERALIZATION
 from zoo.board.overall import INTERVAL, MEAN, NORMALIZED, overall_lines, overall_table, overall_title, overalls
 from zoo.board.reported import load_reported
 from zoo.board.results import UNRANKED_PROTOCOLS, Section, make_board
@@ -22,6 +21,7 @@ from zoo.board.tables import (
     section_table,
     section_title,
 )
+from zoo.board.words import BEYOND, MEMORY
 from zoo.spec.cost import CostRecord
 from zoo.spec.store import Problem, StoredRecord
 
@@ -30,20 +30,10 @@ if TYPE_CHECKING:
 
 KEPT = ("rank", "rank range", "architecture", "objective", "stateful", "notes")
 DROPPED_FIRST = (
-    *(
-        "data",
-        "mode",
-        "each seed",
-        "inference tokens/s",
-        "train tokens/s",
-        "extra memory",
-        "parameters",
-        "Δ",
-        "reported",
-    ),
+    *("data", "mode", "each seed", "inference tokens/s", "train tokens/s", MEMORY, "parameters", "Δ", "reported"),
     *("seeds", "paired difference"),
 )
-DROPPED_LAST = (LENGTH_GENERALIZATION, INTERVAL)
+DROPPED_LAST = (BEYOND, INTERVAL)
 """Columns that are always shown; that a narrow terminal drops first, in this order; and after all other scores."""
 
 NOTES_WIDTH = 14

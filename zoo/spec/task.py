@@ -25,6 +25,14 @@ KINDS = {
     "recall": "zoo.kinds.questions:Recall",
 }
 """The kinds of tasks that zoo brings, by name."""
+LABEL = "always the most frequent label of training"
+TRIVIAL_ANSWERS = {
+    "classification": LABEL,
+    "pair_classification": LABEL,
+    "token_classification": LABEL,
+    "regression": "always the mean of training",
+}
+"""What `TaskData.majority` answers, by the kind of the task, where a task's data do not say otherwise."""
 PROTOCOLS = {"smoke": "2", "quick": "2", "paper": "2"}
 """Protocols and their versions: raised when a default or the meaning of a setting of the frame changes."""
 
@@ -101,6 +109,9 @@ class Task:
     description, suite_description
                 what the task tests, and what the tasks of its suite have in common, each in a sentence for somebody
                 who does not know it; shown on the leaderboard. All tasks of a suite give the same suite_description
+    trivial_answer
+                what the answer does whose score `TaskData.majority` is, in half a sentence, for the leaderboard; empty:
+                that of its kind, if it has one
     needs       the files that a user must bring, with their public names and sizes; empty: it can be generated anywhere
     sample_files
                 "package.module:function", called with an empty folder: writes a few made-up files in the published
@@ -131,6 +142,7 @@ class Task:
     channels: int = 0
     description: str = ""
     suite_description: str = ""
+    trivial_answer: str = ""
     needs: str = ""
     sample_files: str = ""
     aliases: tuple[str, ...] = ()
@@ -140,6 +152,8 @@ class Task:
     def __post_init__(self) -> None:
         if isinstance(self.source, Mapping):  # as JSON has it
             object.__setattr__(self, "source", Source(**self.source))
+        if not self.trivial_answer:
+            object.__setattr__(self, "trivial_answer", TRIVIAL_ANSWERS.get(self.kind, ""))
         for name in (self.name, *self.aliases):
             if not NAME.fullmatch(name):
                 raise ValueError(f"task name {name!r}: expected lower-case letters, digits and underscores")
