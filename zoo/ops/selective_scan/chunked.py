@@ -59,8 +59,7 @@ class ChunkedScan(torch.autograd.Function):
                 delta_c, B_c, C_c = (_time_major(x, rows, time) for x in (delta, B, C))
                 x = delta_c * u[rows, time].transpose(0, 1)
                 _, h = _states(a_space, h_space, h_in, delta_c, x, A_t, B_c)
-                y_c = torch.bmm(C_c.flatten(0, 1).unsqueeze(1), h[1:].flatten(0, 1))  # (T·R, 1, D)
-                y[rows, time] = y_c.view(x.shape).transpose(0, 1)
+                y[rows, time] = (C_c.unsqueeze(2) @ h[1:]).squeeze(2).transpose(0, 1)
                 h_in = h[-1]
             h_last[rows] = h_in
         ctx.save_for_backward(u, delta, A, B, C, between)
@@ -91,9 +90,9 @@ class ChunkedScan(torch.autograd.Function):
                     for t in range(len(x) - 2, -1, -1):
                         g_space.steps[t].addcmul_(a_space.steps[t + 1], g_space.steps[t + 1])
 
-                    dC[rows, time] = torch.mul(h[1:], dy_c.unsqueeze(2), out=p).sum(3).transpose(0, 1)
-                    dB[rows, time] = torch.mul(g, x.unsqueeze(2), out=p).sum(3).transpose(0, 1)
-                    dx = torch.bmm(B_c.flatten(0, 1).unsqueeze(1), g.flatten(0, 1)).view(x.shape)
+                    dC[rows, time] = (h[1:] @ dy_c.unsqueeze(3)).squeeze(3).transpose(0, 1)
+                    dB[rows, time] = (g @ x.unsqueeze(3)).squeeze(3).transpose(0, 1)
+                    dx = (B_c.unsqueeze(2) @ g).squeeze(2)
                     du[rows, time] = (dx * delta_c).transpose(0, 1)
 
                     g.mul_(a)
