@@ -19,7 +19,6 @@ from zoo import UserError
 from zoo.board.build import build
 from zoo.board.statistics import wilson
 from zoo.convert import convert, load
-from zoo.run import evaluate as evaluation
 from zoo.run.evaluate import needs_no_training
 from zoo.run.trained import TrainedModel, load_trained
 from zoo.spec.evaluation import EvaluationRecord
@@ -285,7 +284,7 @@ def test_lambada_needs_its_passages_only(
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: limits of memory are Linux's")
 def test_a_length_that_memory_cannot_hold_is_said(smoke_run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     record = smoke_run()
-    monkeypatch.setattr(evaluation, "available_bytes", lambda: 64 << 20)
+    monkeypatch.setattr("zoo.run.machine.available_bytes", lambda: 64 << 20)
     overrides = {"task.seq_len": 1 << 18, "task.depths": 2, "task.group_size": 1}
     with pytest.raises(UserError, match=r"needle: memory ran out at 262,145 tokens; --set task.seq_len=131072"):
         zoo.evaluate(record, "needle", overrides=overrides)

@@ -127,7 +127,7 @@ def test_at_the_trained_length_every_method_is_the_model_as_trained(trained: Tra
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: limits of memory are Linux's")
 def test_a_length_that_memory_cannot_hold_is_said(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     model = trained(task="needle")
-    monkeypatch.setattr(zoo.run.extend, "available_bytes", lambda: 64 << 20)
+    monkeypatch.setattr("zoo.run.machine.available_bytes", lambda: 64 << 20)
     within, beyond = extend(model, ["none"], [1, 1 << 13])
     assert within.error == ""
     assert beyond.error.startswith("memory ran out at ")

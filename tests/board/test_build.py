@@ -208,8 +208,8 @@ def test_the_chart_has_a_row_per_configuration_and_a_word_per_failure() -> None:
     assert len(spec["vconcat"]) == 3
     listops = spec["vconcat"][1]
     values = [row for layer in listops["layer"] for row in layer["data"]["values"]]
-    assert [row["word"] for row in values if row.get("color") == "#cf222e"] == ["out-of-memory"] * 2  # and its halo
-    assert sum("low" in row for row in values) == 2 * 5  # interval and mean
+    assert [row["word"] for row in values if row.get("color") == "#cf222e"] == ["out-of-memory"] * 3  # halo, family
+    assert sum("low" in row for row in values) == 3 * 5  # interval, mean, and name of the family
     assert {row["score"] for row in values if "word" in row and "score" in row} == {0.1, 0.175}
     text = "".join(ElementTree.fromstring(to_svg(scores_chart(sections(classification_records())))).itertext())
     for word in ("quick: listops", "1 beta", "alpha (modified)", "epsilon (other data)", "out-of-memory"):

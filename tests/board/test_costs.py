@@ -26,10 +26,12 @@ from tests.records import changed, language, make, make_cost, recall
 from zoo.board import build as board
 from zoo.board.charts import to_svg
 from zoo.board.export import results_table, to_csv, to_json
+from zoo.board.families import FamilyMarks
 from zoo.board.markdown import markdown
 from zoo.board.metric import ACCURACY, Metric
 from zoo.board.overall import overalls
 from zoo.board.tables import breakdown_tables, remarks, run_line, section_table
+from zoo.board.takeaways import STATE, TIME, takeaways
 from zoo.board.terminal import print_board
 from zoo.board.tradeoffs import cost_chart, pareto_front, state_chart
 from zoo.spec.cost import CostRecord
@@ -66,14 +68,14 @@ def test_a_row_has_the_cost_of_its_shape_with_the_spread() -> None:
     costs = [make_cost(records[0], train=0.004, inference=0.0005, memory_bytes=3 * 2**19)]
     assert cells(records, "train tokens/s", costs) == {"aa": "25,000 (22,700–27,800)", "bbb": ""}
     assert cells(records, "inference tokens/s", costs) == {"aa": "200,000 (182,000–222,000)", "bbb": ""}
-    assert cells(records, "extra memory", costs) == {"aa": "2 MiB", "bbb": ""}
+    assert cells(records, "training memory", costs) == {"aa": "2 MiB", "bbb": ""}
     (remark,) = [line for line in remarks(section(records, costs=costs)) if line.startswith("Tokens/s")]
     assert remark.endswith("On a processor, 1 thread.")
 
 
 def test_what_a_run_took_is_no_score() -> None:
     records = [make("a", tokens_per_second=12_345.0, peak_memory_bytes=3 * 2**30)]
-    text = markdown(board_of(records))
+    text = markdown(board_of(records)).partition("## What the columns mean")[0]
     assert not any(word in text for word in ("tokens/s", "12,345", "GiB", "Tokens/s"))
 
 
@@ -147,8 +149,11 @@ def test_scores_are_drawn_against_the_seconds_of_a_thousand_examples() -> None:
     chart = cost_chart(sections(records, costs=classification_costs(records)))
     (panel,) = chart.to_dict()["concat"]  # pathfinder and paper have no costs
     assert panel["title"]["text"] == "quick: listops, accuracy"
-    found = {row["name"]: (row["x"], row["color"]) for row in values(chart) if "color" in row}
-    assert found == {"alpha": (4.0, "#0969da"), "beta": (20.0, "#0969da"), "gamma": (1.0, "#0969da")}
+    found = {row["name"]: (row["x"], row["front"]) for row in values(chart) if "front" in row}
+    assert found == {"alpha": (4.0, True), "beta": (20.0, True), "gamma": (1.0, True)}
+    (bars,) = (layer for layer in panel["layer"] if layer["encoding"].get("y2") == {"field": "high"})
+    ends = {row["name"]: (round(row["low"], 3), round(row["high"], 3)) for row in bars["data"]["values"]}
+    assert ends == {"alpha": (0.383, 0.437), "beta": (0.382, 0.448), "gamma": (0.133, 0.227)}
     text = "".join(ElementTree.fromstring(to_svg(chart)).itertext())
     for word in ("alpha", "beta", "training, seconds per 1,000 examples"):
         assert word in text
@@ -163,8 +168,33 @@ def test_scores_of_recall_are_drawn_against_the_size_of_the_state() -> None:
     ]
     chart = state_chart(sections(records))
     (panel,) = chart.to_dict()["concat"]
-    assert panel["title"]["subtitle"][1:] == ["objective: causal_lm", "without a state of fixed size: gamma"]
+    assert panel["title"]["subtitle"][1:] == ["objective: next token", "without a state of fixed size: gamma"]
     assert {row["name"]: row["x"] for row in values(chart)} == {"alpha": 256, "beta": 1024}
+
+
+def test_a_takeaway_says_how_little_state_is_enough_and_is_silent_where_rows_are_not_told_apart() -> None:
+    sizes = (("alpha", 0.5, 64), ("beta", 0.96, 256), ("gamma", 0.95, 1024), ("delta", 0.3, 4096))
+    records = [mqar(name, score, None, state_size=size) for name, score, size in sizes]
+    assert takeaways(sections(records), STATE) == [
+        "mqar: 2 of these 4 rows could be the best of all; of them beta (attention) has the smallest state, 256 "
+        "numbers. Shown to be worse: the one with a smaller state and 1 of the 2 with a larger state."
+    ]
+    assert takeaways(sections([records[0], records[3], mqar("omega", 0.9, None, state_size=None)]), STATE) == [
+        "mqar: none of these 2 rows could be the best of all."
+    ]
+    assert takeaways(sections(records[:2]), STATE) == [
+        "mqar: of these 2 rows only beta (attention) could be the best of all, with 256 numbers. Shown to be worse: "
+        "the one with a smaller state."
+    ]
+    assert takeaways(sections(records[1:3]), STATE) == takeaways(sections(records[:1]), STATE) == []
+    assert takeaways(sections(records), TIME) == []
+
+
+def test_families_have_marks_of_their_own_beyond_the_number_of_colours() -> None:
+    many = FamilyMarks(f"family {k}" for k in range(81))
+    assert len(set(zip(many.colors, many.shapes, strict=True))) == 81
+    few = FamilyMarks(["b", "a", "b"])
+    assert (few.names, few.colors) == (["a", "b"], many.colors[:2])
 
 
 def test_there_is_no_chart_of_one_point_or_none(tmp_path: Path) -> None:
@@ -258,5 +288,5 @@ def test_perplexities_are_drawn_with_the_least_best() -> None:
         Record.model_validate(changed(r, "config", value={"model": {"d_model": k}})) for k, r in enumerate(records)
     ]
     costs = [make_cost(record, train=seconds) for record, seconds in zip(records, (0.1, 0.2), strict=True)]
-    found = {row["name"]: row["color"] for row in values(cost_chart(sections(records, costs=costs))) if "color" in row}
-    assert found == {"alpha": "#0969da", "beta": "#8c959f"}
+    found = {row["name"]: row["front"] for row in values(cost_chart(sections(records, costs=costs))) if "front" in row}
+    assert found == {"alpha": True, "beta": False}

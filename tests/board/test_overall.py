@@ -262,7 +262,7 @@ def test_a_run_that_is_not_compared_is_not_called_missing() -> None:
 
 def test_an_architecture_names_all_its_objectives() -> None:
     records = [mqar("alpha", 0.9, 0.5), needle("alpha", 0.9, 0.5, objective="seq2seq", mode="seq2seq")]
-    assert read(overall_table(overall_of(records)))["alpha"]["objective"] == "causal_lm, seq2seq"
+    assert read(overall_table(overall_of(records)))["alpha"]["objective"] == "next token, encoder-decoder"
 
 
 # -- statistics ----------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ from zoo.board.tables import (
     section_table,
 )
 from zoo.board.terminal import print_board
+from zoo.board.words import BEYOND, MEMORY
 from zoo.spec.errors import UserError
 from zoo.spec.presets import Reported
 from zoo.spec.record import Record
@@ -134,7 +135,7 @@ def test_a_perplexity_has_converged_below_its_baseline_if_there_is_one() -> None
     assert section(runs[:1]).rows["converged"].iloc[0] == 0
     assert section([language(nats=30.0)]).rows["converged"].iloc[0] == 1
     text = markdown(board_of([language(baselines=lines)]))
-    assert "Chance 256.0, trivial answer 30.00; 200 test passages, 50,000 answer tokens, published data." in text
+    assert "Chance 256.0 (a uniform guess), trivial answer 30.00; 200 test passages, 50,000 answer tokens" in text
 
 
 def test_a_perplexity_that_is_not_finite_is_a_word() -> None:
@@ -151,7 +152,7 @@ def test_a_perplexity_that_is_not_finite_is_a_word() -> None:
 
 def test_further_scores_are_further_columns() -> None:
     table = section_table(section(question_records(), "lambada_openai"))
-    assert table.headers[:4] == ["rank", "rank range", "architecture", "objective"]
+    assert table.headers[:4] == ["rank", "architecture", "accuracy", "95 % interval"]
     assert table.headers.index("perplexity") > table.headers.index("accuracy")
     assert cells(question_records(), "lambada_openai", "perplexity") == {"alpha": "30.00", "gamma": "25.00"}
     assert "byte perplexity" in section_table(section(question_records(), "wikitext")).headers
@@ -169,7 +170,7 @@ def test_another_metric_is_not_ranked_against() -> None:
 
 
 def test_the_objective_and_whether_state_is_carried_are_always_shown() -> None:
-    assert cells(question_records(), "mqar", "objective")["gamma"] == "infilling"
+    assert cells(question_records(), "mqar", "objective")["gamma"] == "fill-in"
     assert cells(question_records(), "wikitext", "stateful") == {"alpha": "yes", "beta": "no", "delta": "no"}
     assert "stateful" not in section_table(section(question_records(), "mqar")).headers
     assert "objective" not in section_table(section(question_records(), "listops")).headers
@@ -178,9 +179,9 @@ def test_the_objective_and_whether_state_is_carried_are_always_shown() -> None:
         print_board(stored(question_records()), console=Console(file=out, width=width))
         text = out.getvalue()
         assert all(len(line.rstrip()) <= width for line in text.split("\n"))
-        for word in ("infilling", "causal_lm", "stateful", "yes"):
+        for word in ("fill-in", "next", "token", "stateful", "yes"):
             assert word in text
-    assert "gamma (infilling)" in to_svg(scores_chart(sections(question_records())))
+    assert "gamma (fill-in)" in to_svg(scores_chart(sections(question_records())))
 
 
 def test_reported_perplexities_stand_beside_perplexities() -> None:
@@ -204,7 +205,7 @@ def test_memory_and_parameters_are_written_with_three_digits_or_so() -> None:
         make("c", parameters=800_000, **size),
     ]
     costs = [make_cost(record, memory_bytes=2**30 - k) for k, record in enumerate(records[:2])]
-    assert cells(records, "listops", "extra memory", costs=costs) == {"a": "1.00 GiB", "b": "1024 MiB", "c": ""}
+    assert cells(records, "listops", MEMORY, costs=costs) == {"a": "1.00 GiB", "b": "1024 MiB", "c": ""}
     expected = {"a": "1,049,000", "b": "1,060,000 (+6 %)", "c": "800,000 (-20 %)"}
     assert cells(records, "listops", "parameters") == expected
     assert any("within 5 %" in line for line in remarks(section(records)))
@@ -263,7 +264,7 @@ def test_length_generalization_is_told_by_length_in_a_word_or_not_at_all() -> No
     assert format_longer(plain.rows.iloc[0], plain.mean_groups, plain.metric) == "25.0 %"
     assert section([recall(test={at(length=8): 0.9})]).has_longer is False
     # where no row could be evaluated on it, it is shown all the same
-    assert cells([mqar("gamma", 0.7, None)], "mqar", "length_generalization") == {"gamma": "not defined"}
+    assert cells([mqar("gamma", 0.7, None)], "mqar", BEYOND) == {"gamma": "not defined"}
 
 
 def test_tables_keep_training_and_length_generalization_apart() -> None:
@@ -278,10 +279,10 @@ def test_tables_keep_training_and_length_generalization_apart() -> None:
     ]
     assert over_pairs.headers == ["architecture", "4", "8", "longer\n4", "longer\n8"]
     rows = {row[0]: row[1:] for row in over_length.rows}
-    assert rows["beta (causal_lm)"] == ["74.0", "74.0", "50.0", "25.0"]
-    assert rows["gamma (infilling)"] == ["64.0", "64.0", "not defined", "not defined"]
-    assert next(iter(rows)) == "alpha (causal_lm)"
-    assert "alpha (causal_lm) (modified)" in rows
+    assert rows["beta (next token)"] == ["74.0", "74.0", "50.0", "25.0"]
+    assert rows["gamma (fill-in)"] == ["64.0", "64.0", "not defined", "not defined"]
+    assert next(iter(rows)) == "alpha (next token)"
+    assert "alpha (next token) (modified)" in rows
     assert not any("delta" in name for name in rows)
 
 
@@ -379,7 +380,7 @@ def test_perplexities_by_group() -> None:
     record = Record.model_validate(fields)
     assert faults(record) == []
     ((_, table),) = breakdown_tables(section([record]))
-    assert table.rows == [["alpha (causal_lm)", "286.0", "542.0"]]
+    assert table.rows == [["alpha (next token)", "286.0", "542.0"]]
     assert "lower is better" in to_svg(breakdown_chart(section([record])))
 
 
@@ -393,7 +394,7 @@ def test_a_part_that_is_not_finite_is_a_word_and_the_others_keep_their_scores() 
     result = section([Record.model_validate(fields)])
     assert list(result.groups["weight"]) == [100, 100]
     ((_, table),) = breakdown_tables(result)
-    assert table.rows == [["alpha (causal_lm)", "30.00", "not finite"]]
+    assert table.rows == [["alpha (next token)", "30.00", "not finite"]]
 
 
 def test_parts_of_length_generalization_alone_are_shown() -> None:
@@ -466,8 +467,9 @@ def test_the_terminal_shows_parts_of_chosen_tasks() -> None:
     for width in (60, 100, 200):
         text = shown(width, tasks={"mqar"})
         assert all(len(line.rstrip()) <= width for line in text.split("\n"))
-        for word in ("by length", "by pairs", "trained", "length_generalization", "74.0", "25.0", "defined"):
-            assert word in text
+        words = " ".join(text.split())
+        for word in ("by length", "by pairs", "trained", BEYOND, "74.0", "25.0", "defined"):
+            assert word in words
 
 
 @pytest.mark.parametrize(
@@ -476,28 +478,29 @@ def test_the_terminal_shows_parts_of_chosen_tasks() -> None:
         (
             mqar("alpha", 0.98, 0.9),
             [
-                "alpha on mqar (quick, seed 0): test accuracy 92.00 % of 400 questions, causal_lm (chance 1.56 %), 2 s",
-                "  length_generalization: ×2 90.0 %, ×4 45.0 %",
+                "alpha on mqar (quick, seed 0): test accuracy 92.00 % of 400 questions, next token (chance 1.56 %), "
+                "2 s",
+                "  beyond training length: ×2 90.0 %, ×4 45.0 %",
             ],
         ),
         (
             mqar("gamma", 0.98, None, **INFILLING),
             [
-                "gamma on mqar (quick, seed 0): test accuracy 92.00 % of 400 questions, infilling (chance 1.56 %), 2 s",
-                "  length_generalization: not defined",
+                "gamma on mqar (quick, seed 0): test accuracy 92.00 % of 400 questions, fill-in (chance 1.56 %), 2 s",
+                "  beyond training length: not defined",
             ],
         ),
         (
             lambada("alpha", 0.2, 30.0),
             [
-                "alpha on lambada_openai (quick, seed 0): test accuracy 20.00 % of 1000 passages, causal_lm, "
+                "alpha on lambada_openai (quick, seed 0): test accuracy 20.00 % of 1000 passages, next token, "
                 "perplexity 30.00 (trivial answer 1.60 %), 2 s"
             ],
         ),
         (
             language("alpha", nats=3.0, stateful=True),
             [
-                "alpha on wikitext (quick, seed 0): test word perplexity 20.09 of 200 passages, causal_lm, "
+                "alpha on wikitext (quick, seed 0): test word perplexity 20.09 of 200 passages, next token, "
                 "stateful, byte perplexity 1.82, bits per byte 0.866, 2 s"
             ],
         ),

@@ -35,14 +35,33 @@ def test_a_verdict_says_whether_one_row_is_shown_to_be_better() -> None:
     assert verdicts(WIKITEXT[:1])["wikitext"].startswith("Only alpha was run: word perplexity 20.09")
     near = [make("alpha", accuracy=0.5), make("beta", accuracy=0.51), make("gamma", accuracy=0.52)]
     assert verdicts(near)["listops"] == (
-        "gamma (attention) has the best score of 3 rows, 52.0 % (majority class 17.5 %), but beta or alpha could be as "
-        "good."
+        "gamma (attention) has the best score of 3 rows, 52.0 % (majority class, always the most frequent label of "
+        "training: 17.5 %), but beta or alpha could be as good."
     )
     other = make(
         "omega", accuracy=0.53, architecture={"name": "omega", "title": "Omega", "family": "new", "version": "1"}
     )
     assert verdicts([*near, other])["listops"].endswith(" They are of 2 families: new, attention.")
     assert verdicts([*near, make("delta", accuracy=0.9)])["listops"].startswith("delta (attention) is better than the ")
+
+
+def test_rows_whose_scores_are_written_alike_are_best_together() -> None:
+    records = [make(name, accuracy=a, n=100_000) for name, a in (("alpha", 0.99996), ("beta", 1.0), ("gamma", 0.9))]
+    table = winners(sections(records, costs=[make_cost(records[0])]))
+    line = dict(zip(table.headers, table.rows[0], strict=True))
+    assert (line["best"], line["could be as good"], line["trained"]) == ("beta, alpha", "no other", "once")
+    assert verdicts(records)["listops"].startswith(
+        "beta and alpha (attention) share the best score of 3 rows, 100.0 % ("
+    )
+
+
+def test_a_list_of_tasks_says_what_rows_were_trained_with() -> None:
+    configs = ({"model": {"d_model": 48, "n_layers": 2}}, {"model": {"d_model": 192, "n_layers": 2}})
+    records = [make(name, config=config) for name, config in zip(("alpha", "beta"), configs, strict=True)]
+    (suite,) = suites(sections(records))
+    assert suite.tasks[0].training == (
+        "Trained on 96 samples in 2 s (wall clock, whatever else ran), width (d_model) 48–192, depth (n_layers) 2."
+    )
 
 
 def test_one_training_each_is_said_once_or_where_it_holds() -> None:
@@ -68,6 +87,7 @@ def test_tasks_stand_by_suite_with_what_they_test() -> None:
 def test_every_task_and_suite_here_is_explained() -> None:
     for name, entry in registry().tasks.items():
         assert len(entry.record.description) > 40, name
+        assert bool(entry.record.trivial_answer) == (name != "wikitext"), name  # which has no such baseline
         assert registry().suite_description(entry.record.suite) == entry.record.suite_description != "", name
 
 

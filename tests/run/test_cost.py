@@ -114,7 +114,7 @@ def test_the_board_shows_what_was_measured_and_not_what_runs_took(
     settings = [f"--set={key}={value}" for key, value in SLOW.items()]
     assert zoo_(capsys, "cost", "--arch", "toy", "--task", "toytask", *settings)[0] == 0
     text = (tmp_path / "results" / "README.md").read_text()  # which was written anew
-    for column in ("train tokens/s", "inference tokens/s", "extra memory"):
+    for column in ("train tokens/s", "inference tokens/s", "training memory"):
         assert column in text
 
 

@@ -143,14 +143,17 @@ def _charts(board: Board, evaluations: Sequence[EvaluationRecord], parts: Sequen
     """The SVG files by name; none without the libraries of the extra `board`."""
     try:
         from zoo.board.charts import breakdown_chart, scores_chart, to_svg
+        from zoo.board.families import families_of
         from zoo.board.tradeoffs import cost_chart, state_chart
     except ModuleNotFoundError as error:
         if error.name in LIBRARIES:
             return {}
         raise
-    charts = {SVG: scores_chart([section for section in board.sections() if not section.cost_only])}
+    families = families_of(board.sections())
+    charts = {SVG: scores_chart([section for section in board.sections() if not section.cost_only], families)}
     for protocol, sections in board.protocols():
-        charts |= {f"cost-{protocol}.svg": cost_chart(sections), f"state-{protocol}.svg": state_chart(sections)}
+        charts[f"cost-{protocol}.svg"] = cost_chart(sections, families)
+        charts[f"state-{protocol}.svg"] = state_chart(sections, families)
         charts |= {name: breakdown_chart(section) for section in sections if (name := _breakdown(section))}
         charts |= {part.chart: part.draw() for part in parts if part.protocol == protocol}
     charts |= {f"evaluated-{task}.svg": chart for task, chart in positions_charts(evaluations).items()}

@@ -28,10 +28,11 @@ from zoo.board.breakdown import (
     trained_length,
     value_label,
 )
-from zoo.board.frame import LENGTH_GENERALIZATION
+from zoo.board.families import FamilyMarks, families_of
 from zoo.board.metric import Metric
 from zoo.board.results import Section
 from zoo.board.tables import NONE, majority_word, one_line, row_label, section_heading, section_title
+from zoo.board.words import BEYOND
 
 BLUE, GREY, RED, ORANGE, BLACK, WHITE, MUTED = (
     *("#0969da", "#8c959f", "#cf222e", "#bc4c00", "#1f2328", "#ffffff", "#59636e"),
@@ -44,6 +45,8 @@ MAX_LINES = 6
 
 WIDTH, HEIGHT, CELL = 185, 95, 16
 """Of a panel of a breakdown, and the height of a heat map's row, in pixels."""
+SCORES_WIDTH, FAMILY_WIDTH = 560, 130
+"""Of a panel of scores, and of the names of families beside it."""
 
 Rows = list[dict[str, Any]]
 Labels = dict[Any, str]
@@ -123,17 +126,19 @@ def score_scale(metric: Metric, values: Iterable[float], ticks: int) -> dict[str
 # -- scores of each task -------------------------------------------------------------------------------------------
 
 
-def scores_chart(sections: Sequence[Section]) -> Any:
-    """Task by task a row per configuration: its interval, its mean and a dot for each seed."""
-    panels = [_scores_panel(section) for section in sections] or [alt.Chart(inline_data([])).mark_point()]
+def scores_chart(sections: Sequence[Section], families: Sequence[str] = ()) -> Any:
+    """Task by task a row per configuration: its interval, its mean (the mark of its family), a dot for each seed.
+    `families` are those that have a mark of their own in all charts beside it; empty: those of the sections."""
+    marks = FamilyMarks(families or families_of(sections))
+    panels = [_scores_panel(section, marks) for section in sections] or [alt.Chart(inline_data([])).mark_point()]
     return styled(alt.vconcat(*panels, spacing=22))
 
 
-def _scores_panel(section: Section) -> Any:
+def _scores_panel(section: Section, families: FamilyMarks) -> Any:
     metric, labels = section.metric, row_labels(section.rows)
     means, seeds, words = [], [], []
     for index, row in section.rows.iterrows():
-        mark = {"row": labels[index], "color": GREY if row["notes"] else BLUE}
+        mark = {"row": labels[index], "family": row["family"], "color": GREY if row["notes"] else BLACK}
         scores = [score for score in row["each_seed"].values() if not isinstance(score, str)]
         if row["metric"] != metric.name:
             words.append(mark | {"word": f"{Metric(row['metric']).title} {row['score']:.4g}"})
@@ -155,22 +160,25 @@ def _scores_panel(section: Section) -> Any:
     axis = score_scale(metric, shown, ticks=5)
     x, low = alt.X("score:Q", title=None, **axis), alt.X("low:Q", title=None, **axis)
     shade = alt.Color("color:N", scale=None)
-    dots: dict[str, Any] = {"filled": True, "opacity": 1}
     note = alt.Chart(inline_data(words)).encode(y=y, x=alt.value(4), text="word:N", color=shade)
+    beside = alt.Chart(inline_data([*means, *words])).encode(y=y, x=alt.value(SCORES_WIDTH + 10), text="family:N")
     layers = [
         alt.Chart(inline_data(baselines)).mark_rule(strokeDash=[4, 3]).encode(x=x, color=shade),
-        alt.Chart(inline_data(means)).mark_rule(strokeWidth=2).encode(y=y, x=low, x2="high:Q", color=shade),
+        alt.Chart(inline_data(means)).mark_rule(strokeWidth=1.2).encode(y=y, x=low, x2="high:Q", color=shade),
         alt.Chart(inline_data(seeds))
-        .mark_point(fill="white", size=30, strokeWidth=1, **dots)
+        .mark_point(fill="white", size=30, strokeWidth=1, filled=True, opacity=1)
         .encode(y=y, x=x, stroke=shade),
-        alt.Chart(inline_data(means)).mark_point(size=55, shape="diamond", **dots).encode(y=y, x=x, color=shade),
+        alt.Chart(inline_data(means))
+        .mark_point(size=75, opacity=1, strokeWidth=0.8)
+        .encode(y=y, x=x, **families.encode(None, BLACK) | {"stroke": alt.Stroke("color:N", scale=None)}),
         note.mark_text(align="left", fontStyle="italic", stroke="white", strokeWidth=4),
         note.mark_text(align="left", fontStyle="italic"),
+        beside.mark_text(align="left", color=MUTED, limit=FAMILY_WIDTH),
     ]
     title = f"{section.protocol}: {section_title(section)}, {metric.title}"
     lines = f"; dashed {', '.join(line['word'] for line in baselines)}" if baselines else ""
     return alt.layer(*(layer for layer in layers if layer.data.values)).properties(
-        width=560, height=22 * len(order), title=chart_title(section, title, section_heading(section) + lines)
+        width=SCORES_WIDTH, height=22 * len(order), title=chart_title(section, title, section_heading(section) + lines)
     )
 
 
@@ -269,7 +277,7 @@ def _lines(section: Section, groups: pd.DataFrame, view: View, labels: Labels, u
         note.mark_text(color=RED, fontStyle="italic", fontSize=10, align="right"),
     ]
     remarks = [
-        longer and f"hollow, dashed: {LENGTH_GENERALIZATION}",
+        longer and f"hollow, dashed: {BEYOND}",
         longer and trained > 0 and f"grey: longer than any in training ({format_number(trained)})",
         section.chance > 0 and f"dotted: chance, {metric.format(section.chance)}",
     ]
@@ -325,5 +333,5 @@ def _heat_map(section: Section, groups: pd.DataFrame, view: View, labels: Labels
         note.mark_text(color=RED, fontStyle="italic", fontSize=10).encode(**middle, text="word:N"),
     ]
     remarks = [f"numbers: {metric.title}{' in %' if metric.is_share else ''}; dark: good"]
-    remarks += [f"right of the gap: {LENGTH_GENERALIZATION}"] if gap else []
+    remarks += [f"right of the gap: {BEYOND}"] if gap else []
     return alt.layer(*layers, **size).resolve_scale(color="independent"), [*cells, *words], remarks

@@ -24,6 +24,7 @@ from zoo.board.tables import (
     task_description,
     training_line,
 )
+from zoo.board.takeaways import STATE, TIME, takeaways
 from zoo.board.words import LEGEND
 from zoo.spec.evaluation import EvaluationRecord
 from zoo.spec.store import Problem
@@ -56,9 +57,10 @@ def markdown(
         for overall in overalls(sections):
             lines += [f"### {overall_title(overall)}", "", " ".join(overall_lines(overall)), ""]
             lines += [*_pipes(overall_table(overall)), ""]
-        for name, what in (("cost", "the time of training"), ("state", "the size of the state")):
+        for name, what, cost in (("cost", "the time of training", TIME), ("state", "the size of the state", STATE)):
             if f"{name}-{protocol}.svg" in charts:
                 lines += [f"![Scores against {what}]({name}-{protocol}.svg)", ""]
+                lines += [f"{_escaped(line)}\n" for line in takeaways(sections, cost)]
         for section in sections:
             table = section_table(section)
             about = ". ".join(
@@ -98,7 +100,7 @@ def _summary(sections: Sequence[Section]) -> list[str]:
     for suite in suites(sections):
         lines += [f"**{_escaped(suite.name)}**{': ' * bool(suite.description)}{_escaped(suite.description)}", ""]
         for line in suite.tasks:
-            text = " ".join(filter(None, [f"{line.task}:", line.description, line.verdict]))
+            text = " ".join(filter(None, [f"{line.task}:", line.description, line.verdict, line.training]))
             lines.append(f"- {_escaped(text)}")
         lines.append("")
     return [*lines, "### Families", "", *_pipes(families(sections)), "", FAMILIES, ""]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from zoo.board.results import Section
-from zoo.board.tables import NONE, Table, majority_word, task_description
+from zoo.board.tables import NONE, Table, majority_word, task_description, training_line, trivial_answer
 from zoo.spec.registry import registry
 
 CONDITIONS = {
@@ -22,10 +22,13 @@ CONDITIONS = {
 }
 """What the protocols are, in a sentence or two."""
 TRIVIAL = "trivial answer"
+NAMED = 3
+"""Families of the best rows that are named; of more only their number is."""
 WINNERS = (
-    "Could be as good: no row is shown to be better than these (95 %, adjusted for the number of rows). Trivial "
-    "answer: the best score that needs no learning. Parameters: of the best row, and in brackets of all. Training "
-    "speed: tokens per second, measured apart on an idle machine."
+    "Best: all whose scores are equal as they are written. Could be as good: no row is shown to be better than these "
+    "(95 %, adjusted for the number of rows). Trivial answer: the best score that needs no learning. Parameters: of "
+    "the best, and in brackets of all. Training speed: tokens per second, measured apart on an idle machine; of "
+    "several best rows that of the fastest."
 )
 ONCE = (
     "Every row was trained once: intervals cover the choice of test questions only, and another training could turn "
@@ -41,11 +44,13 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class TaskLine:
-    """A task in a list: what it tests, and what the results say; `description` may be empty."""
+    """A task in a list: what it tests, what the results say, and what its rows were trained on and with; all but
+    `verdict` may be empty."""
 
     task: str
     description: str
     verdict: str
+    training: str
 
 
 @dataclass(frozen=True)
@@ -66,23 +71,23 @@ def winners(sections: Sequence[Section]) -> Table:
     """Task by task the best row, how sure that is, and what it costs beside the fastest."""
     lines = []
     for section in ranked_sections(sections):
-        ranked = _ranked(section)
-        best, metric = ranked.iloc[0], section.metric
-        others = _candidates(ranked)["name"].iloc[1:]
+        ranked, metric = _ranked(section), section.metric
+        best, others = _best(ranked), _candidates(ranked)["name"]
         alone = "no other was run" if len(ranked) == 1 else "no other"
+        first, families_ = best.iloc[0], list(dict.fromkeys(best["family"]))
         lines.append(
             {
                 "task": section.task,
-                "best": best["name"],
-                "family": best["family"],
-                "score and 95 % interval": metric.format_with(best["score"], best["low"], best["high"]),
-                "metric": f"{metric.title}\n({'higher' if metric.higher_is_better else 'lower'} is better)",
+                "best": ", ".join(best["name"]),
+                "family": ", ".join(families_) if len(families_) <= NAMED else f"{len(families_)} families",
+                "score and 95 % interval": metric.format_with(first["score"], first["low"], first["high"]),
+                "trained": _times(best["seeds"]),
                 "could be as good": ", ".join(others) or alone,
                 TRIVIAL: _trivial_answer(section),
+                "metric": f"{metric.title}\n({'higher' if metric.higher_is_better else 'lower'} is better)",
                 "parameters": _parameters(best, ranked),
                 "training speed": _relative_speed(best, ranked),
                 "rows": f"{len(ranked)}",
-                "seeds": f"{best['seeds']}",
             }
         )
     return Table(list(lines[0]), [list(line.values()) for line in lines]) if lines else Table([], [])
@@ -99,10 +104,11 @@ def suites(sections: Sequence[Section]) -> list[Suite]:
     shown, once = ranked_sections(sections), _all_once(sections)
     found: dict[str, list[TaskLine]] = {}
     for section in shown:
-        verdict = " ".join(filter(None, [_verdict(section), _example(section)]))
+        verdict = _verdict(section)
         if not once and _ranked(section)["seeds"].max() == 1:
             verdict += " Every row was trained once."
-        found.setdefault(section.suite, []).append(TaskLine(section.task, task_description(section), verdict))
+        line = TaskLine(section.task, task_description(section), verdict, _training(section))
+        found.setdefault(section.suite, []).append(line)
     return [Suite(name, registry().suite_description(name), tasks) for name, tasks in found.items()]
 
 
@@ -128,9 +134,14 @@ def _ranked(section: Section) -> pd.DataFrame:
     return section.rows[section.rows["rank"].notna()]
 
 
+def _best(ranked: pd.DataFrame) -> pd.DataFrame:
+    """The rows that share the best score, as it is written."""
+    return ranked[ranked["rank"] == 1]
+
+
 def _candidates(ranked: pd.DataFrame) -> pd.DataFrame:
-    """The best row, and then the others than which no row is shown to be better."""
-    return ranked[(ranked["best_rank"] == 1) | (ranked.index == ranked.index[0])]
+    """The further rows than which no row is shown to be better."""
+    return ranked[(ranked["best_rank"] == 1) & (ranked["rank"] > 1)]
 
 
 def _all_once(sections: Sequence[Section]) -> bool:
@@ -139,28 +150,43 @@ def _all_once(sections: Sequence[Section]) -> bool:
 
 def _verdict(section: Section) -> str:
     ranked = _ranked(section)
-    best, candidates = ranked.iloc[0], _candidates(ranked)
-    score, (baseline, word) = section.metric.format(best["score"]), _baseline(section)
+    best, others = _best(ranked), _candidates(ranked)
+    first, score, (baseline, word, answer) = (
+        best.iloc[0],
+        section.metric.format(best["score"].iloc[0]),
+        _baseline(section),
+    )
     if not section.metric.higher_is_better:
         score = f"{section.metric.title} {score}, lower is better"
-    score += f" ({word} {baseline})" if word else ""
+    if word:
+        score += f" ({word}, {answer}: {baseline})" if answer else f" ({word} {baseline})"
     if len(ranked) == 1:
-        return f"Only {best['name']} was run: {score}."
-    if len(candidates) == 1:
-        others = (
+        return f"Only {first['name']} was run: {score}."
+    if len(best) == 1 and others.empty:
+        rest = (
             f"the other {len(ranked) - 1} rows" if len(ranked) > 2 else f"{ranked['name'].iloc[1]}, the only other row"
         )
-        return f"{best['name']} ({best['family']}) is better than {others}: {score}."
-    others, of_family = _join(candidates["name"].iloc[1:], "or"), list(dict.fromkeys(candidates["family"]))
+        return f"{first['name']} ({first['family']}) is better than {rest}: {score}."
+    of_family = list(dict.fromkeys([*best["family"], *others["family"]]))
     alone = f" ({of_family[0]})" if len(of_family) == 1 else ""
-    text = f"{best['name']}{alone} has the best score of {len(ranked)} rows, {score}, but {others} could be as good."
+    has = "has" if len(best) == 1 else "share"
+    text = f"{_join(best['name'], 'and')}{alone} {has} the best score of {len(ranked)} rows, {score}"
+    text += f", but {_join(others['name'], 'or')} could be as good." if len(others) else "; no other could be as good."
     return text if alone else f"{text} They are of {len(of_family)} families: {', '.join(of_family)}."
 
 
-def _example(section: Section) -> str:
-    """How long an example is, as it was read where costs were measured; empty where they were not."""
+def _training(section: Section) -> str:
+    """How long an example is, as it was read where costs were measured, and what the rows were trained with."""
     tokens = [cost.tokens for cost in section.rows["cost"] if cost is not None]
-    return f"An example has {statistics.median(tokens):,.0f} tokens on average." if tokens else ""
+    length = f"An example has {statistics.median(tokens):,.0f} tokens on average; " if tokens else ""
+    text = length + training_line(section)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _times(seeds: pd.Series) -> str:
+    """ "once", "with 3 seeds" or "with 1 to 3 seeds"."""
+    low, high = seeds.min(), seeds.max()
+    return "once" if high == 1 else f"with {high} seeds" if low == high else f"with {low} to {high} seeds"
 
 
 def _join(names: pd.Series, word: str) -> str:
@@ -168,36 +194,41 @@ def _join(names: pd.Series, word: str) -> str:
     return f"{', '.join(first)} {word} {last}" if first else str(last)
 
 
-def _baseline(section: Section) -> tuple[str, str]:
-    """The better of the baselines and what it is: "14.3 %" and "majority class"; empty without any."""
-    lines = [(section.chance, "chance"), (section.majority, majority_word(section))]
-    known = [(value, word) for value, word in lines if not math.isnan(value)]
+def _baseline(section: Section) -> tuple[str, str, str]:
+    """The better of the baselines, what it is and what it does: "14.3 %", "majority class", "always the most frequent
+    label of training"; empty without any."""
+    lines = [(section.chance, "chance", ""), (section.majority, majority_word(section), trivial_answer(section))]
+    known = [line for line in lines if not math.isnan(line[0])]
     if not known:
-        return "", ""
+        return "", "", ""
     sign = 1 if section.metric.higher_is_better else -1
-    value, word = max(known, key=lambda line: sign * line[0])
-    return section.metric.format(value), word
+    value, word, answer = max(known, key=lambda line: sign * line[0])
+    return section.metric.format(value), word, answer
 
 
 def _trivial_answer(section: Section) -> str:
     """ "14.3 %" and, in a second line, "(majority class)"."""
-    baseline, word = _baseline(section)
+    baseline, word, _ = _baseline(section)
     return f"{baseline}\n({word})" if word and word != TRIVIAL else baseline
 
 
-def _parameters(best: pd.Series, ranked: pd.DataFrame) -> str:
+def _parameters(best: pd.DataFrame, ranked: pd.DataFrame) -> str:
     """ "102,574" and, in a second line, the least and the most of all rows: "(97,490–103,178)"."""
-    low, high = ranked["parameters"].min(), ranked["parameters"].max()
-    return f"{best['parameters']:,}" + (f"\n({low:,}–{high:,})" if low < high else "")
+    own, low, high = best["parameters"], ranked["parameters"].min(), ranked["parameters"].max()
+    return "–".join(dict.fromkeys(f"{n:,}" for n in (own.min(), own.max()))) + (
+        f"\n({low:,}–{high:,})" if low < high else ""
+    )
 
 
-def _relative_speed(row: pd.Series, rows: pd.DataFrame) -> str:
-    """ "40 % of mamba's, the fastest"."""
+def _relative_speed(best: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """ "40 % of mamba's, the fastest"; of several best rows that of the fastest, with its name."""
     measured = rows[rows["cost"].notna()]
     speeds = {row["name"]: row["cost"].tokens_per_second("train")[0] for _, row in measured.iterrows()}
-    if row["name"] not in speeds:
+    own = [name for name in best["name"] if name in speeds]
+    if not own:
         return "not measured"
-    fastest = max(speeds, key=lambda name: speeds[name])
-    if fastest == row["name"]:
-        return "the fastest"
-    return f"{100 * speeds[row['name']] / speeds[fastest]:.0f} % of {fastest}'s, the fastest"
+    fastest, name = (max(names, key=lambda name: speeds[name]) for names in (list(speeds), own))
+    named = f"{name}: " if len(best) > 1 else ""
+    if fastest == name:
+        return f"{named}the fastest"
+    return f"{named}{100 * speeds[name] / speeds[fastest]:.0f} % of {fastest}'s, the fastest"

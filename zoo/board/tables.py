@@ -113,12 +113,13 @@ def training_line(section: Section) -> str:
     ranked = section.rows["rank"].notna()
     rows = section.rows[ranked if ranked.any() else section.rows["score"].notna()]
     samples, seconds = (sorted(x for each in rows[name] for x in each) for name in ("samples", "train_seconds"))
-    parts = [
-        samples and f"trained on {_span(samples)} samples in {_span(seconds)} s (wall clock, whatever else ran)",
-        (widths := sorted(rows["d_model"].dropna())) and f"width (d_model) {_span(widths)}",
-        (depths := sorted(rows["n_layers"].dropna())) and f"depth (n_layers) {_span(depths)}",
-    ]
-    return ", ".join(filter(None, parts))
+    if not samples:
+        return ""
+    parts = [f"trained on {_span(samples)} samples in {_span(seconds)} s (wall clock, whatever else ran)"]
+    for name, what in (("d_model", "width"), ("n_layers", "depth")):
+        known = sorted(rows[name].dropna())
+        parts += [f"{what} ({name}) {_span(known)}"] if known else []
+    return ", ".join(parts)
 
 
 def _span(values: Sequence[float]) -> str:
@@ -262,7 +263,7 @@ def remarks(section: Section) -> list[str]:
         lines.append(f"Lower {section.metric.title} is better.")
     objectives = [word for name, word in OBJECTIVES.items() if word in MEANINGS and rows["objective"].eq(name).any()]
     if objectives:
-        lines.append(f"Objective: {'; '.join(f'{word}: {MEANINGS[word]}' for word in objectives)}.")
+        lines.append(f"Objective: {', '.join(f'{word} ({MEANINGS[word]})' for word in objectives)}.")
     if rows["stateful"].notna().any():
         lines.append("Stateful: whether the state is carried from one segment of a text to the next.")
     lines += cost_remarks(rows)

@@ -28,12 +28,13 @@ from zoo.spec.store import Problem, StoredRecord
 if TYPE_CHECKING:
     from rich.console import Console
 
-KEPT = ("rank", "rank range", "architecture", "objective", "stateful", "notes")
+RANGE = "rank range"
+KEPT = ("rank", "architecture", "objective", "stateful", "notes")
 DROPPED_FIRST = (
     *("data", "mode", "each seed", "inference tokens/s", "train tokens/s", MEMORY, "parameters", "Δ", "reported"),
     *("seeds", "paired difference"),
 )
-DROPPED_LAST = (BEYOND, INTERVAL)
+DROPPED_LAST = (BEYOND, INTERVAL, RANGE)
 """Columns that are always shown; that a narrow terminal drops first, in this order; and after all other scores."""
 
 NOTES_WIDTH = 14
@@ -70,8 +71,10 @@ def print_board(
                 _print_breakdowns(console, section)
         for overall in overalls(sections):
             table = overall_table(overall)
-            scores = [name for name in reversed(table.headers) if name not in (*KEPT, NORMALIZED, INTERVAL, MEAN)]
-            droppable = (INTERVAL, MEAN, *scores)
+            scores = [
+                name for name in reversed(table.headers) if name not in (*KEPT, NORMALIZED, INTERVAL, MEAN, RANGE)
+            ]
+            droppable = (INTERVAL, MEAN, *scores, RANGE)
             _print_table(console, f"{name}: {overall_title(overall)}", table, droppable)
             _print(console, "\n".join([*overall_lines(overall), ""]), style="dim")
     for line in [*problem_lines(problems), *errors]:
@@ -123,7 +126,11 @@ def _print_breakdowns(console: Console, section: Section) -> None:
 
 
 def _print_table(
-    console: Console, title: str, table: Table, droppable: Sequence[str], wrapped: Collection[str] = ("notes",)
+    console: Console,
+    title: str,
+    table: Table,
+    droppable: Sequence[str],
+    wrapped: Collection[str] = ("notes", "objective"),
 ) -> list[str]:
     """Print the columns that fit, with cells of the columns `wrapped` broken at spaces, and return the names of those
     that were dropped."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from zoo.nn.backbone import Backbone, Output, State
 from zoo.nn.state import batch_size, compatible, detach, reset_rows, return_state, returns_state, where_rows
 from zoo.ops.memory import real_last
 from zoo.ops.tracing import has_values
+from zoo.spec.constraints import PositiveInt, validate_fields
 from zoo.spec.errors import ConfigError
 
 Align = Literal["left", "right"]
@@ -51,21 +52,16 @@ class SegmentPlan:
             count their calls in buffers (BatchNorm's running statistics) see each segment twice
     """
 
-    length: int | None = None
+    length: PositiveInt | None = None
     align: Align = "left"
-    tbptt: int | None = None
+    tbptt: PositiveInt | None = None
     activation_checkpointing: ActivationCheckpointing = "none"
 
     def __post_init__(self) -> None:
-        for name in ("length", "tbptt"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"segments.{name}", f"expected a positive number or none, got {value}")
-        for name, allowed in (("align", Align), ("activation_checkpointing", ActivationCheckpointing)):
-            if getattr(self, name) not in get_args(allowed):
-                raise ConfigError(
-                    f"segments.{name}", f"{getattr(self, name)!r}: expected one of {', '.join(get_args(allowed))}"
-                )
+        try:
+            validate_fields(self)
+        except ConfigError as error:
+            raise error.under("segments") from error
 
 
 class Segment(NamedTuple):

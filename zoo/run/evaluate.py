@@ -28,7 +28,6 @@ from zoo.kinds.metrics import Scores
 from zoo.model.segments import entering_state
 from zoo.nn.state import return_state
 from zoo.run.compose import length_options
-from zoo.run.machine import available_bytes
 from zoo.run.memory import is_out_of_memory, limit_memory
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
@@ -211,7 +210,7 @@ def _examine(subject: Subject, exam: Exam) -> EvaluationRecord:
     began, task, options = time.monotonic(), exam.task, exam.options
     stateful = exam.kind.running_text and subject.carries
     try:
-        with limit_memory(available_bytes()):
+        with limit_memory():
             scores = score_test(exam.model, task, exam.kind, exam.data, stateful=stateful, begin=exam.begin)
     except Exception as error:
         if is_out_of_memory(error):

@@ -50,16 +50,12 @@ def export(trained: TrainedModel, form: str, target: Path) -> str:
     """
     with placed_atomically(target) as partial:
         if form == "safetensors":
-            _export_weights(trained, partial)
+            save_file(load_file(trained.folder / WEIGHTS), partial, metadata={"config": json.dumps(trained.config)})
             return "weights, and the configuration as metadata 'config'"
         if form == "onnx":
             _require_onnx()
         write = _write_pt2 if form == "pt2" else _write_onnx
         return _export_program(trained, form, partial, write)
-
-
-def _export_weights(trained: TrainedModel, target: Path) -> None:
-    save_file(load_file(trained.folder / WEIGHTS), target, metadata={"config": json.dumps(trained.config)})
 
 
 def _require_onnx() -> None:

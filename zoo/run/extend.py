@@ -29,7 +29,6 @@ from zoo.nn.state import return_state
 from zoo.run.compose import Experiment, at_length, length_settings, with_settings
 from zoo.run.evaluate import score_test
 from zoo.run.execute import load_data, open_data
-from zoo.run.machine import available_bytes
 from zoo.run.memory import is_out_of_memory, limit_memory
 from zoo.run.module import Schedule
 from zoo.run.provenance import versions
@@ -119,7 +118,7 @@ def extend(
                 data = load_data(longer, None) if text and prepared else open_data(longer, None)
                 prepared = True
                 check_lengths(longer, data)
-                with limit_memory(available_bytes()):
+                with limit_memory():
                     if finetune_steps:
                         _finetune(longer, model, finetune_steps, trained_len)
                     result = _evaluate(longer, model, data, longest, max_tokens)

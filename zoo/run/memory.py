@@ -161,15 +161,15 @@ def _call_without_values(experiment: Experiment, model: nn.Module, examples: int
 
 
 @contextlib.contextmanager
-def limit_memory(more: int) -> Iterator[None]:
-    """Let allocations fail that would take this process beyond `more` bytes from here on, where the system can: an
+def limit_memory() -> Iterator[None]:
+    """Let allocations fail that would take this process beyond the memory that is free now, where the system can: an
     exception, where the kernel would end the process."""
     try:
         import resource
     except ImportError:
         yield
         return
-    before = resource.getrlimit(resource.RLIMIT_DATA)
+    more, before = machine.available_bytes(), resource.getrlimit(resource.RLIMIT_DATA)
     used = getattr(psutil.Process().memory_info(), "data", 0)
     if not used or (before[0] != resource.RLIM_INFINITY and before[0] < used + more):
         yield

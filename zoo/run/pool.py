@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,8 +52,8 @@ def execute_all(
     records: dict[int, StoredRecord] = {}
     mistakes: list[ZooError] = []
     waiting, running = deque(range(len(jobs))), dict[int, Worker]()
-    memory = _Memory()
-    with Pool() as pool, _signals() as stop, Display(len(jobs)) as display:
+    memory, stop = _Memory(), _Stop()
+    with Pool() as pool, handlers(stop.on_signal), Display(len(jobs)) as display:
         n_jobs = n_jobs or _default_jobs(jobs)
         while running or (waiting and stop.received is None):
             while waiting and stop.received is None and memory.has_room(running, n_jobs, display):
@@ -220,13 +220,6 @@ class _Stop:
 
     def on_signal(self, number: int, frame: Any) -> None:
         self.received = self.received or signal.Signals(number)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Stop]:
-    stop = _Stop()
-    with handlers(stop.on_signal):
-        yield stop
 
 
 class Pool:

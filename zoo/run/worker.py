@@ -24,7 +24,6 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,8 @@ def _execute(folder: Path) -> None:
 
         try:
             if "call" in request:
-                reply = {"value": _call(report, **request)}
+                function = load_object(request["call"], what="the request")
+                reply = {"value": function(report, **request["arguments"])}
             else:
                 job, lost = Job.from_json(request["job"]), request.get("lost")
                 stored = record_lost(job, **lost) if lost else execute(job, report)
@@ -121,10 +121,6 @@ def _execute(folder: Path) -> None:
     partial = folder / "reply.partial"
     partial.write_text(json.dumps(reply), "utf-8")
     partial.replace(folder / "reply.json")
-
-
-def _call(report: Callable[[dict[str, Any]], None], call: str, arguments: Mapping[str, Any]) -> Any:
-    return load_object(call, what="the request")(report, **arguments)
 
 
 def _redirect(output: Path) -> None:

@@ -9,9 +9,9 @@ import errno
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -88,19 +88,29 @@ def read_all(results_dir: Path | str) -> tuple[list[StoredRecord], list[Problem]
 
     Both sorted by file name. A directory that does not exist holds no records.
     """
-    root = Path(results_dir)
-    records: list[StoredRecord] = []
+    found, problems = _read_files(Path(results_dir), read)
+    return [StoredRecord(name, record) for name, record in found], problems
+
+
+Content = TypeVar("Content", bound=BaseModel)
+
+
+def _read_files(
+    root: Path, read_file: Callable[[Path], Content | str], prefix: str = ""
+) -> tuple[list[tuple[str, Content]], list[Problem]]:
+    """What every JSON file below `root` holds, by its name, and the others with what `read_file` says is wrong."""
+    found: list[tuple[str, Content]] = []
     problems: list[Problem] = []
     for file in sorted(root.rglob("*.json"), key=lambda f: f.relative_to(root).as_posix()):
         if file.is_dir():
             continue
-        name = file.relative_to(root).as_posix()
-        record = read(file)
-        if isinstance(record, str):
-            problems.append(Problem(name, record))
+        name = prefix + file.relative_to(root).as_posix()
+        content = read_file(file)
+        if isinstance(content, str):
+            problems.append(Problem(name, content))
         else:
-            records.append(StoredRecord(name, record))
-    return records, problems
+            found.append((name, content))
+    return found, problems
 
 
 def read(file: Path) -> Record | str:
@@ -183,21 +193,20 @@ class BesideRecord(BaseModel):
     def read_all(cls, results_dir: Path | str) -> tuple[list[Self], list[Problem]]:
         """Every valid record of this kind beside the results, and every other JSON file there with what is wrong."""
         root = cls.place(results_dir)
-        records: list[Self] = []
-        problems: list[Problem] = []
-        for file in sorted(root.rglob("*.json"), key=lambda f: f.relative_to(root).as_posix()):
-            try:
-                records.append(cls.parse(file.read_text("utf-8")))
-            except ValidationError as error:
-                fault = describe(error)[0]
-            except OSError as error:
-                fault = f"cannot be read: {error.strerror}"
-            except (ValueError, RecursionError) as error:
-                fault = f"not JSON: {error}"
-            else:
-                continue
-            problems.append(Problem(f"{root.name}/{file.relative_to(root).as_posix()}", fault))
-        return records, problems
+        found, problems = _read_files(root, cls.read, f"{root.name}/")
+        return [record for _, record in found], problems
+
+    @classmethod
+    def read(cls, file: Path) -> Self | str:
+        """The record in `file`, or what is wrong with it."""
+        try:
+            return cls.parse(file.read_text("utf-8"))
+        except ValidationError as error:
+            return describe(error)[0]
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        except (ValueError, RecursionError) as error:
+            return f"not JSON: {error}"
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -29,14 +29,17 @@ from zoo.board.charts import breakdown_chart, choose_view, scores_chart, to_svg
 from zoo.board.curves import agreement_chart, learning_curves
 from zoo.board.evaluated import SENTENCE as EVALUATED
 from zoo.board.evaluated import evaluated_table, evaluated_tasks, positions_charts, positions_table
+from zoo.board.families import families_of
 from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
 from zoo.board.page.literature import literature
-from zoo.board.page.view import FACETS, SHOWN, Drawers, Group, table_of
+from zoo.board.page.view import FACETS, SHOWN, SURE, Drawers, Group, table_of
 from zoo.board.part import Part
 from zoo.board.results import REPRODUCTION, Board, Section
 from zoo.board.summary import CONDITIONS, FAMILIES, Suite, families, suites, winners, winners_note
-from zoo.board.tables import LEGEND, Table, breakdown_remark, breakdown_tables, problem_lines, questions_lines, remarks
+from zoo.board.tables import Table, breakdown_remark, breakdown_tables, problem_lines, questions_lines, remarks
+from zoo.board.takeaways import STATE, TIME, takeaways
 from zoo.board.tradeoffs import cost_chart, state_chart
+from zoo.board.words import LEGEND, column_meaning
 from zoo.spec.analysis import AnalysisRecord
 from zoo.spec.evaluation import EvaluationRecord
 from zoo.spec.store import Problem, StoredRecord
@@ -45,13 +48,13 @@ SENTENCES = {
     "overall": "The mean over tasks holds for these tasks only.",
     "rows": "Every configuration that was run, task by task; choose a name for its runs, its configuration and how to "
     "repeat it. Scores of different tasks are not comparable, so sorting stays within a task.",
-    "scores": "Diamonds: means with their 95 % interval; hollow dots: single seeds. Where the intervals come from "
-    "single runs they say nothing about other seeds.",
-    "cost": "The score against the time of training, measured apart on one machine: on another the order can differ. "
-    "No row is both better and faster than those on the blue line. A point without a name had no room for one; it is "
-    "named under the pointer.",
-    "state": "The score against what an architecture carries from one part of a sequence to the next. A small state "
-    "does not mean a small model.",
+    "scores": "Means with their 95 % interval, each with the mark of its family, the same in all charts; grey: not "
+    "ranked; hollow dots: single seeds. Where the intervals come from single runs they say nothing about other seeds.",
+    "cost": "The score, its 95 % interval in grey, against the time of training, measured apart on one machine: on "
+    "another the order can differ. No row is both better and faster than those on the dashed line. A point without a "
+    "name had no room for one; it is named under the pointer.",
+    "state": "The score, its 95 % interval in grey, against what an architecture carries from one part of a "
+    "sequence to the next. A small state does not mean a small model.",
     "curves": "The score on validation during training, of several seeds their mean in a band from the worst to the "
     "best. A curve that still rises says that the budget was too small, not how it would go on.",
     "seconds": "The same by seconds: those of the runs themselves, whatever else the machine did meanwhile.",
@@ -69,13 +72,14 @@ DRAWN = 60
 
 @dataclass
 class Figure:
-    """A chart and the sentence below it; `paper`: it stays on white in a dark page."""
+    """A chart, what it says (`takeaways`), and how to read it; `paper`: it stays on white in a dark page."""
 
     name: str
     alt: str
     svg: str
     text: str
     paper: bool
+    takeaways: Sequence[str] = ()
 
 
 @dataclass
@@ -122,8 +126,9 @@ def render_page(
     """The page, and messages for the user. `stored` are exactly the records of the board; `records` is where they lie,
     as seen from the page, and `analysis_files` the files of each run's analysis, by what they are."""
     drawers = Drawers(analyses={analysis.run: analysis for analysis in analyses}, files=analysis_files)
+    families = families_of(board.sections())
     protocols = [
-        _protocol(name, sections, stored, drawers, lambda path: quote(records + path), parts)
+        _protocol(name, sections, stored, drawers, lambda path: quote(records + path), parts, families)
         for name, sections in board.protocols()
     ]
     table, messages = literature(board)
@@ -140,7 +145,9 @@ def render_page(
         evaluated=_evaluated(evaluations),
         data={"facets": FACETS, "rows": drawers.rows, "pool": list(drawers.pool)},
         shown=SHOWN,
+        sure=SURE,
         legend=LEGEND,
+        meaning=column_meaning,
         sentences=SENTENCES | {"families": FAMILIES},
         conditions=CONDITIONS,
         problems=problem_lines(problems),
@@ -174,16 +181,20 @@ def _protocol(
     drawers: Drawers,
     link: Callable[[str], str],
     parts: Sequence[Part],
+    marked: Sequence[str],
 ) -> Protocol:
     columns, groups = table_of(sections, stored, drawers, link)
     tables = [(overall_title(o), overall_table(o), " ".join(overall_lines(o))) for o in overalls(sections)]
-    charts = [
-        _figure(f"{name}-cost", f"{name}: scores against the time of training", cost_chart(sections), "cost"),
-        _figure(f"{name}-state", f"{name}: scores against the size of the state", state_chart(sections), "state"),
-    ]
+    charts = []
+    for kind, what, draw, cost in (
+        ("cost", "the time of training", cost_chart, TIME),
+        ("state", "the size of the state", state_chart, STATE),
+    ):
+        alt, lines = f"{name}: scores against {what}", takeaways(sections, cost)
+        charts.append(_figure(f"{name}-{kind}", alt, draw(sections, marked), kind, lines))
     figures = [figure for figure in charts if figure]
     drawn = [(part, _figure(part.chart[:-4], part.title, part.draw(), "")) for part in parts if part.protocol == name]
-    tasks = [_task(section, group, stored) for section, group in zip(sections, groups, strict=True)]
+    tasks = [_task(section, group, stored, marked) for section, group in zip(sections, groups, strict=True)]
     best = winners(sections)
     return Protocol(
         name=name,
@@ -221,7 +232,7 @@ def _links(
     return links + [(group.anchor, group.title) for group in groups]
 
 
-def _task(section: Section, group: Group, stored: Sequence[StoredRecord]) -> Task:
+def _task(section: Section, group: Group, stored: Sequence[StoredRecord], marked: Sequence[str]) -> Task:
     shown = section.current and not section.cost_only
     what = f"{section.protocol}, {section.task}"
     rows = section.rows.head(DRAWN)
@@ -231,7 +242,7 @@ def _task(section: Section, group: Group, stored: Sequence[StoredRecord]) -> Tas
     if len(rows) < len(section.rows):
         lines.append(f"The charts show the first {len(rows)} of {len(section.rows):,} rows.")
     charts: list[tuple[str, str, Callable[[], Any], bool]] = [
-        ("scores", "scores with intervals", lambda: scores_chart([drawn]), False),
+        ("scores", "scores with intervals", lambda: scores_chart([drawn], marked), False),
         ("curves", "learning curves by samples", lambda: learning_curves(drawn, stored, "samples"), False),
         ("seconds", "learning curves by seconds", lambda: learning_curves(drawn, stored, "seconds"), False),
         ("breakdown", "scores by groups of questions", lambda: breakdown_chart(drawn), bool(view and view.heat_map)),
@@ -257,7 +268,9 @@ def _concerns(remark: str, section: Section) -> bool:
     return section.protocol == REPRODUCTION or not remark.startswith("Reported scores")
 
 
-def _figure(name: str, alt: str, chart: Any, sentence: str, *, paper: bool = False) -> Figure | None:
+def _figure(
+    name: str, alt: str, chart: Any, sentence: str, lines: Sequence[str] = (), *, paper: bool = False
+) -> Figure | None:
     """A chart as SVG that can stand among others: names of clip paths are its own. To a screen reader it is one
     picture; what vega says of each mark becomes `data-tip`, which the script shows under the pointer."""
     if chart is None:
@@ -271,4 +284,4 @@ def _figure(name: str, alt: str, chart: Any, sentence: str, *, paper: bool = Fal
     svg = re.sub(r"\bclip(\d+)\b", rf"{name}-clip\1", to_svg(chart).strip())
     svg = re.sub(r"<[^<>]+>", rename, svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
-    return Figure(name, alt, svg, SENTENCES.get(sentence, sentence), paper)
+    return Figure(name, alt, svg, SENTENCES.get(sentence, sentence), paper, lines)

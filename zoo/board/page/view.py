@@ -17,7 +17,15 @@ from zoo.board.analysis import summaries
 from zoo.board.costs import MODES, median_speed
 from zoo.board.metric import Metric
 from zoo.board.results import REPRODUCTION, Section
-from zoo.board.tables import row_label, section_heading, section_table, section_title, task_description
+from zoo.board.tables import (
+    row_label,
+    section_heading,
+    section_table,
+    section_title,
+    task_description,
+    training_line,
+)
+from zoo.board.words import BEYOND, INTERVALS, MEMORY, OBJECTIVES, describe_key
 from zoo.spec.analysis import AnalysisRecord, LossAt
 from zoo.spec.config import flatten, preset_values
 from zoo.spec.record import Record
@@ -27,10 +35,13 @@ from zoo.spec.store import StoredRecord
 
 SCORE = "score"
 SHOWN = (
-    *("rank", "rank range", "architecture", "family", "objective", "parameters", "seeds", SCORE, "95 % interval"),
-    *("length_generalization", "reported", "Δ", "train tokens/s", "extra memory", "notes"),
+    *("rank", "architecture", SCORE, "95 % interval", "seeds", "rank range", "family"),
+    *("train tokens/s", MEMORY, "parameters", "objective", BEYOND, "reported", "Δ", "notes"),
 )
-"""Columns that are shown at first; the others wait in the column chooser."""
+"""Columns that are shown at first: the score and how sure it is before the rest, which a narrow screen cuts off. The
+others wait in the column chooser."""
+SURE = ("95 % interval", "seeds")
+"""Columns that take two lines on a narrow screen, so that they fit beside the score."""
 LAST = ("notes",)
 FACETS = ("task", "family", "capability", "objective", "hardware")
 NOT_INSTALLED = "not installed here"
@@ -49,12 +60,13 @@ class Row:
 
 @dataclass
 class Group:
-    """The rows of one task."""
+    """The rows of one task: `about` are its metric, baselines and test set, `training` what they were trained with."""
 
     anchor: str
     title: str
     description: str
     about: str
+    training: str
     rows: list[Row]
     sources: Sequence[str]
 
@@ -95,10 +107,11 @@ def table_of(
             rows.append(Row(shown, _keys(section, row), link(row["records"][0]), len(drawers.rows) - 1))
             columns |= dict.fromkeys(shown)
         about = f"{title}, {'higher' if section.metric.higher_is_better else 'lower'} is better"
-        about = "; ".join(filter(None, (about, section_heading(section))))
+        about = "; ".join(filter(None, (about, section_heading(section, explained=True))))
         sources = table.sources if section.protocol == REPRODUCTION else ()
         anchor = f"{section.protocol}-{section.task}"
-        groups.append(Group(anchor, section_title(section), task_description(section), about, rows, sources))
+        texts = (section_title(section), task_description(section), about, training_line(section))
+        groups.append(Group(anchor, *texts, rows, sources))
     order = [name for name in SHOWN if name in columns and name not in LAST]
     return [*order, *(name for name in columns if name not in SHOWN), *(n for n in LAST if n in columns)], groups
 
@@ -115,8 +128,8 @@ def _keys(section: Section, row: pd.Series) -> dict[str, float]:
         "95 % interval": sign * (row["low"] if sign > 0 else row["high"]),
         "paired difference": row["difference"].mean if row["difference"] else math.nan,
         "Δ": sign * row["delta"],
-        "length_generalization": sign * row["length_generalization"],
-        "extra memory": row["cost"].memory_bytes if row["cost"] else math.nan,
+        BEYOND: sign * row["length_generalization"],
+        MEMORY: row["cost"].memory_bytes if row["cost"] else math.nan,
         **{f"{mode} tokens/s": median_speed(row["cost"], mode) for mode in MODES},
         **{Metric(name).title: value for name, value in row["other_scores"].items()},
     }
@@ -128,7 +141,7 @@ def _facets(row: pd.Series, record: Record) -> dict[str, list[str]]:
         "task": [record.task.name],
         "family": [record.architecture.family],
         "capability": capabilities(record.plugin.distribution, record.architecture.name),
-        "objective": [record.objective],
+        "objective": [OBJECTIVES[record.objective]],
         "hardware": row["hardware"] or ["none: no run ended well"],
     }
 
@@ -158,7 +171,8 @@ def _drawer(section: Section, row: pd.Series, stored: Sequence[StoredRecord], dr
     runs = [stored[run] for run in row["runs"]]
     record = runs[-1].record
     analysed = [found for one in runs if (found := drawers.analyses.get(one.record.id))]
-    facts = [*_facts(record), *(summaries(analysed[-1]) if analysed else [])]
+    interval = describe_key(INTERVALS[row["interval"]], row["interval"]) if row["interval"] else ""
+    facts = [*_facts(record), ("95 % interval", interval), *(summaries(analysed[-1]) if analysed else [])]
     metric = Metric(row["metric"], bool(row["higher_is_better"]))
     flat = flatten(record.config)
     preset = _preset(record)
@@ -229,6 +243,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("architecture version", record.architecture.version),
         ("task and protocol version", f"{record.task.version}, {record.protocol_version}"),
         ("parameters", f"{record.parameters:,}{matched}"),
+        ("objective", describe_key(OBJECTIVES[record.objective], record.objective)),
         ("state", f"{record.state_size:,} numbers per sequence" if record.state_size else ""),
         ("training", f"{record.samples:,} samples, {record.tokens:,} tokens, {record.seconds.train:,.0f} s"),
         ("floating-point operations", f"{record.flops:.3g}" if record.flops else ""),

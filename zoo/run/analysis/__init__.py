@@ -15,7 +15,6 @@ from zoo.run.analysis import context, induction, positions
 from zoo.run.compose import Experiment
 from zoo.run.execute import open_data
 from zoo.run.generation import encode_prompt
-from zoo.run.machine import available_bytes
 from zoo.run.memory import is_out_of_memory, limit_memory
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
@@ -75,7 +74,7 @@ def analyze(
         raise UserError("; ".join(refused))
     found: dict[str, Any] = {}
     try:
-        with limit_memory(available_bytes()):
+        with limit_memory():
             for name in chosen:
                 on_analysis(name)
                 if name == "context":
