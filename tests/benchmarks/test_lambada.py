@@ -529,6 +529,17 @@ def test_changed_damaged_and_deleted_data(made_up: Path) -> None:
     assert not data.prepared()  # other files, another folder
 
 
+@pytest.mark.parametrize("stride", [0, 16])
+def test_the_trivial_answer_of_running_text_is_the_frequency_of_its_tokens(made_up: Path, stride: int) -> None:
+    """Each byte of the training text is counted once more than it occurs; every byte of the test is predicted once."""
+    data = opened("wikitext", seq_len=64, stride=stride, test_size=2)
+    text = {split: bytes((data.text(split).read(0, len(data.text(split))) - 1).tolist()) for split in ("train", "test")}
+    chosen = data.selected_articles("test")
+    read = b"".join(text["test"][data.text("test").starts[i] : data.text("test").ends[i]] for i in chosen)
+    nats = -sum(math.log((text["train"].count(byte) + 1) / (len(text["train"]) + 256)) for byte in read)
+    assert data.majority() == pytest.approx(math.exp(nats / data.amounts("test")[0]))
+
+
 # -- the user's own files --------------------------------------------------------------------------------------------
 
 

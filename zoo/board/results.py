@@ -67,7 +67,7 @@ class Board(NamedTuple):
                 cost_only=bool(of["cost_only"]),
                 metric=Metric(of["metric"], bool(of["higher_is_better"])),
                 chance=float(of["chance"]),
-                majority=float(of["majority"]),
+                majority=float(rows["majority"].max()),  # records from before a baseline was computed have none
                 rows=shown,
                 groups=self.groups[self.groups["row"].isin(shown.index)],
                 lost_trials=len(rows) - len(shown),

@@ -7,7 +7,7 @@ the corpus, drawn uniformly, and what precedes it in its document.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from zoo.data import tokenized
 from zoo.data.cached import CachedData, hashed_name
 from zoo.data.corpus import CorpusFiles, find_books, find_corpus, find_wikitext, scan_corpus
 from zoo.data.files import file_stamps
-from zoo.data.module import SPLITS, Sampler, Split
+from zoo.data.module import SPLITS, Sampler, Split, Totals
 from zoo.data.paths import advice_for_file, cache_dir, find_files
 from zoo.data.progress import progress
 from zoo.data.questions import Continuation, Piece, Specials
@@ -38,6 +38,8 @@ CORPORA: dict[str, tuple[str, ...]] = {
 """Corpora by name, and the folders in which they are looked for; `auto` takes the first that exists."""
 DRAW = "1"
 """Raised when words are drawn otherwise."""
+COUNTED = 1 << 20
+"""Tokens that are read at a time to be counted."""
 VAL_WORDS = 2_000
 """Validation words where the options do not say."""
 
@@ -197,7 +199,24 @@ class LanguageData(CachedData):
         return provenance | {"notes": [*provenance["notes"], *gaps], "counts": counts}
 
     def majority(self) -> float | None:
-        return None
+        """The ranked score of predicting each token at its frequency in the training text, whatever precedes it; every
+        token of the tokenizer is counted once more than it occurs."""
+        read, train = self.dataset("test"), self.text("train")
+        assert isinstance(read, Pieces)
+        counts = 1 + self._count_tokens(train, [(0, len(train))])
+        tested = self._count_tokens(read.text, zip(read.starts.tolist(), read.ends.tolist(), strict=True))
+        nats = float(tested @ -np.log(counts / counts.sum()))
+        (score, *_) = self.score("test", Totals(0, int(tested.sum()), 0, 0, nats, 0.0)).values()
+        return score
+
+    def _count_tokens(self, text: TokenStream, spans: Iterable[tuple[int, int]]) -> np.ndarray:
+        """How often each token of the tokenizer stands in some spans of a text (size of the tokenizer,)."""
+        counts = np.zeros(self.tokenizer.size + 1, np.int64)
+        for start, stop in spans:
+            for first in range(start, stop, COUNTED):
+                tokens = text.read(first, min(first + COUNTED, stop))
+                counts += np.bincount(tokens, minlength=len(counts))
+        return counts[1:]
 
     def encode(self, values: Sequence[Any]) -> EncodedText:
         text = values[0]

@@ -31,6 +31,7 @@ TRIVIAL_ANSWERS = {
     "pair_classification": LABEL,
     "token_classification": LABEL,
     "regression": "always the mean of training",
+    "language_modeling": "each token as likely as it is in the training text, whatever precedes it",
 }
 """What `TaskData.majority` answers, by the kind of the task, where a task's data do not say otherwise."""
 PROTOCOLS = {"smoke": "2", "quick": "2", "paper": "2"}
