@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from zoo.convert.model import PretrainedModel
 from zoo.data.files import combined_sha256, sha256
 from zoo.spec.errors import ConfigError, DataError, UserError, did_you_mean
+from zoo.spec.files import placed_folder
 from zoo.spec.registry import registry
 
 ZOO_CONFIG, HF_CONFIG = "zoo.json", "config.json"
@@ -209,18 +209,12 @@ def _write(
     from safetensors.torch import save_file
 
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
-            folder = Path(temporary) / target.name
-            folder.mkdir()
+        with placed_folder(target) as folder:
             (folder / config_name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             if tokenizer.is_file():
                 shutil.copyfile(tokenizer, folder / TOKENIZER)
             # safetensors refuses tensors that share storage
             unshared = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
             save_file(unshared, folder / WEIGHTS, metadata={"format": "pt"})
-            if target.exists():
-                shutil.rmtree(target)
-            folder.rename(target)
     except OSError as error:
         raise UserError(f"{target}: {error.strerror or error}") from error

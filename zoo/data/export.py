@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +13,7 @@ from zoo.data.cached import CachedData
 from zoo.data.module import LENGTH_GENERALIZATION, SPLITS, Split, TaskData
 from zoo.data.questions import IGNORE, Continuation, Question
 from zoo.spec.errors import UserError
-from zoo.spec.files import user_path
+from zoo.spec.files import placed_folder, user_path
 
 
 def limit_counts(sizes: Mapping[Split, int], limit: int | None) -> dict[Split, int]:
@@ -55,7 +52,7 @@ def export(data: TaskData, to: Path, *, limit: int | None = None, force: bool = 
     present = sorted(p.name for p in to.iterdir()) if to.is_dir() else [to.name] if to.exists() else []
     if present and not force:
         raise UserError(f"{to} is not empty; choose another folder or add --force")
-    with _replace_folder(to) as folder:
+    with placed_folder(to) as folder:
         names = write(folder, counts)
         foreign = set(present) - set(names)
         if foreign:
@@ -95,21 +92,3 @@ def question_to_json(question: Any, groups: Sequence[Mapping[str, Any]]) -> dict
         return {"prompt": question.prompt.tolist(), "answer": question.answer.tolist(), **group}
     labels = [None if label == IGNORE else label for label in question.labels.tolist()]
     return {"ids": question.ids.tolist(), "labels": labels, **group}
-
-
-@contextlib.contextmanager
-def _replace_folder(to: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `to` that takes its place unless an exception is raised."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (to.with_name(f".{to.name}.{what}-{os.getpid()}") for what in ("new", "old"))
-    temporary.mkdir()
-    try:
-        yield temporary
-        if to.exists():
-            os.rename(to, old)
-        os.rename(temporary, to)
-        if old.exists():
-            shutil.rmtree(old)
-    finally:
-        if temporary.exists():
-            shutil.rmtree(temporary)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,18 +32,14 @@ from zoo.run.memory import is_out_of_memory, limit_memory
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
 from zoo.run.subject import Subject, as_subject, load_subject
+from zoo.run.trained import RunLike, StrPath
 from zoo.spec.config import flatten
 from zoo.spec.constraints import build_config, field_types, validate_value
 from zoo.spec.errors import ConfigError, UnknownName, UserError, did_you_mean
 from zoo.spec.evaluation import EvaluationRecord
-from zoo.spec.record import Record
 from zoo.spec.registry import registry
-from zoo.spec.store import StoredRecord
 from zoo.spec.task import Task
 from zoo.spec.written import parse_overrides
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 TOKENS_PER_BATCH, LOGITS_PER_BATCH = 1 << 14, 1 << 27
 
@@ -68,13 +64,13 @@ class Exam:
 
 
 def evaluate(
-    model: str | PathLike[str] | StoredRecord | Record | Subject | nn.Module,
+    model: RunLike | Subject | nn.Module,
     tasks: str | Sequence[str],
     *,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     tokenizer: str = "bytes",
     begin: int = 0,
-    runs: str | PathLike[str] = "",
+    runs: StrPath = "",
     on_record: Callable[[EvaluationRecord], None] = lambda record: None,
 ) -> list[EvaluationRecord]:
     """Evaluate a trained model on the test split of tasks that need no training, and on its own task.

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,16 +36,13 @@ from zoo.nn import at_least_float32
 from zoo.nn.backbone import State
 from zoo.run.initial import initialise, load_initial
 from zoo.run.request import BenchRequest, resolve
-from zoo.run.trained import WEIGHTS, TrainedModel, build_data, load_trained, rebuild
+from zoo.run.trained import WEIGHTS, RunLike, StrPath, TrainedModel, build_data, load_trained, rebuild
 from zoo.spec.config import flatten
 from zoo.spec.errors import ConfigError, UserError
 from zoo.spec.record import Record
 from zoo.spec.registry import registry
 from zoo.spec.store import StoredRecord
 from zoo.spec.written import parse_overrides
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ class Subject:
         return rebuild(self.trained, replace(spec, seq_len=length, max_len=length, dims=dims))
 
 
-def load_subject(place: str | PathLike[str] | StoredRecord | Record, *, runs: str | PathLike[str] = "") -> Subject:
+def load_subject(place: RunLike, *, runs: StrPath = "") -> Subject:
     """Load a run's model, by its folder or its record, or a checkpoint directory: of `zoo convert`, or a Hugging Face
     one that converts, with its tokenizer.json.
 
@@ -158,11 +155,11 @@ def subject_of(trained: TrainedModel) -> Subject:
 
 
 def load_on_task(
-    place: str | PathLike[str] | StoredRecord | Record,
+    place: RunLike,
     task: str = "",
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
-    runs: str | PathLike[str] = "",
+    runs: StrPath = "",
 ) -> TrainedModel:
     """Load a run's model with its own task; or with `task` that of a run's folder or of a checkpoint, as if it had been
     trained for that task, whose tokens it reads and predicts.

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -29,9 +30,9 @@ from zoo.spec.files import default_runs_dir, placed_atomically, write_atomically
 from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord, read
 
-if TYPE_CHECKING:
-    from os import PathLike
-
+StrPath = str | PathLike[str]
+RunLike = StrPath | StoredRecord | Record
+"""A run by its folder, or by its record: a file, or what `zoo.bench` returned."""
 WEIGHTS, CONFIG, BEST = "model.safetensors", "config.json", "best.ckpt"
 CHECKPOINTS = "checkpoints"
 """Folder of the weights after each validation interval, STEP.safetensors, under `train.keep_checkpoints`."""
@@ -98,7 +99,7 @@ def kept_checkpoints(trained: TrainedModel) -> Iterator[tuple[int, nn.Module]]:
         yield step, _build(trained.experiment, files[step])
 
 
-def load(run: str | PathLike[str] | StoredRecord | Record, *, runs: str | PathLike[str] = "") -> nn.Module:
+def load(run: RunLike, *, runs: StrPath = "") -> nn.Module:
     """Load the model of a finished run: the weights that were best on validation, in evaluation mode, on the CPU.
 
     run   the run's folder, or its record: a file, or what `zoo.bench` returned. Or a checkpoint's folder, of which the
@@ -112,7 +113,7 @@ def load(run: str | PathLike[str] | StoredRecord | Record, *, runs: str | PathLi
     return load_trained(run, runs=runs).model
 
 
-def load_trained(run: str | PathLike[str] | StoredRecord | Record, *, runs: str | PathLike[str] = "") -> TrainedModel:
+def load_trained(run: RunLike, *, runs: StrPath = "") -> TrainedModel:
     """Load a model as `load` does, with its experiment and its data's codec."""
     folder, record = _find(run, Path(runs or default_runs_dir()))
     config = _read_config(folder)
@@ -131,7 +132,7 @@ def build_data(experiment: Experiment) -> TaskData:
     return experiment.task_spec.load_data()(experiment.task_options, data_dir(), loading)
 
 
-def _find(run: str | PathLike[str] | StoredRecord | Record, runs: Path) -> tuple[Path, Record | None]:
+def _find(run: RunLike, runs: Path) -> tuple[Path, Record | None]:
     """The folder of a run, and the record by which it was named."""
     if isinstance(run, StoredRecord):
         run = run.record

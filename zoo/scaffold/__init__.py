@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import importlib.util
 import keyword
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -14,6 +12,7 @@ from typing import Literal
 
 from zoo.spec.architecture import NAME
 from zoo.spec.errors import UserError
+from zoo.spec.files import placed_folder
 from zoo.spec.registry import Registry, own_version, registry
 
 Kind = Literal["arch", "task"]
@@ -50,9 +49,7 @@ def write(kind: Kind, name: str, parent: Path, *, force: bool = False) -> Packag
         "zoo_version": own_version(),
     }
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as temporary:
-            complete = Path(temporary) / name
+        with placed_folder(folder) as complete:
             names = []
             for template in (TEMPLATES / kind).rglob("*.tmpl"):
                 target = template.relative_to(TEMPLATES / kind).with_suffix("").as_posix().replace("NAME", name)
@@ -60,9 +57,6 @@ def write(kind: Kind, name: str, parent: Path, *, force: bool = False) -> Packag
                 (complete / target).parent.mkdir(parents=True, exist_ok=True)
                 (complete / target).write_text(text, encoding="utf-8")
                 names.append(target)
-            if folder.exists():
-                shutil.rmtree(folder)
-            complete.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}") from error
     return Package(folder, values["distribution"], tuple(sorted(names)))

@@ -63,6 +63,19 @@ def placed_atomically(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def placed_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder beside `path`; what is written there replaces `path`, all of it or, with an exception, none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
+        folder = Path(temporary) / path.name
+        folder.mkdir()
+        yield folder
+        if path.exists():
+            path.rename(Path(temporary) / ".replaced")
+        folder.rename(path)
+
+
 def check_target(option: str, path: Path, *, force: bool) -> None:
     """Raise UserError before any work where a file cannot be written to `path`, or exists and is not to be replaced."""
     if path.is_dir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,9 @@ from zoo.run.memory import is_out_of_memory, limit_memory
 from zoo.run.provenance import versions
 from zoo.run.rundir import now
 from zoo.run.subject import Subject, load_on_task
-from zoo.run.trained import TrainedModel, kept_checkpoints
+from zoo.run.trained import RunLike, StrPath, TrainedModel, kept_checkpoints
 from zoo.spec.analysis import ANALYSES, AnalysisRecord
 from zoo.spec.errors import UserError, did_you_mean
-from zoo.spec.record import Record
-from zoo.spec.store import StoredRecord
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 MAX_TOKENS = 1 << 17
 MAX_MAP = 64
@@ -34,14 +29,14 @@ MAX_MAP = 64
 
 
 def analyze(
-    run: str | PathLike[str] | StoredRecord | Record | TrainedModel,
+    run: RunLike | TrainedModel,
     only: Sequence[str] = (),
     *,
     task: str = "",
     overrides: Sequence[str] | Mapping[str, Any] = (),
     max_tokens: int = MAX_TOKENS,
     seed: int = 0,
-    runs: str | PathLike[str] = "",
+    runs: StrPath = "",
     on_analysis: Callable[[str], None] = lambda name: None,
 ) -> AnalysisRecord:
     """Analyse what a trained model does with its context.
