@@ -58,6 +58,7 @@ class Board(NamedTuple):
         for _, rows in self.results.groupby(SECTION, sort=False) if len(self.results) else ():
             of = rows[rows["reference"]].iloc[0]
             shown = rows[~rows["lost"]]
+            same = rows[(rows["data_key"] == of["data_key"]) & (rows["metric"] == of["metric"])]
             yield Section(
                 protocol=of["protocol"],
                 task=of["task"],
@@ -67,7 +68,7 @@ class Board(NamedTuple):
                 cost_only=bool(of["cost_only"]),
                 metric=Metric(of["metric"], bool(of["higher_is_better"])),
                 chance=float(of["chance"]),
-                majority=float(rows["majority"].max()),  # records from before a baseline was computed have none
+                majority=float(same["majority"].max()),  # records from before a baseline was computed have none
                 rows=shown,
                 groups=self.groups[self.groups["row"].isin(shown.index)],
                 lost_trials=len(rows) - len(shown),
