@@ -49,7 +49,7 @@ def test_rows_whose_scores_are_written_alike_are_best_together() -> None:
     records = [make(name, accuracy=a, n=100_000) for name, a in (("alpha", 0.99996), ("beta", 1.0), ("gamma", 0.9))]
     table = winners(sections(records, costs=[make_cost(records[0])]))
     line = dict(zip(table.headers, table.rows[0], strict=True))
-    assert (line["best"], line["could be as good"], line["trained"]) == ("beta, alpha", "no other", "once")
+    assert (line["best"], line["could be as good"], line["trained"]) == ("beta, alpha", "no other", "with 1 seed")
     assert verdicts(records)["listops"].startswith(
         "beta and alpha (attention) share the best score of 3 rows, 100.0 % ("
     )
@@ -67,11 +67,11 @@ def test_a_list_of_tasks_says_what_rows_were_trained_with() -> None:
 def test_one_training_each_is_said_once_or_where_it_holds() -> None:
     once = [make("alpha"), make("beta", accuracy=0.4)]
     assert ONCE in winners_note(sections(once))
-    assert "trained once" not in verdicts(once)["listops"]
+    assert "trained with one seed" not in verdicts(once)["listops"]
     mixed = [*once, *(mqar("alpha", accuracy, None, seed=k) for k, accuracy in enumerate((0.8, 0.81)))]
     assert ONCE not in winners_note(sections(mixed))
-    assert verdicts(mixed)["listops"].endswith(" Every row was trained once.")
-    assert "trained once" not in verdicts(mixed)["mqar"]
+    assert verdicts(mixed)["listops"].endswith(" Every row was trained with one seed.")
+    assert "trained with one seed" not in verdicts(mixed)["mqar"]
 
 
 def test_tasks_stand_by_suite_with_what_they_test() -> None:

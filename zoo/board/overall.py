@@ -65,7 +65,7 @@ def _overall(suite: str, sections: Sequence[Section]) -> Overall:
         {
             "normalized": mean.mean,
             "low": mean.interval.low if mean.interval else math.nan,
-            "high": mean.interval.high if mean.interval else math.nan,
+            "high": min(mean.interval.high, 1.0) if mean.interval else math.nan,  # 1 is the best score there is
             "average": math.fsum(cells[task][name] for task in common) / len(common) if shares else math.nan,
             "rank": rank.rank,
             "best_rank": rank.best,

@@ -26,13 +26,14 @@ NAMED = 3
 """Families of the best rows that are named; of more only their number is."""
 WINNERS = (
     "Best: all whose scores are equal as they are written. Could be as good: no row is shown to be better than these "
-    "(95 %, adjusted for the number of rows). Trivial answer: the best score that needs no learning. Parameters: of "
-    "the best, and in brackets of all. Training speed: tokens per second, measured apart on an idle machine; of "
-    "several best rows that of the fastest."
+    "(95 %, adjusted for the number of rows, so that intervals, each of one row, may lie apart and not tell). Trivial "
+    "answer: the best score that needs no learning. Parameters: of the best, and in brackets of all. Training speed: "
+    "tokens per second, measured apart on an idle machine; of several best rows that of the fastest. Rows: an "
+    "architecture without a form for a task has none."
 )
 ONCE = (
-    "Every row was trained once: intervals cover the choice of test questions only, and another training could turn "
-    "out otherwise."
+    "Every row was trained with one seed: intervals cover the choice of test questions only, and another training "
+    "could turn out otherwise."
 )
 SOME_ONCE = "Where no row of a task has two seeds, intervals cover the choice of test questions only."
 CANNOT = "Nothing here says who would win on another task, at another size, or with other learning rates."
@@ -106,7 +107,7 @@ def suites(sections: Sequence[Section]) -> list[Suite]:
     for section in shown:
         verdict = _verdict(section)
         if not once and _ranked(section)["seeds"].max() == 1:
-            verdict += " Every row was trained once."
+            verdict += " Every row was trained with one seed."
         line = TaskLine(section.task, task_description(section), verdict, _training(section))
         found.setdefault(section.suite, []).append(line)
     return [Suite(name, registry().suite_description(name), tasks) for name, tasks in found.items()]
@@ -184,9 +185,10 @@ def _training(section: Section) -> str:
 
 
 def _times(seeds: pd.Series) -> str:
-    """ "once", "with 3 seeds" or "with 1 to 3 seeds"."""
+    """ "with 1 seed", "with 3 seeds" or "with 1 to 3 seeds"."""
     low, high = seeds.min(), seeds.max()
-    return "once" if high == 1 else f"with {high} seeds" if low == high else f"with {low} to {high} seeds"
+    words = f"{high}" if low == high else f"{low} to {high}"
+    return f"with {words} {'seeds' if high > 1 else 'seed'}"
 
 
 def _join(names: pd.Series, word: str) -> str:
