@@ -29,7 +29,7 @@ from zoo.convert import load
 VOCAB, D_MODEL, N_LAYERS, N_HEADS, WINDOW = 64, 128, 2, 4, 64
 DIFFERENCE = 1e-4
 """Relative difference of outputs in float32 above which two models do not compute the same."""
-SECONDS, LEAST_TURNS = 12.0, 4
+SECONDS, LEAST_TURNS = 8.0, 3
 """After so many seconds a pair takes no further turn, if it has had the least number."""
 BERT = {
     "hidden_size": D_MODEL,
