@@ -1,6 +1,6 @@
 """Compare our models with those of transformers, on the same weights and the same input: time, and memory kept.
 
-    python -m efficiency                    from the folder benchmarks/, all peers
+    python -m efficiency longformer bigbird --length 2048
     python -m efficiency mamba --length 512 --json
 
 Both models of a pair are called in turn, again and again, so that whatever else the machine does befalls both alike;

@@ -13,9 +13,9 @@ from tests.records import make, recall
 from zoo.board.export import results_table
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.results import Section, make_board
-from zoo.board.tables import remarks
+from zoo.board.tables import remarks, training_line
 from zoo.spec.presets import Reported
-from zoo.spec.store import StoredRecord
+from zoo.spec.store import StoredRecord, edges_of_sweep
 
 
 def places(result: Section) -> dict[str, int | None]:
@@ -162,6 +162,13 @@ def test_of_a_sweep_the_best_trial_is_shown_and_the_others_are_counted() -> None
     assert not any("sweep" in line for line in remarks(unfinished))
     assert len(results_table(board)) == 3
     assert len(board.groups) == 3
+    assert training_line(whole).endswith("; 1 of 1 rows are best at the lowest optim.lr that was tried, 0.1")
+    assert "tried" not in training_line(unfinished)
+    assert [edges_of_sweep(trial)[:1] for trial in trials] == [
+        ("lowest optim.lr that was tried, 0.1",),
+        (),
+        ("highest optim.lr that was tried, 0.3",),
+    ]
 
 
 def test_an_earlier_configuration_does_not_rank_against_the_current_one() -> None:

@@ -110,7 +110,7 @@ def test_the_board_shows_what_was_measured_and_not_what_runs_took(
     bench("toy", "toytask", protocol="quick", overrides=SLOW)
     results = tmp_path / "results"
     assert read_all(results)[0][0].record.tokens_per_second
-    assert "tokens/s" not in render(results)[0]["README.md"]
+    assert "train tokens/s" not in render(results)[0]["README.md"]
     settings = [f"--set={key}={value}" for key, value in SLOW.items()]
     assert zoo_(capsys, "cost", "--arch", "toy", "--task", "toytask", *settings)[0] == 0
     text = (tmp_path / "results" / "README.md").read_text()  # which was written anew

@@ -15,7 +15,7 @@ from zoo.board.metric import NOT_FINITE, Metric
 from zoo.board.statistics import Run, has_converged
 from zoo.spec.cost import machine_name
 from zoo.spec.record import Metrics, Record, SplitMetrics, unpack_bits
-from zoo.spec.store import StoredRecord, describe_trial, sweep_key
+from zoo.spec.store import StoredRecord, describe_trial, edges_of_sweep, sweep_key
 
 LENGTH_GENERALIZATION = "length_generalization"
 
@@ -27,6 +27,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
     data_key       equal for records that were made on the same examples
     overrides      what the user changed, but for the settings that a sweep tried
     sweep, trial   which sweep the run belongs to, and which trial of it; "" for none
+    edges          settings of the trial beyond which the sweep tried nothing
     outcome        "" where there is a score, else the status, or "not finite"
     score, scores  the ranked test score (NaN: none), and the other test scores by name
     baseline       the architecture that the width was matched with; "" for none
@@ -48,7 +49,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
 _DTYPES: dict[str, str] = {
     **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "family"), "object"),
     **dict.fromkeys(("name", "distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
-    **dict.fromkeys(("baseline", "sweep", "trial", "right", "cost_key"), "object"),
+    **dict.fromkeys(("baseline", "sweep", "trial", "edges", "right", "cost_key"), "object"),
     **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
     **dict.fromkeys(("seed", "parameters", "samples", "n", "answers", "repeat"), "int64"),
     **dict.fromkeys(("state_size", "d_model", "n_layers"), "Int64"),
@@ -87,6 +88,7 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "overrides": {k: v for k, v in record.overrides.items() if not record.sweep or k not in record.sweep.trials[0]},
         "sweep": sweep_key(record),
         "trial": describe_trial(record),
+        "edges": edges_of_sweep(record),
         "data": record.data.kind,
         "data_key": json.dumps(record.data.model_dump(mode="json"), sort_keys=True),
         "seed": record.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -108,8 +109,8 @@ def trivial_answer(section: Section) -> str:
 
 
 def training_line(section: Section) -> str:
-    """What the ranked rows were trained with, each a number or a range over the rows; of a section without ranked rows
-    those with a score."""
+    """What the ranked rows were trained with, each a number or a range over the rows, and how many are best at an end
+    of what their sweep tried; of a section without ranked rows those with a score."""
     ranked = section.rows["rank"].notna()
     rows = section.rows[ranked if ranked.any() else section.rows["score"].notna()]
     samples, seconds = (sorted(x for each in rows[name] for x in each) for name in ("samples", "train_seconds"))
@@ -119,7 +120,10 @@ def training_line(section: Section) -> str:
     for name, what in (("d_model", "width"), ("n_layers", "depth")):
         known = sorted(rows[name].dropna())
         parts += [f"{what} ({name}) {_span(known)}"] if known else []
-    return ", ".join(parts)
+    tuned = rows[rows["tuned"] != ""]
+    edges = Counter(edge for each in tuned["edges"] for edge in each)
+    swept = [f"{n} of {len(tuned)} rows are best at the {edge}" for edge, n in sorted(edges.items())]
+    return "; ".join([", ".join(parts), *swept])
 
 
 def _span(values: Sequence[float]) -> str:

@@ -238,6 +238,20 @@ def describe_trial(record: Record) -> str:
     return describe_values(record.config, record.sweep.trials[0]) if record.sweep else ""
 
 
+def edges_of_sweep(record: Record) -> tuple[str, ...]:
+    """The settings of a trial beyond which its sweep tried nothing: "highest optim.lr that was tried, 0.01"."""
+    if record.sweep is None:
+        return ()
+    values, edges = flatten(record.config), []
+    for key in record.sweep.trials[0]:
+        tried = [trial[key] for trial in record.sweep.trials]
+        numbers = {value for value in tried if isinstance(value, int | float) and not isinstance(value, bool)}
+        if len(numbers) > 1 and numbers.issuperset(tried):
+            ends = {"highest": max(numbers), "lowest": min(numbers)}
+            edges += [f"{word} {key} that was tried, {end}" for word, end in ends.items() if values[key] == end]
+    return tuple(edges)
+
+
 def ended_trials(records: Sequence[Record]) -> list[Record]:
     """Of records of one sweep, those of its trials that have ended for good."""
     return [
