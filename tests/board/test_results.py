@@ -140,6 +140,13 @@ def test_modified_rows_stand_below_and_rank_against_nobody() -> None:
     assert result.rows["notes"].iloc[2] == ["modified: arch.kind=x, model.d_model=256"]
 
 
+@pytest.mark.parametrize("tried", [("a", "b"), ([1], [2]), (True, False), (1, None), (3, 3)])
+def test_only_numbers_have_ends(tried: tuple[Any, Any]) -> None:
+    trials = [{"arch.kind": value} for value in tried]
+    record = make(config={"arch": {"kind": tried[0]}}, sweep={"seed": 0, "trials": trials})
+    assert edges_of_sweep(record) == ()
+
+
 def test_of_a_sweep_the_best_trial_is_shown_and_the_others_are_counted() -> None:
     sweep = {"seed": 0, "trials": [{"optim.lr": lr} for lr in (0.1, 0.2, 0.3)]}
     trials = [

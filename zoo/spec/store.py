@@ -245,8 +245,8 @@ def edges_of_sweep(record: Record) -> tuple[str, ...]:
     values, edges = flatten(record.config), []
     for key in record.sweep.trials[0]:
         tried = [trial[key] for trial in record.sweep.trials]
-        numbers = {value for value in tried if isinstance(value, int | float) and not isinstance(value, bool)}
-        if len(numbers) > 1 and numbers.issuperset(tried):
+        numbers = [value for value in tried if isinstance(value, int | float) and not isinstance(value, bool)]
+        if len(numbers) == len(tried) and min(numbers) < max(numbers):
             ends = {"highest": max(numbers), "lowest": min(numbers)}
             edges += [f"{word} {key} that was tried, {end}" for word, end in ends.items() if values[key] == end]
     return tuple(edges)
