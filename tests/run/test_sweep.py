@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ def test_a_sweep_goes_on_by_the_same_command(tmp_path: Path) -> None:
     skipping = {"skip_recorded": True, "results": tmp_path / "cut" / "results"}
     left = BenchRequest.parse("toy", "toytask", protocol="quick", sweep=GRID, seeds=2, **skipping)
     assert plan(left) == []
+
+
+def test_of_trials_that_ended_within_the_same_second_the_repetition_counts(tmp_path: Path) -> None:
+    run(tmp_path, max_time=0.0)
+    run(tmp_path)
+    files = sorted((tmp_path / "results").rglob("*.json"))
+    assert [path.name[-7:] for path in files] == ["-2.json", "s0.json"] * 3
+    for path in files:
+        path.write_text(re.sub(r'"ended": "[^"]+"', '"ended": "2100-01-01T00:00:00+00:00"', path.read_text()))
+    assert sum(compare(read_all(tmp_path / "results")[0]).results["rank"].notna()) == 1
+    assert [record.seed for record in run(tmp_path, seeds=2)] == [0, 0, 0, 1]
 
 
 def test_trials_are_no_plain_runs_and_other_sweeps_are_others() -> None:

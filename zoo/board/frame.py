@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,9 +37,9 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
     answers        predicted tokens of the test split; n where answers are not tokens
     length_generalization           the ranked score on that split (NaN: none)
     evaluated_longer, offers_longer whether the run was evaluated on that split, whether the task has one
-    repeat         k of a file "...-k.json", else 1: the order of runs that ended within the same second
+    repeat         the order of runs that ended within the same second
     """
-    rows = [_run(path, record) for path, record in stored]
+    rows = [_run(each) for each in stored]
     frame = pd.DataFrame(rows, columns=list(_DTYPES)).astype(_DTYPES)
     frame["ended"] = pd.to_datetime(frame["ended"], utc=True, format="ISO8601").dt.as_unit("us")
     return frame
@@ -60,14 +59,14 @@ _DTYPES: dict[str, str] = {
 }
 
 
-def _run(path: str, record: Record) -> dict[str, Any]:
+def _run(stored: StoredRecord) -> dict[str, Any]:
+    path, record = stored
     metric = Metric(record.metric.name, record.metric.higher_is_better)
     test = record.metrics.test if record.metrics else None
     longer = record.metrics.length_generalization if record.metrics else None
     score = test.scores[metric.name] if test else None
     architecture, distribution = record.architecture.name, record.plugin.distribution
     match = record.match
-    repeat = re.search(r"-s\d+-(\d+)\.json$", path)
     run = None if test is None or score is None else Run(score, test.n, test.stderr)
     return {
         "path": path,
@@ -118,7 +117,7 @@ def _run(path: str, record: Record) -> dict[str, Any]:
         "cost_key": CostKey.of(record),
         "machine": machine_name(record.hardware),
         "ended": record.ended,
-        "repeat": int(repeat[1]) if repeat else 1,
+        "repeat": stored.repeat,
     }
 
 

@@ -28,7 +28,7 @@ from zoo.board.reported import ReportedScores
 from zoo.board.statistics import Estimate, Run, estimate_rows, rank_rows
 from zoo.spec.cost import CostRecord
 from zoo.spec.record import Record
-from zoo.spec.store import StoredRecord, best_trial, describe_trial, ended_trials, sweep_key
+from zoo.spec.store import StoredRecord, best_trial, describe_trial, ended_trials, in_order, sweep_key
 
 UNRANKED_PROTOCOLS = ("smoke",)
 """Protocols whose scores mean nothing."""
@@ -166,7 +166,7 @@ def compare(
 ) -> Board:
     """The board of exactly these records, with what was measured of their costs."""
     runs = records_frame(stored)
-    best = _best_trials([record for _, record in stored])
+    best = _best_trials(stored)
     runs["repeats"] = runs.groupby([*CONFIGURATION, "seed"])["path"].transform("size") - 1
     counting = _latest_of_each_seed(runs)
     rows = [_summarize(group, reported or {}) for _, group in counting.groupby(CONFIGURATION)]
@@ -178,11 +178,11 @@ def compare(
     return Board(results, groups.sort_values(["row", "seed", "longer", *dimension_columns(groups)], ignore_index=True))
 
 
-def _best_trials(records: Sequence[Record]) -> dict[str, Record | None]:
+def _best_trials(stored: Sequence[StoredRecord]) -> dict[str, Record | None]:
     """The best trial of each sweep whose trials have all ended, by the sweep's key; None where none has a score. Of
     repeated trials the latest counts."""
     sweeps: dict[str, dict[str, Record]] = {}
-    for record in sorted(records, key=lambda record: record.ended):
+    for record in in_order(stored):
         sweeps.setdefault(sweep_key(record), {})[record.id] = record
     ended = {key: ended_trials(list(trials.values())) for key, trials in sweeps.items() if key}
     return {key: best_trial(trials) for key, trials in ended.items() if len(trials) == _count_trials(trials)}

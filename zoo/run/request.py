@@ -24,7 +24,7 @@ from zoo.spec.config import describe_values, flatten
 from zoo.spec.errors import ConfigError, MissingFiles, UserError, did_you_mean
 from zoo.spec.files import check_writable, default_results_dir, default_runs_dir
 from zoo.spec.registry import Registry, registry
-from zoo.spec.store import REPEATABLE, best_trial, ended_trials, read_all
+from zoo.spec.store import REPEATABLE, best_trial, ended_trials, in_order, read_all
 from zoo.spec.written import parse_overrides, read_yaml, user_layers
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def _tell_cost_only(experiments: Sequence[Experiment]) -> None:
 
 def _further_seeds(request: BenchRequest, trials: Sequence[Experiment]) -> list[Experiment]:
     """The best trial of every pair, with the seeds after the first."""
-    latest = {record.id: record for _, record in sorted(read_all(request.results)[0], key=lambda s: s.record.ended)}
+    latest = {record.id: record for record in in_order(read_all(request.results)[0])}
     best: list[Experiment] = []
     for _, group in itertools.groupby(trials, key=lambda each: (each.architecture, each.task)):
         own = {experiment.id: experiment for experiment in group}

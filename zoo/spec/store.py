@@ -9,7 +9,8 @@ import errno
 import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
@@ -74,6 +75,12 @@ class StoredRecord(NamedTuple):
 
     path: str
     record: Record
+
+    @property
+    def repeat(self) -> int:
+        """k of a file "...-k.json", else 1: the order of runs that ended within the same second."""
+        repeat = re.search(r"-s\d+-(\d+)\.json$", self.path)
+        return int(repeat[1]) if repeat else 1
 
 
 class Problem(NamedTuple):
@@ -236,6 +243,11 @@ def sweep_key(record: Record) -> str:
 def describe_trial(record: Record) -> str:
     """The settings by which the trials of its sweep differ: "optim.lr=0.01"."""
     return describe_values(record.config, record.sweep.trials[0]) if record.sweep else ""
+
+
+def in_order(stored: Iterable[StoredRecord]) -> list[Record]:
+    """Records in the order in which they ended."""
+    return [each.record for each in sorted(stored, key=lambda each: (each.record.ended, each.repeat))]
 
 
 def edges_of_sweep(record: Record) -> tuple[str, ...]:
