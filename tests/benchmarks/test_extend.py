@@ -235,6 +235,11 @@ def test_a_study_that_was_stopped_keeps_what_it_had_and_goes_on_from_there(
     other = run("--methods", "none", "--lengths", "1,2", "--max-tokens", 32)  # of other text
     assert measured == [16, 32]
     assert [(r["method"], r["seq_len"], r["n"]) for r in other] == [("none", 16, 32), ("none", 32, 32)]
+    assert json.loads((tmp_path / "extend-1.json").read_text()) == both
+    assert (tmp_path / "extend-1.svg").exists()
+    assert (
+        "extend.json was measured on other text or with other settings, and is extend-1.json" in capsys.readouterr().err
+    )
 
 
 def test_lists_of_lengths_follow_the_length_and_questions_that_do_not_are_refused(trained: Trained) -> None:

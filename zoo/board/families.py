@@ -13,8 +13,8 @@ COLORS = [
     *("#332288", "#88ccee", "#44aa99", "#117733", "#999933"),
     *("#ddcc77", "#cc6677", "#882255", "#aa4499"),
 ]
-"""Paul Tol's "muted": told apart with any colour vision; drawn with an outline, since some are pale on white and some
-dark on black."""
+"""Paul Tol's colour-blind-safe scheme "muted"; drawn with an outline, since some are pale on white and some dark on
+black."""
 SHAPES = [
     *("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"),
     "M0,-1.1L0.26,-0.36L1.05,-0.34L0.42,0.14L0.65,0.89L0,0.45L-0.65,0.89L-0.42,0.14L-1.05,-0.34L-0.26,-0.36Z",

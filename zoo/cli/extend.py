@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +36,8 @@ def extend(
 
     none (as trained), linear (position interpolation), ntk, dynamic, yarn, llama3 and self_extend, where positions are
     rotary. extend.json in the run's folder has each record as it comes; what the same command measured before is taken
-    from there. extend.svg is drawn anew. Of a checkpoint the length of --task stands for that of its training.
+    from there, and records on other text (another longest length) are kept as extend-1.json. extend.svg is drawn anew.
+    Of a checkpoint the length of --task stands for that of its training.
     """
     from pydantic import ValidationError
     from tabulate import tabulate
@@ -64,7 +67,11 @@ def extend(
 
     def keep(record: ExtensionRecord) -> None:
         came.append(record)
-        if any(each.scores for each in came):
+        measured = {each.study for each in came if each.scores}
+        if measured and known and measured.isdisjoint(each.study for each in known):
+            keep_aside(target)
+            known.clear()
+        if measured:
             write_atomically(target, dumps(Extensions(merged(known, came))))
         if not json_:
             score = next((f"{name} {value:.4g}" for name, value in record.scores.items() if value is not None), "")
@@ -96,6 +103,18 @@ def extend(
         shown = Extensions(records).write(results)
         write_chart(shown.with_suffix(".svg"), lambda: extension_chart(records), quiet=True)
         refresh(results)
+
+
+def keep_aside(file: Path) -> None:
+    """Give records that were measured otherwise, and their chart, the first name that is free, and say so."""
+    for k in itertools.count(1):
+        free = file.with_stem(f"{file.stem}-{k}")
+        if not free.exists():
+            break
+    if file.with_suffix(".svg").exists():
+        file.with_suffix(".svg").rename(free.with_suffix(".svg"))
+    file.rename(free)
+    print(f"zoo: {file} was measured on other text or with other settings, and is {free.name} now", file=sys.stderr)
 
 
 def merged(known: Sequence[ExtensionRecord], new: Sequence[ExtensionRecord]) -> list[ExtensionRecord]:

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
@@ -172,7 +173,7 @@ def beside_results(results_dir: Path | str, name: str) -> Path:
     return results.with_name(name if results.name == "results" else f"{results.name}-{name}")
 
 
-class BesideRecord(BaseModel):
+class BesideRecord(BaseModel, ABC):
     """A record that lies beside those of runs: FOLDER/ID.json, with FOLDER beside the results.
 
     folder  of all records of its kind
@@ -181,9 +182,9 @@ class BesideRecord(BaseModel):
     folder: ClassVar[str]
 
     @property
+    @abstractmethod
     def id(self) -> str:
         """The path of its file below the folder, without suffix."""
-        raise NotImplementedError
 
     @classmethod
     def place(cls, results_dir: Path | str) -> Path:
