@@ -20,7 +20,7 @@ from zoo.cli import main
 from zoo.run import pool, throughput
 from zoo.run.memory import ADAM, saved_bytes
 from zoo.run.pool import Answer
-from zoo.run.request import bench
+from zoo.run.request import Job, bench
 from zoo.spec.cost import CostRecord
 from zoo.spec.record import schema_text
 from zoo.spec.store import read_all
@@ -263,6 +263,27 @@ def test_its_record_and_its_line_say_cost_only(
     assert record.task.cost_only
     bench("toy", "toytask", protocol="smoke")
     assert [r.task.cost_only for _, r in read_all(tmp_path / "results")[0]] == [True, False]
+
+
+def test_what_is_cost_only_is_run_once_where_others_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[Job] = []
+    monkeypatch.setattr(pool, "call", lambda *args: Answer(None, "not done"))
+    monkeypatch.setattr("zoo.run.request.execute_all", lambda jobs, *args: ran.extend(jobs) or [])
+    swept = ("--arch", "s5", "--protocol", "quick", "--seeds", "2", "--sweep", "optim.lr=0.001,0.003")
+    code, _, err = zoo_(capsys, "bench", "--task", "pathx,mqar", *swept, "--json")
+    assert code == 0
+    assert [(job.experiment.task, job.experiment.sweep is None) for job in ran] == [
+        ("pathx", True),
+        ("mqar", False),
+        ("mqar", False),
+    ]
+    assert "no score; it is run once, with no sweep" in err
+    assert [(run["task"], run["runs"]) for run in estimates(capsys, "--task", "pathx,mqar", *swept)["runs"]] == [
+        ("pathx", 1),
+        ("mqar", 3),
+    ]
 
 
 # -- estimates -----------------------------------------------------------------------------------------------------

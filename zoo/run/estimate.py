@@ -50,10 +50,11 @@ class Estimate:
 def estimate_all(experiments: Sequence[Experiment], further: int = 0) -> list[Estimate]:
     """Estimate runs, those of one shape and length once.
 
-    further  how many runs of each pair of architecture and task follow those, with settings that cost the same
+    further  how many runs of each swept pair of architecture and task follow those, with settings that cost the same
     """
     counts = Counter((each.shape, each.steps) for each in experiments)
-    for _, trials in itertools.groupby(experiments, key=lambda each: (each.architecture, each.task)):
+    swept = (each for each in experiments if each.sweep)
+    for _, trials in itertools.groupby(swept, key=lambda each: (each.architecture, each.task)):
         first = next(trials)
         counts[first.shape, first.steps] += further
     several = {(each.shape, each.steps): replace(each, seed=0) for each in experiments}
@@ -105,13 +106,17 @@ def estimate_one(processes: pool.Pool, experiment: Experiment, runs: int = 1, li
     )
 
 
-def tell_cost_only(experiments: Sequence[Experiment], published: Sequence[Experiment]) -> None:
+def tell_cost_only(experiments: Sequence[Experiment], published: Sequence[Experiment], *, swept: bool) -> None:
     """Say on stderr that these runs will be shown as cost only, and what those of `published` would take, as far as it
-    can be found out within NOTICE_SECONDS."""
+    can be found out within NOTICE_SECONDS.
+
+    swept  whether they are part of a request with a sweep, which leaves them out
+    """
     until = time.monotonic() + NOTICE_SECONDS
     for task, runs in itertools.groupby(experiments, key=lambda each: each.task):
         why = f"the budget of {next(runs).protocol} is too small to learn this task"
-        print(f"zoo: {task}: {why}; the record shows what training costs, and no score", file=sys.stderr)
+        once = "; it is run once, with no sweep" if swept else ""
+        print(f"zoo: {task}: {why}; the record shows what training costs, and no score{once}", file=sys.stderr)
     with pool.Pool() as processes:
         for k, experiment in enumerate(published):
             left = until - time.monotonic()

@@ -177,8 +177,8 @@ def resolve(request: BenchRequest) -> list[Experiment]:
 def _resolve_trials(
     arch: str, task: str, request: BenchRequest, layers: Layers, initial: Initial | None
 ) -> list[Experiment]:
-    """The experiment of a pair, or its trials."""
-    if not request.sweep:
+    """The experiment of a pair, or its trials. A budget too small to learn the task leaves nothing to choose by."""
+    if not request.sweep or request.protocol in registry().task(task).record.cost_only:
         return [resolve_pair(arch, task, request.protocol, layers, initial)]
     swept = [[*layers, ("--sweep", trial)] for trial in request.sweep]
     several = [resolve_pair(arch, task, request.protocol, each, initial) for each in swept]
@@ -274,7 +274,7 @@ def run(request: BenchRequest, *, on_record: Callable[[StoredRecord], None] | No
     try:
         experiments = resolve(request)
         jobs = _plan(request, experiments)
-        _tell_cost_only([job.experiment for job in jobs])
+        _tell_cost_only([job.experiment for job in jobs], swept=bool(request.sweep))
         stored = _execute_left(jobs, request.jobs, record_came, on_record)
         interrupted = any(record.status == "interrupted" for _, record in stored)
         if request.sweep and len(request.seeds) > 1 and not interrupted:
@@ -309,21 +309,22 @@ def estimate(request: BenchRequest) -> list[Estimate]:
     return estimate_all(left_to_run(request, resolve(request)), further)
 
 
-def _tell_cost_only(experiments: Sequence[Experiment]) -> None:
+def _tell_cost_only(experiments: Sequence[Experiment], *, swept: bool) -> None:
     """Say before it is run what will be shown as cost only, and what the published budget would take."""
     pairs = {(each.architecture, each.task): each for each in experiments if each.cost_only}
     published = []
     for arch, task in pairs if len(pairs) <= MAX_ESTIMATES else ():
         with contextlib.suppress(UserError):
             published.append(resolve_pair(arch, task, PUBLISHED, ()))
-    tell_cost_only(list(pairs.values()), [each for each in published if not each.cost_only])
+    tell_cost_only(list(pairs.values()), [each for each in published if not each.cost_only], swept=swept)
 
 
 def _further_seeds(request: BenchRequest, trials: Sequence[Experiment]) -> list[Experiment]:
     """The best trial of every pair, with the seeds after the first."""
     latest = {record.id: record for record in in_order(read_all(request.results)[0])}
     best: list[Experiment] = []
-    for _, group in itertools.groupby(trials, key=lambda each: (each.architecture, each.task)):
+    swept = (each for each in trials if each.sweep)
+    for _, group in itertools.groupby(swept, key=lambda each: (each.architecture, each.task)):
         own = {experiment.id: experiment for experiment in group}
         records = [latest[each] for each in own if each in latest]
         winner = best_trial(records)
