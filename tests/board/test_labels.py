@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import random
 import re
 from typing import Any
 
@@ -31,7 +33,7 @@ def overlap(a: Box, b: Box) -> bool:
 def test_names_of_near_points_neither_cover_each_other_nor_a_point() -> None:
     points = [(100 + 9 * (k % 4), 100 + 7 * (k // 4)) for k in range(6)]
     names = [f"architecture {k}" for k in range(6)]
-    places = place_names(points, names, 420, 270)
+    places = place_names(points, names, 0, 420, 270)
     boxes = [box(at.x, at.y, at.align, name) for at, name in zip(places, names, strict=True) if at]
     assert len(boxes) == 6
     assert not any(overlap(a, b) for a, b in itertools.combinations(boxes, 2))
@@ -39,12 +41,30 @@ def test_names_of_near_points_neither_cover_each_other_nor_a_point() -> None:
     assert all(box[0] >= 0 and box[2] <= 420 and box[3] <= 270 for box in boxes)
 
 
+def test_a_name_without_a_line_is_nearest_to_its_own_point() -> None:
+    """Of two points side by side, a name between them would be read as the other's."""
+    generator = random.Random(0)
+    points = [(generator.uniform(0, 420), generator.uniform(0, 270)) for _ in range(30)]
+    names = [f"architecture {k}" for k in range(30)]
+
+    def distance(at: tuple[float, float], to: Box) -> float:
+        return math.hypot(max(to[0] - at[0], 0, at[0] - to[2]), max(to[1] - at[1], 0, at[1] - to[3]))
+
+    near = 0
+    for point, name, at in zip(points, names, place_names(points, names, 0, 420, 270), strict=True):
+        if at and not at.far:
+            near += 1
+            own = box(at.x, at.y, at.align, name)
+            assert min(points, key=lambda other: distance(other, own)) == point
+    assert near >= 5
+
+
 def test_a_lone_name_stands_beside_its_point_and_one_without_room_is_left_out() -> None:
-    (at,) = place_names([(50, 50)], ["s4"], 100, 100)
+    (at,) = place_names([(50, 50)], ["s4"], 0, 100, 100)
     assert at
     assert (at.x, at.y, at.align, at.far) == (pytest.approx(56.4), pytest.approx(43.6), "left", False)
-    assert place_names([(5, 5)], ["a name that is wider than the panel"], 100, 100) == [None]
-    many = place_names([(50, 50)] * 40, ["name"] * 40, 100, 100)
+    assert place_names([(5, 5)], ["a name that is wider than the panel"], 0, 100, 100) == [None]
+    many = place_names([(50, 50)] * 40, ["name"] * 40, 0, 100, 100)
     assert many[0]
     assert many[-1] is None
 

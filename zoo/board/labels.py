@@ -6,6 +6,7 @@ Vega's own transform for this (`label`) measures on a canvas, which vl-convert d
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -19,9 +20,16 @@ WIDTHS = {"ijl|'": 0.22, "ft .,:;!/[]I": 0.28, "r()-": 0.33, "ckszvxyJ": 0.5, "w
 OTHERS = 0.56
 WIDER = 1.15
 """Room for the fonts of viewers that do not have Liberation Sans."""
-DISTANCES = (8, 14, 22, 32, 44)
-DIRECTIONS = ((0.8, -0.8), (1, 0), (0.8, 0.8), (0, -1.2), (0, 1.2), (-0.8, -0.8), (-1, 0), (-0.8, 0.8))
+DISTANCES = (8, 14, 22, 32, 44, 58)
+DIRECTIONS = (
+    *((0.8, -0.8), (1, 0), (0.8, 0.8), (0, -1.2), (0, 1.2), (-0.8, -0.8), (-1, 0), (-0.8, 0.8)),
+    *((0.4, -1.1), (0.4, 1.1), (-0.4, -1.1), (-0.4, 1.1)),
+)
 """Of the name from its point, the usual one first: above to the right."""
+LINE = (0.2, 0.4, 0.6, 0.8)
+"""Shares of a line from a point to its name where it is checked for what it runs over."""
+ORDERS = 30
+"""In so many orders do the points of a panel choose; the best is kept."""
 DOT = 4
 """Radius that a point keeps free around itself."""
 
@@ -70,12 +78,31 @@ class _Box(NamedTuple):
     right: float
     bottom: float
 
-    def covers(self, x: float, y: float, margin: float = 0) -> bool:
-        return self.left - margin < x < self.right + margin and self.top - margin < y < self.bottom + margin
+    def covers(self, x: float, y: float) -> bool:
+        return self.left < x < self.right and self.top < y < self.bottom
+
+    def distance(self, x: float, y: float) -> float:
+        """Of a point from the nearest edge; 0 inside."""
+        return math.hypot(max(self.left - x, 0, x - self.right), max(self.top - y, 0, y - self.bottom))
 
     def overlaps(self, other: _Box) -> bool:
         across = self.left < other.right and other.left < self.right
         return across and self.top < other.bottom and other.top < self.bottom
+
+
+class _Free(NamedTuple):
+    """A place of a name, what it covers, and points along the line to it."""
+
+    place: Place
+    box: _Box
+    way: tuple[tuple[float, float], ...]
+
+    def conflicts(self, other: _Free) -> bool:
+        return (
+            self.box.overlaps(other.box)
+            or any(other.box.covers(*at) for at in self.way)
+            or any(self.box.covers(*at) for at in other.way)
+        )
 
 
 def text_width(text: str) -> float:
@@ -85,29 +112,53 @@ def text_width(text: str) -> float:
 
 
 def place_names(
-    points: Sequence[tuple[float, float]], names: Sequence[str], width: float, height: float
+    points: Sequence[tuple[float, float]], names: Sequence[str], first: int, width: float, height: float
 ) -> list[Place | None]:
-    """Where to write the name of each point of a panel: near it, and over no other point or name. The first points
-    choose first; None where there is no room left. The names stay within the panel, or just above it."""
-    boxes: list[_Box] = []
-    lines: list[tuple[float, float]] = []  # places along the lines from points to names
-    places: list[Place | None] = []
-    for (x, y), name in zip(points, names, strict=True):
-        places.append(None)
-        for place, box in _candidates(x, y, text_width(name)):
-            way = [(x + t * (place.x - x), y + t * (place.y - y)) for t in (0.3, 0.5, 0.7, 0.9)] * place.far
-            inside = box.left >= 0 and box.right <= width and box.top >= -SIZE - DOT and box.bottom <= height
-            if (
-                inside
-                and not any(box.overlaps(other) or any(other.covers(*at) for at in way) for other in boxes)
-                and not any(box.covers(*at, margin=DOT) for at in points)
-                and not any(box.covers(*at) for at in lines)
-            ):
-                boxes.append(box)
-                lines += way
-                places[-1] = place
-                break
+    """Where to write the name of each point of a panel: near it, over no other point or name, and, without a line to
+    it, nearer to it than to any other point; None where there is no room left. The names stay within the panel, or just
+    above it.
+
+    first  so many points choose their places before the others
+    """
+    free = [_free(points, k, text_width(name), width, height) for k, name in enumerate(names)]
+    order, generator = list(range(len(points))), random.Random(0)
+    best: tuple[int, int] = (len(points) + 1, 0)
+    for _ in range(ORDERS):
+        chosen = _choose(free, sorted(order, key=lambda k: k >= first))
+        cost = (chosen.count(None), sum(at for at in chosen if at))
+        if cost < best:
+            best, places = cost, [None if at is None else free[k][at].place for k, at in enumerate(chosen)]
+        generator.shuffle(order)
     return places
+
+
+def _choose(free: Sequence[Sequence[_Free]], order: Sequence[int]) -> list[int | None]:
+    """Which of its free places each point takes, if each takes the first that those before it leave."""
+    taken: list[_Free] = []
+    chosen: list[int | None] = [None] * len(free)
+    for k in order:
+        for at, one in enumerate(free[k]):
+            if not any(one.conflicts(other) for other in taken):
+                taken.append(one)
+                chosen[k] = at
+                break
+    return chosen
+
+
+def _free(points: Sequence[tuple[float, float]], k: int, text: float, width: float, height: float) -> list[_Free]:
+    """Places of point k's name within the panel and clear of all points, whatever the other names do; best first."""
+    x, y = points[k]
+    others = [at for at in points if at != (x, y)]
+    free = []
+    for place, box in _candidates(x, y, text):
+        way = tuple((x + t * (place.x - x), y + t * (place.y - y)) for t in LINE) if place.far else ()
+        own = box.distance(x, y)
+        clear = 1.5 * DOT if place.far else own + DOT / 2
+        inside = box.left >= 0 and box.right <= width and box.top >= -SIZE - DOT and box.bottom <= height
+        crosses = any(math.dist(at, along) < 1.5 * DOT for at in others for along in way)
+        if inside and own >= DOT and not crosses and all(box.distance(*at) >= clear for at in others):
+            free.append(_Free(place, box, way))
+    return free
 
 
 def _candidates(x: float, y: float, width: float) -> Iterator[tuple[Place, _Box]]:

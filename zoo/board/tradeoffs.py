@@ -87,7 +87,7 @@ def _panel(section: Section, points: Rows, families: FamilyMarks, title: str, ab
         alt.Chart(inline_data(front))
         .encode(x=x, y=y)
         .mark_line(interpolate="step-after", strokeWidth=1.2, strokeDash=[4, 3], color=BLACK),
-        far.encode(x=x, y=y, x2="at_x:Q", y2="at_y:Q").mark_rule(strokeWidth=0.7, color=GREY),
+        far.encode(x=x, y=y, x2="at_x:Q", y2="at_y:Q").mark_rule(strokeWidth=1, strokeDash=[1, 2], color=GREY),
         alt.Chart(inline_data(marks))
         .encode(x=x, y=y, description="tip:N", **families.encode(legend, BLACK))
         .mark_point(size=POINT, opacity=1, strokeWidth=0.8),
@@ -125,7 +125,7 @@ def _named(marks: Rows, xs: Axis, ys: Axis) -> Rows:
     """The marks whose names have room, with the place of the name on the axes; those of the front choose first."""
     first = sorted(marks, key=lambda mark: (not mark["front"], marks.index(mark)))
     points = [(WIDTH * xs.share(mark["x"]), HEIGHT * (1 - ys.share(mark["score"]))) for mark in first]
-    places = place_names(points, [mark["label"] for mark in first], WIDTH, HEIGHT)
+    places = place_names(points, [mark["label"] for mark in first], sum(mark["front"] for mark in marks), WIDTH, HEIGHT)
     return [
         mark
         | {"at_x": xs.at(place.x / WIDTH), "at_y": ys.at(1 - place.y / HEIGHT)}
