@@ -1,7 +1,8 @@
 """`python -m zoo` as a fork of a process in which torch and Lightning are imported already.
 
 A new interpreter takes eight CPU seconds to import them, and a sweep has two: the command, and the server that forks
-its runs. A fork is a process all the same, with streams, signals, environment and exit code of its own.
+its runs. Each run would import numba again, too, and each command the libraries of tables and charts. A fork is a
+process all the same, with streams, signals, environment and exit code of its own.
 
 The process that forks runs no test: threads of libraries that tests use (of vl-convert, say) would be missing in a
 fork. It is a fork itself, made before a worker of the tests collects any (`start`), or else an interpreter of its own,
@@ -83,7 +84,7 @@ def start() -> None:
     global _forked
     if not can_fork():
         return
-    importlib.import_module("zoo.run.execute")
+    _import_once()
     _forked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         try:
@@ -93,6 +94,15 @@ def start() -> None:
         finally:
             os._exit(0)
     theirs.close()
+
+
+def _import_once() -> None:
+    """What commands and their runs import, except modules of plugins and what looks at the environment meanwhile."""
+    for name in ("zoo.run.execute", "zoo.data.compiled", "zoo.board.build", "altair"):
+        importlib.import_module(name)
+    import numba
+
+    numba.njit(lambda: None)()  # reads the signatures of all that it can compile, which takes half a second
 
 
 @cache
@@ -212,5 +222,5 @@ def _open_streams() -> None:
 
 if __name__ == "__main__":
     # by its name, so that the forks' Popen is the one that knows it is within a fork
-    importlib.import_module("zoo.run.execute")
+    _import_once()
     importlib.import_module("tests.processes")._serve(socket.socket(fileno=int(sys.argv[1])))
