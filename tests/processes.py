@@ -49,6 +49,9 @@ def can_fork() -> bool:
 class ForkingPopen(subprocess.Popen):
     """subprocess.Popen, but `python -m zoo` and zoo's workers are forks instead of new interpreters."""
 
+    draws_board = True
+    """Whether `zoo bench` refreshes the board after its runs."""
+
     def _execute_child(self, *arguments: Any) -> None:
         call = inspect.signature(_Popen._execute_child).bind(self, *arguments).arguments
         command = [] if isinstance(call["args"], str | bytes) else [os.fsdecode(each) for each in call["args"]]
@@ -63,6 +66,7 @@ class ForkingPopen(subprocess.Popen):
             "env": dict(os.environ if call["env"] is None else call["env"]),
             "cwd": os.fspath(call["cwd"] or os.getcwd()),
             "session": call["start_new_session"],
+            "board": self.draws_board,
             "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
         }
         if _within_fork:
@@ -186,6 +190,8 @@ def _run(request: dict[str, Any], streams: tuple[int, ...] | list[int]) -> int:
         os.chdir(request["cwd"])
         sys.path[:1] = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         _open_streams()
+        if not request["board"]:
+            importlib.import_module("zoo.run.display").Refresher.now = lambda self: None
         sys.argv = list(request["command"])
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         code = 0
