@@ -106,9 +106,10 @@ def runs_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 @pytest.fixture(autouse=True)
 def runs_leave_the_board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`zoo.bench` in this process does not draw the board after its runs; `board` marks tests that look at it."""
+    """`zoo.bench` in this process or a fork does not draw the board after its runs; `board` marks tests of that."""
     if "board" not in request.keywords:
         monkeypatch.setattr("zoo.run.display.Refresher.now", lambda self: None)
+        monkeypatch.setattr(processes.ForkingPopen, "draws_board", False)
 
 
 @pytest.fixture(autouse=True)

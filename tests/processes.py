@@ -1,7 +1,8 @@
 """`python -m zoo` as a fork of a process in which torch and Lightning are imported already.
 
 A new interpreter takes eight CPU seconds to import them, and a sweep has two: the command, and the server that forks
-its runs. A fork is a process all the same, with streams, signals, environment and exit code of its own.
+its runs. Each run would import numba again, too, and each command the libraries of tables and charts. A fork is a
+process all the same, with streams, signals, environment and exit code of its own.
 
 The process that forks runs no test: threads of libraries that tests use (of vl-convert, say) would be missing in a
 fork. It is a fork itself, made before a worker of the tests collects any (`start`), or else an interpreter of its own,
@@ -48,6 +49,9 @@ def can_fork() -> bool:
 class ForkingPopen(subprocess.Popen):
     """subprocess.Popen, but `python -m zoo` and zoo's workers are forks instead of new interpreters."""
 
+    draws_board = True
+    """Whether `zoo bench` refreshes the board after its runs."""
+
     def _execute_child(self, *arguments: Any) -> None:
         call = inspect.signature(_Popen._execute_child).bind(self, *arguments).arguments
         command = [] if isinstance(call["args"], str | bytes) else [os.fsdecode(each) for each in call["args"]]
@@ -62,6 +66,7 @@ class ForkingPopen(subprocess.Popen):
             "env": dict(os.environ if call["env"] is None else call["env"]),
             "cwd": os.fspath(call["cwd"] or os.getcwd()),
             "session": call["start_new_session"],
+            "board": self.draws_board,
             "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
         }
         if _within_fork:
@@ -83,7 +88,7 @@ def start() -> None:
     global _forked
     if not can_fork():
         return
-    importlib.import_module("zoo.run.execute")
+    _import_once()
     _forked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         try:
@@ -93,6 +98,15 @@ def start() -> None:
         finally:
             os._exit(0)
     theirs.close()
+
+
+def _import_once() -> None:
+    """What commands and their runs import, except modules of plugins and what looks at the environment meanwhile."""
+    for name in ("zoo.run.execute", "zoo.data.compiled", "zoo.board.build", "altair"):
+        importlib.import_module(name)
+    import numba
+
+    numba.njit(lambda: None)()  # reads the signatures of all that it can compile, which takes half a second
 
 
 @cache
@@ -176,6 +190,8 @@ def _run(request: dict[str, Any], streams: tuple[int, ...] | list[int]) -> int:
         os.chdir(request["cwd"])
         sys.path[:1] = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         _open_streams()
+        if not request["board"]:
+            importlib.import_module("zoo.run.display").Refresher.now = lambda self: None
         sys.argv = list(request["command"])
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         code = 0
@@ -212,5 +228,5 @@ def _open_streams() -> None:
 
 if __name__ == "__main__":
     # by its name, so that the forks' Popen is the one that knows it is within a fork
-    importlib.import_module("zoo.run.execute")
+    _import_once()
     importlib.import_module("tests.processes")._serve(socket.socket(fileno=int(sys.argv[1])))

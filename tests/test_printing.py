@@ -132,6 +132,7 @@ def test_files_are_utf8_whatever_the_locale(files: Path) -> None:
     assert "très bien" in "".join(path.read_text("utf-8") for path in (files / "out").rglob("*.txt"))
 
 
+@pytest.mark.board
 def test_a_sweep_goes_on_where_its_encoding_lacks_a_character(tmp_path: Path) -> None:
     sweep = ("bench", "--arch", "transformer,retnet", "--task", "mqar", "--protocol", "smoke")
     env = os.environ | {"PYTHONIOENCODING": "cp437"}
