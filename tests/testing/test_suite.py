@@ -24,10 +24,11 @@ DECODE = {c.name for c in ARCHITECTURE_CHECKS if c.scope in DECODE_SCOPES}
 
 
 def test_a_correct_architecture_passes() -> None:
-    """Another one: TestSuiteBySubclass."""
-    report = run_checks(ArchitectureSubject(EMA), slow=True)
+    """Another one, also where it is traced: TestSuiteBySubclass."""
+    report = run_checks(ArchitectureSubject(EMA))
     assert report.ok, report.to_text()
-    assert report.count("passed") + report.count("not_declared") == len(BY_NAME) >= 60
+    quick = [c for c in ARCHITECTURE_CHECKS if not c.slow]
+    assert report.count("passed") + report.count("not_declared") == len(quick) >= 60
     not_declared = {r.check for r in report.results if r.status == "not_declared"}
     assert all(r.reason for r in report.results if r.status == "not_declared")
     assert not_declared == {"activation_checkpointing_equals_plain_segments", *DECODE}
@@ -63,6 +64,7 @@ FAULTS = [
     (MEMORY, "any length", ["length_contract"]),
     (MEMORY, "any batch", ["state_of_another_batch_is_refused"]),
     (MEMORY, "any state", ["state_of_another_architecture_is_refused"]),
+    (MEMORY, "asks for values without gradients", ["compiles_with_equal_gradients"]),
 ]
 
 

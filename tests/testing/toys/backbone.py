@@ -145,6 +145,8 @@ class Memory(Backbone):
             seen = seen | ~seen.any(dim=-1, keepdim=True)  # a query that sees nothing: any finite answer will do
         scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(~seen, float("-inf"))
         y = (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)  # (B, L, D)
+        if fault == "asks for values without gradients" and not torch.is_grad_enabled():
+            y = y if y.any() else y.zero_()
         # the last real rows, in their order, behind invalid ones where there are fewer
         real = torch.cat([state["valid"], x.new_ones(B, L, dtype=torch.bool) if mask is None else mask], dim=1)
         order = real.to(torch.int8).argsort(dim=1, stable=True)[:, -self.ROWS :]

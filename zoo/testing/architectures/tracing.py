@@ -6,11 +6,14 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch._ops import HigherOrderOperator
 from torch._subclasses import FakeTensorMode
 from torch.func import functional_call, grad, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.nn.backbone import Backbone
 from zoo.testing import expect
@@ -70,19 +73,54 @@ def gradients(model: Hidden, call: Callable[..., Tensor], inputs: list[Tensor]) 
     return hidden.detach(), dict(zip(named, found, strict=True))
 
 
+class Operators(TorchDispatchMode):
+    """Lists the operators that are called under it, but for `detach`, which autograd calls for what it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: list[object] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.ops.aten.detach.default:
+            self.called.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def operators(model: Hidden, inputs: list[Tensor], with_gradients: bool) -> list[object]:
+    """The operators of one forward call, in their order."""
+    with torch.set_grad_enabled(with_gradients), Operators() as listed:
+        model(*inputs, mask=MASK)
+    return listed.called
+
+
+def depends_on_gradients(model: Hidden, inputs: list[Tensor], graph: fx.GraphModule) -> bool:
+    """Whether a call without gradients is another program than `graph`, which is one with gradients: it calls other
+    operators, or dynamo made higher-order ones for gradients (of an autograd.Function, of activation checkpointing)."""
+    if any(isinstance(node.target, HigherOrderOperator) for node in graph.graph.nodes):
+        return True
+    return operators(model, inputs, with_gradients=True) != operators(model, inputs, with_gradients=False)
+
+
 @check(scopes.EVERY_MODE, slow=True)
 def compiles_with_equal_gradients(subject: ArchitectureSubject) -> None:
     """torch.compile makes one graph of a call, with the values and gradients of eager mode."""
     model = Hidden(subject.build_float64(n_layers=1))
     inputs = [x.requires_grad_() for x in random_inputs(model.backbone, LENGTH)]
     eager, expected = gradients(model, model, inputs)
-    with traced():
+    graphs: list[fx.GraphModule] = []
+
+    def compile_graph(graph: fx.GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
         # the partitioner that looks for a minimal cut saves memory, of which a test has no need, and takes long
-        compiled = torch.compile(model, fullgraph=True, backend="aot_eager_default_partitioner")
-        hidden, found = gradients(model, compiled, inputs)
+        return torch._dynamo.lookup_backend("aot_eager_default_partitioner")(graph, examples)
+
+    with traced():
+        hidden, found = gradients(model, torch.compile(model, fullgraph=True, backend=compile_graph), inputs)
         # what follows the graph's capture is tested with gradients, and takes the longest
-        with torch.no_grad():
-            plain = torch.compile(model, fullgraph=True, backend="eager")(*inputs, mask=MASK)
+        plain = hidden
+        if depends_on_gradients(model, inputs, graphs[0]):
+            with torch.no_grad():
+                plain = torch.compile(model, fullgraph=True, backend="eager")(*inputs, mask=MASK)
     expect.close(hidden, eager, expect.EQUIVALENT, "compiled: outputs")
     expect.close(plain, eager, expect.EQUIVALENT, "compiled, without gradients: outputs")
     equal_gradients(found, expected, "compiled")
