@@ -47,7 +47,8 @@ def files(tmp_path: Path) -> Path:
     for write_files in (write_imdb, write_aan, write_lambada):
         write_files(tmp_path / "data")
     for record in [*classification_records(), *question_records()]:
-        write(record, tmp_path / "leaderboard" / "results")
+        if record.task.name in ("listops", "mqar", "needle", "wikitext"):  # classes, a suite of questions, and text
+            write(record, tmp_path / "leaderboard" / "results")
     return tmp_path
 
 
@@ -82,7 +83,7 @@ def test_commands_print_in_the_poorest_encoding(files: Path, monkeypatch: pytest
         assert "a bug in zoo" not in errors
 
 
-@pytest.mark.parametrize("encoding", ["cp437", "cp932", "gbk", "cp1252", "latin-1", "utf-8"])
+@pytest.mark.parametrize("encoding", ["cp437", "gbk", "cp1252", "utf-8"])
 def test_every_encoding_prints_what_it_has(encoding: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = str(files / "leaderboard" / "results")
     for command in (("show", "mamba", "--task", "text"), ("leaderboard", "--results", results)):
@@ -169,11 +170,24 @@ def test_a_sweep_goes_on_when_the_disk_of_its_output_is_full(tmp_path: Path, str
 
 
 @pytest.mark.interpreter
-@pytest.mark.parametrize("closed", [">&-", "2>&-"])
-def test_a_sweep_goes_on_when_a_stream_is_closed(tmp_path: Path, closed: str) -> None:
-    command = f"{shlex.join([*SWEEP, '--seeds', '1'])} {closed}"
-    subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)
+def test_a_sweep_goes_on_when_its_streams_are_closed(tmp_path: Path) -> None:
+    """What it opens next, its workers' pipes say, gets the numbers of stdout and stderr."""
+    command = f"{shlex.join([*SWEEP, '--seeds', '1'])} >&- 2>&-"
+    subprocess.run(["bash", "-c", command], cwd=ROOT, check=False)
     assert finished(tmp_path) == ["ok"]
+
+
+@pytest.mark.parametrize("stream", PIPES)
+def test_a_sweep_goes_on_without_one_of_its_streams(
+    tmp_path: Path, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, stream, None)  # as Python starts where it is closed
+        patched.setattr(sys, "argv", ["zoo", *SWEEP[3:]])
+        with pytest.raises(SystemExit) as ending:
+            main()
+    assert ending.value.code in (0, None)
+    assert finished(tmp_path) == ["ok", "ok"]
 
 
 def test_closed_stderr_leaves_stdout_to_the_result() -> None:
