@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,43 +199,37 @@ def test_check_names_are_unique() -> None:
     assert len(BY_NAME) == len(ARCHITECTURE_CHECKS)
 
 
-SUITE = """
-import pytest
-from tests.testing.toys import EMA
-from zoo.testing import ArchitectureSubject, ArchitectureSuite
-
 class ToySuite(ArchitectureSuite):
-    def subject(self):
-        return ArchitectureSubject(EMA, overrides=self.overrides)
+    """Not collected: its tests are called by `test_expected_failures_are_strict`."""
 
-class TestAsExpected(ToySuite):
-    overrides = {"fault": "miscounts its state"}
-    expected_failures = {"state_size_is_correct": "a toy"}
+    def __init__(self, fault: str, expected: str) -> None:
+        self.fault, self.expected_failures = fault, {expected: "a toy"}  # type: ignore[misc]
 
-class TestUnexpectedPass(ToySuite):
-    expected_failures = {"state_size_is_correct": "a toy"}
-
-class TestUnknownCheck(ToySuite):
-    expected_failures = {"no_such_check": "a toy"}
-"""
+    def subject(self) -> Subject:
+        return ArchitectureSubject(EMA, overrides={"fault": self.fault})
 
 
-def test_expected_failures_are_strict(tmp_path: Path) -> None:
-    (tmp_path / "test_toy.py").write_text(SUITE)
-    root = Path(__file__).parents[2]
-    only = "state_size_is_correct or name_checks or activation_checkpointing"
-    command = [sys.executable, "-m", "pytest", "-n0", "-q", "-c", "/dev/null", "--rootdir", str(tmp_path), "-rA"]
-    done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", "-k", only, str(tmp_path)], capture_output=True, text=True, cwd=root
-    )
-    lines = {line.split(" - ")[0] for line in done.stdout.splitlines()}
-    name = "test_conformance[state_size_is_correct]"
-    assert any(line.startswith("XFAIL") and f"TestAsExpected::{name}" in line for line in lines), done.stdout
-    assert any(line.startswith("FAILED") and f"TestUnexpectedPass::{name}" in line for line in lines), done.stdout
-    assert any(line.startswith("PASSED") and f"TestUnknownCheck::{name}" in line for line in lines), done.stdout
-    named = "TestUnknownCheck::test_expected_failures_name_checks"
-    assert any(line.startswith("FAILED") and named in line for line in lines), done.stdout
-    assert "not declared: not fed by segments" in done.stdout
+def test_expected_failures_are_strict() -> None:
+    size = BY_NAME["state_size_is_correct"]
+    failing, correct = "miscounts its state", ""
+    with pytest.raises(pytest.xfail.Exception, match=r"a toy \(causal: state_size\(1\) is 18"):
+        ToySuite(failing, size.name).test_conformance(size)
+    with pytest.raises(AssertionError, match="state_size_is_correct passed, though it is expected to fail: a toy"):
+        ToySuite(correct, size.name).test_conformance(size)
+    with pytest.raises(AssertionError, match="state_size"):
+        ToySuite(failing, "shapes").test_conformance(size)
+    ToySuite(correct, "shapes").test_conformance(size)
+    with pytest.raises(AssertionError, match="names checks that do not exist: no_such_check"):
+        ToySuite(correct, "no_such_check").test_expected_failures_name_checks()
+    ToySuite(correct, size.name).test_expected_failures_name_checks()
+
+
+def test_what_is_not_declared_is_skipped_and_is_no_expected_failure() -> None:
+    segments = BY_NAME["activation_checkpointing_equals_plain_segments"]
+    with pytest.raises(pytest.skip.Exception, match="not declared: not fed by segments"):
+        ToySuite("", "shapes").test_conformance(segments)
+    with pytest.raises(AssertionError, match=r"did not run \(not fed by segments\), though it is expected to fail"):
+        ToySuite("", segments.name).test_conformance(segments)
 
 
 class TestSuiteBySubclass(ArchitectureSuite):

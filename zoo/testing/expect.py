@@ -50,9 +50,12 @@ def importable_without_torch(targets: Iterable[str]) -> None:
     modules = sorted({target.partition(":")[0] for target in targets if target})
     code = (
         "import importlib, sys\n"
-        f"for name in {modules!r}:\n"
-        "    importlib.import_module(name)\n"
-        "    if 'torch' in sys.modules: sys.exit(name + ' imports torch')\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': sys.exit(module + ' imports torch')\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        f"for module in {modules!r}:\n"
+        "    importlib.import_module(module)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)

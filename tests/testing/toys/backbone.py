@@ -38,8 +38,8 @@ class EMAMixer(Mixer):
         if self.fault == "shapes differ":
             h = torch.cat([h, h])
         every = []
-        for t, u_t in enumerate(u.unbind(1)):
-            new = a * h + (1 - a) * u_t
+        for t, u_t in enumerate(((1 - a) * u).unbind(1)):
+            new = a * h + u_t
             h = new if mask is None or self.fault == "pads enter the state" else torch.where(mask[:, t, None], new, h)
             every.append(h)
         return torch.stack(every, dim=1), h

@@ -95,5 +95,11 @@ def _advance_(x: Tensor, a: Tensor, reverse: bool) -> None:
     steps, decays = x.unbind(-2), a.to(x.dtype).unbind(-2)
     if reverse:
         steps, decays = steps[::-1], decays[::-1]
+    if torch.compiler.is_compiling():  # its functionalization makes all views anew after each write to one of them
+        states = [steps[0]]
+        for now, decay in zip(steps[1:], decays[1:], strict=True):
+            states.append(now.addcmul(states[-1], decay))
+        x.copy_(torch.stack(states[::-1] if reverse else states, -2))
+        return
     for (before, now), decay in zip(pairwise(steps), decays[1:], strict=True):
         now.addcmul_(before, decay)
