@@ -1,6 +1,7 @@
 """Architectures on the tasks that can be generated, end to end: the pieces fit, and a second run repeats the numbers.
 
-Every architecture runs listops and the first task of recall, and one of each kind every task.
+Every architecture runs listops and the first task of recall, and one of each kind every task but pathx, which is
+pathfinder at another size.
 Tasks that need files: tests/benchmarks/test_smoke_files.py.
 """
 
@@ -20,7 +21,8 @@ ONE_OF_EACH = ("transformer", "mamba", "transformer_xl", "linformer", "longt5")
 """Next-token without a state, with one, by segments; infilling; seq2seq."""
 QUESTIONS = [name for name in GENERATED if KNOWN.task(name).record.kind == "recall"]
 FOR_ALL = ("listops", QUESTIONS[0])
-PAIRS = [(a, t) for t in GENERATED for a in (KNOWN.architectures if t in FOR_ALL else ONE_OF_EACH)]
+FOR = dict.fromkeys(GENERATED, ONE_OF_EACH) | dict.fromkeys(FOR_ALL, tuple(KNOWN.architectures)) | {"pathx": ("mamba",)}
+PAIRS = [(arch, task) for task, architectures in FOR.items() for arch in architectures]
 
 
 @pytest.fixture(autouse=True)

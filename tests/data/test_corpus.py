@@ -332,7 +332,7 @@ def test_a_large_file_is_never_held_whole(tmp_path: Path) -> None:
     size = 0
     with path.open("w") as file:
         i = 0
-        while size < 10 << 20:
+        while size < 4 << 20:
             size += file.write(f"{i}\n\n{piece}")
             i += 1
     tracemalloc.start()
@@ -340,7 +340,7 @@ def test_a_large_file_is_never_held_whole(tmp_path: Path) -> None:
     build(tmp_path / "out", CorpusRecipe(scanned, load_tokenizer("bytes"), {}), lambda done, total: None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 7 << 20, f"{peak:,} bytes at once for a file of {size:,}"
+    assert peak < 0.7 * size, f"{peak:,} bytes at once for a file of {size:,}"
     assert sum(len(TokenStream(StoredSplit(tmp_path / "out", split), 256)) for split in SPLITS) == size
 
 
