@@ -65,7 +65,7 @@ def test_the_requested_op_backend_runs_and_is_recorded(tmp_path: Path) -> None:
         stored = zoo.bench("mamba", "listops", protocol="smoke", overrides=overrides, results=tmp_path / "r")[0]
         return stored.record.op_backends
 
-    assert forms("auto") == {"selective_scan": "torch"}
+    assert forms("auto") == {"selective_scan": "numba"}
     assert forms("reference") == {"selective_scan": "reference"}
 
 

@@ -14,8 +14,8 @@ import math
 
 import numpy as np
 
-from zoo.data.compiled import compiled
 from zoo.data.rng import below, start, uniform
+from zoo.ops.compiled import compiled
 from zoo_lra.pathfinder_tables import AA, FREE, LEVELS, Level, Tables, tables
 
 VERSION = "1"

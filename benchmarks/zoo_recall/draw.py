@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo.data.compiled import compiled
 from zoo.data.rng import below, start, uniform
+from zoo.ops.compiled import compiled
 
 IGNORE = -100
 

@@ -19,10 +19,10 @@ import zoo
 from zoo import registry
 from zoo.cli import app
 from zoo.data import draw
-from zoo.data.compiled import compiled
 from zoo.data.download import Connections, fetch
 from zoo.data.paths import LOCATIONS, cache_dir, data_dir, save_location, saved_location
 from zoo.data.prepare import prepare_task
+from zoo.ops.compiled import compiled
 
 
 def test_prepared_data_go_where_they_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def test_the_environment_counts_before_the_configuration(monkeypatch: pytest.Mon
 def test_a_missing_form_is_an_error() -> None:
     with use_backend("triton"), pytest.raises(ConfigError, match="'triton' is not available for test_op here"):
         choose_form("test_op", CPU)
-    with use_backend("cuda"), pytest.raises(ConfigError, match="expected one of auto, reference, torch, triton"):
+    with use_backend("cuda"), pytest.raises(ConfigError, match="expected one of auto, reference, torch, numba, triton"):
         choose_form("test_op", CPU)
     with use_backend("torch"), pytest.raises(ConfigError, match="it has reference"):
         choose_form("attention", CPU, among=("reference",))

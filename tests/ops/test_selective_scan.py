@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -10,14 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from zoo import ConfigError
 from zoo.ops.backend import forms_that_ran, survey, use_backend
-from zoo.ops.selective_scan import chunked, forms_on, scan_reference, selective_scan, selective_scan_step
+from zoo.ops.selective_scan import chunked, forms_on, numba, scan_reference, selective_scan, selective_scan_step
 from zoo.ops.selective_scan.chunked import ChunkedScan
+from zoo.ops.selective_scan.numba import NumbaScan
 
 Scan = Callable[..., tuple[Tensor, Tensor]]
+ON_CPU = pytest.mark.parametrize("scan", [ChunkedScan.apply, NumbaScan.apply], ids=["torch", "numba"])
 
 
 def core_inputs(batch: int, seq_len: int, D: int, N: int, seed: int = 0, dtype: torch.dtype = torch.float64):
@@ -72,15 +77,93 @@ def test_chunked_equals_the_loop(batch: int, seq_len: int, D: int, N: int, rows:
     assert_same(ours, outputs_and_gradients(scan_reference, inputs), 1e-9, 1e-10)
 
 
-@pytest.mark.parametrize("shape", [(3, 150, 64, 16), (9, 40, 96, 16), (1, 300, 16, 4)])
-def test_chunked_in_float32(shape: tuple[int, int, int, int]) -> None:
-    """At sizes with several chunks and groups of rows, against the loop in float64."""
-    rows, steps = chunked.chunk_sizes(*shape)
-    assert steps < shape[1] or rows < shape[0]
-    inputs = core_inputs(*shape, dtype=torch.float32)
+def assert_near_float64(scan: Scan, inputs: tuple[Tensor, ...], tolerance: float) -> None:
+    """Outputs and gradients in float32 against the loop in float64, relative to the largest of each, or to 1."""
     wide = tuple(x.detach().double().requires_grad_() for x in inputs)
     theirs = [x.float() for x in outputs_and_gradients(scan_reference, wide)]
-    assert_same(outputs_and_gradients(ChunkedScan.apply, inputs), theirs, 1e-4, 1e-4)
+    scales = [x.abs().amax().clamp(min=1) for x in theirs]
+    ours = [x / scale for x, scale in zip(outputs_and_gradients(scan, inputs), scales, strict=True)]
+    assert_same(ours, [x / scale for x, scale in zip(theirs, scales, strict=True)], 0, tolerance)
+
+
+@ON_CPU
+@pytest.mark.parametrize("shape", [(3, 150, 64, 16), (9, 40, 96, 16), (1, 300, 16, 4)])
+def test_in_float32(scan: Scan, shape: tuple[int, int, int, int]) -> None:
+    """At sizes with several chunks and groups of rows."""
+    rows, steps = chunked.chunk_sizes(*shape)
+    assert steps < shape[1] or rows < shape[0]
+    assert_near_float64(scan, core_inputs(*shape, dtype=torch.float32), 3e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(0, 5),
+    seq_len=st.integers(1, 70),
+    D=st.integers(1, 40),
+    N=st.integers(1, 6),
+    steps=st.integers(1, 33),
+    threads=st.integers(1, 3),
+)
+def test_numba_equals_the_loop(batch: int, seq_len: int, D: int, N: int, steps: int, threads: int) -> None:
+    """Whatever the chunk and the number of threads are, and wherever the inputs stand in memory."""
+    inputs = [x.detach() for x in core_inputs(batch, seq_len, D, N, seed=seq_len, dtype=torch.float32)]
+    inputs[3] = torch.cat([inputs[3], inputs[3]], -1)[..., :N]
+    inputs[2] = inputs[2].t().contiguous().t()
+    leaves = tuple(x.requires_grad_() for x in inputs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba, "chunk_sizes", lambda *_: (1, min(steps, seq_len)))
+        patch.setattr(numba, "THREAD_ELEMENTS", 1)
+        patch.setattr(torch, "get_num_threads", lambda: threads)
+        if batch:
+            assert_near_float64(NumbaScan.apply, leaves, 1e-5)
+        else:
+            shapes = [tuple(x.shape) for x in outputs_and_gradients(NumbaScan.apply, leaves)[2:]]
+            assert shapes == [tuple(x.shape) for x in leaves]
+
+
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = core_inputs(5, 50, 24, 4, dtype=torch.float32)
+    one = outputs_and_gradients(NumbaScan.apply, inputs)
+    monkeypatch.setattr(numba, "THREAD_ELEMENTS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert all(torch.equal(a, b) for a, b in zip(outputs_and_gradients(NumbaScan.apply, inputs), one, strict=True))
+
+
+def decays(exponents: Tensor) -> Tensor:
+    """exp, as the numba form computes it: one step of a state 1 without input, delta = 1 and A the exponents."""
+    zeros, ones = exponents.new_zeros(1, 1, 1), torch.ones_like(exponents)
+    _, h = NumbaScan.apply(
+        0 * ones[None, None], ones[None, None], exponents[:, None], zeros, zeros, ones[None, :, None]
+    )
+    return h.flatten()
+
+
+def test_the_exponential_of_the_numba_form() -> None:
+    """One unit in the last place, 0 below 2^-125, and the limits."""
+    x = torch.cat([torch.linspace(-86.6, 88.7, 200_001), torch.linspace(-2, 0.1, 100_001), torch.logspace(-30, 0, 99)])
+    exact = x.double().exp()
+    assert ((decays(x).double() - exact) / exact).abs().max() < 1.2 * 2**-23
+    low = torch.linspace(-120, -86.6, 10_001)
+    assert (decays(low) - low.exp()).abs().max() < 2**-125
+    limits = torch.tensor([0.0, -0.0, -200, -1e30, -math.inf, 89, 1e30, math.inf, math.nan])
+    assert torch.equal(decays(limits).nan_to_num(7, posinf=9), torch.tensor([1.0, 1, 0, 0, 0, 9, 9, 9, 7]))
+
+
+def test_numba_is_traced_and_counted() -> None:
+    """As two operators: without values, by torch.compile in one graph, and with the FLOPs of the form in chunks."""
+    inputs = core_inputs(2, 40, 8, 4, dtype=torch.float32)
+    eager = outputs_and_gradients(NumbaScan.apply, inputs)
+    compiled = torch.compile(NumbaScan.apply, fullgraph=True, backend="aot_eager_default_partitioner")
+    assert_same(outputs_and_gradients(compiled, inputs), eager, 0, 0)
+    flops = []
+    for scan in (ChunkedScan.apply, NumbaScan.apply):
+        with FlopCounterMode(display=False) as counter:
+            outputs_and_gradients(scan, inputs)
+        flops.append(counter.get_total_flops())
+    assert flops[0] == flops[1] == 8 * 2 * 40 * 8 * 4
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = outputs_and_gradients(NumbaScan.apply, tuple(mode.from_tensor(x) for x in inputs))
+    assert [(x.shape, x.stride()) for x in fake] == [(x.shape, x.stride()) for x in eager]
 
 
 def test_gradcheck() -> None:
@@ -191,14 +274,15 @@ def test_the_state_stands_still_where_the_mask_is_false() -> None:
     assert torch.equal(h[1], x["h0"][1])
 
 
-def test_long_decay_neither_under_nor_overflows() -> None:
+@ON_CPU
+def test_long_decay_neither_under_nor_overflows(scan: Scan) -> None:
     """delta A L of many hundreds, where forms that divide by products of decays break down."""
     batch, seq_len, D, N = 1, 2000, 2, 4
     u, _, _, B, C, h0 = core_inputs(batch, seq_len, D, N, dtype=torch.float32)
     delta = torch.full((batch, seq_len, D), 5.0, requires_grad=True)
     A = (-torch.arange(1.0, N + 1).repeat(D, 1)).requires_grad_()
     inputs = (u, delta, A, B, C, h0)
-    ours = outputs_and_gradients(ChunkedScan.apply, inputs)
+    ours = outputs_and_gradients(scan, inputs)
     assert all(x.isfinite().all() for x in ours)
     assert_same(ours, outputs_and_gradients(scan_reference, inputs), 1e-3, 1e-3)
 
@@ -215,10 +299,11 @@ def test_half_precision_is_computed_in_float32() -> None:
     torch.testing.assert_close(h, h_exact, rtol=0, atol=0)
 
 
-def test_backward_under_autocast_stays_in_float32() -> None:
+@pytest.mark.parametrize(("form", "scan"), [("torch", ChunkedScan.apply), ("numba", NumbaScan.apply)])
+def test_backward_under_autocast_stays_in_float32(form: str, scan: Scan) -> None:
     inputs = core_inputs(2, 40, 4, 3, dtype=torch.float32)
-    plain = outputs_and_gradients(ChunkedScan.apply, inputs)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    plain = outputs_and_gradients(scan, inputs)
+    with use_backend(form), torch.autocast("cpu", dtype=torch.bfloat16):
         y, h = selective_scan(*inputs[:5], h0=inputs[5])
         g = torch.Generator().manual_seed(1)
         cotangents = [torch.randn(x.shape, generator=g, dtype=torch.float64).float() for x in (y, h)]
@@ -226,24 +311,34 @@ def test_backward_under_autocast_stays_in_float32() -> None:
     assert_same([y.detach(), h.detach(), *actual], plain, 1e-6, 1e-6)
 
 
-def test_only_states_between_chunks_are_kept() -> None:
+@ON_CPU
+def test_only_states_between_chunks_are_kept(scan: Scan) -> None:
     """What autograd holds after forward is the inputs and L/T states, never anything (L, D, N)."""
     batch, seq_len, D, N = 1, 1024, 64, 16
     inputs = core_inputs(batch, seq_len, D, N, dtype=torch.float32)
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
-        ChunkedScan.apply(*inputs)
+        scan(*inputs)
     assert sum(kept) < sum(x.numel() for x in inputs) + batch * seq_len * D * N / 8
 
 
 def test_the_form_is_noted_and_never_falls_back() -> None:
     x = full_inputs(1, 3, 2, 2)
-    forms_that_ran(reset=True)
-    selective_scan(**x)
-    assert forms_that_ran(reset=True) == {"selective_scan": "torch"}
-    with use_backend("reference"):
-        selective_scan(**x)
+    single = {name: value.detach().float() for name, value in x.items()}
+
+    def form_of(inputs: dict[str, Tensor]) -> str:
+        forms_that_ran(reset=True)
+        selective_scan(**inputs)
+        return forms_that_ran(reset=True)["selective_scan"]
+
+    assert (form_of(x), form_of(single)) == ("torch", "numba")
+    assert form_of({name: value.to("meta") for name, value in single.items()}) == "torch"
+    torch.func.vmap(lambda u: selective_scan(**single | {"u": u})[0])(single["u"][None])
     assert forms_that_ran(reset=True) == {"selective_scan": "reference"}
+    with use_backend("reference"):
+        assert form_of(single) == "reference"
+    with use_backend("numba"), pytest.raises(ConfigError, match="numba"):
+        selective_scan(**x)  # in float64
     with pytest.MonkeyPatch.context() as patch, use_backend("triton"):
         patch.delenv("TRITON_INTERPRET", raising=False)
         with pytest.raises(ConfigError, match="triton"):
@@ -252,7 +347,7 @@ def test_the_form_is_noted_and_never_falls_back() -> None:
 
 def test_the_survey_knows_the_forms() -> None:
     rows = [row for row in survey() if row["op"] == "selective_scan" and row["device"] == "cpu"]
-    assert [row["forms"][:2] for row in rows] == [["torch", "reference"]]
+    assert [row["forms"][:3] for row in rows] == [["numba", "torch", "reference"]]
     assert forms_on("cuda")[0] == ("triton" if find_spec("triton") else "torch")
 
 

@@ -26,10 +26,10 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from zoo.data.files import file_lock, oserror_as_data_error, sha256, write_atomically
-from zoo.data.paths import downloads_dir, save_location
+from zoo.data.paths import save_location
 from zoo.data.progress import notice, progress
 from zoo.spec.errors import DataError, MissingFiles
-from zoo.spec.files import sync_folder
+from zoo.spec.files import downloads_dir, sync_folder
 from zoo.spec.task import SourceFile, Task, published_size
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Where data are stored, and how a user's files are located."""
+"""Where data are stored, and how a user's files are located. `data_dir` and `cache_dir` are from `spec.files`."""
 
 from __future__ import annotations
 
@@ -9,50 +9,16 @@ from functools import cache
 from pathlib import Path
 from shlex import quote
 
-import platformdirs
-
 from zoo.data.files import file_lock, is_archive, oserror_as_data_error, write_atomically
 from zoo.data.progress import notice
-from zoo.spec.errors import DataError, UserError
-from zoo.spec.files import user_path
+from zoo.spec.errors import DataError
+from zoo.spec.files import cache_dir, user_path
+from zoo.spec.files import data_dir as data_dir
 
 LOCATIONS = "places.json"
 """In the cache: task -> folder that `zoo data prepare TASK --from DIR` named."""
 RELEASES = ("", "lra_release", "lra_release/lra_release", "lra")
 """Folders of published releases below a data directory, in which a task's own folder is looked for, too."""
-
-
-def data_dir() -> Path:
-    """Return `ZOO_DATA_DIR`, else `seqzoo` under the platform's cache directory. It is not created."""
-    return _directory_from("ZOO_DATA_DIR") or _platform_dir()
-
-
-def cache_dir(root: Path) -> Path:
-    """Return where data prepared from the data directory `root` are stored: `ZOO_CACHE_DIR`, else `root`, or, where
-    that is read-only, `seqzoo` under the platform's cache directory."""
-    return _directory_from("ZOO_CACHE_DIR") or downloads_dir(root)
-
-
-def downloads_dir(root: Path) -> Path:
-    """Return where downloaded files are stored: the data directory `root`, or, where that is read-only,
-    `ZOO_CACHE_DIR`, else `seqzoo` under the platform's cache directory."""
-    # Path.exists raises where a folder on the way may not be entered
-    existing = next(folder for folder in (root, *root.parents) if os.path.exists(folder))
-    if os.access(existing, os.W_OK):
-        return root
-    return _directory_from("ZOO_CACHE_DIR") or _platform_dir()
-
-
-def _platform_dir() -> Path:
-    folder = Path(platformdirs.user_cache_dir("seqzoo"))
-    if not folder.is_absolute():  # "~" stays where there is neither HOME nor an entry for the user
-        raise UserError("this user has no home directory to store data in: name a folder with ZOO_DATA_DIR")
-    return folder
-
-
-def _directory_from(variable: str) -> Path | None:
-    value = os.environ.get(variable, "")
-    return user_path(value) if value.strip() else None
 
 
 def save_location(root: Path, task: str, folder: Path) -> None:

@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from zoo.data.compiled import compiled
+from zoo.ops.compiled import compiled
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 A = np.uint64(0xBF58476D1CE4E5B9)

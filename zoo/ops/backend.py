@@ -1,4 +1,4 @@
-"""Choice of the form of an op that runs: "reference", "torch" or "triton".
+"""Choice of the form of an op that runs: "reference", "torch", "numba" or "triton".
 
 Every op with several forms registers them, best first, and calls `choose_form`, which also notes the choice for the
 record of the run. "auto" takes the best form of the device. The environment variable ZOO_BACKEND, or else the innermost
@@ -22,7 +22,7 @@ import torch
 
 from zoo.spec.errors import ConfigError
 
-BACKENDS = ("auto", "reference", "torch", "triton")
+BACKENDS = ("auto", "reference", "torch", "numba", "triton")
 
 FormsOn = Callable[[str], tuple[str, ...]]
 """Maps a device type ("cpu", "cuda") to the forms that run there, best first."""

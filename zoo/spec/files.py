@@ -1,4 +1,4 @@
-"""Default folders of results and runs, and files that appear whole or not at all."""
+"""Default folders of results, runs and data, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,6 +20,41 @@ def default_results_dir() -> Path:
 def default_runs_dir() -> Path:
     """Where checkpoints and logs go unless a folder is given: `ZOO_RUNS_DIR`, else ./runs."""
     return Path(os.environ.get("ZOO_RUNS_DIR") or "runs")
+
+
+def data_dir() -> Path:
+    """Return `ZOO_DATA_DIR`, else `seqzoo` under the platform's cache directory. It is not created."""
+    return _directory_from("ZOO_DATA_DIR") or _platform_dir()
+
+
+def cache_dir(root: Path) -> Path:
+    """Return where data prepared from the data directory `root` are stored: `ZOO_CACHE_DIR`, else `root`, or, where
+    that is read-only, `seqzoo` under the platform's cache directory."""
+    return _directory_from("ZOO_CACHE_DIR") or downloads_dir(root)
+
+
+def downloads_dir(root: Path) -> Path:
+    """Return where downloaded files are stored: the data directory `root`, or, where that is read-only,
+    `ZOO_CACHE_DIR`, else `seqzoo` under the platform's cache directory."""
+    # Path.exists raises where a folder on the way may not be entered
+    existing = next(folder for folder in (root, *root.parents) if os.path.exists(folder))
+    if os.access(existing, os.W_OK):
+        return root
+    return _directory_from("ZOO_CACHE_DIR") or _platform_dir()
+
+
+def _platform_dir() -> Path:
+    import platformdirs  # not for commands that only list
+
+    folder = Path(platformdirs.user_cache_dir("seqzoo"))
+    if not folder.is_absolute():  # "~" stays where there is neither HOME nor an entry for the user
+        raise UserError("this user has no home directory to store data in: name a folder with ZOO_DATA_DIR")
+    return folder
+
+
+def _directory_from(variable: str) -> Path | None:
+    value = os.environ.get(variable, "")
+    return user_path(value) if value.strip() else None
 
 
 def user_path(path: Path | str) -> Path:

@@ -108,9 +108,9 @@ class TrainSettings:
     """CPU threads of the run."""
     num_workers: NonNegativeInt = 0
     """Processes that load data."""
-    op_backend: Literal["auto", "reference", "torch", "triton"] = "auto"
+    op_backend: Literal["auto", "reference", "torch", "numba", "triton"] = "auto"
     """Implementation that every op uses, and an error where an op has none. Under torch.func and torch.export some ops
-    have their reference only, and refuse a forced torch or triton."""
+    have their reference only, and refuse a forced torch, numba or triton."""
     keep_checkpoints: bool = False
     """Keep the weights after each validation interval in the run's folder: `zoo analyze` follows induction heads
     through them."""

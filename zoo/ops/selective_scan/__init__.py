@@ -6,9 +6,9 @@
 
 B batch, L seq_len, D channels, N state size. Everything is real, in float32 or float64.
 
-Forms of the recurrence in the middle: "triton", one GPU kernel per direction (triton.py); "torch", in chunks
-(chunked.py); "reference", one token after the other (reference.py). What stands before and after it is shared, and
-cheap: it has no state axis.
+Forms of the recurrence in the middle: "triton", one GPU kernel per direction (triton.py); "numba", one compiled loop
+per direction for the CPU, in float32 (numba.py); "torch", in chunks (chunked.py); "reference", one token after the
+other (reference.py). What stands before and after it is shared, and cheap: it has no state axis.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.ops.backend import REFERENCE, choose_form, register_op
 from zoo.ops.dtypes import compute_dtype
 from zoo.ops.selective_scan.chunked import ChunkedScan
+from zoo.ops.selective_scan.numba import NumbaScan
 from zoo.ops.selective_scan.reference import advance, scan_reference
 from zoo.ops.shapes import check_shapes
 from zoo.ops.tracing import plain_only, without_autocast
@@ -29,12 +31,13 @@ from zoo.ops.tracing import plain_only, without_autocast
 
 def forms_on(device_type: str) -> tuple[str, ...]:
     """Forms that run on a type of device, best first. On a CPU Triton only interprets: correct, but very slow."""
+    forms = ("numba", "torch", "reference") if device_type == "cpu" else ("torch", "reference")
     if find_spec("triton") is None:
-        return ("torch", "reference")
+        return forms
     if device_type == "cuda":
-        return ("triton", "torch", "reference")
+        return ("triton", *forms)
     interpreted = device_type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    return ("torch", "reference", "triton") if interpreted else ("torch", "reference")
+    return (*forms, "triton") if interpreted else forms
 
 
 register_op("selective_scan", forms_on)
@@ -80,8 +83,8 @@ def selective_scan(
         if mask is not None:
             delta = delta.masked_fill(~mask.unsqueeze(-1), 0.0)
         h0 = u_wide.new_zeros(u.shape[0], *A.shape) if h0 is None else h0.to(u_wide.dtype)
-        form = choose_form("selective_scan", u.device, among=REFERENCE if plain_only() else None)
-        scan = ChunkedScan.apply if form == "torch" else scan_reference
+        form = choose_form("selective_scan", u.device, among=_forms_for(u_wide))
+        scan = {"numba": NumbaScan.apply, "torch": ChunkedScan.apply}.get(form, scan_reference)
         if form == "triton":
             from zoo.ops.selective_scan.triton import triton_scan as scan  # importable only where triton is installed
         y, h = scan(u_wide, delta, A, B, C, h0)
@@ -105,6 +108,14 @@ def selective_scan_step(
         u_wide, A, B, C, delta = _prepare(u, delta, A, B, C, delta_bias, delta_softplus)
         y, h = advance(h.to(u_wide.dtype), u_wide, delta, A, B, C)
         return _skip_and_gate(y, u_wide, D, z).to(u.dtype), h
+
+
+def _forms_for(u: Tensor) -> tuple[str, ...]:
+    """Forms for an input where a backward pass of our own is kept, and for its dtype."""
+    if plain_only():
+        return REFERENCE
+    forms = forms_on(u.device.type)
+    return forms if u.dtype is torch.float32 else tuple(form for form in forms if form != "numba")
 
 
 def _prepare(
