@@ -102,7 +102,7 @@ def start() -> None:
 
 def _import_once() -> None:
     """What commands and their runs import, except modules of plugins and what looks at the environment meanwhile."""
-    for name in ("zoo.run.execute", "zoo.data.compiled", "zoo.board.build", "altair"):
+    for name in ("zoo.run.execute", "zoo.ops.compiled", "zoo.board.build", "altair"):
         importlib.import_module(name)
     import numba
 
