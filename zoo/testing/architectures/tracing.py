@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch._ops import HigherOrderOperator
 from torch._subclasses import FakeTensorMode
 from torch.func import functional_call, grad, vmap
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.nn.backbone import Backbone
@@ -131,7 +132,7 @@ def exports(subject: ArchitectureSubject) -> None:
     """torch.export makes a program, with gradients on, that gives eager's values for other inputs and masks, too."""
     model = Hidden(subject.build_float64(n_layers=1))
     inputs = random_inputs(model.backbone, LENGTH)
-    with traced():
+    with traced(), _use_lazy_graph_module(True):  # code for the graphs between its passes is made where it is called
         program = torch.export.export(model, tuple(inputs), {"mask": MASK}, strict=False).module()
     others = [x + 0.1 for x in inputs]
     for arguments, mask in ((inputs, MASK), (others, right_padded(LENGTH, (31, 3)))):
