@@ -288,7 +288,7 @@ def test_a_language_run_carries_its_state_and_learns_what_only_it_can_tell(tmp_p
     the pieces, else always the same) and, in two thirds of them, for one of four symbols at the end.
     """
     alone = (-math.log(1 / 3) / 3 - 2 * math.log(2 / 3) / 3 + math.log(4) / 3 + 2 * math.log(4) / 3) / 12
-    longer = {"protocol": "quick", "overrides": {"train.max_samples": 3072}}
+    longer = {"protocol": "quick", "overrides": {"train.max_samples": 2048, "optim.lr": 0.04}}
     record = run(tmp_path, "s4", "toytext", **longer)
     assert record.stateful
     assert record.objective == "causal_lm"
