@@ -243,7 +243,9 @@ def test_a_run_that_is_not_compared_is_not_called_missing() -> None:
         *(trial(0.1, "g", status="out-of-memory"), trial(0.2, "g", status="diverged")),
         make("h", "text", status="interrupted"),
     ]
-    rows = read(overall_table(overall_of(rest + records)))
+    overall = overall_of(rest + records)
+    assert "Sweep unfinished: trials are missing, so that none is chosen yet." in overall_lines(overall)
+    rows = read(overall_table(overall))
     assert {name: row["text"] for name, row in rows.items()} == {
         "a": "50.0 %",
         "b": "50.0 %",

@@ -16,6 +16,7 @@ from zoo.board.tables import Table, make_table, rank_cells
 from zoo.board.words import OBJECTIVES
 
 NO_RECORD = "no record"
+SWEEP_UNFINISHED = "sweep unfinished"
 NORMALIZED, INTERVAL, MEAN = "normalized score", "95 % interval", "mean score"
 
 
@@ -133,7 +134,7 @@ def _cell(rows: pd.DataFrame) -> Any:
         return row["failures"] if math.isnan(row["score"]) else row["score"]
     notes = [notes[0] for notes in rows["notes"]]
     if any(note.endswith(UNFINISHED) for note in notes):
-        return "sweep unfinished"
+        return SWEEP_UNFINISHED
     apart = {note.partition(":")[0] for note in notes if not note.startswith("trial ")}
     return ", ".join(sorted(apart or {*rows["failures"]}))
 
@@ -188,6 +189,8 @@ def overall_lines(overall: Overall) -> list[str]:
     lines += [f"Not ranked: {', '.join(without)}."] if without else []
     if (overall.cells == NO_RECORD).any(axis=None):
         lines.append(f"{NO_RECORD.capitalize()}: not run, or the architecture has no form for the task.")
+    if (overall.cells == SWEEP_UNFINISHED).any(axis=None):
+        lines.append(f"{SWEEP_UNFINISHED.capitalize()}: trials are missing, so that none is chosen yet.")
     return lines
 
 

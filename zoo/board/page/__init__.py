@@ -51,8 +51,8 @@ SENTENCES = {
     "scores": "Means with their 95 % interval, each with the mark of its family, the same in all charts; grey: not "
     "ranked; hollow dots: single seeds. Where the intervals come from single runs they say nothing about other seeds.",
     "cost": "The score, its 95 % interval in grey, against the time of training, measured apart on one machine: on "
-    "another the order can differ. No row is both better and faster than those on the dashed line. A point without a "
-    "name had no room for one; it is named under the pointer.",
+    "another the order can differ. No row is both better and faster than those on the dashed line. A dotted line leads "
+    "from a point to its name; one without a name had no room for it, and is named under the pointer.",
     "state": "The score, its 95 % interval in grey, against what an architecture carries from one part of a "
     "sequence to the next. A small state does not mean a small model.",
     "curves": "The score on validation during training, of several seeds their mean in a band from the worst to the "
