@@ -201,7 +201,7 @@ def test_attention_in_parts_drops_the_same_weights_in_backward() -> None:
         return attention_in_parts(q, k, v, None, True, None, None, 0.4, None, max_scores=20)
 
     assert (run(q, k, v) - attention(q, k, v, causal=True)).abs().max() > 0.1
-    assert torch.autograd.gradcheck(run, (q, k, v))
+    assert torch.autograd.gradcheck(run, (q, k, v), fast_mode=True)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -115,11 +115,11 @@ def test_pads_change_neither_state_nor_other_tokens() -> None:
             torch.testing.assert_close(last[b], after[0])
 
 
-@pytest.mark.parametrize("strength", [1e-6, 1e-2, 1.0, 100.0, 1e4])
-def test_single_precision_is_as_good_with_gates_near_0_as_near_1(strength: float) -> None:
-    """4,096 tokens, gates around exp(-strength) mixed with gates near 1 and of exactly 0."""
-    *tensors, S = inputs(4096, B=1, H=1, K=8, V=8, strength=strength)
-    q, k, v, log_alpha = tensors
+def test_single_precision_is_as_good_with_gates_near_0_as_near_1() -> None:
+    """2,048 tokens, gates around exp(-strength), another in each head, mixed with gates near 1 and of exactly 0."""
+    strengths = torch.tensor([1e-6, 1e-2, 1.0, 100.0, 1e4], dtype=torch.float64)
+    q, k, v, log_alpha, S = inputs(2048, B=1, H=len(strengths), K=8, V=8)
+    log_alpha = log_alpha * strengths[:, None, None]
     some = torch.rand(log_alpha.shape, generator=torch.Generator().manual_seed(2))
     log_alpha[some < 0.3] = -1e-4
     log_alpha[some > 0.999] = -torch.inf
@@ -130,7 +130,8 @@ def test_single_precision_is_as_good_with_gates_near_0_as_near_1(strength: float
     o, last = by_definition(*exact)
     theirs = (o, last, *torch.autograd.grad((o.square().sum() + last.square().sum()), exact))
     for our, their in zip(ours, theirs, strict=True):
-        assert (our - their).abs().max() <= 1e-6 * their.abs().max()
+        error, largest = ((x.abs().amax((0, 2, 3))) for x in (our - their, their))  # of each head
+        assert (error <= 1e-6 * largest).all(), error / largest
 
 
 def test_constant_gates_are_retention() -> None:

@@ -18,7 +18,7 @@ from zoo.testing.architectures.scopes import check
 from zoo.testing.architectures.subject import ArchitectureSubject, cast, random_input, run_chunks
 from zoo.testing.expect import relative_size, right_padded, weighted_sum
 
-CHUNKS = ((1, 32), (16, 17), (7, 1, 25), (5, 5, 5, 5, 13), (33,), (1,) * 33)
+CHUNKS = ((1, 32), (16, 17), (7, 1, 25), (5, 5, 5, 5, 13), (33,), (*(1,) * 17, 16))
 """Divisions of 33 tokens."""
 
 
