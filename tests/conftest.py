@@ -123,11 +123,12 @@ def forks_for_commands(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The distribution as it would be published."""
-    from tests.environments import run
+    from tests.environments import made_once, run
 
-    out = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT, cwd=out)
-    return next(out.glob("*.whl"))
+    def build(folder: Path) -> None:
+        run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+
+    return next(made_once(tmp_path_factory, "wheel", build).glob("*.whl"))
 
 
 @pytest.fixture

@@ -7,7 +7,23 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder of this name that one worker of the tests fills by `make`, and all of them read."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "made").exists():
+            folder.mkdir()  # not there: what failed half-way fails again
+            make(folder)
+            (folder / "made").touch()
+    return folder
 
 
 def run(*args: str | Path, cwd: Path, exit_code: int = 0, **env: str) -> str:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import zoo
 from tests.conftest import ROOT
-from tests.environments import fresh_environment, install, run
+from tests.environments import fresh_environment, install, made_once, run
 from zoo.testing import ArchitectureSubject, run_checks
 
 PAGE = (ROOT / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
@@ -22,22 +23,23 @@ FILES = dict(re.findall(r"^\*\*`([^`]+)`\*\*\n\n```\w+\n(.*?)^```$", PAGE, flags
 EXAMPLES = sorted(path.parent for path in (ROOT / "docs" / "examples").glob("*/pyproject.toml"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with zoo, the page's package, the examples and both packages of `zoo new`."""
-    folder = tmp_path_factory.mktemp("stranger")
-    python = fresh_environment(folder, wheel)
-    page = folder / "page"
-    for name, text in FILES.items():
-        (page / name).parent.mkdir(parents=True, exist_ok=True)
-        (page / name).write_text(text, encoding="utf-8")
-    zoo = python.with_name("zoo")
-    for kind, name in (("arch", "my_mixer"), ("task", "my_task")):
-        written = json.loads(run(zoo, "new", kind, name, "--in", folder / "new", "--json", cwd=folder))
-        assert written["distribution"] == f"zoo-{name.replace('_', '-')}"
-    examples = [shutil.copytree(example, folder / example.name) for example in EXAMPLES]
-    install(python, page, *examples, folder / "new" / "my_mixer", folder / "new" / "my_task", build=True)
-    return python
+
+    def make(folder: Path) -> None:
+        python, page = fresh_environment(folder, wheel), folder / "page"
+        for name, text in FILES.items():
+            (page / name).parent.mkdir(parents=True, exist_ok=True)
+            (page / name).write_text(text, encoding="utf-8")
+        zoo = python.with_name("zoo")
+        for kind, name in (("arch", "my_mixer"), ("task", "my_task")):
+            written = json.loads(run(zoo, "new", kind, name, "--in", folder / "new", "--json", cwd=folder))
+            assert written["distribution"] == f"zoo-{name.replace('_', '-')}"
+        examples = [shutil.copytree(example, folder / example.name) for example in EXAMPLES]
+        install(python, page, *examples, folder / "new" / "my_mixer", folder / "new" / "my_task", build=True)
+
+    return made_once(tmp_path_factory, "stranger", make) / "bin" / "python"
 
 
 def test_the_page_has_the_whole_package() -> None:
@@ -52,11 +54,14 @@ def test_the_plugins_are_listed_with_their_distribution(python: Path, tmp_path: 
     assert origin["my_gru"] == "zoo-my-gru 1.2.3"
     assert origin["my_mixer"] == "zoo-my-mixer 0.1.0"
     assert origin["my_task"] == "zoo-my-task 0.1.0"
+    assert {origin[name].split()[0] for name in ("mamba", "s4", "transformer", "listops")} == {"seqzoo"}
+    where = run(python, "-c", "import zoo; print(zoo.__file__)", cwd=tmp_path)
+    assert str(python.parents[1]) in where, "not of the wheel"
 
 
 def test_zoo_check_finds_nothing(python: Path, tmp_path: Path) -> None:
     zoo, data = python.with_name("zoo"), str(tmp_path / "data")
-    names = ["my_gru", "my_mixer", "my_task", *(example.name for example in EXAMPLES)]
+    names = ["my_gru", "my_mixer", "my_task", "listops", *(example.name for example in EXAMPLES)]
     reports = json.loads(run(zoo, "check", *names, "--json", cwd=tmp_path, exit_code=1, ZOO_DATA_DIR=data))
     failed = {report["name"]: [each for each in report["details"] if each["status"] == "failed"] for report in reports}
     (card,) = failed.pop("my_mixer")  # nobody has written its card
@@ -70,7 +75,8 @@ def test_zoo_check_finds_nothing(python: Path, tmp_path: Path) -> None:
 
 
 def test_zoo_bench_runs_them_and_the_record_says_whose_they_are(python: Path, tmp_path: Path) -> None:
-    whose = {"my_gru": "zoo-my-gru 1.2.3", "my_mixer": "zoo-my-mixer 0.1.0"}
+    """And an architecture of the wheel; a task of it is checked above."""
+    whose = {"my_gru": "zoo-my-gru 1.2.3", "my_mixer": "zoo-my-mixer 0.1.0", "transformer": f"seqzoo {zoo.__version__}"}
     whose |= {"min_gru": "zoo-min-gru 0.1.0", "gated_linear_attention": "zoo-gated-linear-attention 0.1.0"}
     made = json.loads(
         run(
@@ -86,6 +92,7 @@ def test_zoo_bench_runs_them_and_the_record_says_whose_they_are(python: Path, tm
         name, plugin = record["architecture"]["name"], record["plugin"]
         assert f"{plugin['distribution']} {plugin['version']}" == whose[name]
         assert plugin["entry_point"] == f"zoo_{name}"
+    assert len(list((tmp_path / "results").rglob("*-s0.json"))) == len(whose)
 
 
 def test_the_examples_layers_are_their_papers_recurrences(python: Path, tmp_path: Path) -> None:
