@@ -35,6 +35,8 @@ from zoo.run.machine import has_gpu
 
 ZOO = [sys.executable, "-m", "zoo"]
 SERVER = [sys.executable, "-m", "zoo.run.worker"]
+CALLS = [sys.executable, "-m", "tests.testing.fresh_calls"]
+"""A process in which no backbone was called before, as in all that are forked here."""
 _Popen = subprocess.Popen
 _PR_SET_CHILD_SUBREAPER = 36
 _within_fork = False
@@ -55,7 +57,7 @@ class ForkingPopen(subprocess.Popen):
     def _execute_child(self, *arguments: Any) -> None:
         call = inspect.signature(_Popen._execute_child).bind(self, *arguments).arguments
         command = [] if isinstance(call["args"], str | bytes) else [os.fsdecode(each) for each in call["args"]]
-        known = command[:3] == ZOO or command == SERVER  # not the further processes of a distributed run
+        known = command[:3] in (ZOO, CALLS) or command == SERVER  # not the further processes of a distributed run
         another_user = any(call[name] not in (None, -1) for name in ("gid", "gids", "uid"))
         if not known or another_user or (_within_fork and "vl_convert" in sys.modules):
             super()._execute_child(*arguments)

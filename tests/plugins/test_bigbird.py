@@ -19,8 +19,7 @@ from zoo_bigbird.op import draw_blocks
 SMALL: dict[str, dict[str, Any]] = {
     "small blocks": {"block_size": 2, "n_random": 1, "n_heads": 2},
     "no random blocks": {"block_size": 3, "n_random": 0, "n_heads": 2, "bias": False},
-    "as BERT": {"block_size": 2, "n_random": 2, "n_heads": 2, "prenorm": False},
-    "tokens": {"block_size": 1, "n_random": 2, "n_heads": 1},
+    "tokens, as BERT": {"block_size": 1, "n_random": 2, "n_heads": 1, "prenorm": False},
 }
 EXACT = [
     "shapes",

@@ -16,10 +16,9 @@ from zoo_longformer.backbone import LongformerAttention, LongformerBackbone
 from zoo_longformer.config import LongformerConfig
 
 SMALL: dict[str, dict[str, Any]] = {
-    "narrow": {"window": [4], "n_heads": 2},
+    "narrow, as RoBERTa": {"window": [4], "prenorm": False, "n_heads": 2},
     "dilated": {"window": [4], "dilation": [3], "dilated_heads": 1, "n_heads": 2, "n_global": 3},
     "as in LRA": {"window": [5], "counts_self": True, "n_global": 0, "n_heads": 2, "bias": False},
-    "as RoBERTa": {"window": [6], "prenorm": False, "n_heads": 2},
 }
 EXACT = [
     "shapes",

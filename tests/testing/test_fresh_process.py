@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 from tests.conftest import ROOT
+from tests.processes import CALLS
 from zoo.spec.registry import registry
 from zoo.testing.architectures.subject import ArchitectureSubject, random_inputs, run
-
-CALLS = """
-import sys
-import torch
-from torch._subclasses import FakeTensorMode
-from tests.testing.test_fresh_process import call, subjects
-outputs = {}
-for name, subject in subjects().items():
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        call(subject).sum()
-    outputs[name] = call(subject)
-torch.save(outputs, sys.argv[1])
-"""
 
 
 def subjects() -> dict[str, ArchitectureSubject]:
@@ -38,8 +25,7 @@ def call(subject: ArchitectureSubject) -> torch.Tensor:
 
 
 def test_eager_calls_after_a_first_call_without_values_equal_those_of_a_process_that_had_none(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", CALLS, str(tmp_path / "outputs.pt")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*CALLS, str(tmp_path / "outputs.pt")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     outputs = torch.load(tmp_path / "outputs.pt", weights_only=True)
     here = subjects()
