@@ -17,7 +17,7 @@ from filelock import FileLock
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """The folder of this name that one worker of the tests fills by `make`, and all of them read."""
     base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
     with FileLock(f"{folder}.lock"):
         if not (folder / "made").exists():
             folder.mkdir()  # not there: what failed half-way fails again

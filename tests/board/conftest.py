@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 import pytest
-from filelock import FileLock
 
 from tests.board.samples import classification_costs, classification_records, question_records
+from tests.environments import made_once
 from tests.records import make, make_analysis
 from zoo.board import build as board
 from zoo.board.charts import draw
@@ -61,19 +60,17 @@ def tmp_path(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """index.html beside its records."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "page" / "leaderboard"
-    folder.parent.mkdir(exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "index.html").exists():
-            for record in page_records():
-                write(record, folder / "results")
-            for cost in classification_costs(classification_records()):
-                cost.write(folder / "results")
-            (folder / "results" / "cut.json").write_text("{")
-            analysis = make_analysis(make("mamba"), trained_len=64)
-            analysis.write(folder / "results")
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("zoo.board.charts.draw", draw_valid)
-                board.build(folder / "results", page=True)
-    return folder / "index.html"
+
+    def fill(folder: Path) -> None:
+        results = folder / "leaderboard" / "results"
+        for record in page_records():
+            write(record, results)
+        for cost in classification_costs(classification_records()):
+            cost.write(results)
+        (results / "cut.json").write_text("{")
+        make_analysis(make("mamba"), trained_len=64).write(results)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("zoo.board.charts.draw", draw_valid)
+            board.build(results, page=True)
+
+    return made_once(tmp_path_factory, "page", fill) / "leaderboard" / "index.html"
