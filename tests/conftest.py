@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
             return compile_it(self, signature)
 
     Dispatcher.compile = compile_alone
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_built_once() -> Iterator[None]:
+    """typer's runner reads the signatures of all commands once, not at every call, as `zoo` does in one process."""
+    import typer.main
+    import typer.testing
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(typer.testing, "_get_command", cache(typer.main.get_command), raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any
 
-import typer
+import typer.main
 from typer.core import TyperGroup
 
 from zoo.cli import (
@@ -94,6 +95,12 @@ app.add_typer(data.app, name="data")
 app.add_typer(leaderboard.app, name="leaderboard")
 
 
+@cache
+def _command() -> Any:
+    """All of `app` in click's form, made of the signatures of its functions once for the calls of a process."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Console entry point. A mistake of the user is one line and exit code 2, another failure exit code 1."""
     # read when torch loads OpenMP: waiting threads may spin for microseconds only, since two runs on one machine, each
@@ -104,7 +111,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [arg for arg in sys.argv if arg != "--debug"]
     try:
-        app()
+        _command()()
     except SystemExit as ending:
         # typer turns a broken pipe into exit code 1, but `zoo list | head` is no failure
         if isinstance(ending.__context__, BrokenPipeError) or (not ending.code and not _flush_stdout()):
