@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -199,37 +200,39 @@ def test_check_names_are_unique() -> None:
     assert len(BY_NAME) == len(ARCHITECTURE_CHECKS)
 
 
-class ToySuite(ArchitectureSuite):
-    """Not collected: its tests are called by `test_expected_failures_are_strict`."""
+def toy_suite(fault: str, expected: str) -> ArchitectureSuite:
+    """The suite of a toy with a fault, of which one check is expected to fail."""
 
-    def __init__(self, fault: str, expected: str) -> None:
-        self.fault, self.expected_failures = fault, {expected: "a toy"}  # type: ignore[misc]
+    class ToySuite(ArchitectureSuite):
+        expected_failures: ClassVar = {expected: "a toy"}
 
-    def subject(self) -> Subject:
-        return ArchitectureSubject(EMA, overrides={"fault": self.fault})
+        def subject(self) -> Subject:
+            return ArchitectureSubject(EMA, overrides={"fault": fault})
+
+    return ToySuite()
 
 
 def test_expected_failures_are_strict() -> None:
     size = BY_NAME["state_size_is_correct"]
     failing, correct = "miscounts its state", ""
     with pytest.raises(pytest.xfail.Exception, match=r"a toy \(causal: state_size\(1\) is 18"):
-        ToySuite(failing, size.name).test_conformance(size)
+        toy_suite(failing, size.name).test_conformance(size)
     with pytest.raises(AssertionError, match="state_size_is_correct passed, though it is expected to fail: a toy"):
-        ToySuite(correct, size.name).test_conformance(size)
+        toy_suite(correct, size.name).test_conformance(size)
     with pytest.raises(AssertionError, match="state_size"):
-        ToySuite(failing, "shapes").test_conformance(size)
-    ToySuite(correct, "shapes").test_conformance(size)
+        toy_suite(failing, "shapes").test_conformance(size)
+    toy_suite(correct, "shapes").test_conformance(size)
     with pytest.raises(AssertionError, match="names checks that do not exist: no_such_check"):
-        ToySuite(correct, "no_such_check").test_expected_failures_name_checks()
-    ToySuite(correct, size.name).test_expected_failures_name_checks()
+        toy_suite(correct, "no_such_check").test_expected_failures_name_checks()
+    toy_suite(correct, size.name).test_expected_failures_name_checks()
 
 
 def test_what_is_not_declared_is_skipped_and_is_no_expected_failure() -> None:
     segments = BY_NAME["activation_checkpointing_equals_plain_segments"]
     with pytest.raises(pytest.skip.Exception, match="not declared: not fed by segments"):
-        ToySuite("", "shapes").test_conformance(segments)
+        toy_suite("", "shapes").test_conformance(segments)
     with pytest.raises(AssertionError, match=r"did not run \(not fed by segments\), though it is expected to fail"):
-        ToySuite("", segments.name).test_conformance(segments)
+        toy_suite("", segments.name).test_conformance(segments)
 
 
 class TestSuiteBySubclass(ArchitectureSuite):

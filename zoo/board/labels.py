@@ -90,14 +90,14 @@ class _Box(NamedTuple):
         return across and self.top < other.bottom and other.top < self.bottom
 
 
-class _Free(NamedTuple):
+class _Candidate(NamedTuple):
     """A place of a name, what it covers, and points along the line to it."""
 
     place: Place
     box: _Box
     way: tuple[tuple[float, float], ...]
 
-    def conflicts(self, other: _Free) -> bool:
+    def conflicts(self, other: _Candidate) -> bool:
         return (
             self.box.overlaps(other.box)
             or any(other.box.covers(*at) for at in self.way)
@@ -120,7 +120,7 @@ def place_names(
 
     first  so many points choose their places before the others
     """
-    free = [_free(points, k, text_width(name), width, height) for k, name in enumerate(names)]
+    free = [_free_places(points, k, text_width(name), width, height) for k, name in enumerate(names)]
     order, generator = list(range(len(points))), random.Random(0)
     best: tuple[int, int] = (len(points) + 1, 0)
     for _ in range(ORDERS):
@@ -132,9 +132,9 @@ def place_names(
     return places
 
 
-def _choose(free: Sequence[Sequence[_Free]], order: Sequence[int]) -> list[int | None]:
+def _choose(free: Sequence[Sequence[_Candidate]], order: Sequence[int]) -> list[int | None]:
     """Which of its free places each point takes, if each takes the first that those before it leave."""
-    taken: list[_Free] = []
+    taken: list[_Candidate] = []
     chosen: list[int | None] = [None] * len(free)
     for k in order:
         for at, one in enumerate(free[k]):
@@ -145,19 +145,21 @@ def _choose(free: Sequence[Sequence[_Free]], order: Sequence[int]) -> list[int |
     return chosen
 
 
-def _free(points: Sequence[tuple[float, float]], k: int, text: float, width: float, height: float) -> list[_Free]:
+def _free_places(
+    points: Sequence[tuple[float, float]], k: int, name_width: float, width: float, height: float
+) -> list[_Candidate]:
     """Places of point k's name within the panel and clear of all points, whatever the other names do; best first."""
     x, y = points[k]
     others = [at for at in points if at != (x, y)]
     free = []
-    for place, box in _candidates(x, y, text):
+    for place, box in _candidates(x, y, name_width):
         way = tuple((x + t * (place.x - x), y + t * (place.y - y)) for t in LINE) if place.far else ()
         own = box.distance(x, y)
         clear = 1.5 * DOT if place.far else own + DOT / 2
         inside = box.left >= 0 and box.right <= width and box.top >= -SIZE - DOT and box.bottom <= height
         crosses = any(math.dist(at, along) < 1.5 * DOT for at in others for along in way)
         if inside and own >= DOT and not crosses and all(box.distance(*at) >= clear for at in others):
-            free.append(_Free(place, box, way))
+            free.append(_Candidate(place, box, way))
     return free
 
 

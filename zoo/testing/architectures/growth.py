@@ -2,7 +2,7 @@
 
 Growth is the exponent between two long lengths, where what does not grow weighs least; a remaining constant part makes
 the exponent smaller, never larger. An architecture that is fed by segments is driven through four and through eight,
-the first of which fill its memory, so that the exponent is up to 0.13 larger. Both are counted, operations for time and
+the first of which fill its memory, so that the exponent is up to 0.12 larger. Both are counted, operations for time and
 bytes for memory, so that a busy machine changes no verdict; `zoo cost` takes times.
 """
 

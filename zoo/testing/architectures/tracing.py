@@ -79,7 +79,7 @@ class Operators(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.called: list[torch._ops.OpOverload] = []
+        self.called: list[object] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not torch.ops.aten.detach.default:
@@ -87,47 +87,39 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def operators(model: Hidden, inputs: list[Tensor]) -> list[torch._ops.OpOverload]:
+def operators(model: Hidden, inputs: list[Tensor], with_gradients: bool) -> list[object]:
     """The operators of one forward call, in their order."""
-    with Operators() as listed:
+    with torch.set_grad_enabled(with_gradients), Operators() as listed:
         model(*inputs, mask=MASK)
     return listed.called
 
 
-def is_higher_order(graph: fx.GraphModule) -> bool:
-    """Whether dynamo made a higher-order operator: of an autograd.Function, say, or of activation checkpointing."""
-    return any(isinstance(node.target, HigherOrderOperator) for node in graph.graph.nodes)
+def depends_on_gradients(model: Hidden, inputs: list[Tensor], graph: fx.GraphModule) -> bool:
+    """Whether a call without gradients is another program than `graph`, which is one with gradients: it calls other
+    operators, or dynamo made higher-order ones for gradients (of an autograd.Function, of activation checkpointing)."""
+    if any(isinstance(node.target, HigherOrderOperator) for node in graph.graph.nodes):
+        return True
+    return operators(model, inputs, with_gradients=True) != operators(model, inputs, with_gradients=False)
 
 
 @check(scopes.EVERY_MODE, slow=True)
 def compiles_with_equal_gradients(subject: ArchitectureSubject) -> None:
-    """torch.compile makes one graph of a call, with the values and gradients of eager mode.
-
-    What takes long is left out where it is the same again: the trace of a call without gradients, where that calls the
-    operators of one with gradients, and where an autograd.Function was traced so in the first mode; what follows
-    dynamo's graph (functionalization, a joint graph with the backward pass) in a further mode whose operators are
-    PyTorch's own and write to nothing.
-    """
+    """torch.compile makes one graph of a call, with the values and gradients of eager mode."""
     model = Hidden(subject.build_float64(n_layers=1))
     inputs = [x.requires_grad_() for x in random_inputs(model.backbone, LENGTH)]
     eager, expected = gradients(model, model, inputs)
-    called = operators(model, inputs)
-    with torch.no_grad():
-        differs = operators(model, inputs) != called
-    first = subject.mode == subject.cases()[0].mode
-    writes = any(op._schema.is_mutable for op in called)
     graphs: list[fx.GraphModule] = []
 
     def compile_graph(graph: fx.GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
         graphs.append(graph)
         # the partitioner that looks for a minimal cut saves memory, of which a test has no need, and takes long
-        whole = first or writes or is_higher_order(graph)
-        return torch._dynamo.lookup_backend("aot_eager_default_partitioner" if whole else "eager")(graph, examples)
+        return torch._dynamo.lookup_backend("aot_eager_default_partitioner")(graph, examples)
 
     with traced():
         hidden, found = gradients(model, torch.compile(model, fullgraph=True, backend=compile_graph), inputs)
+        # what follows the graph's capture is tested with gradients, and takes the longest
         plain = hidden
-        if differs or (first and is_higher_order(graphs[0])):
+        if depends_on_gradients(model, inputs, graphs[0]):
             with torch.no_grad():
                 plain = torch.compile(model, fullgraph=True, backend="eager")(*inputs, mask=MASK)
     expect.close(hidden, eager, expect.EQUIVALENT, "compiled: outputs")
