@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from tests.board.samples import board_of, section, sections, stored
-from tests.records import make, recall
+from tests.records import changed, make, recall
 from zoo.board.export import results_table
 from zoo.board.frame import groups_frame, records_frame
 from zoo.board.results import Section, make_board
 from zoo.board.tables import remarks, training_line
 from zoo.spec.presets import Reported
-from zoo.spec.store import StoredRecord, edges_of_sweep
+from zoo.spec.record import Record
+from zoo.spec.store import StoredRecord, best_trial, edges_of_sweep
 
 
 def places(result: Section) -> dict[str, int | None]:
@@ -176,6 +178,33 @@ def test_of_a_sweep_the_best_trial_is_shown_and_the_others_are_counted() -> None
         (),
         ("highest optim.lr that was tried, 0.3",),
     ]
+
+
+def test_of_trials_with_equal_scores_the_one_with_the_lowest_validation_loss_is_best() -> None:
+    rates = (0.1, 0.2, 0.3)
+    sweep = {"seed": 0, "trials": [{"optim.lr": lr} for lr in rates]}
+
+    def best(vals: Sequence[tuple[float, float | None]]) -> Record | None:
+        trials = [
+            make("alpha", config={"optim": {"lr": lr}}, config_hash=f"{10 * lr:.0f}" * 12, sweep=sweep) for lr in rates
+        ]
+        return best_trial(
+            [
+                Record.model_validate(
+                    changed(trial, "metrics", "val", value={"scores": {"accuracy": score}, "loss": loss, "n": 20})
+                )
+                for trial, (score, loss) in zip(trials, vals, strict=True)
+            ]
+        )
+
+    for vals, lr in [
+        (((1.0, 0.2), (1.0, 0.1), (0.9, 0.01)), 0.2),
+        (((1.0, None), (1.0, 2.0), (1.0, 2.0)), 0.2),
+        (((1.0, None), (0.9, 0.1), (0.9, 0.1)), 0.1),
+    ]:
+        winner = best(vals)
+        assert winner is not None
+        assert winner.config["optim"]["lr"] == lr
 
 
 def test_an_earlier_configuration_does_not_rank_against_the_current_one() -> None:

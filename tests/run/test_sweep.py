@@ -28,11 +28,12 @@ def run(tmp_path: Path, **options: Any) -> list[Record]:
     return [record for _, record in bench("toy", "toytask", **options)]
 
 
-def validation(record: Record) -> float:
+def validation(record: Record) -> tuple[float, float]:
     assert record.metrics is not None
-    score = record.metrics.val.scores["accuracy"]
+    score, loss = record.metrics.val.scores["accuracy"], record.metrics.val.loss
     assert score is not None
-    return score
+    assert loss is not None
+    return score, -loss
 
 
 def test_the_best_trial_on_validation_runs_with_the_further_seeds_and_is_the_row_of_the_board(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import math
 import os
 import re
 from abc import ABC, abstractmethod
@@ -275,15 +276,16 @@ def ended_trials(records: Sequence[Record]) -> list[Record]:
 
 
 def best_trial(records: Sequence[Record]) -> Record | None:
-    """Of records of one sweep the trial that is best on validation, of equals the first that the sweep names.
+    """Of records of one sweep the trial that is best on validation: by the ranked score, of equal scores (several that
+    answer everything) by the loss, of equal losses the first that the sweep names.
 
     None while trials are missing, and where none has a score.
     """
     ended = {_trial_number(record): record for record in ended_trials(records)}
     if len(ended) < max((len(record.sweep.trials) for record in records if record.sweep), default=1):
         return None
-    scored = [(score, -k, ended[k]) for k in ended if (score := _validation_score(ended[k])) is not None]
-    return max(scored, key=lambda item: item[:2])[2] if scored else None
+    scored = {k: score for k, record in ended.items() if (score := _validation_score(record)) is not None}
+    return ended[max(scored, key=lambda k: (scored[k], -k))] if scored else None
 
 
 def _trial_number(record: Record) -> int:
@@ -292,12 +294,13 @@ def _trial_number(record: Record) -> int:
     return next(k for k, trial in enumerate(record.sweep.trials) if all(values[key] == v for key, v in trial.items()))
 
 
-def _validation_score(record: Record) -> float | None:
-    """The score by which trials are compared, greater is better: the ranked one, or the loss where that is of the test
-    split alone."""
+def _validation_score(record: Record) -> tuple[float, float] | None:
+    """The score by which trials are compared, greater is better: the ranked one, where it is not of the test split
+    alone, and the negative loss."""
     if record.metrics is None:
         return None
     score, val = record.metrics.val.scores.get(record.metric.name), record.metrics.val
+    loss = -math.inf if val.loss is None else -val.loss
     if score is None:
-        return None if val.loss is None else -val.loss
-    return score if record.metric.higher_is_better else -score
+        return None if val.loss is None else (loss, loss)
+    return (score if record.metric.higher_is_better else -score), loss
