@@ -43,9 +43,12 @@ def zoo(*args: str) -> int:
 
 
 def test_a_plan_is_the_request_that_its_keys_say(tmp_path: Path) -> None:
-    written = resolve(BenchRequest.read_plan(write_plan(tmp_path)))
+    file = write_plan(tmp_path)
     overrides = ["optim.lr=0.02", "model.d_model=8"]
-    assert written == resolve(BenchRequest.parse("toy", "toytask", protocol="smoke", seeds=2, overrides=overrides))
+    given = resolve(BenchRequest.parse("toy", "toytask", protocol="smoke", seeds=2, overrides=overrides))
+    written = resolve(BenchRequest.read_plan(file))
+    assert [each.origins["optim.lr"] for each in (*given, *written)] == ["--set"] * 2 + [f"--plan {file}"] * 2
+    assert [replace(each, origins={}) for each in written] == [replace(each, origins={}) for each in given]
 
 
 def test_a_plan_skips_what_has_a_record_and_runs_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,13 +93,14 @@ def test_a_plan_runs_again_what_would_end_otherwise(tmp_path: Path, status: str,
         ("arch: toy\ntask: toytask\nseed: 2", r"seed: unknown key; did you mean 'seeds'"),
         ("arch: toy", "task is missing"),
         ("arch: toy\ntask: toytask\nseeds: many", "seeds: expected a number, got 'many'"),
-        ("arch: toy\ntask: toytask\nseeds: 0", "no seeds"),
+        ("arch: toy\ntask: toytask\nseeds: 0", r"--plan .*yaml: no seeds"),
+        ("arch: toy\ntask: toytask\nsweep: {optim.lr: []}", r"--plan .*yaml: .*expected several values"),
         ("arch: toy\ntask: toytask\noverrides: [1]", "overrides: expected configuration keys"),
         ("arch: []\ntask: toytask", "no name given"),
         ("arch: toyy\ntask: toytask", "did you mean 'toy'"),
         ("[1, 2]", "expected a mapping"),
         ("arch: linformer\ntask: wikitext", "causal"),
-        ("arch: toy\ntask: toytask\noverrides: {optim.lrr: 1}", "optim.lrr"),
+        ("arch: toy\ntask: toytask\noverrides: {optim.lrr: 1}", r"optim.lrr: unknown key.*from --plan .*yaml"),
     ],
 )
 def test_mistakes_in_a_plan_are_told(tmp_path: Path, text: str, says: str) -> None:

@@ -42,6 +42,7 @@ class BenchRequest:
     seeds      which seeds
     overrides  dotted configuration keys and their values
     config     a YAML file of configuration keys, which `overrides` override
+    plan       the file that the overrides are written in; "" = none
     sweep      keys and values of each trial; of every pair the best trial on validation, with the first seed, runs with
                the further seeds
     init       the folder of a run or checkpoint whose weights the runs begin with; "" = they begin anew
@@ -70,6 +71,7 @@ class BenchRequest:
     command: str = ""
     data: str = ""
     init: str = ""
+    plan: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.task) == bool(self.data):
@@ -130,7 +132,11 @@ class BenchRequest:
             raise UserError(f"--plan {path}: seeds: expected a number, got {seeds!r}")
         given: dict[str, Any] = {"protocol": str(written["protocol"])} if "protocol" in written else {}
         given |= {"seeds": int(seeds), "overrides": flatten(overrides), "sweep": flatten(sweep), "skip_recorded": True}
-        return cls.parse(written["arch"], written.get("task", ()), data=written.get("data", ""), **given, **fields)
+        names = {"task": written.get("task", ()), "data": written.get("data", ""), "plan": str(path)}
+        try:
+            return cls.parse(written["arch"], **names, **given, **fields)
+        except UserError as error:
+            raise UserError(f"--plan {path}: {error}") from error
 
 
 PUBLISHED = "paper"
@@ -149,7 +155,9 @@ def resolve(request: BenchRequest) -> list[Experiment]:
     Raises UserError or ConfigError for anything else that is known to be impossible before data are looked at.
     """
     known = registry()
-    layers: Layers = user_layers(request.config, request.overrides)
+    layers: Layers = user_layers(
+        request.config, request.overrides, f"--plan {request.plan}" if request.plan else "--set"
+    )
     tasks, architectures = task_names(request.task, known), _architecture_names(request.arch, known)
     if request.data:
         layers, tasks = declare_data(request.data, layers, known)

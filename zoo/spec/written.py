@@ -15,10 +15,13 @@ from zoo.spec.constraints import Written
 from zoo.spec.errors import UserError
 
 
-def user_layers(file: str, overrides: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The layers of a configuration file ("" = none) and of `--set`, for `compose`."""
+def user_layers(file: str, overrides: Mapping[str, Any], origin: str = "--set") -> list[tuple[str, Mapping[str, Any]]]:
+    """The layers of a configuration file ("" = none) and of overrides, for `compose`.
+
+    origin  what the overrides were given with, for messages
+    """
     from_file = [(f"file {file}", flatten(read_yaml("--config", Path(file))))] if file else []
-    return [*from_file, ("--set", flatten(overrides))]
+    return [*from_file, (origin, flatten(overrides))]
 
 
 def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
