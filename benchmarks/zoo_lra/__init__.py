@@ -183,7 +183,7 @@ def zoo_tasks() -> Iterable[Task]:
         options="zoo_lra.options:BooksOptions",
         protocols=protocols.RETRIEVAL,
         needs=needs.BOOKS,
-        # 5,000 pairs are minutes of training; 24,000 were not enough for any that was tried (docs/quick.md)
+        # 5,000 pairs are minutes of training; up to 24,000 were not enough for any that was tried (docs/quick.md)
         cost_only=("quick",),
         sample_files="zoo_lra.sample_files:write_books",
         description="Do two passages come from the same book? Each is read as up to 4,000 bytes and encoded"

@@ -42,7 +42,7 @@ class BenchRequest:
     seeds      which seeds
     overrides  dotted configuration keys and their values
     config     a YAML file of configuration keys, which `overrides` override
-    plan       the file that the overrides are written in; "" = none
+    origin     what the overrides were given with, for messages
     sweep      keys and values of each trial; of every pair the best trial on validation, with the first seed, runs with
                the further seeds
     init       the folder of a run or checkpoint whose weights the runs begin with; "" = they begin anew
@@ -71,7 +71,7 @@ class BenchRequest:
     command: str = ""
     data: str = ""
     init: str = ""
-    plan: str = ""
+    origin: str = "--set"
 
     def __post_init__(self) -> None:
         if bool(self.task) == bool(self.data):
@@ -116,27 +116,27 @@ class BenchRequest:
         """Build a request from a plan: a YAML file of arch and task (or data) and, if they are to be other than by
         default, protocol, seeds (how many), overrides, and sweep (lists of values by key). It skips what has a record.
         `fields` are the request's other fields."""
-        written = read_yaml("--plan", Path(path))
-        for key in written:
-            if key not in PLAN_KEYS:
-                raise UserError(f"--plan {path}: {key}: unknown key{did_you_mean(key, PLAN_KEYS)}")
-        for key, missing in (("arch", "arch" not in written), ("task", not {"task", "data"} & written.keys())):
-            if missing:
-                raise UserError(f"--plan {path}: {key} is missing")
-        overrides, sweep = (written.get(key, {}) for key in ("overrides", "sweep"))
-        for key, value in (("overrides", overrides), ("sweep", sweep)):
-            if not isinstance(value, Mapping):
-                raise UserError(f"--plan {path}: {key}: expected configuration keys and their values")
+        written, origin = read_yaml("--plan", Path(path)), f"--plan {path}"
+        nested = {key: written.get(key, {}) for key in ("overrides", "sweep")}
         seeds = str(written.get("seeds", "1"))
-        if not seeds.isdecimal():
-            raise UserError(f"--plan {path}: seeds: expected a number, got {seeds!r}")
-        given: dict[str, Any] = {"protocol": str(written["protocol"])} if "protocol" in written else {}
-        given |= {"seeds": int(seeds), "overrides": flatten(overrides), "sweep": flatten(sweep), "skip_recorded": True}
-        names = {"task": written.get("task", ()), "data": written.get("data", ""), "plan": str(path)}
         try:
-            return cls.parse(written["arch"], **names, **given, **fields)
+            for key in written:
+                if key not in PLAN_KEYS:
+                    raise UserError(f"{key}: unknown key{did_you_mean(key, PLAN_KEYS)}")
+            for key, missing in (("arch", "arch" not in written), ("task", not {"task", "data"} & written.keys())):
+                if missing:
+                    raise UserError(f"{key} is missing")
+            for key, value in nested.items():
+                if not isinstance(value, Mapping):
+                    raise UserError(f"{key}: expected configuration keys and their values")
+            if not seeds.isdecimal():
+                raise UserError(f"seeds: expected a number, got {seeds!r}")
+            fields |= {key: str(written[key]) for key in ("protocol", "data") if key in written}
+            fields |= {key: flatten(value) for key, value in nested.items()}
+            fields |= {"seeds": int(seeds), "skip_recorded": True, "origin": origin}
+            return cls.parse(written["arch"], written.get("task", ()), **fields)
         except UserError as error:
-            raise UserError(f"--plan {path}: {error}") from error
+            raise UserError(f"{origin}: {error}") from error
 
 
 PUBLISHED = "paper"
@@ -155,9 +155,7 @@ def resolve(request: BenchRequest) -> list[Experiment]:
     Raises UserError or ConfigError for anything else that is known to be impossible before data are looked at.
     """
     known = registry()
-    layers: Layers = user_layers(
-        request.config, request.overrides, f"--plan {request.plan}" if request.plan else "--set"
-    )
+    layers: Layers = user_layers(request.config, request.overrides, request.origin)
     tasks, architectures = task_names(request.task, known), _architecture_names(request.arch, known)
     if request.data:
         layers, tasks = declare_data(request.data, layers, known)
