@@ -40,7 +40,7 @@ PAPER: dict[str, Any] = {
 }
 LAMBADA: dict[str, dict[str, Any]] = {
     "smoke": {**SMOKE, "task.val_size": 16, "task.test_size": 32},
-    # bytes learnt for minutes name one last word in a hundred: what tells models apart is how likely they find it
+    # after minutes of bytes no model names a last word whole; how likely it finds the word is what can be compared
     "quick": {
         **QUICK,
         "task.seq_len": 512,

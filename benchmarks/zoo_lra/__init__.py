@@ -127,13 +127,13 @@ def zoo_tasks() -> Iterable[Task]:
         protocols=protocols.IMAGE,
         needs=needs.IMAGE,
         sample_files="zoo_lra.sample_files:write_cifar",
-        description="Which of ten classes does a picture of CIFAR-10 show? Its 32x32 pixels, in grey, are read one"
-        " after the other.",
+        description="Which of ten classes does a picture of CIFAR-10 show? Its pixels, in grey, are read one after the"
+        " other.",
         suite_description=SUITE,
     )
-    for name, title, length, side, settings in (
-        ("pathfinder", "Pathfinder", 1_024, 32, protocols.pictures(**protocols.PATHFINDER_QUICK)),
-        ("pathx", "Path-X", 16_384, 128, protocols.pictures(**protocols.PATHX_QUICK)),
+    for name, title, length, settings in (
+        ("pathfinder", "Pathfinder", 1_024, protocols.pictures(**protocols.PATHFINDER_QUICK)),
+        ("pathx", "Path-X", 16_384, protocols.pictures(**protocols.PATHX_QUICK)),
     ):
         yield Task(
             name=name,
@@ -157,7 +157,7 @@ def zoo_tasks() -> Iterable[Task]:
             # 64 pictures of 16,384 pixels are minutes of training; the published runs see 32 million
             cost_only=("quick",) if name == "pathx" else (),
             description="Are the two discs in a drawing the ends of one dashed curve? Other curves distract; its"
-            f" {side}x{side} pixels are read one after the other.",
+            " pixels are read one after the other.",
             suite_description=SUITE,
         )
     yield Task(

@@ -43,12 +43,7 @@ from zoo.board.charts import breakdown_chart, choose_view, scores_chart, to_svg
 from zoo.board.export import groups_table, results_table, to_csv, to_json
 from zoo.board.markdown import markdown
 from zoo.board.results import make_board
-from zoo.board.tables import (
-    breakdown_tables,
-    remarks,
-    run_line,
-    section_table,
-)
+from zoo.board.tables import breakdown_tables, remarks, run_line, section_table
 from zoo.board.terminal import print_board
 from zoo.board.words import BEYOND, MEMORY
 from zoo.spec.errors import UserError

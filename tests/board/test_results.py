@@ -13,8 +13,10 @@ from tests.board.samples import board_of, section, sections, stored
 from tests.records import changed, make, recall
 from zoo.board.export import results_table
 from zoo.board.frame import groups_frame, records_frame
+from zoo.board.headings import options_line, training_line
+from zoo.board.markdown import markdown
 from zoo.board.results import Section, make_board
-from zoo.board.tables import remarks, training_line
+from zoo.board.tables import remarks
 from zoo.spec.presets import Reported
 from zoo.spec.record import Record
 from zoo.spec.store import StoredRecord, best_trial, edges_of_sweep
@@ -282,3 +284,18 @@ def test_the_order_of_the_records_does_not_matter() -> None:
     expected = board_of(records).results.drop(columns="runs")
     random.Random(1).shuffle(records)
     assert board_of(records).results.drop(columns="runs").equals(expected)
+
+
+def test_the_heading_has_the_options_of_the_task_that_rows_with_nothing_changed_share() -> None:
+    def under(name: str, overrides: dict[str, Any] | None = None, **options: Any) -> Record:
+        config = {"model": {"d_model": 64}, "task": {"path": "/home/me/data", "corpus": "", **options}}
+        return Record.model_validate(changed(make(name, overrides=overrides or {}), "config", value=config))
+
+    rows = [
+        under("alpha", seq_len=256, lengths=[16, 32], eos=False),
+        under("beta", seq_len=256, lengths=[16, 32], eos=True),
+    ]
+    modified = under("gamma", {"task.seq_len": 512}, seq_len=512)
+    assert options_line(section([*rows, modified])) == "task options: seq_len=256, lengths=[16, 32]"
+    assert options_line(section([modified])) == options_line(section([make()])) == ""
+    assert ". Task options: seq_len=256, lengths=[16, 32].\n" in markdown(board_of(rows))

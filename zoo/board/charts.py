@@ -29,9 +29,10 @@ from zoo.board.breakdown import (
     value_label,
 )
 from zoo.board.families import FamilyMarks, families_of
+from zoo.board.headings import majority_word, section_heading, section_title
 from zoo.board.metric import Metric
 from zoo.board.results import Section
-from zoo.board.tables import NONE, majority_word, one_line, row_label, section_heading, section_title
+from zoo.board.tables import NONE, one_line, row_label
 from zoo.board.words import BEYOND
 
 BLUE, GREY, RED, ORANGE, BLACK, WHITE, MUTED = (

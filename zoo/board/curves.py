@@ -24,9 +24,9 @@ from zoo.board.charts import (
     score_scale,
     styled,
 )
+from zoo.board.headings import majority_word, section_title
 from zoo.board.paired import measure_agreement
 from zoo.board.results import Section
-from zoo.board.tables import majority_word, section_title
 from zoo.spec.store import StoredRecord
 
 Along = Literal["samples", "seconds"]

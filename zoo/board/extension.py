@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from zoo.board.headings import describe_task
 from zoo.board.metric import Metric
 from zoo.board.part import Part
-from zoo.board.tables import Table, describe_task
+from zoo.board.tables import Table
 from zoo.spec.evaluation import AS_TRAINED, ExtensionRecord
 
 SENTENCE = (

@@ -48,7 +48,7 @@ def records_frame(stored: Iterable[StoredRecord]) -> pd.DataFrame:
 _DTYPES: dict[str, str] = {
     **dict.fromkeys(("path", "protocol", "suite", "task", "task_version", "kind", "architecture", "family"), "object"),
     **dict.fromkeys(("name", "distribution", "mode", "objective", "stateful", "config_hash", "overrides"), "object"),
-    **dict.fromkeys(("baseline", "sweep", "trial", "edges", "right", "cost_key"), "object"),
+    **dict.fromkeys(("baseline", "sweep", "trial", "edges", "right", "cost_key", "task_options"), "object"),
     **dict.fromkeys(("data", "data_key", "status", "outcome", "metric", "scores", "machine", "ended"), "object"),
     **dict.fromkeys(("seed", "parameters", "samples", "n", "answers", "repeat"), "int64"),
     **dict.fromkeys(("state_size", "d_model", "n_layers"), "Int64"),
@@ -90,6 +90,7 @@ def _run(stored: StoredRecord) -> dict[str, Any]:
         "edges": edges_of_sweep(record),
         "data": record.data.kind,
         "data_key": json.dumps(record.data.model_dump(mode="json"), sort_keys=True),
+        "task_options": record.config.get("task"),
         "seed": record.seed,
         "parameters": record.parameters,
         "parameters_off": record.parameters / match.parameters - 1 if match and record.parameters else None,

@@ -7,23 +7,12 @@ from collections.abc import Callable, Collection, Sequence
 from tabulate import tabulate
 
 from zoo.board.evaluated import SENTENCE, evaluated_table, evaluated_tasks, positions_table
+from zoo.board.headings import options_line, section_heading, section_title, task_description, training_line
 from zoo.board.overall import overall_lines, overall_table, overall_title, overalls
 from zoo.board.part import Part
 from zoo.board.results import Board, Section
 from zoo.board.summary import CONDITIONS, FAMILIES, families, suites, winners, winners_note
-from zoo.board.tables import (
-    Table,
-    breakdown_remark,
-    breakdown_tables,
-    one_line,
-    problem_lines,
-    remarks,
-    section_heading,
-    section_table,
-    section_title,
-    task_description,
-    training_line,
-)
+from zoo.board.tables import Table, breakdown_remark, breakdown_tables, one_line, problem_lines, remarks, section_table
 from zoo.board.takeaways import STATE, TIME, takeaways
 from zoo.board.words import LEGEND
 from zoo.spec.evaluation import EvaluationRecord
@@ -65,7 +54,7 @@ def markdown(
             table = section_table(section)
             about = ". ".join(
                 f"{text[0].upper()}{text[1:]}"
-                for text in (section_heading(section, explained=True), training_line(section))
+                for text in (section_heading(section, explained=True), training_line(section), options_line(section))
                 if text
             )
             heading = [f"{_escaped(about)}.", ""] if about else []

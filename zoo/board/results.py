@@ -204,7 +204,7 @@ def _latest_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
 KEPT = [
     *CONFIGURATION,
     *("suite", "kind", "cost_only", "name", "family", "mode", "objective", "stateful", "overrides", "data"),
-    *("parameters", "parameters_off", "baseline", "sweep", "trial", "edges", "cost_key"),
+    *("parameters", "parameters_off", "baseline", "sweep", "trial", "edges", "cost_key", "task_options"),
     *("state_size", "d_model", "n_layers", "offers_longer", "chance", "majority", "ended"),
 ]
 """Columns that a row has from the latest of its runs."""

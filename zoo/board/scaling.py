@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from zoo.board.costs import format_memory
+from zoo.board.headings import describe_task
 from zoo.board.part import Panel, Part, lines_chart
-from zoo.board.tables import NONE, Table, describe_task
+from zoo.board.tables import NONE, Table
 from zoo.spec.cost import BUSY, CostRecord
 
 FITTED = 3

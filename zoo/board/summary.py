@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from zoo.board.headings import majority_word, task_description, training_line, trivial_answer
 from zoo.board.results import Section
-from zoo.board.tables import NONE, Table, majority_word, task_description, training_line, trivial_answer
+from zoo.board.tables import NONE, Table
 from zoo.spec.registry import registry
 
 CONDITIONS = {

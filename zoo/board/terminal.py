@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from zoo.board.headings import section_heading, section_title
 from zoo.board.overall import INTERVAL, MEAN, NORMALIZED, overall_lines, overall_table, overall_title, overalls
 from zoo.board.reported import load_reported
 from zoo.board.results import UNRANKED_PROTOCOLS, Section, make_board
@@ -17,9 +18,7 @@ from zoo.board.tables import (
     problem_lines,
     questions_lines,
     remarks,
-    section_heading,
     section_table,
-    section_title,
 )
 from zoo.board.words import BEYOND, MEMORY
 from zoo.spec.cost import CostRecord

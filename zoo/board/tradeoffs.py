@@ -11,10 +11,11 @@ import altair as alt
 
 from zoo.board.charts import BLACK, GREY, MUTED, Rows, chart_title, inline_data, score_scale, styled
 from zoo.board.families import FamilyMarks, families_of
+from zoo.board.headings import section_title
 from zoo.board.labels import SIZE, Align, Axis, place_names
 from zoo.board.metric import Metric
 from zoo.board.results import Section
-from zoo.board.tables import row_label, section_title
+from zoo.board.tables import row_label
 from zoo.board.takeaways import STATE, TIME, Cost
 from zoo.board.words import OBJECTIVES
 

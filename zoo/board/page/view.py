@@ -15,16 +15,10 @@ import pandas as pd
 
 from zoo.board.analysis import summaries
 from zoo.board.costs import MODES, median_speed
+from zoo.board.headings import options_line, section_heading, section_title, task_description, training_line
 from zoo.board.metric import Metric
 from zoo.board.results import REPRODUCTION, Section
-from zoo.board.tables import (
-    row_label,
-    section_heading,
-    section_table,
-    section_title,
-    task_description,
-    training_line,
-)
+from zoo.board.tables import row_label, section_table
 from zoo.board.words import BEYOND, INTERVALS, MEMORY, OBJECTIVES, describe_key
 from zoo.spec.analysis import AnalysisRecord, LossAt
 from zoo.spec.config import flatten, preset_values
@@ -110,7 +104,8 @@ def table_of(
         about = "; ".join(filter(None, (about, section_heading(section, explained=True))))
         sources = table.sources if section.protocol == REPRODUCTION else ()
         anchor = f"{section.protocol}-{section.task}"
-        texts = (section_title(section), task_description(section), about, training_line(section))
+        trained = "; ".join(filter(None, (training_line(section), options_line(section))))
+        texts = (section_title(section), task_description(section), about, trained)
         groups.append(Group(anchor, *texts, rows, sources))
     order = [name for name in SHOWN if name in columns and name not in LAST]
     return [*order, *(name for name in columns if name not in SHOWN), *(n for n in LAST if n in columns)], groups
