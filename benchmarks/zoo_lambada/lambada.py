@@ -147,6 +147,7 @@ class LambadaData(LanguageData):
     def provenance(self) -> dict[str, Any]:
         corpus, passages = super().provenance(), self.test_provenance()
         return corpus | {
+            "kind": passages["kind"],
             "files": {**passages["files"], **corpus["files"]},
             "notes": [*passages["notes"], *corpus["notes"]],
         }

@@ -100,7 +100,8 @@ class PassagesRecipe:
         return {"test": len(self.texts)}
 
     def provenance(self) -> dict[str, Any]:
-        return {"version": READER, "files": {self.path.name: self.digest}, "notes": self.notes}
+        kind = "part" if len(self.texts) < PASSAGES else "published"
+        return {"kind": kind, "version": READER, "files": {self.path.name: self.digest}, "notes": self.notes}
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:
         dtype = dtype_of(self.tokenizer.size)

@@ -136,7 +136,8 @@ class PublishedPictures:
         for path in self.metadata:
             metadata.update(path.read_bytes())
         files = {"metadata": metadata.hexdigest()}
-        origin = {"kind": "published", "version": self.version, "resolution": self.resolution, "files": files}
+        kind = "part" if self.total < 200_000 else "published"
+        origin = {"kind": kind, "version": self.version, "resolution": self.resolution, "files": files}
         return origin | {"skipped": self.empty, "split": "sha256 order, 80/10/10", "notes": notes}
 
     def read(self, split: Split, first: int, count: int) -> Chunk:

@@ -179,6 +179,11 @@ def count_notes(counts: Mapping[str, int], published: Mapping[str, int], noun: s
     return [f"{k}: {counts[k]:,} {noun}, the published set has {n:,}" for k, n in published.items() if counts[k] != n]
 
 
+def kind_of(counts: Mapping[Any, int], published: Mapping[str, int]) -> str:
+    """Return what a record calls data with so many examples: "part" where a split has fewer than the published one."""
+    return "part" if any(counts[split] < n for split, n in published.items()) else "published"
+
+
 class HoldOutRecipe:
     """Examples of published files that come as train and test. Implements zoo.data.store.Recipe.
 
@@ -207,7 +212,9 @@ class HoldOutRecipe:
             if missing:
                 raise DataError(f"{place}: no {self.noun} of {', '.join(missing)} in {part}")
         self.files = files
-        self.notes = count_notes({part: len(e) for part, e in parts.items()}, self.published, self.noun)
+        counts = {part: len(members) for part, members in parts.items()}
+        self.kind = kind_of(counts, self.published)
+        self.notes = count_notes(counts, self.published, self.noun)
         splits, self.left_out = hold_out(parts["train"], parts["test"], drop=options.duplicates == "drop")
         self.splits = {split: splits[split][: getattr(options, f"{split}_size")] for split in SPLITS}
 
@@ -224,7 +231,7 @@ class HoldOutRecipe:
             many = f"{len(self.left_out):,} {self.noun}"
             notes.append(f"{many} that an earlier split (test, val, train) has are left out")
         origin = {
-            "kind": "published",
+            "kind": self.kind,
             "version": self.version,
             "files": self.files,
             "split": "val: first tenth by sha256",

@@ -20,7 +20,7 @@ from zoo.data.store import Chunk, Rows
 from zoo_lra import pairs
 from zoo_lra.needs import RETRIEVAL
 from zoo_lra.options import RetrievalOptions
-from zoo_lra.published import Example, count_notes
+from zoo_lra.published import Example, count_notes, kind_of
 
 READER = "1"
 """Raised when the same files would give other examples."""
@@ -62,7 +62,9 @@ class PublishedPairs:
             for label in (0, 1):
                 if not any(e.label == label for e in splits[split]):
                     raise DataError(f"{path}: no pair with label {label}")
-        self.notes = count_notes({split: len(part) for split, part in splits.items()}, PUBLISHED, "pairs")
+        counts: dict[str, int] = {split: len(part) for split, part in splits.items()}
+        self.kind = kind_of(counts, PUBLISHED)
+        self.notes = count_notes(counts, PUBLISHED, "pairs")
         self.left_out: list[str] = []
         if options.duplicates == "drop":
             splits, self.left_out = drop_duplicates(splits)
@@ -79,7 +81,7 @@ class PublishedPairs:
         if self.left_out:
             notes.append(f"{len(self.left_out):,} pairs that an earlier split (test, val, train) has are left out")
         files = {path.name: check_sha256(path, {}) for path in self.paths.values()}
-        origin = {"kind": "published", "version": READER, "files": files}
+        origin = {"kind": self.kind, "version": READER, "files": files}
         return origin | {"left_out": self.left_out, "notes": notes}
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:

@@ -163,7 +163,8 @@ class KvRetrievalData(RecallData):
         absent = [n for n in self.options.generalization_pairs if n not in files]
         notes += [f"no {kv_files.NAME.format(pairs=n)}: no questions with {n} pairs" for n in absent]
         sums = {path.name: sha256(path) for path in files.values()}
-        return {**provenance, "kind": "published", "files": sums, "notes": notes}
+        kind = "part" if any(size < kv_files.ROWS for size in sizes.values()) else "published"
+        return {**provenance, "kind": kind, "files": sums, "notes": notes}
 
     def verify(self) -> list[str]:
         for pairs, path in self.generator.files.items():

@@ -457,9 +457,10 @@ def test_files_that_are_not_the_published_ones_are_told(made_up: Path, capsys: p
     data = opened("lambada_openai")
     assert "lambada_test.jsonl: 40 passages, the published set has 5,153" in capsys.readouterr().err
     assert any("40 passages" in note for note in data.provenance()["notes"])
+    assert data.provenance()["kind"] == data.test_provenance()["kind"] == "part"
     path = made_up / "lambada" / "lambada_test.jsonl"
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0] * 5_153)
-    opened("lambada_openai")
+    assert opened("lambada_openai").provenance()["kind"] == "published"
     assert "the published file has 4aa8d02c" in capsys.readouterr().err
 
 

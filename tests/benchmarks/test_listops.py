@@ -206,7 +206,7 @@ def test_published_files(tmp_path: Path) -> None:
     data = open_task(task(), "paper", {"task.path": str(FIXTURES)}, tmp_path)
     data.prepare()
     told = data.provenance()
-    assert told["kind"] == "published"
+    assert told["kind"] == "part"
     assert told["counts"] == {"train": 3, "val": 3, "test": 3}
     assert told["files"]["basic_val.tsv"] == hashlib.sha256((FIXTURES / "basic_val.tsv").read_bytes()).hexdigest()
     first = (FIXTURES / "basic_train.tsv").read_text().splitlines()[1].split("\t")

@@ -224,7 +224,7 @@ def test_published_pictures(tmp_path: Path, resolution: int) -> None:
     data = PathXData(options, tmp_path)
     data.prepare()
     told = data.provenance()
-    assert told["kind"] == "published"
+    assert told["kind"] == "part"
     assert sum(told["counts"].values()) == (12 if resolution == 32 else 4)
     assert min(told["counts"].values()) > 0
     lines = (folder / "curv_contour_length_14" / "metadata" / "0.npy").read_text().splitlines()

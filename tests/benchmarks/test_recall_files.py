@@ -75,7 +75,7 @@ def test_questions_are_those_of_the_files_with_the_pair_moved(tmp_path: Path, be
             assert listed == [pair for pair in record["ordered_kv_records"] if pair[0] != record["key"]]
             assert len(question.prompt) + 37 == groups[question.group]["length"]
     told = data.provenance()
-    assert told["kind"] == "published"
+    assert told["kind"] == "part"
     assert sorted(told["files"]) == sorted(path.name for path in files.values())
     assert told["notes"][0] == f"{files[5].name} has 6 questions, the published one 500"
 
@@ -91,7 +91,7 @@ def test_files_that_were_named_once_are_found_again(tmp_path: Path) -> None:
     root = tmp_path / "root"
     assert opened("", root).provenance()["kind"] == "regenerated"
     save_location(root, "kv_retrieval", tmp_path / "files")
-    assert opened("", root).provenance()["kind"] == "published"
+    assert opened("", root).provenance()["kind"] == "part"
     assert opened("", root, form="symbols", key_len=2).provenance()["kind"] == "regenerated"
 
 

@@ -167,6 +167,15 @@ def test_what_has_no_baseline_or_no_perfect_score_is_shown_and_not_counted() -> 
     assert [row["f1\n(f1)"] for row in read(overall_table(overall)).values()] == ["3.00", "3.00"]
 
 
+def test_scores_on_a_part_of_the_published_data_are_shown_and_not_counted() -> None:
+    part = PUBLISHED | {"kind": "part"}
+    records = [make(arch, task) for arch in ("alpha", "beta") for task in ("listops", "text")]
+    overall = overall_of([*records, *(make(arch, "image", data=part) for arch in ("alpha", "beta"))])
+    assert overall.common == ["listops", "text"]
+    assert "Not counted: image (part of the published data)." in overall_lines(overall)
+    assert read(overall_table(overall))["alpha"]["image"] == "50.0 %"
+
+
 def test_architectures_that_share_no_task_are_not_ranked() -> None:
     overall = overall_of([make("alpha", "listops"), make("beta", "image"), make("gamma", "text", status="failed")])
     assert overall.common == []

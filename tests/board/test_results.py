@@ -13,9 +13,10 @@ from tests.board.samples import board_of, section, sections, stored
 from tests.records import changed, make, recall
 from zoo.board.export import results_table
 from zoo.board.frame import groups_frame, records_frame
-from zoo.board.headings import options_line, training_line
+from zoo.board.headings import options_line, section_heading, training_line
 from zoo.board.markdown import markdown
 from zoo.board.results import Section, make_board
+from zoo.board.summary import ranked_sections
 from zoo.board.tables import remarks
 from zoo.spec.presets import Reported
 from zoo.spec.record import Record
@@ -233,6 +234,24 @@ def test_only_scores_on_the_same_data_are_ranked() -> None:
     assert by_name(result, "gamma")["notes"] == ["other data"]
     assert (result.chance, result.majority) == (0.1, 0.175)
     assert places(section([records[2]])) == {"gamma": 1}
+
+
+def test_rows_on_a_part_of_the_published_data_stand_apart() -> None:
+    whole = {"kind": "published", "version": "1", "files": {"a.tsv": "ab" * 32}, "counts": {"test": 1000}}
+    part = whole | {"kind": "part", "counts": {"test": 10}}
+    parts = [
+        make(name, data=part, n=10, accuracy=a, config_hash="dd" * 6) for name, a in (("gamma", 0.9), ("delta", 0.2))
+    ]
+    alone = section(parts)
+    assert (alone.partial, places(alone)) == (True, {"gamma": 1, "delta": 2})
+    assert section_heading(alone).endswith("10 test examples, part of the published data")
+    assert remarks(alone)[0] == (
+        "Part of the published data: these rows enter no average, and no sentence rests on them."
+    )
+    assert not ranked_sections([alone])
+    both = section([*parts, make("alpha", data=whole)])
+    assert (both.partial, places(both)) == (False, {"alpha": 1, "gamma": None, "delta": None})
+    assert by_name(both, "gamma")["notes"] == ["other data"]
 
 
 def test_versions_of_a_task_are_apart_and_the_newest_is_current() -> None:

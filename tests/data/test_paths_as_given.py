@@ -58,7 +58,7 @@ def test_from_and_task_path_read_the_named_folder(tmp_path: Path, name: str) -> 
     common = ["--protocol", "smoke", "--json"]
     for args in (["--from", str(place)], ["--set", f"task.path={place}"]):
         shown = json.loads(run("data", "prepare", "listops", *args, *common))[0]
-        assert shown["provenance"]["kind"] == "published"
+        assert shown["provenance"]["kind"] == "part"
     shown = json.loads(run("data", "stats", "listops", "--set", f"task.path={place}", *common))[0]
     assert shown["labels"][9] == 1
     run("data", "verify", "listops", "--set", f"task.path={place}", "--protocol", "smoke")

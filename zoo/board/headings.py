@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from zoo.board.results import Section
+from zoo.board.words import DATA
 from zoo.spec.registry import registry
 
 
@@ -42,7 +43,7 @@ def section_heading(section: Section, *, explained: bool = False) -> str:
         if not math.isnan(value)
     )
     counts, answers = _join_counts(rows["examples"]), _join_counts(rows["answers"])
-    kinds = " and ".join(sorted(set(rows.loc[rows["score"].notna(), "data"])))
+    kinds = " and ".join(DATA.get(kind, kind) for kind in sorted(set(rows.loc[rows["score"].notna(), "data"])))
     tested = [
         counts and f"{counts} test {examples_word(rows['kind'].iloc[0])}",
         answers and f"{answers} answer tokens",

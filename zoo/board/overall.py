@@ -13,7 +13,7 @@ from zoo.board.metric import ACCURACY, Metric
 from zoo.board.results import UNFINISHED, Section
 from zoo.board.statistics import Estimate, average, rank_rows
 from zoo.board.tables import Table, make_table, rank_cells
-from zoo.board.words import OBJECTIVES
+from zoo.board.words import DATA, OBJECTIVES
 
 NO_RECORD = "no record"
 SWEEP_UNFINISHED = "sweep unfinished"
@@ -25,7 +25,7 @@ class Overall(NamedTuple):
 
     metrics     of each task
     common      the tasks that the ranking is over: with `rows`, the largest block of scores without a gap
-    unscaled    tasks with scores that cannot be normalized, for want of a baseline or of a perfect score
+    unscaled    tasks with scores that are not normalized -> why: no baseline or no perfect score, or parts of the data
     scored      tasks on which each architecture has a normalized score
     cells       architecture × task: the score, or a word for want of one
     rows        one row per architecture, in the order shown. Of those that are ranked: normalized (mean over the common
@@ -36,7 +36,7 @@ class Overall(NamedTuple):
     suite: str
     metrics: Mapping[str, Metric]
     common: list[str]
-    unscaled: list[str]
+    unscaled: Mapping[str, str]
     scored: Mapping[str, frozenset[str]]
     cells: pd.DataFrame
     rows: pd.DataFrame
@@ -56,8 +56,9 @@ def _overall(suite: str, sections: Sequence[Section]) -> Overall:
     every = pd.concat([section.rows for section in sections])
     objectives = every.groupby("name")["objective"].agg(_objectives)
     cells = pd.DataFrame({section.task: _cells(section) for section in sections}).fillna(NO_RECORD)
-    estimates = {section.task: normalize(section) for section in sections}
-    unscaled = [s.task for s in sections if s.rows["rank"].notna().any() and not estimates[s.task]]
+    estimates = {section.task: {} if section.partial else normalize(section) for section in sections}
+    without = [s for s in sections if s.rows["rank"].notna().any() and not estimates[s.task]]
+    unscaled = {s.task: f"{DATA['part']} data" if s.partial else "no baseline" for s in without}
     scored = {str(name): frozenset(t for t in metrics if name in estimates[t]) for name in objectives.index}
     common, names = largest_block(scored)
     means = [average([estimates[task][name] for task in common]) for name in names]
@@ -174,7 +175,7 @@ def _percent(value: float) -> str:
 def overall_lines(overall: Overall) -> list[str]:
     """What the ranking is over, and what it leaves out and why."""
     common, scored = overall.common, overall.scored.values()
-    odd = [f"{task} (no baseline)" for task in overall.unscaled]
+    odd = [f"{task} ({why})" for task, why in overall.unscaled.items()]
     lines = ["Not ranked: no two architectures have a normalized score on the same task."]
     if common:
         formula = "(score − baseline) / (100 % − baseline), with the best baseline of the task"

@@ -66,6 +66,7 @@ class Board(NamedTuple):
                 suite=of["suite"],
                 current=bool(of["current"]),
                 cost_only=bool(of["cost_only"]),
+                partial=of["data"] == "part",
                 metric=Metric(of["metric"], bool(of["higher_is_better"])),
                 chance=float(of["chance"]),
                 majority=float(same["majority"].max()),  # records from before a baseline was computed have none
@@ -86,6 +87,7 @@ class Section:
     their groups, but for trials of a sweep that has a better one.
 
     cost_only  whether no row is ranked, because scores say nothing under a budget so small
+    partial    whether its data are a part of the published ones, so that nothing that is said of several tasks holds it
     """
 
     protocol: str
@@ -94,6 +96,7 @@ class Section:
     suite: str
     current: bool
     cost_only: bool
+    partial: bool
     metric: Metric
     chance: float
     majority: float
@@ -332,8 +335,8 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     notes                    why a row is not ranked
     reference                whether it is the reference row
 
-    The reference row, whose data and metric others must share to be ranked, is of those of most unmodified rows; of
-    equals the latest.
+    The reference row, whose data and metric others must share to be ranked, is of those of most unmodified rows, whole
+    published sets before parts; of equals the latest.
     """
     lost = (rows["sweep"] != "") & (rows["tuned"] == "")
     unmodified = rows[(rows["overrides"].map(len) == 0) & ~lost]
@@ -342,9 +345,9 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     ran, swept = ~unmodified["interrupted"], unmodified["tuned"] != ""
     order = unmodified.assign(ran=ran, swept=swept).sort_values(["ran", "swept", "ended", "config_hash"])
     current = order.groupby("name")["config_hash"].last()
-    candidates = unmodified if len(unmodified) else rows
+    candidates = (unmodified if len(unmodified) else rows).assign(whole=lambda found: found["data"] != "part")
     size = candidates.groupby(["data_key", "metric", "higher_is_better"])["name"].transform("size")
-    reference = candidates.assign(size=size).sort_values(["size", "ended", "data_key"]).iloc[-1]
+    reference = candidates.assign(size=size).sort_values(["whole", "size", "ended", "data_key"]).iloc[-1]
     rows = rows.assign(reference=rows.index == reference.name)
     rows["notes"] = [_notes(row, current, reference) for _, row in rows.iterrows()]
     estimates = _estimates(rows)

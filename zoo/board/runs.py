@@ -117,7 +117,7 @@ COLUMNS: dict[str, Column] = {
     "majority": Column("the score of the other baseline", _at("baselines.majority")),
     "rank": Column("of the row of the board that the run counts in", _rank),
     "unranked": Column("why that row has no rank; empty where it has one", _unranked),
-    "data": Column("regenerated or published", _at("data.kind")),
+    "data": Column("regenerated, published, part (of the published) or own", _at("data.kind")),
     "samples": Column("training samples consumed, repeats included", _at("samples")),
     "tokens": Column("of these, padding excluded", _at("tokens")),
     "train_seconds": Column("wall clock of the run's training, whatever else ran", _at("seconds.train")),

@@ -65,8 +65,9 @@ class Suite:
 
 
 def ranked_sections(sections: Sequence[Section]) -> list[Section]:
-    """The sections of current tasks with any ranked row."""
-    return [section for section in sections if section.current and section.rows["rank"].notna().any()]
+    """The sections of current tasks with any ranked row, on whole data."""
+    shown = (section for section in sections if section.current and not section.partial)
+    return [section for section in shown if section.rows["rank"].notna().any()]
 
 
 def winners(sections: Sequence[Section]) -> Table:

@@ -178,6 +178,8 @@ def remarks(section: Section) -> list[str]:
             f"Cost only: the budget of `{section.protocol}` is too small to learn this task. Scores say nothing; they "
             "are not shown and not ranked, and enter no average."
         )
+    if section.partial:
+        lines.append("Part of the published data: these rows enter no average, and no sentence rests on them.")
     if not section.metric.higher_is_better:
         lines.append(f"Lower {section.metric.title} is better.")
     objectives = [word for name, word in OBJECTIVES.items() if word in MEANINGS and rows["objective"].eq(name).any()]

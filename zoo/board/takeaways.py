@@ -54,8 +54,9 @@ STATE = Cost(
 
 def takeaways(sections: Sequence[Section], cost: Cost) -> list[str]:
     """Task by task how little of the cost a row needs that could be the best, and whether those with less and with more
-    are shown to be worse. Nothing of a task where all rows could be the best, or less than two have the cost."""
-    return [line for section in sections if (line := _takeaway(section, cost))]
+    are shown to be worse. Nothing of a task where all rows could be the best, or less than two have the cost, or on a
+    part of its data."""
+    return [line for section in sections if not section.partial and (line := _takeaway(section, cost))]
 
 
 def _takeaway(section: Section, cost: Cost) -> str:

@@ -17,6 +17,8 @@ INTERVALS = {
     "normal": "test set only",
 }
 """What an interval covers, by the kind of `zoo.board.statistics`."""
+DATA = {"part": "part of the published"}
+"""By `DataInfo.kind`, before "data"; of others the kind itself."""
 BEYOND = "beyond training length"
 """The split length_generalization."""
 MEMORY = "training memory"

@@ -144,8 +144,8 @@ class TaskData:
         raise NotImplementedError
 
     def provenance(self) -> dict[str, Any]:
-        """The origin of the data, for the record: {"kind": "regenerated" | "published", "version", "seed" or
-        "files": {name: sha256}, "counts": {split: n}}."""
+        """The origin of the data, for the record: {"kind": "regenerated", "published" or "part" (of the published),
+        "version", "seed" or "files": {name: sha256}, "counts": {split: n}}."""
         raise NotImplementedError
 
     def test_provenance(self) -> dict[str, Any]:

@@ -140,13 +140,13 @@ class TaskInfo(RecordPart):
 
 
 class DataInfo(RecordPart):
-    """Where the examples came from: a generator's version and seed, or published or the user's own files by sha256; and
-    how many examples each split has. A task may add keys of its own, such as its tokenizer."""
+    """Where the examples came from: a generator's version and seed, or published files, a part of these or the user's
+    own by sha256; and how many examples each split has. A task may add keys of its own, such as its tokenizer."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, JsonValue]
 
-    kind: Literal["regenerated", "published", "own"]
+    kind: Literal["regenerated", "published", "part", "own"]
     version: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
     seed: int | None = None
     files: dict[str, Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]] | None = None
