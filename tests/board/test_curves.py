@@ -8,10 +8,11 @@ import pytest
 
 from tests.board.conftest import curved
 from tests.board.samples import section, stored
-from tests.records import make
+from tests.records import language, make
 from zoo.board.charts import to_svg
 from zoo.board.curves import agreement_chart, learning_curves, validation_curve
 from zoo.board.results import compare
+from zoo.board.runs import validations
 from zoo.spec.record import Record, pack_bits
 
 
@@ -28,6 +29,20 @@ def test_seeds_are_averaged_where_both_were_validated_and_the_band_is_from_worst
     assert list(curve["score"]) == pytest.approx([0.3, 0.4, 0.5])
     assert (curve["low"][0], curve["high"][0]) == (0.2, 0.4)
     assert list(curve["seconds"]) == [1.0, 1.0, 1.5]
+
+
+def test_what_is_validated_by_another_score_than_the_ranked_one_has_no_curve() -> None:
+    """LAMBADA ranked by perplexity is validated on text, by the accuracy of its tokens, which may be 0."""
+    points = [{"step": 1, "samples": 8, "seconds": 1.0, "split": "val", "loss": 2.3, "metric": 0.0}]
+    words = language("alpha")
+    other = words.model_dump(mode="json") | {"history": points}
+    other["metrics"]["val"]["scores"] = {"accuracy": 0.0}
+    for record in (other, other | {"metrics": None, "status": "timeout", "error": "cut"}):
+        assert validations(Record.model_validate(record)) == []
+    records = stored([Record.model_validate(other)])
+    (only,) = compare(records).sections()
+    assert learning_curves(only, records, "samples") is None
+    assert len(validations(curved(make()))) > 0
 
 
 @pytest.mark.parametrize("along", ["samples", "seconds"])

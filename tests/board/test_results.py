@@ -234,6 +234,9 @@ def test_only_scores_on_the_same_data_are_ranked() -> None:
     assert by_name(result, "gamma")["notes"] == ["other data"]
     assert (result.chance, result.majority) == (0.1, 0.175)
     assert places(section([records[2]])) == {"gamma": 1}
+    # other examples of the same text to train on
+    other = published | {"counts": {"train": 7, "val": 3, "test": 1000}}
+    assert places(section([records[2], make("delta", data=other, config_hash="ee" * 6)])) == {"delta": 1, "gamma": 1}
 
 
 def test_rows_on_a_part_of_the_published_data_stand_apart() -> None:

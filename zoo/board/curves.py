@@ -27,6 +27,7 @@ from zoo.board.charts import (
 from zoo.board.headings import majority_word, section_title
 from zoo.board.paired import measure_agreement
 from zoo.board.results import Section
+from zoo.board.runs import validations
 from zoo.spec.store import StoredRecord
 
 Along = Literal["samples", "seconds"]
@@ -38,8 +39,7 @@ def validation_curve(section: Section, row: pd.Series, stored: Sequence[StoredRe
     points = [
         {"samples": point.samples, "seconds": point.seconds, "score": point.metric}
         for run in row["runs"]
-        for point in stored[run].record.history
-        if point.split == "val" and point.metric is not None
+        for point in validations(stored[run].record)
     ]
     curve = pd.DataFrame(points, columns=["samples", "seconds", "score"], dtype="float64")
     by_step = curve.groupby("samples")

@@ -89,7 +89,7 @@ def _run(stored: StoredRecord) -> dict[str, Any]:
         "trial": describe_trial(record),
         "edges": edges_of_sweep(record),
         "data": record.data.kind,
-        "data_key": json.dumps(record.data.model_dump(mode="json"), sort_keys=True),
+        "data_key": _data_key(record),
         "task_options": record.config.get("task"),
         "seed": record.seed,
         "parameters": record.parameters,
@@ -120,6 +120,14 @@ def _run(stored: StoredRecord) -> dict[str, Any]:
         "ended": record.ended,
         "repeat": stored.repeat,
     }
+
+
+def _data_key(record: Record) -> str:
+    """The data in which rows that are compared agree. Numbers of examples count of what is tested alone: from the same
+    text an architecture that fills in words makes other examples to train on than one that predicts the next token."""
+    data = record.data.model_dump(mode="json")
+    tested = {split: n for split, n in data["counts"].items() if split not in ("train", "val")}
+    return json.dumps(data | {"counts": tested}, sort_keys=True)
 
 
 def setting(record: Record, section: str, name: str) -> Any:

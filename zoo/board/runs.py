@@ -19,7 +19,7 @@ from zoo.board.results import Board, compare, ranked_protocols
 from zoo.board.statistics import Run, run_interval
 from zoo.spec.cost import CostRecord, machine_name
 from zoo.spec.files import default_results_dir
-from zoo.spec.record import Record
+from zoo.spec.record import HistoryPoint, Record
 from zoo.spec.store import StoredRecord, read_all
 
 
@@ -47,6 +47,16 @@ def _setting(section: str, name: str) -> Callable[[Record, pd.Series | None], An
 def _score(record: Record, split: str) -> float | None:
     metrics = getattr(record.metrics, split, None)
     return metrics.scores.get(record.metric.name) if metrics else None
+
+
+def validations(record: Record) -> list[HistoryPoint]:
+    """The validations of a run that have the ranked score. LAMBADA ranked by perplexity has none: it is validated on
+    text, by the accuracy of its tokens."""
+    if record.metrics is None:
+        ranked = Metric(record.metric.name, record.metric.higher_is_better).is_share
+    else:
+        ranked = record.metric.name in record.metrics.val.scores
+    return [point for point in record.history if ranked and point.split == "val" and point.metric is not None]
 
 
 def _interval(record: Record, row: pd.Series | None, end: str) -> Any:

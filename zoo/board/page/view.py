@@ -18,6 +18,7 @@ from zoo.board.costs import MODES, median_speed
 from zoo.board.headings import options_line, section_heading, section_title, task_description, training_line
 from zoo.board.metric import Metric
 from zoo.board.results import REPRODUCTION, Section
+from zoo.board.runs import validations
 from zoo.board.tables import row_label, section_table
 from zoo.board.words import BEYOND, INTERVALS, MEMORY, OBJECTIVES, describe_key
 from zoo.spec.analysis import AnalysisRecord, LossAt
@@ -196,9 +197,7 @@ def _drawer(section: Section, row: pd.Series, stored: Sequence[StoredRecord], dr
                 "ended": one.ended[:10],
                 "commit": drawers.shared(_commit(one)),
                 "curve": [
-                    [point.samples, round(point.seconds), float(f"{point.metric:.5g}")]
-                    for point in one.history
-                    if point.split == "val" and point.metric is not None
+                    [point.samples, round(point.seconds), float(f"{point.metric:.5g}")] for point in validations(one)
                 ],
             }
             for path, one in runs
