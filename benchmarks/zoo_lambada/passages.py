@@ -16,6 +16,7 @@ import numpy as np
 from zoo import DataError
 from zoo.data.files import decode_utf8, read_archive, sha256
 from zoo.data.module import Split
+from zoo.data.splits import published_kind
 from zoo.data.store import Chunk, Rows
 from zoo.data.tokens import Tokenizer, dtype_of
 from zoo_lambada.needs import CHECKSUMS, STANDARD_TEXT
@@ -100,7 +101,7 @@ class PassagesRecipe:
         return {"test": len(self.texts)}
 
     def provenance(self) -> dict[str, Any]:
-        kind = "part" if len(self.texts) < PASSAGES else "published"
+        kind = published_kind({"test": len(self.texts)}, {"test": PASSAGES})
         return {"kind": kind, "version": READER, "files": {self.path.name: self.digest}, "notes": self.notes}
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:

@@ -40,7 +40,7 @@ PAPER: dict[str, Any] = {
 }
 LAMBADA: dict[str, dict[str, Any]] = {
     "smoke": {**SMOKE, "task.val_size": 16, "task.test_size": 32},
-    # after minutes of bytes no model names a last word whole; how likely it finds the word is what can be compared
+    # after minutes of bytes hardly a model names a last word whole; what is compared is how likely it finds the word
     "quick": {
         **QUICK,
         "task.seq_len": 512,

@@ -23,11 +23,11 @@ from zoo.data.files import read_lines, sha256
 from zoo.data.module import SPLITS, Split
 from zoo.data.parallel import map_ranges
 from zoo.data.rng import key
-from zoo.data.splits import HOLD_OUT_ORDER
+from zoo.data.splits import HOLD_OUT_ORDER, published_kind
 from zoo.data.store import Chunk, Rows
 from zoo_lra.listops_generator import EOS, IDS, TOKENS, VERSION, evaluate, to_published, trees
 from zoo_lra.options import ListOpsOptions
-from zoo_lra.published import GeneratedOrFilesData, join_rows, kind_of
+from zoo_lra.published import GeneratedOrFilesData, join_rows
 
 ROWS = {"train": 96_000, "val": 2_000, "test": 2_000}
 CHUNK = 512
@@ -120,7 +120,7 @@ class PublishedExpressions:
             if n != ROWS[split]
         ]
         files = {path.name: sha256(path) for path in self.files.values()}
-        return {"kind": kind_of(self.rows, ROWS), "version": self.version, "files": files, "notes": notes}
+        return {"kind": published_kind(self.rows, ROWS), "version": self.version, "files": files, "notes": notes}
 
     def produce(self, split: Split, start: int, rows: Rows) -> Iterator[Chunk]:
         examples = islice(_read_rows(self.files[split]), start, self.sizes[split])

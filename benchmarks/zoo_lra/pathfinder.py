@@ -23,7 +23,7 @@ from zoo.data.files import check_regular_file, decode_utf8, read_file
 from zoo.data.module import SPLITS, Split
 from zoo.data.parallel import map_ranges
 from zoo.data.rng import key
-from zoo.data.splits import HOLD_OUT_ORDER
+from zoo.data.splits import HOLD_OUT_ORDER, published_kind
 from zoo.data.store import Chunk, Rows
 from zoo_lra.options import RESOLUTIONS, PathfinderOptions
 from zoo_lra.pathfinder_generator import VERSION, pictures
@@ -136,7 +136,7 @@ class PublishedPictures:
         for path in self.metadata:
             metadata.update(path.read_bytes())
         files = {"metadata": metadata.hexdigest()}
-        kind = "part" if self.total < 200_000 else "published"
+        kind = published_kind({"all": self.total}, {"all": 200_000})
         origin = {"kind": kind, "version": self.version, "resolution": self.resolution, "files": files}
         return origin | {"skipped": self.empty, "split": "sha256 order, 80/10/10", "notes": notes}
 

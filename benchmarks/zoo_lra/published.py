@@ -14,7 +14,7 @@ from zoo.data.cached import CachedData, hashed_name
 from zoo.data.files import file_stamps
 from zoo.data.module import SPLITS, Split
 from zoo.data.paths import advice_for_file, find_files
-from zoo.data.splits import HOLD_OUT_ORDER, drop_duplicates
+from zoo.data.splits import HOLD_OUT_ORDER, drop_duplicates, published_kind
 from zoo.data.store import Chunk, Recipe, Rows
 
 CHUNK = 512
@@ -179,11 +179,6 @@ def count_notes(counts: Mapping[str, int], published: Mapping[str, int], noun: s
     return [f"{k}: {counts[k]:,} {noun}, the published set has {n:,}" for k, n in published.items() if counts[k] != n]
 
 
-def kind_of(counts: Mapping[Any, int], published: Mapping[str, int]) -> str:
-    """Return what a record calls data with so many examples: "part" where a split has fewer than the published one."""
-    return "part" if any(counts[split] < n for split, n in published.items()) else "published"
-
-
 class HoldOutRecipe:
     """Examples of published files that come as train and test. Implements zoo.data.store.Recipe.
 
@@ -213,7 +208,7 @@ class HoldOutRecipe:
                 raise DataError(f"{place}: no {self.noun} of {', '.join(missing)} in {part}")
         self.files = files
         counts = {part: len(members) for part, members in parts.items()}
-        self.kind = kind_of(counts, self.published)
+        self.kind = published_kind(counts, self.published)
         self.notes = count_notes(counts, self.published, self.noun)
         splits, self.left_out = hold_out(parts["train"], parts["test"], drop=options.duplicates == "drop")
         self.splits = {split: splits[split][: getattr(options, f"{split}_size")] for split in SPLITS}

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from zoo import DataError
 from zoo.data.files import check_sha256, read_lines
 from zoo.data.module import SPLITS, Split
-from zoo.data.splits import HOLD_OUT_ORDER, drop_duplicates
+from zoo.data.splits import HOLD_OUT_ORDER, drop_duplicates, published_kind
 from zoo.data.store import Chunk, Rows
 from zoo_lra import pairs
 from zoo_lra.needs import RETRIEVAL
 from zoo_lra.options import RetrievalOptions
-from zoo_lra.published import Example, count_notes, kind_of
+from zoo_lra.published import Example, count_notes
 
 READER = "1"
 """Raised when the same files would give other examples."""
@@ -63,7 +63,7 @@ class PublishedPairs:
                 if not any(e.label == label for e in splits[split]):
                     raise DataError(f"{path}: no pair with label {label}")
         counts: dict[str, int] = {split: len(part) for split, part in splits.items()}
-        self.kind = kind_of(counts, PUBLISHED)
+        self.kind = published_kind(counts, PUBLISHED)
         self.notes = count_notes(counts, PUBLISHED, "pairs")
         self.left_out: list[str] = []
         if options.duplicates == "drop":

@@ -22,7 +22,7 @@ from zoo.data.paths import saved_location, user_path
 from zoo.data.progress import notice
 from zoo.data.questions import Continuation
 from zoo.data.rng import start
-from zoo.data.splits import apportion
+from zoo.data.splits import apportion, published_kind
 from zoo_recall import draw, kv_files
 from zoo_recall.generated import Generator, Group, RecallData, RecallQuestion
 from zoo_recall.text_options import KvRetrievalOptions
@@ -163,7 +163,7 @@ class KvRetrievalData(RecallData):
         absent = [n for n in self.options.generalization_pairs if n not in files]
         notes += [f"no {kv_files.NAME.format(pairs=n)}: no questions with {n} pairs" for n in absent]
         sums = {path.name: sha256(path) for path in files.values()}
-        kind = "part" if any(size < kv_files.ROWS for size in sizes.values()) else "published"
+        kind = published_kind(sizes, dict.fromkeys(sizes, kv_files.ROWS))
         return {**provenance, "kind": kind, "files": sums, "notes": notes}
 
     def verify(self) -> list[str]:

@@ -50,8 +50,7 @@ def _score(record: Record, split: str) -> float | None:
 
 
 def validations(record: Record) -> list[HistoryPoint]:
-    """The validations of a run that have the ranked score. LAMBADA ranked by perplexity has none: it is validated on
-    text, by the accuracy of its tokens."""
+    """The validations of a run that have the ranked score; none where a task is validated by another score."""
     if record.metrics is None:
         ranked = Metric(record.metric.name, record.metric.higher_is_better).is_share
     else:

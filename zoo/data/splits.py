@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -63,3 +63,8 @@ def evenly_spaced(size: int, limit: int) -> list[int]:
 def hashed_number(n: int, *parts: object) -> int:
     """Return a number below n that depends on nothing but the parts."""
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "little") % n
+
+
+def published_kind(counts: Mapping[Any, int], published: Mapping[str, int]) -> str:
+    """What a record calls data with so many examples: "part" where a split has fewer than the published one."""
+    return "part" if any(counts[split] < n for split, n in published.items()) else "published"
