@@ -63,7 +63,8 @@ def zoo_tasks() -> Iterable[Task]:
             aliases=("lambada",) if name == "lambada_openai" else (),
             description="Predict the last word of a passage of a novel, which takes the whole passage, not only its"
             f" last sentence ({what}); the training text is another corpus.",
-            trivial_answer="the same guess for every passage, by how often each word is the answer",
+            trivial_answer="the word that is right most often; by perplexity, each token as likely as it is in the"
+            " training text",
             suite_description=SUITE,
         )
     yield Task(

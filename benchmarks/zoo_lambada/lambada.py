@@ -205,14 +205,14 @@ class LambadaData(LanguageData):
     # -- for a person ----------------------------------------------------------------------------------------------
 
     def majority(self) -> float:
-        """The ranked score of the best answer that is the same for every passage: the one word that is right most
-        often, or each word at its frequency among the answers."""
+        """The accuracy of the one word that is right most often, or the perplexity of predicting each token of a word
+        at its frequency in the training text, whatever precedes it."""
         passages = self.passages()
-        words = Counter(passages.untruncated(i).answer.tobytes() for i in range(len(passages)))
-        shares = np.array(list(words.values())) / len(passages)
+        answers = [passages.untruncated(i).answer for i in range(len(passages))]
         if self.options.rank_by == "accuracy":
-            return float(shares.max())
-        return perplexity(float(-shares @ np.log(shares)))
+            return max(Counter(answer.tobytes() for answer in answers).values()) / len(answers)
+        nats = self.unigram_nats()
+        return perplexity(float(np.mean([nats[answer - 1].sum() for answer in answers])))
 
     def lengths(self, split: Split) -> np.ndarray | None:
         if split != "test":

@@ -199,15 +199,20 @@ class LanguageData(CachedData):
         return provenance | {"notes": [*provenance["notes"], *gaps], "counts": counts}
 
     def majority(self) -> float | None:
-        """The ranked score of predicting each token at its frequency in the training text, whatever precedes it; every
-        token of the tokenizer is counted once more than it occurs."""
-        read, train = self.dataset("test"), self.text("train")
+        """The ranked score of predicting each token at its frequency in the training text, whatever precedes it."""
+        read = self.dataset("test")
         assert isinstance(read, Pieces)
-        counts = 1 + self._count_tokens(train, [(0, len(train))])
         tested = self._count_tokens(read.text, zip(read.starts.tolist(), read.ends.tolist(), strict=True))
-        nats = float(tested @ -np.log(counts / counts.sum()))
+        nats = float(tested @ self.unigram_nats())
         (score, *_) = self.score("test", Totals(0, int(tested.sum()), 0, 0, nats, 0.0)).values()
         return score
+
+    def unigram_nats(self) -> np.ndarray:
+        """-log of each token's frequency in the training text (size of the tokenizer,); every token of the tokenizer is
+        counted once more than it occurs."""
+        train = self.text("train")
+        counts = 1 + self._count_tokens(train, [(0, len(train))])
+        return -np.log(counts / counts.sum())
 
     def _count_tokens(self, text: TokenStream, spans: Iterable[tuple[int, int]]) -> np.ndarray:
         """How often each token of the tokenizer stands in some spans of a text (size of the tokenizer,)."""
